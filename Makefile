@@ -1,0 +1,40 @@
+# `make demo` and `make test` each work on a fresh machine with Python >= 3.11 and make.
+IDIF_PYTHON ?= python3
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+PY := $(BIN)/python
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test test-long lint clean
+
+setup: $(STAMP)
+
+# The stamp is written last: an interrupted installation is repeated, never trusted.
+$(STAMP): pyproject.toml
+	$(IDIF_PYTHON) -c "import sys; sys.exit('idif needs Python 3.11 or newer, this is ' + sys.version.split()[0] + '; name another with IDIF_PYTHON=...' if sys.version_info < (3, 11) else 0)"
+	$(IDIF_PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet -e ".[test]"
+	$(PY) -c "import pathlib; pathlib.Path('$(STAMP)').touch()"
+
+demo: setup
+	$(BIN)/idif demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(PY) -m pytest -m "not long"
+
+test-long: setup
+	$(PY) -m pytest -m long
+
+clean:
+	$(IDIF_PYTHON) -c "import shutil; [shutil.rmtree(p, ignore_errors=True) for p in ('$(VENV)', '.mypy_cache', '.ruff_cache', '.pytest_cache')]"

@@ -1,0 +1,1 @@
+"""The feature store: what a frozen encoder said, kept on disk and streamed back."""

@@ -1,0 +1,3 @@
+"""Multi-view anomaly detection: data, frozen encoders, methods, training, evaluation, reports."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Readers, importers and makers of multi-view datasets."""

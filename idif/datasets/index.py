@@ -1,0 +1,129 @@
+"""Rows and views: which samples a dataset or store holds, with every path relative to its root."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
+
+Split = Literal["train", "test"]
+
+NORMAL_CLASS = "OK"
+MIXED_CLASS = "MIXED"
+
+
+@dataclass(frozen=True)
+class View:
+    """One photograph of a sample."""
+
+    number: int
+    """Camera number as the data number them, from 1."""
+    image: str
+    """POSIX path of the image relative to the dataset's root."""
+    mask: str | None
+    """POSIX path of the defect mask relative to the root; None where the data has none."""
+    anomaly_class: str
+    """``OK`` or the defect's name."""
+
+    @property
+    def label(self) -> bool:
+        """True where the view is anomalous."""
+        return self.anomaly_class != NORMAL_CLASS
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One object with its views, in the order of the index's view numbers."""
+
+    sample_id: str
+    """Unique in the dataset and independent of where it lies, e.g. ``audiojack/NG/HS/S0036``."""
+    category: str
+    split: Split
+    views: tuple[View | None, ...]
+    """One slot per view number of the index; None where the view is absent."""
+
+    @property
+    def present(self) -> tuple[bool, ...]:
+        """Per slot, whether the view is there."""
+        return tuple(view is not None for view in self.views)
+
+    @property
+    def labels(self) -> tuple[bool, ...]:
+        """Per slot, whether the view is there and anomalous."""
+        return tuple(view is not None and view.label for view in self.views)
+
+    @property
+    def label(self) -> bool:
+        """True where any view is anomalous."""
+        return any(self.labels)
+
+    @property
+    def anomaly_class(self) -> str:
+        """``OK``, the defect its anomalous views share, or ``MIXED`` where they differ."""
+        classes = {view.anomaly_class for view in self.views if view is not None and view.label}
+        if not classes:
+            return NORMAL_CLASS
+        return classes.pop() if len(classes) == 1 else MIXED_CLASS
+
+
+@dataclass(frozen=True)
+class Index:
+    """The rows of a dataset or store: row number -> sample."""
+
+    view_numbers: tuple[int, ...]
+    """Camera number of each view slot, ascending."""
+    samples: tuple[Sample, ...]
+
+    def __post_init__(self) -> None:
+        assert list(self.view_numbers) == sorted(set(self.view_numbers)), self.view_numbers
+        for sample in self.samples:
+            assert len(sample.views) == len(self.view_numbers), sample
+            for number, view in zip(self.view_numbers, sample.views, strict=True):
+                assert view is None or view.number == number, sample
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Categories in order of first appearance."""
+        return tuple(dict.fromkeys(sample.category for sample in self.samples))
+
+    def rows(self, wanted: Callable[[Sample], bool]) -> list[int]:
+        """The rows whose sample ``wanted`` accepts, ascending."""
+        return [row for row, sample in enumerate(self.samples) if wanted(sample)]
+
+    def take(self, rows: Iterable[int]) -> Self:
+        """An index of these rows, renumbered from 0."""
+        return replace(self, samples=tuple(self.samples[row] for row in rows))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object from which `from_json` makes an equal index."""
+        return {"view_numbers": list(self.view_numbers), "samples": [asdict(s) for s in self.samples]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The index that `to_json` wrote."""
+        samples = tuple(
+            Sample(
+                sample_id=s["sample_id"],
+                category=s["category"],
+                split=s["split"],
+                views=tuple(None if v is None else View(**v) for v in s["views"]),
+            )
+            for s in data["samples"]
+        )
+        return cls(view_numbers=tuple(data["view_numbers"]), samples=samples)
+
+
+def concatenate(indexes: Sequence[Index]) -> Index:
+    """One index with the rows of all, in order. All must number their views alike."""
+    numbers = {index.view_numbers for index in indexes}
+    assert len(numbers) == 1, numbers
+    return Index(view_numbers=numbers.pop(), samples=tuple(s for index in indexes for s in index.samples))
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of a JSON value in canonical form: sorted keys, no white space, UTF-8."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
