@@ -1,0 +1,332 @@
+"""The config: one typed section per concern, read from YAML that holds only what differs from the defaults.
+
+An unknown key is an error that names the nearest known one. Nothing changes a config after it is read.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from idif.errors import ConfigError
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """What every section shares: no unknown keys, no changes, no non-finite numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which samples."""
+
+    root: Path | None = None
+    """Dataset in the Real-IAD layout. Optional with a store, which then checks that they agree."""
+    images: str = "realiad_256"
+    """Folder of the images below the root."""
+    annotations: str = "realiad_jsons"
+    """Folder of the annotations below the root."""
+    categories: tuple[str, ...] = ()
+    """Categories to use; empty means all that the data or the store hold."""
+    drop_incomplete: bool = False
+    """Leave out samples that lack a view instead of keeping them with a view mask."""
+    views: tuple[int, ...] | None = None
+    """Camera numbers to use (without a store); None means all."""
+    rig: dict[int, tuple[float, float, float]] = {}
+    """Camera number -> (azimuth, tilt, roll) in degrees, tilt 0 looking straight down. Cameras that are
+    not named get the default rig: the first from above, the rest around at 45 degrees."""
+
+
+class CacheConfig(Section):
+    """Where the frozen features come from."""
+
+    store: Path | None = None
+    """The feature store."""
+    source: Literal["auto", "store", "live"] = "auto"
+    """``auto``: the store where one is named, else the live encoder."""
+    placement: Literal["auto", "disk", "memory", "device"] = "auto"
+    """Where a store's arrays wait between batches; ``auto``: the fastest place they fit."""
+
+
+class TeacherConfig(Section):
+    """The frozen encoder of ``source: live``; with a store both come from the store."""
+
+    weights: str | None = None
+    """``imagenet`` (the default without a store), ``untrained`` or a weights file."""
+    image_size: Annotated[int, Field(ge=32, multiple_of=16)] | None = None
+    """Side of the square images in pixels (default without a store: 256)."""
+
+
+class CorruptionConfig(Section):
+    """What the student's input suffers (DeSTSeg's recipe)."""
+
+    textures: str | None = None
+    """Folder of the Describable Textures Dataset, or ``procedural`` for generated ones."""
+    probability: Probability = 1.0
+    """Chance of a view to be corrupted."""
+
+
+class VoxelConfig(Section):
+    """The implicit voxel grid."""
+
+    depth: Count = 4
+    height: Count = 8
+    width: Count = 8
+    channels: Count = 256
+    """Width d of a voxel prototype."""
+
+
+class MethodConfig(Section):
+    """The method and its open points."""
+
+    name: Literal["idif"] = "idif"
+    fusion: Literal["ivc", "conv3d", "none"] = "ivc"
+    """How views meet: implicit voxel construction, 3D convolutions over stacked views, or not at all."""
+    bottleneck: bool = True
+    """Whether a consistency bottleneck splits features into common and specific ones."""
+    head: Literal["cosine"] = "cosine"
+    """What turns features into maps."""
+    encoder: Literal["shared", "per-view"] = "shared"
+    """One student encoder for all views, or one for each."""
+    norm: Literal["batch", "group"] = "batch"
+    """``group`` makes every sample independent of its batch."""
+    latent_channels: Count | None = None
+    """Channels of the common feature's latent; None keeps the encoder's."""
+    voxel: VoxelConfig = VoxelConfig()
+    blocks: Count = 2
+    """Fusion blocks."""
+    heads: Count = 8
+    """Attention heads."""
+    decoder_blocks: Count = 1
+    """Residual blocks per scale of the decoder."""
+    kl_weight: Annotated[float, Field(ge=0)] = 1e-3
+    """Weight of the KL to N(0,1) inside the bottleneck's loss; 0 gives Eq. 5 exactly."""
+    distill_weight: Annotated[float, Field(ge=0)] = 1.0
+    """alpha of Eq. 10."""
+    ib_weight: Annotated[float, Field(ge=0)] = 1.0
+    """beta of Eq. 10."""
+    combine: Literal["mean", "product"] = "mean"
+    """How the maps of the three scales become one."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.voxel.channels % self.heads:
+            raise ValueError(f"heads: {self.heads} does not divide voxel.channels: {self.voxel.channels}")
+        return self
+
+
+class DropoutConfig(Section):
+    """View-wise dropout while training."""
+
+    probability: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Chance of each view to be dropped; never all of a sample's."""
+    per: Literal["sample", "step"] = "sample"
+    """Whether each sample draws its own mask or a step draws one for all."""
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    mode: Literal["per-category", "unified"] = "per-category"
+    """One model for each category, or one for all."""
+    epochs: Count = 50
+    batch_size: Count = 8
+    """Samples, each with all its views."""
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of AdamW: linear warm-up, then a cosine to zero."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    warmup: Probability = 0.05
+    """Share of all steps in which the learning rate rises."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Largest gradient norm."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """``auto``: bfloat16 where the device computes it fast, else float32."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    eval_every: Annotated[int, Field(ge=0)] = 0
+    """Epochs between evaluations on the test split, for curves only: the last epoch is reported. 0: never."""
+    dropout: DropoutConfig = DropoutConfig()
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of an exponential mean of the weights, which is then what is kept; 0: off."""
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training normals kept out of training, for calibration and thresholds."""
+
+
+class EvalConfig(Section):
+    """From maps to scores and metrics."""
+
+    score: Literal["max", "topk"] = "max"
+    """Pixels to view score."""
+    top_k: Count = 100
+    """Pixels that ``topk`` averages."""
+    sample_score: Literal["max", "mean"] = "max"
+    """View scores to sample score."""
+    calibrate: Literal["none", "per-view"] = "none"
+    """Whether each camera's view scores are centred and scaled on held-out training normals."""
+    fpr_limits: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.3, 0.1, 0.05, 0.01)
+    """False-positive limits of AUPRO."""
+    batch_size: Count = 8
+
+
+class RunConfig(Section):
+    """Where results go: ``<dir>/<name>/``."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "idif"
+    dir: Path = Path("runs")
+
+
+class Config(Section):
+    """One run, resolved."""
+
+    data: DataConfig = DataConfig()
+    cache: CacheConfig = CacheConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    corruption: CorruptionConfig = CorruptionConfig()
+    method: MethodConfig = MethodConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.cache.source == "store" and self.cache.store is None:
+            raise ValueError("cache.source is 'store' but cache.store names none")
+        if self.eval.calibrate != "none" and self.train.holdout == 0:
+            raise ValueError("eval.calibrate needs held-out training normals: set train.holdout, e.g. 0.1")
+        return self
+
+    @property
+    def live(self) -> bool:
+        """Whether the encoder runs now instead of its features being read from a store."""
+        return self.cache.source == "live" or (self.cache.source == "auto" and self.cache.store is None)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.run.dir / self.run.name
+
+    def to_yaml(self) -> str:
+        """The resolved config, every key written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_configs(path: Path, overrides: Sequence[str] = ()) -> list[Config]:
+    """Read a config file: one run, or as many as its ``matrix`` names.
+
+    Args:
+        path: YAML file.
+        overrides: ``KEY=VALUE`` with a dotted key and a YAML value, applied last.
+
+    Raises:
+        ConfigError: file missing or not YAML, unknown key (the nearest is named), bad value.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: config cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected sections such as `data:` and `train:`, got {type(raw).__name__}")
+    return resolve(raw, overrides, source=str(path))
+
+
+def resolve(raw: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str) -> list[Config]:
+    """As `load_configs`, from a mapping already read; ``source`` names it in errors."""
+    base = {key: value for key, value in raw.items() if key != "matrix"}
+    matrix = raw.get("matrix") or [{}]
+    if not isinstance(matrix, list) or not all(isinstance(entry, dict) for entry in matrix):
+        raise ConfigError(f"{source}: matrix: expected a list of mappings, each with a `name`")
+    configs = []
+    for entry in matrix:
+        variant = {key: value for key, value in entry.items() if key != "name"}
+        merged = _merge(base, variant)
+        for override in overrides:
+            merged = _merge(merged, _parse_override(override))
+        config = _validate(merged, source)
+        if entry:
+            if not isinstance(entry.get("name"), str):
+                raise ConfigError(f"{source}: matrix: every entry needs a `name`")
+            run = config.run.model_copy(update={"name": f"{config.run.name}-{entry['name']}"})
+            config = config.model_copy(update={"run": run})
+        configs.append(config)
+    names = [config.run.name for config in configs]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{source}: matrix: two entries have the same name")
+    return configs
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {text}: expected KEY=VALUE, e.g. train.epochs=10")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {text}: {value!r} is not a YAML value") from None
+    for part in reversed(key.split(".")):
+        parsed = {part: parsed}
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _validate(raw: Mapping[str, Any], source: str) -> Config:
+    try:
+        return Config.model_validate(_whole_floats(raw))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(raw, e, source) for e in error.errors())) from None
+
+
+def _whole_floats(value: Any) -> Any:
+    """YAML 1.1 reads ``1e-3`` as text, which every author of a learning rate means as a number."""
+    if isinstance(value, Mapping):
+        return {key: _whole_floats(below) for key, below in value.items()}
+    if isinstance(value, str) and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(raw: Mapping[str, Any], error: Any, source: str) -> str:
+    where = [str(part) for part in error["loc"]]
+    key = ".".join(where)
+    if error["type"] == "extra_forbidden":
+        known = sorted(_known_keys(where[:-1]))
+        near = difflib.get_close_matches(where[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"{source}: unknown key {key!r}; {hint}"
+    message = error["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+    if error["type"] == "model_type":
+        message = f"expected a mapping with keys {', '.join(sorted(_known_keys(where)))}"
+    if not where:
+        return f"{source}: {message}"
+    return f"{source}: {key}: {message}, got {error['input']!r}"
+
+
+def _known_keys(where: Sequence[str]) -> list[str]:
+    section: type[BaseModel] = Config
+    for part in where:
+        section = section.model_fields[part].annotation  # type: ignore[assignment]
+    keys = list(section.model_fields)
+    return [*keys, "matrix"] if section is Config else keys

@@ -1,0 +1,15 @@
+"""Methods: what learns on top of frozen features. `METHODS` is the whole list."""
+
+from collections.abc import Callable
+
+from idif.config import Config
+from idif.features import FeatureSpec
+from idif.methods.idif.model import build_idif
+from idif.methods.method import Method
+
+METHODS: dict[str, Callable[[Config, FeatureSpec, tuple[int, ...]], Method]] = {
+    "idif": build_idif,
+}
+"""Name in the config -> builder(config, feature spec, view numbers)."""
+
+__all__ = ["METHODS", "Method"]

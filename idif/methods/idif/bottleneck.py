@@ -1,0 +1,84 @@
+"""The consistency bottleneck: what all views of a sample have in common (Eq. 5 and 6)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from idif.methods.idif.norm import Norm, norm_layer
+
+LOGVAR_RANGE = (-10.0, 10.0)
+"""Where log variances are kept, so that no exponential overflows early in training."""
+
+
+class Decoupled(NamedTuple):
+    """What the bottleneck makes of f_E."""
+
+    common: Tensor
+    """f_c [B,C,h,w]: one per sample."""
+    specific: Tensor
+    """f_s [B,V,C,h,w] = f_E - f_c on the kept views, zero on dropped ones."""
+    losses: dict[str, Tensor]
+    """Scalars ``ib`` (Eq. 5) and ``kl``."""
+
+
+class ConsistencyBottleneck(nn.Module):
+    """Splits f_E [B,V,C,h,w] into one f_c [B,C,h,w] a sample and what is each view's own.
+
+    p(f_c | f_E) = N(mu(f_E), Sigma(f_E)) over all views together (V*C channels in, one view's shape
+    out), drawn while training, its mean at test. q predicts every view's f_E from f_c; -log q of a
+    Gaussian is the mean squared error over the kept views, whose target takes no gradient: else the
+    encoder could meet the bound by forgetting.
+    """
+
+    def __init__(self, views: int, channels: int, latent_channels: int | None, norm: Norm) -> None:
+        super().__init__()
+        latent = latent_channels or channels
+        make_norm = norm_layer(norm)
+        self.views, self.channels = views, channels
+        self.merge = nn.Sequential(
+            nn.Conv2d(views * channels, channels, 1, bias=False),
+            make_norm(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            make_norm(channels),
+            nn.ReLU(inplace=True),
+        )
+        self.mean = nn.Conv2d(channels, latent, 1)
+        self.logvar = nn.Conv2d(channels, latent, 1)
+        # a small spread at the start, so that the first steps learn from f_c rather than from noise
+        nn.init.zeros_(self.logvar.weight)
+        assert self.logvar.bias is not None
+        nn.init.constant_(self.logvar.bias, -4.0)
+        self.lift = nn.Identity() if latent == channels else nn.Conv2d(latent, channels, 1)
+        self.reconstruct = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            make_norm(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, views * channels, 1),
+        )
+
+    def forward(self, f_e: Tensor, view_mask: Tensor) -> Decoupled:
+        """Decouple ``f_e`` [B,V,C,h,w]; views not in ``view_mask`` [B,V] enter as zeros.
+
+        The kept ones are scaled by V/kept, so that the input's magnitude does not tell how many there are.
+        """
+        batch, views, channels, height, width = f_e.shape
+        keep = view_mask[:, :, None, None, None].to(f_e.dtype)
+        f_e = f_e * keep
+        scale = views / keep.sum(dim=1, keepdim=True)
+        merged = self.merge((f_e * scale).view(batch, views * channels, height, width))
+        mean, logvar = self.mean(merged), self.logvar(merged).clamp(*LOGVAR_RANGE)
+        latent = mean
+        if self.training:
+            latent = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
+        common = self.lift(latent)
+        specific = (f_e - common[:, None]) * keep
+        losses: dict[str, Tensor] = {}
+        if self.training:
+            predicted = self.reconstruct(common).view_as(f_e)
+            error = ((predicted.float() - f_e.detach().float()) ** 2).mean(dim=(2, 3, 4))
+            losses["ib"] = (error * view_mask).sum() / view_mask.sum()
+            m, s = mean.float(), logvar.float()
+            losses["kl"] = 0.5 * (m**2 + s.exp() - s - 1).mean()
+        return Decoupled(common, specific, losses)

@@ -1,0 +1,67 @@
+"""The decoders, one per view and all at once: a reversed ResNet to the teacher's three scales (Eq. 9)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from idif.features import LayerSpec
+from idif.methods.idif.norm import Norm, norm_layer
+
+
+class GroupedBasicBlock(nn.Module):
+    """ResNet's basic block for V views side by side, [B,V*C,h,w] -> the same; no channel crosses views."""
+
+    def __init__(self, views: int, channels: int, norm: Norm) -> None:
+        super().__init__()
+        make_norm, total = norm_layer(norm, views), views * channels
+        self.conv1 = nn.Conv2d(total, total, 3, padding=1, groups=views, bias=False)
+        self.norm1 = make_norm(total)
+        self.conv2 = nn.Conv2d(total, total, 3, padding=1, groups=views, bias=False)
+        self.norm2 = make_norm(total)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        return F.relu(self.norm2(self.conv2(y)) + x, inplace=True)
+
+
+class ViewDecoders(nn.Module):
+    """V decoders of one shape as one grouped computation: [B,V,C,h,w] -> {layer: [B,V,C',h',w']}.
+
+    From deep to shallow: narrow by 1x1, upsample bilinearly, residual blocks, and a 1x1 to each layer's
+    features. There is no skip connection from the corrupted encoder: it would hand the anomaly to the
+    output.
+    """
+
+    def __init__(
+        self, views: int, channels: int, layers: Sequence[LayerSpec], blocks: int, norm: Norm
+    ) -> None:
+        super().__init__()
+        self.views, self.layers = views, tuple(sorted(layers, key=lambda layer: -layer.stride))
+        make_norm = norm_layer(norm, views)
+        self.narrow, self.refine, self.emit = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        before = channels
+        for layer in self.layers:
+            total = views * layer.channels
+            self.narrow.append(
+                nn.Sequential(nn.Conv2d(views * before, total, 1, groups=views, bias=False), make_norm(total))
+            )
+            self.refine.append(
+                nn.Sequential(*(GroupedBasicBlock(views, layer.channels, norm) for _ in range(blocks)))
+            )
+            self.emit.append(nn.Conv2d(total, total, 1, groups=views))
+            before = layer.channels
+
+    def forward(self, fused: Tensor, sizes: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
+        """``fused`` [B,V,C,h,w] and each layer's (h', w') -> {layer: [B,V,C',h',w']}."""
+        x = fused.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        out: dict[str, Tensor] = {}
+        for layer, narrow, refine, emit in zip(self.layers, self.narrow, self.refine, self.emit, strict=True):
+            x = narrow(x)
+            if x.shape[-2:] != sizes[layer.name]:
+                x = F.interpolate(x, size=sizes[layer.name], mode="bilinear", align_corners=False)
+            x = refine(F.relu(x))
+            out[layer.name] = emit(x).unflatten(1, (self.views, layer.channels))
+        return out

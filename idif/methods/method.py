@@ -1,0 +1,41 @@
+"""What the engine asks of a method: losses while training, maps while testing."""
+
+from abc import abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Method(nn.Module):
+    """A trainable head over frozen features. Purely abstract: nothing is inherited but torch's own."""
+
+    @abstractmethod
+    def forward(self, corrupted: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> dict[str, Tensor]:
+        """The training losses.
+
+        Args:
+            corrupted: float32 [B,V,3,H,W] in 0..1, the student's input.
+            features: {layer: [B,V,C,h,w]}, the frozen encoder's features of the clean images.
+            view_mask: bool [B,V], the views kept; at least one of each sample.
+
+        Returns:
+            Scalars: ``loss``, which is minimised, and its parts by name.
+        """
+
+    @abstractmethod
+    def encode(self, images: Tensor, view_mask: Tensor) -> Any:
+        """What depends on each view alone, so that view subsets can share it.
+
+        Args:
+            images: float32 [B,V,3,H,W] in 0..1.
+            view_mask: bool [B,V], the views present.
+        """
+
+    @abstractmethod
+    def anomaly_maps(self, encoded: Any, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
+        """Anomaly maps from what `encode` returned, for the views of ``view_mask`` alone.
+
+        Returns:
+            float32 [B,V,H,W], higher is more anomalous; zero where a view is dropped. A dropped view's
+            pixels and features have no influence on the others' maps.
+        """
