@@ -1,0 +1,49 @@
+"""View masks: which views a method sees. Dropout while training, subsets while testing."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from idif.seeding import uniform
+
+DROPOUT_STREAM = 7_001
+"""Keeps the draws of view dropout apart from those of corruption, which share the seeds."""
+
+
+def drop_views(present: Tensor, seeds: Tensor, probability: float, per: Literal["sample", "step"]) -> Tensor:
+    """View-wise dropout: each present view is dropped with ``probability``, never a sample's last.
+
+    Args:
+        present: bool [B,V].
+        seeds: int64 [B,V], one for each view; with ``per: step`` the first sample's decide for all.
+        probability: chance of a view to be dropped.
+        per: whether each sample or only each step draws a mask.
+
+    Returns:
+        bool [B,V], a subset of ``present``. A sample that would lose all its views keeps the one that
+        was closest to staying.
+    """
+    if probability == 0:
+        return present
+    chance = uniform(seeds, DROPOUT_STREAM, 1)[..., 0]
+    if per == "step":
+        chance = chance[:1].expand_as(chance)
+    kept = present & (chance >= probability)
+    best = torch.where(present, chance, -1.0).argmax(dim=1, keepdim=True)
+    rescued = torch.zeros_like(present).scatter(1, best, True) & present
+    return torch.where(kept.any(dim=1, keepdim=True), kept, rescued)
+
+
+def all_subsets(views: int) -> list[tuple[int, ...]]:
+    """Every non-empty subset of the view slots 0..views-1, the largest first."""
+    return [subset for size in range(views, 0, -1) for subset in combinations(range(views), size)]
+
+
+def subset_mask(subset: Sequence[int], views: int) -> Tensor:
+    """bool [V]: true on the slots of ``subset``."""
+    mask = torch.zeros(views, dtype=torch.bool)
+    mask[list(subset)] = True
+    return mask
