@@ -1,0 +1,157 @@
+"""The texture bank: every texture decoded and resized once, kept in one file, mapped into memory."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from idif.corruption.procedural import PROCEDURAL_COUNT, PROCEDURAL_RULE, procedural_texture
+from idif.datasets.index import digest
+from idif.errors import CannotFinish, DatasetError
+from idif.preprocess import RESIZE_RULE, load_image
+from idif.progress import Progress, silent
+
+DTD_URL = "https://www.robots.ox.ac.uk/~vgg/data/dtd/"
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+_AT_ONCE = 64
+"""Files decoded between two writes, so that a large folder never lies in memory whole."""
+
+_Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TextureBank:
+    """Textures to paint defects with."""
+
+    images: Tensor
+    """uint8 [K,3,S,S], RGB, 0..255."""
+    origin: str
+    """For logs and reports: ``dtd: 5640 images from dtd`` or ``procedural: 128 images``."""
+    fingerprint: str
+    """SHA-256 (hex) over what the textures were made from and how."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same bank on ``device``."""
+        return replace(self, images=self.images.to(device))
+
+
+def load_textures(
+    source: Path | Literal["procedural"], size: int, cache_dir: Path, progress: Progress = silent
+) -> TextureBank:
+    """The bank of a folder of textures (DTD), or of generated ones where ``procedural`` is asked for by name.
+
+    The resized textures are kept as ``textures-<fingerprint>.npy`` in ``cache_dir``. The fingerprint covers
+    the files' names and contents, the size and the resize rule, so a changed folder makes another bank.
+
+    Args:
+        source: folder with JPEG or PNG files at any depth.
+        size: height and width of the textures, the training images' own.
+        cache_dir: made where missing.
+
+    Raises:
+        DatasetError: no such folder, no image in it, an unreadable image, or ``cache_dir`` not writable.
+        CannotFinish: no space left for the bank.
+    """
+    if source == "procedural":
+        recipe = {"rule": PROCEDURAL_RULE, "count": PROCEDURAL_COUNT, "size": size}
+        origin = f"procedural: {PROCEDURAL_COUNT} images"
+
+        def rows() -> Iterator[_Pixels]:
+            return (procedural_texture(number, size) for number in range(PROCEDURAL_COUNT))
+
+        return _load_or_build(digest(recipe), origin, PROCEDURAL_COUNT, size, rows, cache_dir, progress)
+
+    source = Path(source)
+    files = _texture_files(source)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashes = list(pool.map(_sha256, files))
+        contents = [[p.relative_to(source).as_posix(), h] for p, h in zip(files, hashes, strict=True)]
+        recipe = {"rule": RESIZE_RULE, "size": size, "files": contents}
+        origin = f"dtd: {len(files)} images from {source.resolve().name}"
+
+        def decoded() -> Iterator[_Pixels]:
+            for start in range(0, len(files), _AT_ONCE):
+                yield from pool.map(lambda path: load_image(path, size)[0], files[start : start + _AT_ONCE])
+
+        return _load_or_build(digest(recipe), origin, len(files), size, decoded, cache_dir, progress)
+
+
+def _texture_files(source: Path) -> list[Path]:
+    """The image files below ``source``, sorted by relative path."""
+    instead = f"DTD is at {DTD_URL}; 'procedural' asks for generated textures"
+    if not source.is_dir():
+        raise DatasetError(
+            f"corruption.textures: expected a folder of textures, {source} is none ({instead})"
+        )
+    found = [p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    files = sorted((p for p in found if p.is_file()), key=lambda p: p.relative_to(source).as_posix())
+    if not files:
+        raise DatasetError(f"corruption.textures: {source} holds no JPEG or PNG file ({instead})")
+    return files
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DatasetError(f"{path}: texture cannot be read ({error.strerror})") from None
+
+
+def _load_or_build(
+    fingerprint: str,
+    origin: str,
+    count: int,
+    size: int,
+    rows: Callable[[], Iterator[_Pixels]],
+    cache_dir: Path,
+    progress: Progress,
+) -> TextureBank:
+    path = cache_dir / f"textures-{fingerprint[:16]}.npy"
+    shape = (count, 3, size, size)
+    images = _open(path, shape)
+    if images is None:
+        _build(path, shape, rows(), progress)
+        images = _open(path, shape)
+    assert images is not None, path
+    return TextureBank(images, origin, fingerprint)
+
+
+def _open(path: Path, shape: tuple[int, ...]) -> Tensor | None:
+    """The bank mapped into memory, or None where there is none or its file was cut short."""
+    try:
+        # copy-on-write: the file stays as it is, and torch does not warn of memory it may not write
+        pixels = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return torch.from_numpy(pixels) if (pixels.shape, pixels.dtype) == (shape, np.uint8) else None
+
+
+def _build(path: Path, shape: tuple[int, ...], rows: Iterator[_Pixels], progress: Progress) -> None:
+    """Write a bank beside its place, then rename it there."""
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.part")
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for done, row in enumerate(rows, start=1):
+                file.write(row.tobytes())
+                progress(done, shape[0], "textures")
+        beside.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise CannotFinish(f"{path}: no space left for the texture bank") from None
+        raise DatasetError(f"{path}: the texture bank cannot be written ({error.strerror})") from None
+    finally:
+        beside.unlink(missing_ok=True)

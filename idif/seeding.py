@@ -1,0 +1,106 @@
+"""Randomness as an argument: bits that depend on names and counters, never on what was drawn before.
+
+A view's seed is a hash of (run seed, epoch, sample id, view number). Numbers are drawn from it by position:
+draw ``i`` of stream ``s`` of a seed is a fixed integer function of (seed, s, i). So the same view gets the
+same bits in every source, batch size, worker count, world size and subset of categories, on every device.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
+"""splitmix64's increment and multipliers as signed 64-bit numbers (Steele, Lea and Flood, OOPSLA 2014)."""
+
+
+class Stream(IntEnum):
+    """What is drawn from a view's seed: one number each, so that no two quantities share bits."""
+
+    PERLIN_FREQUENCY = 0
+    PERLIN_ANGLE = 1
+    PERLIN_GRADIENT = 2
+    CORRUPTED = 3
+    BETA = 4
+    TEXTURE = 5
+
+
+def _hash(parts: tuple[int | str, ...], size: int) -> bytes:
+    """``size`` bytes that depend on every part and on where each ends."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=size).digest()
+
+
+def view_seeds(run_seed: int, epoch: int, sample_ids: Sequence[str], view_numbers: Sequence[int]) -> Tensor:
+    """One seed per view of each sample.
+
+    Returns:
+        int64 [B,V] on the CPU, for B sample ids and V view numbers.
+    """
+    run, at = int(run_seed), int(epoch)
+    data = b"".join(
+        _hash((run, at, sample_id, int(view)), 8) for sample_id in sample_ids for view in view_numbers
+    )
+    seeds = np.frombuffer(data, dtype="<i8").astype(np.int64)
+    return torch.from_numpy(seeds.reshape(len(sample_ids), len(view_numbers)))
+
+
+def numpy_rng(*parts: int | str) -> np.random.Generator:
+    """A NumPy generator seeded by its parts, e.g. ``numpy_rng("order", seed, epoch)``."""
+    plain = tuple(part if isinstance(part, str) else int(part) for part in parts)
+    return np.random.default_rng(int.from_bytes(_hash(plain, 16), "little"))
+
+
+def uniform(seeds: Tensor, stream: int, count: int) -> Tensor:
+    """Uniform numbers in [0, 1), multiples of 2^-24.
+
+    Args:
+        seeds: int64 [...].
+        stream: which of a seed's independent sequences, see `Stream`.
+        count: numbers per seed. A larger count continues a smaller one.
+
+    Returns:
+        float32 [...,count] on the device of ``seeds``, the same bits on every device.
+    """
+    return _shift(_bits(seeds, stream, count), 40).to(torch.float32) * 2.0**-24
+
+
+def integers(seeds: Tensor, stream: int, count: int, high: int) -> Tensor:
+    """Integers uniform in [0, high), up to a bias of high / 2^32.
+
+    Args:
+        seeds: int64 [...].
+        stream: which of a seed's independent sequences, see `Stream`.
+        count: numbers per seed.
+        high: 1 to 2^31.
+
+    Returns:
+        int64 [...,count] on the device of ``seeds``, the same on every device.
+    """
+    assert 1 <= high <= 2**31, high
+    return (_shift(_bits(seeds, stream, count), 32) * high) >> 32
+
+
+def _shift(x: Tensor, by: int) -> Tensor:
+    """Logical right shift; int64 has only the arithmetic one."""
+    return (x >> by) & ((1 << (64 - by)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """splitmix64's finaliser: every input bit reaches every output bit. Products wrap around."""
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def _bits(seeds: Tensor, stream: int, count: int) -> Tensor:
+    """int64 [...,count] of random bits: splitmix64 from the mixed seed, entered at ``stream * 2^32``."""
+    assert seeds.dtype == torch.int64, seeds.dtype
+    assert 0 <= stream < 2**31, stream
+    counter = torch.arange(1, count + 1, device=seeds.device) + (int(stream) << 32)
+    # seeds that differ by the increment would otherwise give shifted copies of one sequence
+    return _mix(_mix(seeds + _GOLDEN)[..., None] + counter * _GOLDEN)
