@@ -1,0 +1,165 @@
+"""Areas and maxima of the ROC and precision-recall curves, from counts by score (the weighted-ROC core).
+
+Every function reads its curve from the highest score down: after an entry, ``fp`` normal and ``tp`` positive
+items score at least as high. Entries of one score are ties and exact. An entry of several scores leaves
+their order unknown; the bounds below take the best and the worst order.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from idif.metrics.counts import (
+    Array,
+    ArrayLike,
+    IntArray,
+    ScoreCounts,
+    as_flags,
+    as_numpy,
+    check_scores,
+    count_scores,
+)
+
+
+class Estimate(NamedTuple):
+    """A metric and how far it can be from its exact value."""
+
+    value: float
+    """0..1."""
+    error: float
+    """Greatest possible deviation; 0 where the counts are exact (rounding of float64 aside)."""
+
+
+def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
+    """Area under the ROC curve: the chance that an anomalous item outscores a normal one, ties half.
+
+    Args:
+        scores: any shape, finite; higher is more anomalous.
+        labels: the same shape, bool or 0 and 1; true is anomalous.
+
+    Returns:
+        0..1, exactly 0.5 for constant scores; None with fewer than two classes.
+
+    Raises:
+        ValueError: shapes differ, a score is not finite, a label is neither 0 nor 1.
+    """
+    counts = _count(scores, labels)
+    return roc_area(counts).value if _two_classes(counts) else None
+
+
+def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
+    """Precision averaged over the steps in recall, without interpolation (scikit-learn's definition).
+
+    Arguments, None and errors as for `auroc`.
+    """
+    counts = _count(scores, labels)
+    return precision_area(counts).value if _two_classes(counts) else None
+
+
+def f1_max(scores: ArrayLike, labels: ArrayLike) -> float | None:
+    """The greatest F1 = 2 TP / (2 TP + FP + FN) over all thresholds.
+
+    Arguments, None and errors as for `auroc`.
+    """
+    counts = _count(scores, labels)
+    return best_f1(counts)[0].value if _two_classes(counts) else None
+
+
+def one_class_reason(normal: int, anomalous: int, items: str) -> str | None:
+    """Why nothing can be ranked, or None where both classes are there."""
+    if normal and anomalous:
+        return None
+    if not normal and not anomalous:
+        return f"there are no {items}"
+    count, kind = (normal, "normal") if normal else (anomalous, "anomalous")
+    return f"one class only: all {count} {items} are {kind}"
+
+
+def roc_area(counts: ScoreCounts, positive: IntArray | None = None, fpr_limit: float = 1.0) -> Estimate:
+    """Area under true-positive over false-positive rate up to ``fpr_limit``, divided by it.
+
+    The curve is linear between entries (ties count half) and interpolated at the limit.
+
+    Args:
+        counts: with at least one normal item.
+        positive: [K]: what is counted as positive, with a sum above zero; none means ``counts.anomalous``.
+        fpr_limit: in (0, 1].
+    """
+    fp, normal = _descending(counts.normal)
+    tp, _ = _descending(counts.anomalous if positive is None else positive)
+    cut = fpr_limit * normal
+    width = np.minimum(fp[1:], cut) - np.minimum(fp[:-1], cut)
+    rate = tp / tp[-1]
+    below, above = rate[:-1], rate[1:]
+    step = np.diff(fp)
+    # Height of the curve where an entry is cut off by the limit; elsewhere the entry's own end.
+    height = below + (above - below) * np.divide(width, step, out=np.ones_like(width), where=step > 0)
+    several = (counts.low < counts.high)[::-1]
+    area = width * (below + height) / 2
+    value = area.sum()
+    worst = np.where(several, width * below, area).sum()
+    best = np.where(several, width * above, area).sum()
+    return _estimate(value / cut, worst / cut, best / cut)
+
+
+def precision_area(counts: ScoreCounts) -> Estimate:
+    """Average precision: the sum over scores of the step in recall times the precision there.
+
+    ``counts`` needs at least one anomalous item.
+    """
+    fp, _ = _descending(counts.normal)
+    tp, anomalous = _descending(counts.anomalous)
+    step = np.diff(tp)
+    at_end = np.divide(tp[1:], tp[1:] + fp[1:], out=np.zeros(step.size), where=step > 0) * step
+    several = (counts.low < counts.high)[::-1] & (step > 0)
+    worst, best = at_end.copy(), at_end.copy()
+    # Best: all anomalous items of the entry tie above its normal ones. Worst: the normal ones come first and
+    # the anomalous follow one by one, sum_i (tp+i)/(tp+i+fp') = a - fp' sum_i 1/(tp+fp'+i), where the
+    # last sum is at most log((x+a)/x), x = tp+fp'+1/2, since 1/t is convex.
+    a, before, passed = step[several], tp[:-1][several], fp[1:][several]
+    best[several] = a * (before + a) / (before + a + fp[:-1][several])
+    worst[several] = a - passed * np.log1p(a / (before + passed + 0.5))
+    middle = np.where(several, (worst + best) / 2, at_end)
+    return _estimate(middle.sum() / anomalous, worst.sum() / anomalous, best.sum() / anomalous)
+
+
+def best_f1(counts: ScoreCounts) -> tuple[Estimate, float]:
+    """The greatest F1 and the score it is reached at: items scoring at least that are called anomalous.
+
+    Of equal F1 values the highest threshold counts. The value is reached; the error is what a threshold
+    inside an entry of several scores could add. ``counts`` needs at least one anomalous item.
+    """
+    fp, _ = _descending(counts.normal)
+    tp, anomalous = _descending(counts.anomalous)
+    reached = 2 * tp[1:] / (tp[1:] + fp[1:] + anomalous)
+    at = int(np.argmax(reached))
+    several = (counts.low < counts.high)[::-1]
+    possible = np.where(several, 2 * tp[1:] / (tp[1:] + fp[:-1] + anomalous), 0.0)
+    value = float(reached[at])
+    return Estimate(value, max(0.0, float(possible.max()) - value)), float(counts.low[::-1][at])
+
+
+def _count(scores: ArrayLike, labels: ArrayLike) -> ScoreCounts:
+    values, flags = as_numpy(scores), as_flags(labels, "labels")
+    if values.shape != flags.shape:
+        raise ValueError(f"scores {list(values.shape)} and labels {list(flags.shape)} differ in shape")
+    check_scores(values, "scores")
+    return count_scores(values.ravel(), values[flags])
+
+
+def _two_classes(counts: ScoreCounts) -> bool:
+    return bool(counts.normal.any() and counts.anomalous.any())
+
+
+def _descending(counts: IntArray) -> tuple[Array, float]:
+    """Running totals from the highest score down as float64 [K+1], from 0, and the grand total."""
+    running = np.concatenate(([0], np.cumsum(counts[::-1]))).astype(np.float64)
+    return running, float(running[-1])
+
+
+def _estimate(value: float, worst: float, best: float) -> Estimate:
+    # Rounding may leave a sum a few 1e-16 outside; an area never is.
+    value = min(max(float(value), 0.0), 1.0)
+    if worst == best:
+        return Estimate(value, 0.0)
+    return Estimate(value, max(0.0, float(best) - value, value - float(worst)))
