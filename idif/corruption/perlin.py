@@ -95,8 +95,9 @@ def perlin_noise(gradients: Tensor, cells: Tensor, y: Tensor, x: Tensor, size: i
     Returns:
         float32 [n,H,W], about -1..1.
     """
-    v = y * (cells[:, 0, None, None] / size)
-    u = x * (cells[:, 1, None, None] / size)
+    # by a tensor: dividing by a number multiplies by its reciprocal on CUDA, which rounds differently
+    per_pixel = cells / torch.full_like(cells, size)
+    v, u = y * per_pixel[:, 0, None, None], x * per_pixel[:, 1, None, None]
     row, column = v.floor(), u.floor()
     v, u = v - row, u - column
     item = torch.arange(len(cells), device=y.device)[:, None, None] * (_SIDE * _SIDE)

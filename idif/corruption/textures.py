@@ -132,8 +132,10 @@ def _open(path: Path, shape: tuple[int, ...]) -> Tensor | None:
     try:
         # copy-on-write: the file stays as it is, and torch does not warn of memory it may not write
         pixels = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, EOFError):
         return None
+    except OSError as error:
+        raise DatasetError(f"{path}: the texture bank cannot be read ({error.strerror})") from None
     return torch.from_numpy(pixels) if (pixels.shape, pixels.dtype) == (shape, np.uint8) else None
 
 
@@ -143,15 +145,16 @@ def _build(path: Path, shape: tuple[int, ...], rows: Iterator[_Pixels], progress
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for done, row in enumerate(rows, start=1):
-                file.write(row.tobytes())
-                progress(done, shape[0], "textures")
-        beside.replace(path)
+        try:
+            with beside.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                for done, row in enumerate(rows, start=1):
+                    file.write(row.tobytes())
+                    progress(done, shape[0], "textures")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise CannotFinish(f"{path}: no space left for the texture bank") from None
         raise DatasetError(f"{path}: the texture bank cannot be written ({error.strerror})") from None
-    finally:
-        beside.unlink(missing_ok=True)
