@@ -58,6 +58,11 @@ class Sample:
         return any(self.labels)
 
     @property
+    def unmasked(self) -> tuple[bool, ...]:
+        """Per slot, whether the view is anomalous but the data do not say where."""
+        return tuple(view is not None and view.label and view.mask is None for view in self.views)
+
+    @property
     def anomaly_class(self) -> str:
         """``OK``, the defect its anomalous views share, or ``MIXED`` where they differ."""
         classes = {view.anomaly_class for view in self.views if view is not None and view.label}

@@ -1,0 +1,74 @@
+"""Entry point: runs the app and turns what went wrong into one sentence and an exit code."""
+
+import json
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from cli.console import say
+from cli.main import app
+from idif.errors import IdifError
+
+# Typer does not export the base of its usage errors, and newer ones bring click along under another name
+_UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised where the program is, so that everything is closed on the way out."""
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _fail(message: str, code: int, arguments: list[str]) -> int:
+    say(f"error: {message}")
+    if "--json" in arguments:
+        sys.stdout.write(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False) + "\n")
+    return code
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; returns its exit code.
+
+    0 done; 1 a check found something or a store is damaged or incomplete; 2 the user's mistake;
+    3 could not finish; 130 and 143 for Ctrl-C and SIGTERM.
+    """
+    try:
+        result = app(args=arguments, prog_name="idif", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130, arguments)
+    except _Terminated:
+        return _fail("terminated", 143, arguments)
+    except IdifError as error:
+        return _fail(str(error), error.exit_code, arguments)
+    except _UsageError as error:
+        message: str = error.format_message()  # type: ignore[attr-defined]
+        return _fail(f"{message} (see --help)", 2, arguments)
+    except PermissionError as error:
+        return _fail(f"{error.filename}: no permission to read or write it", 2, arguments)
+    except MemoryError:
+        return _fail("out of memory", 3, arguments)
+    except OSError as error:
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            return _fail(f"{error.filename or 'disk'}: no space left", 3, arguments)
+        raise
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            return _fail(f"out of memory ({str(error).splitlines()[0]})", 3, arguments)
+        raise
+
+
+def main() -> None:
+    """The console script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What every command prints with: results on stdout, everything else on stderr."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from idif.progress import Progress as Listener
+from idif.progress import silent
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False)
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print exactly one JSON object on stdout, everything else on stderr.")
+]
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal, on stderr. Brackets in ``text`` are text, not markup."""
+    err.print(Text(text))
+
+
+def emit(value: Any, *, as_json: bool, otherwise: Any = None) -> None:
+    """The command's result: one JSON object, or ``otherwise`` (anything rich can print) for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    elif otherwise is not None:
+        out.print(Text(otherwise) if isinstance(otherwise, str) else otherwise)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f} {task.fields['unit']}/s", style="progress.data.speed")
+
+
+@contextmanager
+def progress_bar(what: str, unit: str) -> Iterator[Listener]:
+    """A bar with rate and time left while the block runs; nothing where stderr is no terminal."""
+    if not err.is_terminal:
+        yield silent
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as bars:
+        task = bars.add_task(what, total=None, unit=unit)
+
+        def listen(done: int, total: int, what_now: str = "") -> None:
+            bars.update(task, completed=done, total=total, description=what_now or what)
+
+        yield listen

@@ -1,0 +1,73 @@
+"""`idif data`: make, import and check multi-view datasets."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cli.console import JsonOption, emit, progress_bar
+
+app = typer.Typer(help="Make and import multi-view datasets in the Real-IAD layout.", no_args_is_help=True)
+import_app = typer.Typer(help="Bring other data into the Real-IAD layout.", no_args_is_help=True)
+app.add_typer(import_app, name="import")
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    categories: Annotated[int, typer.Option(help="Kinds of part.", min=1)] = 3,
+    train: Annotated[int, typer.Option(help="Training samples per category.", min=1)] = 32,
+    test: Annotated[int, typer.Option(help="Test samples per category.", min=2)] = 32,
+    size: Annotated[int, typer.Option(help="Image side in pixels.", min=64)] = 256,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.", min=0)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Render a multi-view dataset of manufactured parts with defects.
+
+    Example:
+
+        idif data synth data/synth --categories 2 --train 24 --test 24 --size 128
+    """
+    from idif.datasets.synthetic import synthesise
+
+    with progress_bar("rendering", "samples") as listen:
+        summary = synthesise(
+            out, categories=categories, train=train, test=test, size=size, seed=seed, progress=listen
+        )
+    emit(asdict(summary), as_json=as_json, otherwise=f"{out}: {summary}")
+
+
+@import_app.command()
+def mvtec3d(
+    src: Annotated[Path, typer.Argument(help="MVTec 3D-AD: a folder per category.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    category: Annotated[list[str], typer.Option("--category", help="Only these; may be repeated.")] = [],  # noqa: B006
+    size: Annotated[int, typer.Option(help="Image side in pixels.", min=64)] = 256,
+    views: Annotated[int, typer.Option(help="Cameras: one above, the rest tilted around it.", min=1)] = 5,
+    background: Annotated[
+        Literal["remove", "keep"], typer.Option(help="The plane the object lies on.")
+    ] = "remove",
+    align: Annotated[bool, typer.Option(help="Turn every object the same way.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Render views of MVTec 3D-AD's organised point clouds, masks along with them.
+
+    Example:
+
+        idif data import mvtec3d mvtec_3d_anomaly_detection data/mvtec3d --category cable_gland
+    """
+    from idif.datasets.mvtec3d import import_mvtec3d
+
+    with progress_bar("rendering", "scans") as listen:
+        summary = import_mvtec3d(
+            src,
+            out,
+            categories=category,
+            size=size,
+            background=background,
+            align=align,
+            views=views,
+            progress=listen,
+        )
+    emit(asdict(summary), as_json=as_json, otherwise=f"{out}: {summary}")

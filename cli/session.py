@@ -1,0 +1,252 @@
+"""Where the parts are put together: from a config or a run folder to sources, textures, methods and devices."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import save_file
+
+from cache import FeatureStore
+from cache.placement import place
+from cli.console import progress_bar, say
+from idif.checkpoint import find_checkpoint, load_weights
+from idif.config import Config, load_configs
+from idif.corruption.textures import TextureBank, load_textures
+from idif.datasets.index import Index, Split
+from idif.datasets.realiad import list_categories, read_realiad
+from idif.encoders import FrozenEncoder, load_encoder
+from idif.errors import ConfigError, RunError, StoreMismatch
+from idif.features import FeatureSource, FeatureSpec
+from idif.live import LiveFeatures
+from idif.methods import METHODS, Method
+from idif.precision import fabric_precision
+from idif.runlog import environment, write_json
+
+LIVE_IMAGE_SIZE = 256
+"""Image size of a live encoder whose config names none."""
+
+
+def make_fabric(config: Config) -> Fabric:
+    """Device, precision and processes: one process, or those torchrun started."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    nodes = int(os.environ.get("WORLD_SIZE", "1")) // local
+    probe = Fabric(accelerator="auto", devices=1)
+    precision = fabric_precision(config.train.precision, probe.device)
+    fabric = Fabric(accelerator="auto", devices=local, num_nodes=nodes, precision=precision)
+    fabric.launch()
+    return fabric
+
+
+class Sources:
+    """The feature sources of one config, each opened when it is first asked for."""
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self._encoder: FrozenEncoder | None = None
+        if not config.live and config.cache.store is not None:
+            self._check_store(config.cache.store)
+
+    def _check_store(self, path: Path) -> None:
+        """An explicit setting that differs from the store's is an error: the store is authoritative."""
+        config, spec = self.config, FeatureStore.open(path).spec
+        if config.teacher.image_size not in (None, spec.image_size):
+            raise StoreMismatch(
+                f"teacher.image_size: {config.teacher.image_size}, but {path} holds features of "
+                f"{spec.image_size} px images"
+            )
+        if config.teacher.weights is not None:
+            given = load_encoder(config.teacher.weights).sha256
+            if given != spec.weights_sha256:
+                raise StoreMismatch(
+                    f"teacher.weights: {config.teacher.weights} has SHA-256 {given[:12]}, but {path} was built "
+                    f"with {spec.weights} weights, {spec.weights_sha256[:12]}"
+                )
+
+    def categories(self) -> list[str]:
+        """The config's categories, or all there are, sorted."""
+        config = self.config
+        if config.live:
+            known = list_categories(self._root(), config.data.annotations)
+        else:
+            assert config.cache.store is not None
+            known = sorted(FeatureStore.open(config.cache.store).index.categories)
+        for wanted in config.data.categories:
+            if wanted not in known:
+                near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4) or known
+                raise ConfigError(f"data.categories: there is no {wanted!r}; nearest: {', '.join(near)}")
+        return sorted(config.data.categories) or known
+
+    def open(self, categories: Sequence[str], split: Split) -> FeatureSource:
+        """Clean images and frozen features of these categories, placed as the config says."""
+        config = self.config
+        if config.live:
+            size = config.teacher.image_size or LIVE_IMAGE_SIZE
+            index = self._read(categories, split)
+            return LiveFeatures(self._root(), index, self.encoder(), size, self.device)
+        assert config.cache.store is not None
+        store = FeatureStore.open(config.cache.store, categories=categories, split=split)
+        if config.data.views not in (None, store.index.view_numbers):
+            raise StoreMismatch(
+                f"data.views: {list(config.data.views or ())}, but {config.cache.store} holds views "
+                f"{list(store.index.view_numbers)}"
+            )
+        if config.data.root is not None:
+            _compare(store.index, self._read(categories, split), config.cache.store)
+        with progress_bar(f"loading features of {', '.join(categories)}", "rows"):
+            return place(store, config.cache.placement, self.device)
+
+    def encoder(self) -> FrozenEncoder:
+        """The frozen encoder: the store's own copy, or the live one."""
+        if self._encoder is None:
+            if self.config.live:
+                self._encoder = load_encoder(self.config.teacher.weights or "imagenet")
+            else:
+                assert self.config.cache.store is not None
+                self._encoder = FeatureStore.open(self.config.cache.store).load_encoder()
+        return self._encoder
+
+    def fingerprint(self) -> str | None:
+        """The store's fingerprint; None for a live encoder."""
+        return None if self.config.cache.store is None or self.config.live else FeatureStore.open(
+            self.config.cache.store
+        ).fingerprint
+
+    def textures(self, size: int) -> TextureBank:
+        """The texture bank, kept beside the store, or in the run's folder where there is none."""
+        wanted = self.config.corruption.textures
+        if wanted is None:
+            raise ConfigError(
+                "corruption.textures: expected the folder of the Describable Textures Dataset "
+                "(https://www.robots.ox.ac.uk/~vgg/data/dtd/), or 'procedural' for generated textures; got nothing"
+            )
+        store = self.config.cache.store
+        beside = store.resolve().parent if store is not None and not self.config.live else self.config.folder
+        with progress_bar("reading textures", "images") as listen:
+            return load_textures("procedural" if wanted == "procedural" else Path(wanted), size, beside, listen)
+
+    def _root(self) -> Path:
+        if self.config.data.root is None:
+            raise ConfigError("data.root: needed without a store; got nothing")
+        return self.config.data.root
+
+    def _read(self, categories: Sequence[str], split: Split) -> Index:
+        data = self.config.data
+        return read_realiad(
+            self._root(),
+            images=data.images,
+            annotations=data.annotations,
+            categories=categories,
+            split=split,
+            drop_incomplete=data.drop_incomplete,
+            views=data.views,
+        )
+
+
+def _compare(stored: Index, data: Index, path: Path) -> None:
+    """Raise where sample ids, views or labels of the annotations are not the store's."""
+    mine = {s.sample_id: s for s in stored.samples}
+    theirs = {s.sample_id: s for s in data.samples}
+    for sample_id in [*theirs, *mine]:
+        if sample_id not in mine:
+            raise StoreMismatch(f"{path}: the annotations list sample {sample_id}, the store lacks it")
+        if sample_id not in theirs:
+            raise StoreMismatch(f"{path}: the store holds sample {sample_id}, the annotations do not list it")
+        described = [
+            {v.number: v.anomaly_class for v in index[sample_id].views if v is not None}
+            for index in (mine, theirs)
+        ]
+        if described[0] != described[1]:
+            raise StoreMismatch(
+                f"{path}: sample {sample_id} has views {described[0]} in the store, {described[1]} in the annotations"
+            )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as commands see it: all its categories, or one."""
+
+    folder: Path
+    config: Config
+    names: tuple[str, ...]
+    """Models to use: categories, or ``all`` for a unified run."""
+
+
+def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
+    """Open RUN, or RUN/<category> as a run of one.
+
+    Raises:
+        RunError: not a run, or a category is not trained to its last epoch.
+    """
+    folder, only = path, None
+    if not (folder / "config.yaml").is_file() and (folder.parent / "config.yaml").is_file():
+        folder, only = path.parent, path.name
+    if not (folder / "config.yaml").is_file():
+        raise RunError(f"{path}: not a run (it has no config.yaml); expected a folder that `idif train` made")
+    (config,) = load_configs(folder / "config.yaml", overrides)
+    names = sorted(p.name for p in folder.iterdir() if find_checkpoint(p) is not None)
+    if only is not None:
+        if only not in names:
+            raise RunError(f"{path}: has no checkpoint; this run holds {', '.join(names) or 'none'}")
+        names = [only]
+    if not names:
+        raise RunError(f"{folder}: has no checkpoint yet; train it with `idif train`")
+    return Run(folder, config, tuple(names))
+
+
+def load_method(run: Run, name: str, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> Method:
+    """A trained method of a run, in eval mode on the CPU."""
+    checkpoint = find_checkpoint(run.folder / name)
+    assert checkpoint is not None
+    method = METHODS[run.config.method.name](run.config, spec, view_numbers)
+    try:
+        method.load_state_dict(load_weights(checkpoint))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise RunError(f"{checkpoint}: does not fit the run's config ({reason})") from None
+    return method.eval()
+
+
+def write_run_folder(
+    config: Config, sources: Sources, textures: TextureBank, spec: FeatureSpec, fabric: Fabric
+) -> None:
+    """``config.yaml``, ``environment.json`` and the run's own copy of the teacher."""
+    folder = config.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder = sources.encoder()
+    beside = folder / "teacher.safetensors.part"
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.module.state_dict().items()}
+    save_file(weights, beside)
+    beside.replace(folder / "teacher.safetensors")
+    facts = environment(
+        fabric.device,
+        precision=fabric_precision(config.train.precision, fabric.device),
+        world_size=fabric.world_size,
+        features=spec.to_json(),
+        store_fingerprint=sources.fingerprint(),
+        textures={"origin": textures.origin, "fingerprint": textures.fingerprint},
+        caveats=caveats(spec, textures.origin),
+    )
+    write_json(folder / "environment.json", facts)
+    beside = folder / "config.yaml.part"
+    beside.write_text(config.to_yaml(), encoding="utf-8")
+    beside.replace(folder / "config.yaml")
+
+
+def caveats(spec: FeatureSpec, textures: str) -> list[str]:
+    """What a reader of the results must know: stand-ins that were asked for by name."""
+    found = []
+    if spec.weights == "untrained":
+        found.append("the teacher is an untrained, seeded random network, not ImageNet's")
+    if textures.startswith("procedural"):
+        found.append("the corruption textures are generated, not DTD's")
+    return found
+
+
+def announce(lines: Sequence[str]) -> None:
+    """Say each caveat on a line of its own."""
+    for line in lines:
+        say(f"note: {line}")

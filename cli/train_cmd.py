@@ -1,0 +1,142 @@
+"""`idif train`: phase two, one model for each category or one for all."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cli.console import JsonOption, emit, progress_bar, say
+from cli.session import Sources, announce, caveats, make_fabric, write_run_folder
+from idif.checkpoint import find_checkpoint, reached
+from idif.config import Config, load_configs
+from idif.errors import RunError
+from idif.methods import Method
+from idif.order import split_holdout
+from idif.runlog import read_log
+from idif.score import sample_auroc
+from idif.train import Task
+from idif.train import train as train_model
+
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, e.g. train.epochs=10.")
+]
+
+
+def train(
+    config: Annotated[Path, typer.Option("--config", help="YAML file; see configs/.")],
+    overrides: SetOption = [],  # noqa: B006
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check config, store and textures, print the plan, train nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train from a feature store (or with the live encoder).
+
+    Examples:
+
+        idif train --config configs/realiad.yaml --set cache.store=stores/realiad.zarr
+
+        idif train --config configs/laptop-8gb.yaml --set train.epochs=10 --resume
+    """
+    results = [train_run(c, resume=resume, dry_run=dry_run) for c in load_configs(config, overrides)]
+    table = Table("run", "model", "samples", "epochs", "steps", "final loss", "state")
+    for result in results:
+        for model in result["models"]:
+            loss = "" if model["loss"] is None else f"{model['loss']:.4f}"
+            table.add_row(
+                result["run"],
+                model["name"],
+                str(model["samples"]),
+                str(model["epochs"]),
+                str(model["steps"]),
+                loss,
+                model["state"],
+            )
+    emit({"runs": results}, as_json=as_json, otherwise=table)
+    if not dry_run:
+        for result in results:
+            say(f"next: idif eval {result['run']}")
+
+
+def train_run(config: Config, *, resume: bool, dry_run: bool = False) -> dict[str, Any]:
+    """Train every model of one run; returns what was done, ready for JSON.
+
+    Raises:
+        RunError: the run exists and ``resume`` is false, or it was made with another config.
+    """
+    _check_folder(config, resume=resume)
+    fabric = make_fabric(config)
+    sources = Sources(config, fabric.device)
+    categories = sources.categories()
+    groups = {"all": categories} if config.train.mode == "unified" else {c: [c] for c in categories}
+    models: list[dict[str, Any]] = []
+    textures = None
+    for name, members in groups.items():
+        folder = config.folder / name
+        checkpoint = find_checkpoint(folder)
+        if checkpoint is not None and reached(checkpoint).finished:
+            models.append(_summary(name, folder, None, "finished before"))
+            continue
+        source = sources.open(members, "train")
+        if textures is None:
+            textures = sources.textures(source.spec.image_size)
+            announce(caveats(source.spec, textures.origin))
+            if not dry_run:
+                write_run_folder(config, sources, textures, source.spec, fabric)
+                textures = textures.to(fabric.device)
+        rows, _ = training_rows(config, source.index.samples)
+        if dry_run:
+            models.append(_summary(name, folder, len(rows), "would train"))
+            continue
+        folder.mkdir(exist_ok=True)
+        task = Task(name, folder, source, rows, textures)
+
+        def after_epoch(method: Method, epoch: int, members: list[str] = members) -> dict[str, Any]:
+            test = sources.open(members, "test")
+            return {"s_auroc": sample_auroc(config.eval, method, test, fabric.device)}
+
+        with progress_bar(f"training {name}", "steps") as listen:
+            train_model(config, task, fabric, progress=listen, after_epoch=after_epoch)
+        models.append(_summary(name, folder, len(rows), "trained"))
+    return {"run": str(config.folder), "models": models}
+
+
+def training_rows(config: Config, samples: Any) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows held out of training, of the normals among ``samples``."""
+    return split_holdout(range(len(samples)), config.train.holdout, seed=config.train.seed)
+
+
+def _check_folder(config: Config, *, resume: bool) -> None:
+    existing = config.folder / "config.yaml"
+    if not existing.exists():
+        return
+    if not resume:
+        raise RunError(
+            f"{config.folder}: this run exists; continue it with --resume, or choose another run.name"
+        )
+    before = load_configs(existing)[0]
+    ours, theirs = config.model_dump(mode="json"), before.model_dump(mode="json")
+    for section in ("method", "train", "corruption"):
+        for key, value in ours[section].items():
+            if value != theirs[section][key] and (section, key) != ("train", "eval_every"):
+                raise RunError(
+                    f"{config.folder}: {section}.{key} is {value!r}, but the run was started with "
+                    f"{theirs[section][key]!r}; a run cannot change while it is resumed"
+                )
+
+
+def _summary(name: str, folder: Path, samples: int | None, state: str) -> dict[str, Any]:
+    checkpoint = find_checkpoint(folder)
+    done = None if checkpoint is None else reached(checkpoint)
+    log = folder / "log.jsonl"
+    losses = [line["loss"] for line in read_log(log) if "loss" in line] if log.exists() else []
+    return {
+        "name": name,
+        "samples": samples,
+        "epochs": 0 if done is None else done.epoch,
+        "steps": 0 if done is None else done.step,
+        "loss": losses[-1] if losses else None,
+        "state": state,
+    }
