@@ -1,0 +1,257 @@
+"""Phase one: runs the frozen encoder over a dataset once and writes the store, shard by shard."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as safetensors_bytes
+
+from cache.files import FileRecord, make_folder, write_file
+from cache.journal import Journal, read_pending, write_pending
+from cache.layout import (
+    JOURNAL,
+    LOCK,
+    MANIFEST,
+    PENDING,
+    TEACHER,
+    TEMPORARY,
+    ZARR_JSON,
+    GroupName,
+    array_layouts,
+    check_category,
+    choose_shard_rows,
+    group_metadata,
+)
+from cache.lock import builder_lock
+from cache.manifest import GroupManifest, GroupPlan, RootManifest, ShardRecord, sorted_groups
+from cache.shards import Job, MadeShard, make_shards
+from cache.survey import GroupState, check_content, check_settings, group_folder, survey_group
+from cache.writer import write_shard
+from idif.datasets.index import Index, Sample
+from idif.encoders import FrozenEncoder
+from idif.errors import CannotFinish, ConfigError, DatasetError, StoreError
+from idif.features import FeatureSpec, StorageType
+from idif.live import check_image_size, decode_threads
+from idif.progress import Progress, silent
+
+
+@dataclass
+class BuildReport:
+    """What a build did."""
+
+    groups: tuple[str, ...] = ()
+    """``category/split`` of every group that is in place now and was asked for."""
+    shards_encoded: int = 0
+    shards_kept: int = 0
+    """Shards found finished, by this or an earlier build, and not encoded again."""
+    views_encoded: int = 0
+    bytes_written: int = 0
+    """Of the shard files."""
+    seconds: float = 0.0
+
+
+def build_store(
+    root: Path,
+    index: Index,
+    store: Path,
+    encoder: FrozenEncoder,
+    *,
+    image_size: int,
+    storage: StorageType = "float16",
+    batch_size: int = 8,
+    workers: int | None = None,
+    shard_rows: int | None = None,
+    device: torch.device | None = None,
+    progress: Progress = silent,
+) -> BuildReport:
+    """Build, continue or extend a store so that it holds every row of ``index``.
+
+    Nothing is written before everything is known to fit: settings, samples, content of what is already
+    there, space. A build that was cut short, however it ended, is continued by the same call and encodes
+    no finished shard again. Groups the index does not name are left as they are.
+
+    Args:
+        root: folder the index's paths are relative to.
+        store: folder of the store; made when missing, extended when it holds a store of the same settings.
+        batch_size: samples encoded at once. An unfinished group keeps the one it was begun with.
+        workers: threads that decode; one per core (at most 8) when None.
+        shard_rows: rows per shard; chosen by size when None.
+        device: where the encoder runs; the CPU when None.
+        progress: told the number of views done, of all that the index has.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+        DatasetError: no rows, an image or mask that cannot be read (named); nothing is published.
+        StoreError: the folder is no store, cannot be written, or another process is building there.
+        StoreMismatch: the store has other settings or other data; the first difference is named.
+        StoreDamaged: a manifest is not what was written.
+        CannotFinish: too little space, or a feature that is not finite.
+    """
+    began = time.monotonic()
+    if storage != "float16":
+        raise ConfigError(f"storage: expected 'float16', got {storage!r}; other types cannot be built yet")
+    check_image_size(encoder, image_size)
+    groups = _checked_groups(index)
+    spec = encoder.spec(image_size, storage)
+    _check_folder(store)
+    make_folder(store)
+    encoder.module.to(device or torch.device("cpu"))
+    workers = workers or decode_threads()
+    chosen = shard_rows or choose_shard_rows(array_layouts(spec, len(index.view_numbers)))
+    report = BuildReport(groups=tuple(str(group) for group in groups))
+    meter = _Meter(progress, sum(sum(sample.present) for sample in index.samples))
+    with builder_lock(store):
+        check_settings(store, spec, index.view_numbers)
+        states = []
+        for group, rows in groups.items():
+            plan = GroupPlan(group, spec.fingerprint, rows, chosen, batch_size)
+            states.append(survey_group(store, plan, shard_rows))
+        for state in states:
+            check_content(root, store, state, workers, meter.compared)
+        report.shards_kept = sum(len(state.shards) for state in states)
+        _check_space(store, states, spec)
+        _announce(store, states, encoder, spec)
+        _encode(root, store, states, encoder, spec, workers, report, meter)
+        write_pending(store, (g for g in read_pending(store) if not _is_finished(store, g)))
+    report.seconds = time.monotonic() - began
+    return report
+
+
+class _Meter:
+    """Views done, whether compared or encoded, told to whoever listens."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._done, self._total = progress, 0, total
+
+    def compared(self, sample: Sample) -> None:
+        self.advance(sum(sample.present), "comparing")
+
+    def advance(self, views: int, what: str) -> None:
+        self._done += views
+        self._progress(self._done, self._total, what)
+
+
+def _checked_groups(index: Index) -> dict[GroupName, Index]:
+    if not len(index):
+        raise DatasetError("the dataset has no samples to build a store from")
+    groups = sorted_groups(index)
+    for group, rows in groups.items():
+        check_category(group.category)
+        ids = [sample.sample_id for sample in rows.samples]
+        for first, second in pairwise(ids):
+            if first == second:
+                raise DatasetError(f"{group}: sample id {first} occurs twice")
+    return groups
+
+
+def _check_folder(store: Path) -> None:
+    """Refuse a folder that holds anything but a store, or the beginnings of one."""
+    if not store.exists():
+        return
+    if not store.is_dir():
+        raise StoreError(f"{store}: expected a folder for the store, found a file")
+    try:
+        names = {path.name.removesuffix(TEMPORARY) for path in store.iterdir()}
+    except OSError as error:
+        raise StoreError(f"{store}: cannot be read ({error.strerror or error})") from None
+    if MANIFEST not in names and names - {LOCK, PENDING, TEACHER, ZARR_JSON}:
+        found = sorted(names - {LOCK, PENDING, TEACHER, ZARR_JSON})[0]
+        raise StoreError(f"{store}: not a store and not empty (it holds {found}); choose another folder")
+
+
+def _is_finished(store: Path, group: GroupName) -> bool:
+    return (group_folder(store, group) / MANIFEST).exists()
+
+
+def _check_space(store: Path, states: Sequence[GroupState], spec: FeatureSpec) -> None:
+    """Refuse to begin what will not fit."""
+    needed = 0
+    for state in states:
+        arrays = array_layouts(spec, len(state.plan.index.view_numbers))
+        rows = sum(stop - start for start, stop in (state.plan.bounds[shard] for shard in state.missing))
+        needed += rows * sum(array.row_bytes for array in arrays)
+    free = shutil.disk_usage(store).free
+    if needed > free:
+        raise CannotFinish(f"{store}: the build needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free")
+
+
+def _announce(store: Path, states: Sequence[GroupState], encoder: FrozenEncoder, spec: FeatureSpec) -> None:
+    """Write what all groups share, and every group's plan, before the first shard."""
+    unfinished = [state for state in states if not state.finished]
+    if unfinished:
+        write_pending(store, {state.plan.group for state in unfinished} | set(read_pending(store)))
+    if not (store / MANIFEST).exists():
+        weights = {name: tensor.cpu().contiguous() for name, tensor in encoder.module.state_dict().items()}
+        files = {ZARR_JSON: group_metadata(root=True), TEACHER: safetensors_bytes(weights)}
+        for name, data in files.items():
+            write_file(store / name, data)
+        records = {name: FileRecord.of(data) for name, data in files.items()}
+        views = states[0].plan.index.view_numbers
+        write_file(store / MANIFEST, RootManifest(spec, views, records).to_bytes())
+    for state in states:
+        folder = group_folder(store, state.plan.group)
+        if state.finished:
+            (folder / JOURNAL).unlink(missing_ok=True)  # a build killed just after its manifest left it
+            continue
+        Journal(folder / JOURNAL, state.plan, state.shards).write()
+        write_file(folder.parent / ZARR_JSON, group_metadata())
+        for name, data in state.plan.metadata_files(spec).items():
+            write_file(folder / name, data)
+
+
+def _encode(
+    root: Path,
+    store: Path,
+    states: Sequence[GroupState],
+    encoder: FrozenEncoder,
+    spec: FeatureSpec,
+    workers: int,
+    report: BuildReport,
+    meter: _Meter,
+) -> None:
+    """Make every missing shard, one thread writing behind, and publish a group with its last shard."""
+    by_group = {state.plan.group: state for state in states if not state.finished}
+
+    def write(made: MadeShard) -> None:
+        state = by_group[made.job.plan.group]
+        folder, plan = group_folder(store, state.plan.group), state.plan
+        arrays = array_layouts(spec, len(plan.index.view_numbers))
+        files, checks = write_shard(folder, arrays, len(plan.index), plan.shard_rows, made.values)
+        record = ShardRecord(made.job.shard, files, checks, made.content)
+        Journal(folder / JOURNAL, plan, state.shards).add(record)
+        report.shards_encoded += 1
+        report.bytes_written += sum(file.size for file in files.values())
+        _publish_if_complete(store, state)
+
+    for state in by_group.values():
+        _publish_if_complete(store, state)
+    jobs = [Job(state.plan, shard) for state in by_group.values() for shard in state.missing]
+    shards = make_shards(root, jobs, encoder, spec, workers=workers)
+    with contextlib.closing(shards), ThreadPoolExecutor(1, thread_name_prefix="writer") as pool:
+        writing: Future[None] | None = None
+        for item in shards:
+            if isinstance(item, int):
+                report.views_encoded += item
+                meter.advance(item, "encoding")
+                continue
+            if writing is not None:
+                writing.result()  # one shard being made and one being written, never more
+            writing = pool.submit(write, item)
+        if writing is not None:
+            writing.result()
+
+
+def _publish_if_complete(store: Path, state: GroupState) -> None:
+    """Write the manifest by rename once every shard is recorded; the journal has then done its work."""
+    if state.missing:
+        return
+    folder = group_folder(store, state.plan.group)
+    shards = tuple(record for _, record in sorted(state.shards.items()))
+    write_file(folder / MANIFEST, GroupManifest(state.plan, shards).to_bytes())
+    (folder / JOURNAL).unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+"""One builder at a time: a lock that the system itself releases when its holder dies."""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cache.files import write_failed
+from cache.layout import LOCK
+from idif.errors import StoreError
+
+_FAR = 1 << 30
+"""Windows locks bytes, and a locked byte cannot be read: lock one far behind the text."""
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(descriptor, _FAR, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _holder(path: Path) -> str:
+    try:
+        who = json.loads(path.read_text())
+        return f"process {who['pid']} on {who['host']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
+@contextlib.contextmanager
+def builder_lock(store: Path) -> Iterator[None]:
+    """Hold the right to write into a store. The lock of a process that died is free by itself.
+
+    Raises:
+        StoreError: another process is building there (named), or the folder cannot be written.
+    """
+    path = store / LOCK
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise write_failed(path, error) from None
+        try:
+            if not _try_lock(descriptor):
+                raise StoreError(f"{store}: {_holder(path)} is building here; wait for it or stop it first")
+            # a holder that finished between our open and our lock has removed the file: lock the new one
+            if _is_still(path, descriptor):
+                break
+        except OSError as error:
+            os.close(descriptor)
+            raise StoreError(f"{path}: this file system cannot lock files ({error})") from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        yield
+    finally:
+        if os.name == "posix":  # while still locked, so that nobody's new lock is removed
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+        if os.name != "posix":
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,239 @@
+"""What a store promises: settings shared by all groups, and per group its rows, content and files."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from cache.files import FileRecord, seal, unseal
+from cache.layout import (
+    MANIFEST,
+    ZARR_JSON,
+    GroupName,
+    array_layouts,
+    group_metadata,
+    json_bytes,
+    shard_bounds,
+)
+from idif.datasets.index import Index, Sample, digest
+from idif.features import FeatureSpec
+
+
+@dataclass(frozen=True)
+class ViewContent:
+    """SHA-256 (hex) of the files one view was built from."""
+
+    image: str
+    mask: str | None
+
+
+SampleContent = tuple[ViewContent | None, ...]
+"""One slot per view number; None where the view is absent."""
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A finished shard: written only when all its files are in place."""
+
+    shard: int
+    files: dict[str, FileRecord]
+    """Path relative to the group -> size and digest."""
+    crc32c: dict[str, tuple[int, ...]]
+    """Array -> CRC-32C of each row's values in memory, checked on every read."""
+    content: tuple[SampleContent, ...]
+    """What each row was built from."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object from which `from_json` makes an equal record."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The record that `to_json` wrote."""
+        return cls(
+            shard=data["shard"],
+            files={name: FileRecord(**record) for name, record in data["files"].items()},
+            crc32c={name: tuple(values) for name, values in data["crc32c"].items()},
+            content=tuple(
+                tuple(None if view is None else ViewContent(**view) for view in row)
+                for row in data["content"]
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """What a group shall hold, known before the first image is read."""
+
+    group: GroupName
+    spec_fingerprint: str
+    index: Index
+    """Its rows, ordered by sample id."""
+    shard_rows: int
+    batch_size: int
+    """Samples encoded at once; kept so that a rebuilt shard repeats the same arithmetic."""
+
+    @property
+    def bounds(self) -> list[tuple[int, int]]:
+        """(start, stop) rows of every shard."""
+        return shard_bounds(len(self.index), self.shard_rows)
+
+    def metadata_files(self, spec: FeatureSpec) -> dict[str, bytes]:
+        """Path relative to the group -> content of its Zarr metadata."""
+        files = {ZARR_JSON: group_metadata()}
+        for array in array_layouts(spec, len(self.index.view_numbers)):
+            metadata = array.metadata(len(self.index), self.shard_rows)
+            files[f"{array.name}/{ZARR_JSON}"] = json_bytes(metadata)
+        return files
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object from which `from_json` makes an equal plan."""
+        return {
+            "category": self.group.category,
+            "split": self.group.split,
+            "spec": self.spec_fingerprint,
+            "shard_rows": self.shard_rows,
+            "batch_size": self.batch_size,
+            "index": self.index.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The plan that `to_json` wrote."""
+        return cls(
+            group=GroupName.of(data["category"], data["split"]),
+            spec_fingerprint=data["spec"],
+            index=Index.from_json(data["index"]),
+            shard_rows=data["shard_rows"],
+            batch_size=data["batch_size"],
+        )
+
+
+@dataclass(frozen=True)
+class GroupManifest:
+    """A finished group."""
+
+    plan: GroupPlan
+    shards: tuple[ShardRecord, ...]
+
+    @cached_property
+    def content(self) -> tuple[SampleContent, ...]:
+        """What each row was built from."""
+        return tuple(row for shard in self.shards for row in shard.content)
+
+    def crc32c(self, array: str, row: int) -> int:
+        """CRC-32C of one row's values in memory."""
+        shard, position = divmod(row, self.plan.shard_rows)
+        return self.shards[shard].crc32c[array][position]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over ids, view numbers, anomaly classes and content: no path, no time."""
+        rows = [
+            [
+                sample.sample_id,
+                [
+                    None if v is None or c is None else [v.number, v.anomaly_class, c.image, c.mask]
+                    for v, c in zip(sample.views, content, strict=True)
+                ],
+            ]
+            for sample, content in zip(self.plan.index.samples, self.content, strict=True)
+        ]
+        return digest(rows)
+
+    def to_bytes(self) -> bytes:
+        """The group's ``manifest.json``."""
+        shards = [shard.to_json() for shard in self.shards]
+        return seal({"fingerprint": self.fingerprint, **self.plan.to_json(), "shards": shards})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The manifest in a group's folder; raises what `unseal` raises."""
+        data = unseal(folder / MANIFEST)
+        shards = tuple(ShardRecord.from_json(shard) for shard in data["shards"])
+        return cls(GroupPlan.from_json(data), shards)
+
+
+@dataclass(frozen=True)
+class RootManifest:
+    """What all groups of a store share."""
+
+    spec: FeatureSpec
+    view_numbers: tuple[int, ...]
+    files: dict[str, FileRecord]
+    """The other files at the root: the teacher's weights and the root's ``zarr.json``."""
+
+    def to_bytes(self) -> bytes:
+        """The root's ``manifest.json``."""
+        files = {name: asdict(record) for name, record in self.files.items()}
+        return seal({"spec": self.spec.to_json(), "view_numbers": list(self.view_numbers), "files": files})
+
+    @classmethod
+    def load(cls, store: Path) -> Self:
+        """The manifest at a store's root; raises what `unseal` raises."""
+        data = unseal(store / MANIFEST)
+        files = {name: FileRecord(**record) for name, record in data["files"].items()}
+        return cls(FeatureSpec.from_json(data["spec"]), tuple(data["view_numbers"]), files)
+
+
+def index_difference(stored: Index, data: Index) -> str | None:
+    """The first way in which the data's samples differ from a group's, without reading an image.
+
+    Both hold one group's rows ordered by sample id. Paths may differ: they are no part of the fingerprint.
+    """
+    if stored.view_numbers != data.view_numbers:
+        return f"view numbers are {list(data.view_numbers)}, the store has {list(stored.view_numbers)}"
+    theirs = {sample.sample_id: sample for sample in data.samples}
+    for sample in stored.samples:
+        if sample.sample_id not in theirs:
+            return f"sample {sample.sample_id} is in the store but not in the data"
+    known = {sample.sample_id for sample in stored.samples}
+    for sample in data.samples:
+        if sample.sample_id not in known:
+            return f"sample {sample.sample_id} is in the data but not in the store"
+    for sample in stored.samples:
+        change = _view_difference(sample, theirs[sample.sample_id], stored.view_numbers)
+        if change:
+            return f"sample {sample.sample_id}, {change}"
+    return None
+
+
+def _view_difference(stored: Sample, data: Sample, numbers: Sequence[int]) -> str | None:
+    for number, mine, other in zip(numbers, stored.views, data.views, strict=True):
+        if (mine is None) != (other is None):
+            where = "the data but not in the store" if mine is None else "the store but not in the data"
+            return f"view {number}: in {where}"
+        if mine is None or other is None:
+            continue
+        if mine.anomaly_class != other.anomaly_class:
+            return f"view {number}: label is {other.anomaly_class}, the store has {mine.anomaly_class}"
+        if (mine.mask is None) != (other.mask is None):
+            which = "has a mask that the store lacks" if mine.mask is None else "lacks the mask the store has"
+            return f"view {number}: {which}"
+    return None
+
+
+def content_difference(sample: Sample, stored: SampleContent, data: SampleContent) -> str | None:
+    """The first view whose image or mask file has other bytes than the store was built from."""
+    for view, mine, other in zip(sample.views, stored, data, strict=True):
+        if view is None or mine is None or other is None:
+            continue
+        if mine.image != other.image:
+            return (
+                f"sample {sample.sample_id}, view {view.number}: the image's content differs ({view.image})"
+            )
+        if mine.mask != other.mask:
+            return f"sample {sample.sample_id}, view {view.number}: the mask's content differs ({view.mask})"
+    return None
+
+
+def sorted_groups(index: Index) -> dict[GroupName, Index]:
+    """One index per group, each ordered by sample id, in the order a store lists its groups."""
+    rows: dict[GroupName, list[int]] = {}
+    for row, sample in enumerate(index.samples):
+        rows.setdefault(GroupName.of(sample.category, sample.split), []).append(row)
+    return {
+        group: index.take(sorted(rows[group], key=lambda row: index.samples[row].sample_id))
+        for group in sorted(rows)
+    }

@@ -1,0 +1,163 @@
+"""Where a source's rows lie while they are used: on disk, whole in memory, or whole on the device."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from idif.batch import Batch
+from idif.datasets.index import Index
+from idif.errors import CannotFinish
+from idif.features import FeatureSource, FeatureSpec
+from idif.live import check_rows
+
+Placement = Literal["auto", "disk", "memory", "device"]
+
+LOAD_ROWS = 16
+"""Rows read at once while a source is made resident."""
+DEVICE_SHARE = 0.6
+MEMORY_SHARE = 0.5
+"""Share of what is free that ``auto`` will take."""
+
+
+class Resident:
+    """A `FeatureSource` that holds every row of another on one device and indexes it there."""
+
+    def __init__(self, source: FeatureSource, device: torch.device) -> None:
+        """Reads all of ``source`` once, so that its own checks see every row once.
+
+        Raises:
+            What ``source.batches`` raises. CannotFinish: the device's memory does not hold it.
+        """
+        self._spec, self._index, self.device = source.spec, source.index, device
+        try:
+            self._all = _load(source, device)
+        except torch.OutOfMemoryError:
+            need = source_bytes(source) / 1e9
+            raise CannotFinish(f"{device}: no room for {need:.2f} GB; use another placement") from None
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the features are."""
+        return self._spec
+
+    @property
+    def index(self) -> Index:
+        """Row -> sample."""
+        return self._index
+
+    def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
+        """The rows of ``order``, in that order, on the device; see `FeatureSource.batches`.
+
+        Raises:
+            IndexError: a row is not in the index.
+        """
+        assert batch_size > 0, batch_size
+        rows = torch.tensor(check_rows(self._index, order), dtype=torch.int64, device=self.device)
+        return (self._take(part) for part in rows.split(batch_size) if len(part))
+
+    def _take(self, rows: torch.Tensor) -> Batch:
+        whole = self._all
+        return Batch(
+            rows=rows,
+            images=whole.images.index_select(0, rows),
+            features={name: x.index_select(0, rows) for name, x in whole.features.items()},
+            view_mask=whole.view_mask.index_select(0, rows),
+            labels=whole.labels.index_select(0, rows),
+            masks=whole.masks.index_select(0, rows),
+        )
+
+
+def _load(source: FeatureSource, device: torch.device) -> Batch:
+    """All rows of a source as one batch, filled part by part so that nothing is held twice."""
+    whole: Batch | None = None
+    rows = len(source.index)
+    for part in source.batches(range(rows), LOAD_ROWS):
+        if whole is None:
+            whole = Batch(
+                rows=torch.arange(rows, device=device),
+                images=part.images.new_empty((rows, *part.images.shape[1:]), device=device),
+                features={
+                    name: x.new_empty((rows, *x.shape[1:]), device=device)
+                    for name, x in part.features.items()
+                },
+                view_mask=part.view_mask.new_empty((rows, *part.view_mask.shape[1:]), device=device),
+                labels=part.labels.new_empty((rows, *part.labels.shape[1:]), device=device),
+                masks=part.masks.new_empty((rows, *part.masks.shape[1:]), device=device),
+            )
+        here = slice(int(part.rows[0]), int(part.rows[0]) + len(part))
+        whole.images[here], whole.masks[here] = part.images, part.masks
+        whole.view_mask[here], whole.labels[here] = part.view_mask, part.labels
+        for name, x in part.features.items():
+            whole.features[name][here] = x
+    assert whole is not None, "a source without rows"
+    return whole
+
+
+def source_bytes(source: FeatureSource) -> int:
+    """Bytes of all rows of a source, uncompressed."""
+    spec = source.spec
+    width = {"float16": 2, "float32": 4, "uint8": 1}[spec.storage]
+    views = len(source.index.view_numbers)
+    values = sum(c * h * w for c, h, w in (spec.shape(layer) for layer in spec.layers))
+    pixels = spec.image_size**2
+    return len(source.index) * views * (width * values + 3 * pixels + pixels + 2)
+
+
+def free_memory() -> int | None:
+    """Bytes of main memory that a new allocation can have, or None where the system does not tell."""
+    free: list[int] = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free.append(int(line.split()[1]) * 1024)
+    elif sys.platform == "darwin":
+        # macOS compresses and purges: a third of the whole is what can be counted on
+        free.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 3)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
+        free.append(max(0, int(text) - int(used.read_text())))
+    return min(free, default=None)
+
+
+def choose_placement(source: FeatureSource, device: torch.device) -> tuple[Placement, str]:
+    """What ``auto`` means here, with its reason in words for people."""
+    need = source_bytes(source)
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        if need <= DEVICE_SHARE * free:
+            return "device", f"{need / 1e9:.2f} GB fit in {free / 1e9:.1f} GB free on {device}"
+    available = free_memory()
+    if available is None:
+        return "disk", "this system does not tell how much memory is free"
+    if need <= MEMORY_SHARE * available:
+        return "memory", f"{need / 1e9:.2f} GB fit in {available / 1e9:.1f} GB of free memory"
+    return "disk", f"{need / 1e9:.2f} GB are too much for {available / 1e9:.1f} GB of free memory"
+
+
+def place(source: FeatureSource, placement: Placement, device: torch.device) -> FeatureSource:
+    """A source with the same rows and the same bits, placed where ``placement`` says.
+
+    Args:
+        source: a store, or any other source that shall be read once and kept.
+        placement: ``disk`` leaves it where it is; ``memory`` and ``device`` hold it whole there; ``auto``
+            takes the fastest that fits, see `choose_placement`.
+
+    Raises:
+        CannotFinish: what was asked for by name does not fit; nothing is allocated then.
+    """
+    chosen = choose_placement(source, device)[0] if placement == "auto" else placement
+    if chosen == "disk":
+        return source
+    target = device if chosen == "device" else torch.device("cpu")
+    free = torch.cuda.mem_get_info(target)[0] if target.type == "cuda" else free_memory()
+    need = source_bytes(source)
+    if free is not None and need > free:
+        raise CannotFinish(
+            f"cache.placement: {chosen} needs {need / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; use disk"
+        )
+    return Resident(source, target)

@@ -1,0 +1,336 @@
+"""FeatureStore: opens a store, refuses what is unfinished or damaged, reads whole samples in any order."""
+
+import contextlib
+import difflib
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import google_crc32c
+import numpy as np
+import tensorstore as ts
+import torch
+from torch import Tensor
+
+from cache.files import FileRecord
+from cache.journal import read_pending
+from cache.layout import (
+    JOURNAL,
+    MANIFEST,
+    SPLITS,
+    TEACHER,
+    ZARR_JSON,
+    ArrayLayout,
+    GroupName,
+    array_layouts,
+    group_metadata,
+)
+from cache.manifest import GroupManifest, RootManifest
+from cache.survey import group_folder
+from idif.ahead import ahead
+from idif.batch import Batch
+from idif.datasets.index import Index, Split, concatenate, digest
+from idif.encoders import FrozenEncoder, load_encoder
+from idif.errors import StoreDamaged, StoreError, StoreIncomplete, WeightsError
+from idif.features import FeatureSpec
+from idif.live import check_rows, truth
+
+CACHE_BYTES = 64 * 2**20
+"""Of tensorstore's cache, which keeps the shards' indexes (and a few chunks) from being read again."""
+READERS = 2
+"""Batches read at once by `FeatureStore.batches`."""
+READ_AHEAD = 3
+"""Batches in memory ahead of the one handed out; with it they bound the memory of `batches`."""
+
+
+@dataclass(frozen=True)
+class OpenGroup:
+    """One finished group of a store."""
+
+    folder: Path
+    manifest: GroupManifest
+
+
+def list_groups(store: Path) -> dict[GroupName, bool]:
+    """The groups of a store, in order, and whether each is finished."""
+    groups: dict[GroupName, bool] = {}
+    for category in store.iterdir():
+        for split in SPLITS:
+            folder = category / split
+            if folder.is_dir():
+                groups[GroupName.of(category.name, split)] = (folder / MANIFEST).is_file()
+    for group in read_pending(store):
+        groups.setdefault(group, False)
+    return {group: groups[group] for group in sorted(groups)}
+
+
+def load_root(store: Path) -> RootManifest:
+    """The root manifest, with the files it names checked for their size.
+
+    Raises:
+        StoreError: no folder, or no store. StoreIncomplete: its build was cut short at the very start.
+        StoreDamaged: the manifest or another file is not what was written.
+    """
+    if not store.is_dir():
+        raise StoreError(f"{store}: no such store; build one with 'idif cache build'")
+    try:
+        root = RootManifest.load(store)
+    except FileNotFoundError:
+        if read_pending(store):
+            raise StoreIncomplete(f"{store}: the build was cut short; run it again to continue") from None
+        with contextlib.suppress(OSError):
+            if (store / ZARR_JSON).read_bytes() == group_metadata(root=True):
+                raise StoreDamaged(f"{store / MANIFEST}: missing") from None
+        raise StoreError(f"{store}: not a store (it has no {MANIFEST})") from None
+    check_sizes(store, root.files)
+    return root
+
+
+def check_sizes(folder: Path, files: dict[str, FileRecord]) -> None:
+    """Refuse files that are missing or of another size than written.
+
+    Raises:
+        StoreDamaged: names the first such file.
+    """
+    for name, record in files.items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError:
+            raise StoreDamaged(f"{folder / name}: missing") from None
+        if size != record.size:
+            raise StoreDamaged(f"{folder / name}: {size} bytes, expected {record.size}")
+
+
+class FeatureStore:
+    """A `FeatureSource` over finished groups of a store: CPU tensors, features in the storage type.
+
+    Opening reads manifests and file sizes, no data. Every read checks each row's CRC-32C. Nothing is ever
+    written. Pickled by its path, so that spawned workers open it anew; open it after a fork, not before.
+    """
+
+    def __init__(
+        self, path: Path, root: RootManifest, groups: Sequence[OpenGroup], opened_with: tuple[Any, ...]
+    ) -> None:
+        """For `open`."""
+        self.path = path
+        self._spec, self._groups, self._opened_with = root.spec, list(groups), opened_with
+        self._index = concatenate([group.manifest.plan.index for group in groups])
+        lengths = [len(group.manifest.plan.index) for group in groups]
+        self._starts = [0, *np.cumsum(lengths)[:-1].tolist()]
+        arrays = array_layouts(root.spec, len(root.view_numbers))
+        self._arrays = {array.name: array for array in arrays if array.per_row}
+        self._handles: dict[tuple[int, str], Any] = {}
+        self._opening = threading.Lock()
+
+    @classmethod
+    def open(
+        cls, path: str | Path, categories: Sequence[str] | None = None, split: Split | None = None
+    ) -> Self:
+        """Open a store, or the groups of some categories and one split of it.
+
+        Args:
+            categories: all when None. split: both when None.
+
+        Raises:
+            StoreError: no store there, or it does not hold what is asked for (nearest names are offered).
+            StoreIncomplete: the build of a group asked for has not finished.
+            StoreDamaged: a manifest or metadata is not what was written, a file is missing or cut short.
+        """
+        store = Path(path)
+        root = load_root(store)
+        chosen = _choose(store, list_groups(store), categories, split)
+        groups = [OpenGroup(group_folder(store, group), _load_group(store, root, group)) for group in chosen]
+        opened_with = (str(store), None if categories is None else tuple(categories), split)
+        return cls(store, root, groups, opened_with)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).open, self._opened_with
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the features are."""
+        return self._spec
+
+    @property
+    def index(self) -> Index:
+        """Row -> sample: the opened groups one after another, by category, train before test."""
+        return self._index
+
+    @property
+    def groups(self) -> tuple[OpenGroup, ...]:
+        """The opened groups, in the order of their rows."""
+        return tuple(self._groups)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the spec's fingerprint and those of the opened groups."""
+        groups = {str(g.manifest.plan.group): g.manifest.fingerprint for g in self._groups}
+        return digest({"spec": self._spec.fingerprint, "groups": groups})
+
+    def load_encoder(self) -> FrozenEncoder:
+        """The frozen encoder the features came from, on the CPU, from the store's own copy of its weights.
+
+        Raises:
+            StoreDamaged: the weights are not those the store was built with.
+        """
+        path = self.path / TEACHER
+        try:
+            encoder = load_encoder(path, self._spec.encoder)
+        except WeightsError as error:
+            raise StoreDamaged(str(error)) from None
+        if encoder.sha256 != self._spec.weights_sha256:
+            raise StoreDamaged(f"{path}: not the weights this store was built with")
+        return replace(encoder, weights=self._spec.weights)
+
+    def read(self, rows: Sequence[int]) -> Batch:
+        """These rows, in this order; a row may occur more than once.
+
+        Raises:
+            IndexError: a row is not in the index.
+            StoreDamaged: a chunk is missing or not what was written; its row, sample and file are named.
+        """
+        plain = check_rows(self._index, rows)
+        tensors = {name: _empty(array, len(plain)) for name, array in self._arrays.items()}
+        places = [self._place(row) for row in plain]
+        # all reads are under way before the first is waited for
+        pending = []
+        for position, (group, local) in enumerate(places):
+            for name, tensor in tensors.items():
+                target = ts.array(tensor[position].numpy())
+                pending.append((position, name, target.write(self._handle(group, name)[local])))
+        broken: dict[int, str] = {}
+        for position, name, future in pending:
+            try:
+                future.result()
+            except (ValueError, OSError, RuntimeError):
+                broken.setdefault(position, name)
+        for name, tensor in tensors.items():
+            for position, (group, local) in enumerate(places):
+                if _crc32c(tensor[position]) != self._groups[group].manifest.crc32c(name, local):
+                    broken.setdefault(position, name)
+        if broken:
+            raise StoreDamaged(self._describe(plain, broken))
+        present, labels = truth(self._index, plain)
+        return Batch(
+            rows=torch.tensor(plain, dtype=torch.int64),
+            images=tensors["images"],
+            features={layer.name: tensors[layer.name] for layer in self._spec.layers},
+            view_mask=present,
+            labels=labels,
+            masks=tensors["masks"],
+        )
+
+    def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
+        """The rows of ``order``, in that order, read ahead in threads; see `FeatureSource.batches`.
+
+        Holds at most `READ_AHEAD` batches beside the one handed out. Raises what `read` raises, in turn.
+        """
+        assert batch_size > 0, batch_size
+        plain = check_rows(self._index, order)
+        parts = [plain[start : start + batch_size] for start in range(0, len(plain), batch_size)]
+        return ahead(self.read, parts, workers=READERS, depth=READ_AHEAD)
+
+    def _place(self, row: int) -> tuple[int, int]:
+        group = bisect_right(self._starts, row) - 1
+        return group, row - self._starts[group]
+
+    def _handle(self, group: int, name: str) -> Any:
+        key = group, name
+        with self._opening:
+            if key not in self._handles:
+                self._handles[key] = _open_array(self._groups[group].folder / name, self._context)
+            return self._handles[key]
+
+    @cached_property
+    def _context(self) -> Any:
+        return ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
+
+    def _describe(self, rows: list[int], broken: dict[int, str]) -> str:
+        first = min(broken)
+        group, local = self._place(rows[first])
+        opened = self._groups[group]
+        array = self._arrays[broken[first]]
+        file = opened.folder / array.shard_file(local // opened.manifest.plan.shard_rows)
+        named = sorted({rows[position] for position in broken})
+        return (
+            f"{file}: damaged or missing data in rows {', '.join(map(str, named))} "
+            f"(sample {self._index.samples[rows[first]].sample_id}); "
+            f"'idif cache verify' lists the damage, --repair mends it"
+        )
+
+
+def _choose(
+    store: Path, groups: dict[GroupName, bool], categories: Sequence[str] | None, split: Split | None
+) -> list[GroupName]:
+    known = sorted({group.category for group in groups})
+    for category in categories or ():
+        if category not in known:
+            near = difflib.get_close_matches(category, known, n=3) or known[:5]
+            raise StoreError(f"{store}: no category {category!r}; nearest: {', '.join(near) or 'none'}")
+    chosen = [
+        group
+        for group in groups
+        if (categories is None or group.category in categories) and split in (None, group.split)
+    ]
+    if not chosen:
+        raise StoreError(f"{store}: holds no {split + ' split' if split else 'group'} of what was asked for")
+    for category in categories or ():
+        if not any(group.category == category for group in chosen):
+            raise StoreError(f"{store}: holds no {split} split of {category}")
+    for group in chosen:
+        if not groups[group]:
+            raise StoreIncomplete(f"{store}: {_how_far(store, group)}; run 'idif cache build' again")
+    return chosen
+
+
+def _how_far(store: Path, group: GroupName) -> str:
+    folder = group_folder(store, group)
+    if not (folder / JOURNAL).exists():
+        return f"{group} has no {MANIFEST}: its build never finished, or the file was lost"
+    return f"the build of {group} has not finished"
+
+
+def _load_group(store: Path, root: RootManifest, group: GroupName) -> GroupManifest:
+    folder = group_folder(store, group)
+    manifest = GroupManifest.load(folder)
+    if manifest.plan.group != group or manifest.plan.spec_fingerprint != root.spec.fingerprint:
+        raise StoreDamaged(f"{folder / MANIFEST}: belongs to {manifest.plan.group} of another place or store")
+    for name, data in manifest.plan.metadata_files(root.spec).items():
+        try:
+            same = (folder / name).read_bytes() == data
+        except OSError:
+            raise StoreDamaged(f"{folder / name}: missing") from None
+        if not same:
+            raise StoreDamaged(f"{folder / name}: not the bytes that were written")
+    for shard in manifest.shards:
+        check_sizes(folder, shard.files)
+    return manifest
+
+
+def _open_array(folder: Path, context: Any) -> Any:
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": folder.as_posix() + "/"},
+        "fill_missing_data_reads": False,
+        "recheck_cached_data": "open",
+        "recheck_cached_metadata": "open",
+    }
+    try:
+        return ts.open(spec, open=True, read=True, context=context).result()
+    except (ValueError, OSError) as error:
+        raise StoreDamaged(f"{folder}: cannot be opened ({error})") from None
+
+
+def _empty(array: ArrayLayout, rows: int) -> Tensor:
+    dtype = {"float16": torch.float16, "uint8": torch.uint8, "bool": torch.bool}[array.dtype]
+    return torch.empty((rows, *array.row_shape), dtype=dtype)
+
+
+def _crc32c(row: Tensor) -> int:
+    view = row.numpy().view()
+    view.flags.writeable = False  # the C function takes nothing that could change under it
+    return int(google_crc32c.value(view))

@@ -1,0 +1,134 @@
+"""Compares what a store already holds with what a build is asked for; writes nothing."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from cache.journal import Journal
+from cache.layout import GroupName
+from cache.manifest import (
+    GroupManifest,
+    GroupPlan,
+    RootManifest,
+    SampleContent,
+    ShardRecord,
+    content_difference,
+    index_difference,
+)
+from cache.shards import sample_content
+from idif.ahead import ahead
+from idif.datasets.index import Sample
+from idif.errors import StoreDamaged, StoreMismatch
+from idif.features import FeatureSpec
+
+
+@dataclass
+class GroupState:
+    """One group that a build was asked for, and how far it is."""
+
+    plan: GroupPlan
+    finished: bool = False
+    shards: dict[int, ShardRecord] = field(default_factory=dict)
+    """The shards in place, by number; all of them where the group is finished."""
+
+    @property
+    def missing(self) -> list[int]:
+        """Numbers of the shards yet to be made."""
+        return [shard for shard in range(len(self.plan.bounds)) if shard not in self.shards]
+
+
+def group_folder(store: Path, group: GroupName) -> Path:
+    """Where a group lies."""
+    return store / group.category / group.split
+
+
+def check_settings(store: Path, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> None:
+    """Compare a store's settings, if there is one yet, with those asked for.
+
+    Raises:
+        StoreMismatch: names every part that differs.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        manifest = RootManifest.load(store)
+        differences = manifest.spec.differences(spec)
+        if manifest.view_numbers != view_numbers:
+            differences.append(f"view numbers: {list(manifest.view_numbers)}, not {list(view_numbers)}")
+        if differences:
+            raise StoreMismatch(
+                f"{store}: the store has other settings than asked for: {'; '.join(differences)}"
+            )
+
+
+def survey_group(store: Path, plan: GroupPlan, shard_rows: int | None) -> GroupState:
+    """What is there of a group. What was begun keeps its own shard and batch sizes.
+
+    Args:
+        shard_rows: refuse another number than this, unless None.
+
+    Raises:
+        StoreMismatch: the group holds other samples, views or labels, or has other settings.
+        StoreDamaged: its manifest or journal is not what was written, or a finished group lacks a file.
+    """
+    folder = group_folder(store, plan.group)
+    try:
+        manifest = GroupManifest.load(folder)
+        stored, records, finished = manifest.plan, manifest.shards, True
+    except FileNotFoundError:
+        journal = Journal.load(folder)
+        if journal is None:
+            return GroupState(plan)
+        stored, records, finished = journal.plan, tuple(journal.shards.values()), False
+    if stored.group != plan.group or stored.spec_fingerprint != plan.spec_fingerprint:
+        raise StoreMismatch(f"{folder}: this is {stored.group} of another store")
+    if shard_rows is not None and shard_rows != stored.shard_rows:
+        raise StoreMismatch(f"{folder}: shard_rows: {stored.shard_rows}, not {shard_rows}")
+    difference = index_difference(stored.index, plan.index)
+    if difference:
+        raise StoreMismatch(f"{folder}: {difference}")
+    # the data's own index, since its paths are where the images are now
+    state = GroupState(replace(stored, index=plan.index), finished)
+    for record in records:
+        if all(_size(folder / name) == file.size for name, file in record.files.items()):
+            state.shards[record.shard] = record
+        elif finished:
+            raise StoreDamaged(
+                f"{folder}: files of shard {record.shard} are missing or of another size than written; "
+                f"'idif cache verify' lists the damage, --repair mends it"
+            )
+    return state
+
+
+def check_content(
+    root: Path, store: Path, state: GroupState, workers: int, compared: Callable[[Sample], None]
+) -> None:
+    """Compare the data's files with those the finished shards were built from.
+
+    Args:
+        compared: called after each sample, for progress.
+
+    Raises:
+        StoreMismatch: names the first image or mask that differs. DatasetError: a file cannot be read.
+    """
+    samples: list[Sample] = []
+    stored: list[SampleContent] = []
+    for shard, record in sorted(state.shards.items()):
+        samples.extend(state.plan.index.samples[slice(*state.plan.bounds[shard])])
+        stored.extend(record.content)
+
+    with contextlib.closing(
+        ahead(partial(sample_content, root), samples, workers=workers, depth=4 * workers)
+    ) as now:
+        for sample, mine, data in zip(samples, stored, now, strict=True):
+            difference = content_difference(sample, mine, data)
+            if difference:
+                raise StoreMismatch(f"{group_folder(store, state.plan.group)}: {difference}")
+            compared(sample)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

@@ -1,0 +1,107 @@
+"""Turns the rows of one shard into files: one file per array, encoded in memory and put in place whole."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import tensorstore as ts
+import torch
+from torch import Tensor
+
+from cache.files import FileRecord, write_file
+from cache.layout import ArrayLayout, GroupName
+from idif.datasets.index import Index
+from idif.errors import CannotFinish
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ShardValues:
+    """The rows ``start`` to ``stop`` of every array of a group, by the array's name."""
+
+    shard: int
+    start: int
+    stop: int
+    arrays: Mapping[str, Array]
+
+
+def row_crc32c(rows: Array) -> tuple[int, ...]:
+    """CRC-32C of each row's bytes in memory."""
+    view = rows.view()
+    view.flags.writeable = False  # the C function takes nothing that could change under it
+    return tuple(google_crc32c.value(row) for row in view)
+
+
+def memory_array(array: ArrayLayout, rows: int, shard_rows: int) -> Any:
+    """The Zarr array as an empty tensorstore in a memory of its own."""
+    context = ts.Context()
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "memory", "path": f"{array.name}/"},
+        "metadata": array.metadata(rows, shard_rows),
+        "create": True,
+        # an empty mask is data too, and a missing chunk is damage: nothing is left to the fill value
+        "store_data_equal_to_fill_value": True,
+        "fill_missing_data_reads": False,
+    }
+    return ts.open(spec, context=context).result()
+
+
+def encode_shard_file(array: ArrayLayout, rows: int, shard_rows: int, shard: int, values: Array) -> bytes:
+    """The bytes of one shard file: a function of the values alone, so that a rebuilt shard is the same.
+
+    Args:
+        rows: rows of the whole array.
+        values: the shard's rows, of the array's dtype and row shape.
+    """
+    assert values.shape[1:] == array.row_shape, (values.shape, array)
+    assert values.dtype == np.dtype(array.dtype), (values.dtype, array)
+    target = memory_array(array, rows, shard_rows)
+    start = shard * shard_rows
+    target[start : start + len(values)].write(values).result()
+    key = array.shard_file(shard).removeprefix(f"{array.name}/")
+    data: bytes = target.kvstore.read(key).result().value
+    return data
+
+
+def write_shard(
+    folder: Path, layouts: tuple[ArrayLayout, ...], rows: int, shard_rows: int, values: ShardValues
+) -> tuple[dict[str, FileRecord], dict[str, tuple[int, ...]]]:
+    """Write the files of one shard; returns their records and the CRC-32C of every array's rows."""
+    files: dict[str, FileRecord] = {}
+    checks: dict[str, tuple[int, ...]] = {}
+    for array in layouts:
+        part = np.ascontiguousarray(values.arrays[array.name])
+        data = encode_shard_file(array, rows, shard_rows, values.shard, part)
+        name = array.shard_file(values.shard)
+        write_file(folder / name, data)
+        files[name] = FileRecord.of(data)
+        checks[array.name] = row_crc32c(part)
+    return files, checks
+
+
+def check_finite(group: GroupName, index: Index, start: int, layer: str, values: Tensor) -> None:
+    """Stop at the first feature that is not finite in its storage type (float16 ends at 65,504).
+
+    Args:
+        index: the group's rows. start: row of ``values[0]``.
+        values: [B,V,C,h,w] of one layer, on any device.
+
+    Raises:
+        CannotFinish: names sample, view and layer.
+    """
+    if torch.isfinite(torch.stack(torch.aminmax(values))).all():  # a NaN is passed on by both
+        return
+    bad = ~torch.isfinite(values).flatten(2).all(dim=2)
+    row, slot = (int(i) for i in bad.nonzero()[0])
+    sample, number = index.samples[start + row], index.view_numbers[slot]
+    raise CannotFinish(
+        f"{group}: sample {sample.sample_id}, view {number}, {layer}: features are not finite as "
+        f"{str(values.dtype).removeprefix('torch.')}; the build stopped before this shard "
+        f"(are these the right weights?)"
+    )
