@@ -1,0 +1,237 @@
+"""Bring MVTec 3D-AD into the Real-IAD layout: views rendered from each organised point cloud with its RGB.
+
+``SRC/<category>/{train,test}/<defect>/{rgb,xyz,gt}``: a PNG, a float32 TIFF [H,W,3] in metres with zeros
+where nothing was measured, and a mask, all on one grid. Scans of ``validation`` are left out: results are commonly
+given without them, and a test wants data that nothing was chosen on.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from idif.datasets.index import NORMAL_CLASS, Split
+from idif.datasets.organised import Bools, Floats
+from idif.datasets.views3d import NoObject, Scan, Studio, open_studio, photograph, prepare
+from idif.datasets.write_realiad import (
+    CategoryWriter,
+    ImportSummary,
+    Picture,
+    category_writer,
+    check_out,
+)
+from idif.errors import DatasetError
+from idif.progress import Progress, silent
+
+Background = Literal["remove", "keep"]
+
+GOOD = "good"
+STUDIO_SCANS = 40
+"""Training scans that pose, centre and scale are learnt from, at most."""
+SMALLEST_MASK = 1.2e-4
+"""A view is anomalous where its mask covers this share of the picture: 8 pixels at 256."""
+PROCESSES = 2
+
+
+@dataclass(frozen=True)
+class ScanFiles:
+    """Where one scan lies."""
+
+    split: Split
+    defect: str | None
+    rgb: Path
+    xyz: Path
+    gt: Path | None
+
+
+def import_mvtec3d(
+    src: Path,
+    out: Path,
+    *,
+    categories: Sequence[str] = (),
+    size: int = 256,
+    background: Background = "remove",
+    align: bool = True,
+    views: int = 5,
+    progress: Progress = silent,
+) -> ImportSummary:
+    """Render ``views`` pictures of every scan and write them in the Real-IAD layout.
+
+    A view of a defective scan is labelled with the defect where its mask covers `SMALLEST_MASK` of it, else
+    ``OK``. Where no view's mask does, the view with the largest keeps the label, so that a defective scan
+    never turns into a normal sample; its mask may then be empty.
+
+    Args:
+        src: holds one folder per category.
+        out: absent, empty, or in the Real-IAD layout; categories are added to it, each whole or not at all.
+        categories: empty for all.
+        size: side of the square views in pixels.
+        background: ``remove`` shows the object alone; ``keep`` shows the table as well.
+        align: turn all objects to one pose; without it they stay turned as they lie.
+        views: 1 to 9: the first along the sensor's own direction, the others leaning away from it.
+
+    Raises:
+        DatasetError: a folder, file or category that is missing, unreadable or not what it should be, or an
+            ``out`` that cannot take the categories.
+        CannotFinish: ``out`` cannot be written.
+    """
+    if not 1 <= views <= 9:
+        raise DatasetError(f"views: expected 1 to 9, got {views}")
+    if not 32 <= size <= 2048:
+        raise DatasetError(f"size: expected 32 to 2048 pixels, got {size}")
+    if background not in get_args(Background):
+        raise DatasetError(f"background: expected 'remove' or 'keep', got {background!r}")
+    chosen = _categories(src, categories)
+    scans = {category: list_scans(src / category) for category in chosen}
+    images = f"realiad_{size}"
+    check_out(out, images, chosen)
+
+    total, done = sum(map(len, scans.values())), 0
+    written: list[CategoryWriter] = []
+    for category, files in scans.items():
+        remove = background == "remove"
+        train = [scan for scan in files if scan.split == "train"]
+        few = [train[k] for k in np.unique(np.linspace(0, len(train) - 1, STUDIO_SCANS).astype(int))]
+        studio = open_studio([read_scan(f, remove) for f in few], size=size, align=align, views=views)
+        with category_writer(out, images, category) as writer:
+            written.append(writer)
+            for scan, pictures in zip(files, _photograph_all(files, studio, remove), strict=True):
+                labels = label_views([mask for _, mask in pictures], scan.defect is not None)
+                stamp = f"{scan.split}{scan.rgb.stem.replace('_', '-')}"
+                writer.add(scan.split, scan.defect, stamp, pictures, labels)
+                done += 1
+                progress(done, total, category)
+    return ImportSummary(
+        out=out,
+        categories=tuple(chosen),
+        train_samples=sum(writer.samples("train") for writer in written),
+        test_samples=sum(writer.samples("test") for writer in written),
+        images=sum(writer.images for writer in written),
+        masks=sum(writer.masks for writer in written),
+    )
+
+
+def label_views(masks: Sequence[Bools], defective: bool) -> list[bool]:
+    """Per view, whether it is anomalous; see `import_mvtec3d`."""
+    if not defective:
+        return [False] * len(masks)
+    areas = [float(mask.mean()) for mask in masks]
+    labels = [area >= SMALLEST_MASK for area in areas]
+    if not any(labels):
+        labels[int(np.argmax(areas))] = True
+    return labels
+
+
+def _categories(src: Path, wanted: Sequence[str]) -> list[str]:
+    if not src.is_dir():
+        raise DatasetError(f"{src}: expected a folder with one folder per category, but there is none")
+    known = sorted(path.parent.parent.name for path in src.glob("*/train/good") if path.is_dir())
+    if not known:
+        raise DatasetError(f"{src}: expected folders <category>/train/good of MVTec 3D-AD, found none")
+    for category in wanted:
+        if category not in known:
+            raise DatasetError(f"{src}: no category {category!r}; there is: {', '.join(known)}")
+    return list(dict.fromkeys(wanted)) or known
+
+
+def list_scans(folder: Path) -> list[ScanFiles]:
+    """The scans of a category: training first, then test with its normal ones first.
+
+    Raises:
+        DatasetError: a scan without its cloud, or a defective one without its mask; no training scan.
+    """
+    scans: list[ScanFiles] = []
+    for split in get_args(Split):
+        defects = sorted(path.name for path in (folder / split).glob("*") if (path / "rgb").is_dir())
+        for name in sorted(defects, key=lambda name: (name != GOOD, name)):
+            if not re.fullmatch(r"[A-Za-z0-9.-][\w.-]*", name) or name == NORMAL_CLASS:
+                raise DatasetError(f"{folder / split / name}: cannot be the name of a defect")
+            for rgb in sorted((folder / split / name / "rgb").glob("*.png")):
+                xyz = rgb.parent.parent / "xyz" / f"{rgb.stem}.tiff"
+                gt = rgb.parent.parent / "gt" / rgb.name if name != GOOD else None
+                for path in (xyz, gt):
+                    if path is not None and not path.is_file():
+                        raise DatasetError(f"{path}: is missing, but {rgb} is there")
+                scans.append(ScanFiles(split, None if name == GOOD else name, rgb, xyz, gt))
+    if not any(scan.split == "train" for scan in scans):
+        raise DatasetError(f"{folder / 'train' / GOOD / 'rgb'}: expected training scans (*.png), found none")
+    return scans
+
+
+def read_scan(files: ScanFiles, remove_background: bool) -> Scan:
+    """Read one scan and make it ready for its pictures.
+
+    Raises:
+        DatasetError: a file is unreadable or does not fit the others, or there is no object on a table.
+    """
+    points = read_cloud(files.xyz)
+    rgb = _read_png(files.rgb, "RGB")
+    grey = np.zeros(points.shape[:2], np.uint8) if files.gt is None else _read_png(files.gt, "L")
+    for path, image in ((files.rgb, rgb), (files.gt, grey)):
+        if image.shape[:2] != points.shape[:2]:
+            raise DatasetError(
+                f"{path}: is {image.shape[1]}x{image.shape[0]}, "
+                f"its cloud {files.xyz.name} is {points.shape[1]}x{points.shape[0]}"
+            )
+    try:
+        return prepare(points, rgb, grey > 0, remove_background=remove_background)
+    except NoObject as error:
+        raise DatasetError(f"{files.xyz}: {error}") from None
+
+
+def read_cloud(path: Path) -> Floats:
+    """The organised cloud [H,W,3] in metres, camera axes (x, y, z), NaN where nothing was measured.
+
+    Raises:
+        DatasetError: not a TIFF of three float32 channels, damaged, or without a single point.
+    """
+    try:
+        # read by ourselves: OpenCV opens no path with letters beyond the system's code page
+        decoded = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    except (OSError, cv2.error) as error:
+        raise DatasetError(f"{path}: point cloud cannot be read ({error})") from None
+    if decoded is None or decoded.dtype != np.float32 or decoded.ndim != 3 or decoded.shape[2] != 3:
+        came = "nothing readable" if decoded is None else f"{decoded.dtype} {list(decoded.shape)}"
+        raise DatasetError(f"{path}: expected a TIFF of float32 [H,W,3], got {came}")
+    # OpenCV hands channels out in reverse
+    points: Floats = decoded[..., ::-1].astype(np.float64)
+    points[~np.isfinite(points).all(2) | (points[..., 2] <= 0)] = np.nan
+    if not np.isfinite(points).any():
+        raise DatasetError(f"{path}: expected a point cloud, but no pixel holds a point")
+    return points
+
+
+def _read_png(path: Path, mode: Literal["RGB", "L"]) -> npt.NDArray[np.uint8]:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert(mode))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DatasetError(f"{path}: image cannot be read ({error})") from None
+
+
+def _picture(files: ScanFiles, studio: Studio, remove_background: bool) -> list[Picture]:
+    return photograph(read_scan(files, remove_background), studio)
+
+
+def _photograph_all(
+    files: Sequence[ScanFiles], studio: Studio, remove_background: bool
+) -> Iterator[list[Picture]]:
+    """The pictures of every scan, in order. A handful is not worth another process."""
+    if len(files) < 20:
+        yield from (_picture(f, studio, remove_background) for f in files)
+        return
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        pending = [pool.submit(_picture, f, studio, remove_background) for f in files[: 4 * PROCESSES]]
+        for position in range(len(files)):
+            yield pending.pop(0).result()
+            ahead = position + 4 * PROCESSES
+            if ahead < len(files):
+                pending.append(pool.submit(_picture, files[ahead], studio, remove_background))

@@ -1,0 +1,148 @@
+"""From organised clouds of one kind of object to the same views of each: one pose, one scale, one rig."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from idif.datasets.organised import Bools, Floats, close_holes, find_table, keep_object
+from idif.datasets.pose import Heights, Pose, find_pose, height_map, make_template, middle, radius
+from idif.datasets.raster import (
+    SUPERSAMPLING,
+    Mesh,
+    paint,
+    paint_mask,
+    rasterise,
+    triangulate,
+    turned_towards,
+)
+
+TILT = np.radians(25.0)
+"""How far the cameras around the first one lean away from it."""
+FILL = 0.9
+"""Share of the picture's side that the objects take."""
+BACKGROUND = 0.0
+"""Grey value where nothing is seen: scans are taken on dark cloth, so that gaps look like its shadows."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan, ready to be posed: the box of the sensor's grid that holds the object."""
+
+    mesh: Mesh
+    """Over the box, points in table axes, metres."""
+    colours: npt.NDArray[np.float32]
+    """[H,W,3]: RGB on the box, 0..255."""
+    defect: Bools
+    """[H,W]: true on defective grid points."""
+    sensor: Floats
+    """[3]: unit vector from the object towards the sensor, table axes."""
+
+
+class NoObject(ValueError):
+    """No table under the object, or nothing on it. The message goes on after the file's name."""
+
+
+def prepare(
+    points: Floats, colours: npt.NDArray[np.uint8], defect: Bools, *, remove_background: bool
+) -> Scan:
+    """Clean an organised cloud and make it a mesh.
+
+    Args:
+        points: [H,W,3], camera axes, metres, NaN where nothing was measured.
+        colours: uint8 [H,W,3], RGB.
+        defect: [H,W].
+        remove_background: keep only what rises above the table.
+
+    Raises:
+        NoObject: no plane holds a tenth of the points, or nothing rises above it.
+    """
+    table = find_table(points)
+    if table is None:
+        raise NoObject("expected a table (a plane that holds a tenth of the points), found none")
+    cut = keep_object(points, table)
+    known = np.isfinite(cut[..., 2])
+    if known.sum() < 100:
+        raise NoObject(f"expected an object on the table, found {int(known.sum())} points above it")
+    towards = -np.nanmean(cut, axis=(0, 1))
+    sensor = table.axes @ (towards / np.linalg.norm(towards))
+    rows, columns = np.nonzero(known if remove_background else np.isfinite(points[..., 2]))
+    box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    closed = close_holes((cut if remove_background else points)[box])
+    mesh = triangulate(table.to_table(closed))
+    return Scan(mesh, colours[box].astype(np.float32), defect[box], sensor)
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What all scans of a category share, learnt from training scans: pose, scale and the rig of cameras."""
+
+    template: Heights | None
+    """Height map that scans are aligned to; None leaves them turned as they lie."""
+    map_extent: float
+    """Side of the template, metres."""
+    centre: Floats
+    """[3]: the point in the middle of every view, object axes, metres."""
+    extent: float
+    """Side of the square that a view shows, metres."""
+    views: int
+    size: int
+    """Side of a view in pixels."""
+
+
+def pose_of(scan: Scan, template: Heights | None, map_extent: float) -> Pose:
+    """How to bring a scan to the common pose; without a template it is only moved to the middle."""
+    if template is None:
+        return Pose(*middle(scan.mesh), 0.0)
+    return find_pose(scan.mesh, map_extent, template)
+
+
+def rig(sensor: Floats, views: int) -> list[Floats]:
+    """The cameras: the first looks along the sensor, the others lean `TILT` away from it, evenly around.
+
+    The second leans towards the object's +x, then counter-clockwise. The rig stands about the sensor's
+    direction, not the vertical, because a scan has no points on the sides that the sensor did not see.
+
+    Args:
+        sensor: [3]: unit vector towards the sensor, object axes.
+    """
+    first = turned_towards(float(np.arccos(sensor[2])), float(np.arctan2(sensor[1], sensor[0])))
+    around = [turned_towards(float(TILT), 2 * np.pi * k / (views - 1)) @ first for k in range(views - 1)]
+    return [first, *around]
+
+
+def open_studio(scans: Sequence[Scan], *, size: int, align: bool, views: int) -> Studio:
+    """Learn pose, centre and scale from some training scans.
+
+    The scale is one for the whole category, so that sizes can be compared between samples.
+    """
+    map_extent = 2.4 * float(np.median([radius(scan.mesh) for scan in scans]))
+    template = make_template([height_map(scan.mesh, map_extent) for scan in scans]) if align else None
+    seen: list[tuple[Floats, Floats, Floats]] = []
+    for scan in scans:
+        pose = pose_of(scan, template, map_extent)
+        points = pose.place(scan.mesh.points).reshape(-1, 3)
+        points = points[np.isfinite(points[:, 2])]
+        low, high = np.percentile(points, [0.5, 99.5], axis=0)
+        seen.append((points, (low + high) / 2, pose.place_direction(scan.sensor)))
+    centre = np.median([middle_of for _, middle_of, _ in seen], axis=0)
+    reach = [
+        np.percentile(np.abs((points - centre) @ camera[:2].T), 99.5)
+        for points, _, sensor in seen
+        for camera in rig(sensor, views)
+    ]
+    extent = 2 * float(np.percentile(reach, 98)) / FILL
+    return Studio(template, map_extent, centre, extent, views, size)
+
+
+def photograph(scan: Scan, studio: Studio) -> list[tuple[npt.NDArray[np.uint8], Bools]]:
+    """The views of a scan, in the rig's order: uint8 [size,size,3] RGB, and the defect mask [size,size]."""
+    pose = pose_of(scan, studio.template, studio.map_extent)
+    mesh = Mesh(pose.place(scan.mesh.points), scan.mesh.triangles)
+    pictures = []
+    for camera in rig(pose.place_direction(scan.sensor), studio.views):
+        samples = studio.size * SUPERSAMPLING
+        fragments = rasterise(mesh, camera, studio.centre, studio.extent, samples)
+        pictures.append((paint(fragments, scan.colours, BACKGROUND), paint_mask(fragments, scan.defect)))
+    return pictures

@@ -1,0 +1,142 @@
+"""Write one category in the Real-IAD layout: all of it, or nothing that a reader would find."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from idif.datasets.index import NORMAL_CLASS, Split
+from idif.errors import CannotFinish, DatasetError
+
+Picture = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
+"""A view and its defect mask: RGB [H,W,3], 0..255, and [H,W]."""
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What an import wrote."""
+
+    out: Path
+    categories: tuple[str, ...]
+    train_samples: int
+    test_samples: int
+    images: int
+    masks: int
+
+
+class CategoryWriter:
+    """Gathers one category beside its place; `category_writer` moves it there at the end."""
+
+    def __init__(self, staging: Path, category: str) -> None:
+        self._staging = staging
+        self._category = category
+        self._entries: dict[Split, list[dict[str, str | None]]] = {"train": [], "test": []}
+        self._count = 0
+        self.images = self.masks = 0
+
+    def samples(self, split: Split) -> int:
+        """How many samples of a split were added so far."""
+        return len({str(entry["image_path"]).rsplit("/", 1)[0] for entry in self._entries[split]})
+
+    def add(
+        self,
+        split: Split,
+        defect: str | None,
+        stamp: str,
+        pictures: Sequence[Picture],
+        labels: Sequence[bool],
+    ) -> None:
+        """Write one sample: a PNG for each view, a mask for each view that is labelled anomalous.
+
+        Args:
+            defect: the sample's defect class, None for a normal sample.
+            stamp: ends the file names, in the place of Real-IAD's time.
+            labels: per view, whether it is anomalous; all false where ``defect`` is None.
+        """
+        assert len(pictures) == len(labels)
+        assert defect is not None or not any(labels)
+        self._count += 1
+        number = f"{self._count:04d}"
+        folder = f"{NORMAL_CLASS if defect is None else f'NG/{defect}'}/S{number}"
+        (self._staging / folder).mkdir(parents=True)
+        for view, ((image, mask), anomalous) in enumerate(zip(pictures, labels, strict=True), start=1):
+            name = f"{folder}/{self._category}_{number}_{defect or NORMAL_CLASS}_C{view}_{stamp}"
+            Image.fromarray(image).save(self._staging / f"{name}.png")
+            self.images += 1
+            mask_path = None
+            if anomalous:
+                mask_path = f"{name}_mask.png"
+                Image.fromarray(mask.astype(np.uint8) * 255).save(self._staging / mask_path)
+                self.masks += 1
+            self._entries[split].append(
+                {
+                    "category": self._category,
+                    "anomaly_class": defect if defect is not None and anomalous else NORMAL_CLASS,
+                    "image_path": f"{name}.png",
+                    "mask_path": mask_path,
+                }
+            )
+
+    def annotations(self) -> bytes:
+        """The category's annotation file."""
+        meta = {"prefix": f"{self._category}/", "normal_class": NORMAL_CLASS}
+        return (json.dumps({"meta": meta, **self._entries}, indent=1) + "\n").encode()
+
+
+def check_out(out: Path, images: str, categories: Sequence[str]) -> None:
+    """Refuse an output folder that could not take these categories.
+
+    Raises:
+        DatasetError: ``out`` is a file, holds something other than this layout, has images of another size,
+            or has one of the categories already.
+    """
+    if out.exists() and not out.is_dir():
+        raise DatasetError(f"{out}: expected a folder to write to, but it is a file")
+    inside = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    foreign = [name for name in inside if not re.fullmatch(r"realiad_(jsons|[0-9]+)|\.importing-.*", name)]
+    if foreign:
+        raise DatasetError(
+            f"{out}: expected no other files than a dataset in the Real-IAD layout, found {foreign[0]!r}"
+        )
+    other = [name for name in inside if name.startswith("realiad_") and name not in ("realiad_jsons", images)]
+    if other:
+        raise DatasetError(f"{out}: holds {other[0]!r}, images of another size than {images!r}")
+    for category in categories:
+        for path in (out / "realiad_jsons" / f"{category}.json", out / images / category):
+            if path.exists():
+                raise DatasetError(f"{path}: is there already; remove it, or import to another folder")
+
+
+@contextlib.contextmanager
+def category_writer(out: Path, images: str, category: str) -> Iterator[CategoryWriter]:
+    """A writer whose category appears under ``out`` when the block ends well, and not at all otherwise.
+
+    Annotations come last: a category without them does not exist for a reader.
+
+    Raises:
+        CannotFinish: the folder cannot be written or the disk is full.
+    """
+    staging = out / f".importing-{category}"
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        writer = CategoryWriter(staging / category, category)
+        yield writer
+        (out / images).mkdir(exist_ok=True)
+        (out / "realiad_jsons").mkdir(exist_ok=True)
+        annotations = staging / f"{category}.json"
+        annotations.write_bytes(writer.annotations())
+        os.replace(staging / category, out / images / category)
+        os.replace(annotations, out / "realiad_jsons" / annotations.name)
+    except OSError as error:
+        raise CannotFinish(f"{out}: category {category!r} could not be written ({error})") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
