@@ -1,6 +1,5 @@
 """What a store promises: settings shared by all groups, and per group its rows, content and files."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from cache.layout import (
     json_bytes,
     shard_bounds,
 )
-from idif.datasets.index import Index, Sample, digest
+from idif.datasets.index import Index, digest
 from idif.features import FeatureSpec
 
 
@@ -175,57 +174,6 @@ class RootManifest:
         data = unseal(store / MANIFEST)
         files = {name: FileRecord(**record) for name, record in data["files"].items()}
         return cls(FeatureSpec.from_json(data["spec"]), tuple(data["view_numbers"]), files)
-
-
-def index_difference(stored: Index, data: Index) -> str | None:
-    """The first way in which the data's samples differ from a group's, without reading an image.
-
-    Both hold one group's rows ordered by sample id. Paths may differ: they are no part of the fingerprint.
-    """
-    if stored.view_numbers != data.view_numbers:
-        return f"view numbers are {list(data.view_numbers)}, the store has {list(stored.view_numbers)}"
-    theirs = {sample.sample_id: sample for sample in data.samples}
-    for sample in stored.samples:
-        if sample.sample_id not in theirs:
-            return f"sample {sample.sample_id} is in the store but not in the data"
-    known = {sample.sample_id for sample in stored.samples}
-    for sample in data.samples:
-        if sample.sample_id not in known:
-            return f"sample {sample.sample_id} is in the data but not in the store"
-    for sample in stored.samples:
-        change = _view_difference(sample, theirs[sample.sample_id], stored.view_numbers)
-        if change:
-            return f"sample {sample.sample_id}, {change}"
-    return None
-
-
-def _view_difference(stored: Sample, data: Sample, numbers: Sequence[int]) -> str | None:
-    for number, mine, other in zip(numbers, stored.views, data.views, strict=True):
-        if (mine is None) != (other is None):
-            where = "the data but not in the store" if mine is None else "the store but not in the data"
-            return f"view {number}: in {where}"
-        if mine is None or other is None:
-            continue
-        if mine.anomaly_class != other.anomaly_class:
-            return f"view {number}: label is {other.anomaly_class}, the store has {mine.anomaly_class}"
-        if (mine.mask is None) != (other.mask is None):
-            which = "has a mask that the store lacks" if mine.mask is None else "lacks the mask the store has"
-            return f"view {number}: {which}"
-    return None
-
-
-def content_difference(sample: Sample, stored: SampleContent, data: SampleContent) -> str | None:
-    """The first view whose image or mask file has other bytes than the store was built from."""
-    for view, mine, other in zip(sample.views, stored, data, strict=True):
-        if view is None or mine is None or other is None:
-            continue
-        if mine.image != other.image:
-            return (
-                f"sample {sample.sample_id}, view {view.number}: the image's content differs ({view.image})"
-            )
-        if mine.mask != other.mask:
-            return f"sample {sample.sample_id}, view {view.number}: the mask's content differs ({view.mask})"
-    return None
 
 
 def sorted_groups(index: Index) -> dict[GroupName, Index]:

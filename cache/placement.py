@@ -57,7 +57,7 @@ class Resident:
         """
         assert batch_size > 0, batch_size
         rows = torch.tensor(check_rows(self._index, order), dtype=torch.int64, device=self.device)
-        return (self._take(part) for part in rows.split(batch_size) if len(part))
+        return (self._take(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size))
 
     def _take(self, rows: torch.Tensor) -> Batch:
         whole = self._all
@@ -73,20 +73,21 @@ class Resident:
 
 def _load(source: FeatureSource, device: torch.device) -> Batch:
     """All rows of a source as one batch, filled part by part so that nothing is held twice."""
-    whole: Batch | None = None
     rows = len(source.index)
+
+    def room(x: torch.Tensor) -> torch.Tensor:
+        return x.new_empty((rows, *x.shape[1:]), device=device)
+
+    whole: Batch | None = None
     for part in source.batches(range(rows), LOAD_ROWS):
         if whole is None:
             whole = Batch(
                 rows=torch.arange(rows, device=device),
-                images=part.images.new_empty((rows, *part.images.shape[1:]), device=device),
-                features={
-                    name: x.new_empty((rows, *x.shape[1:]), device=device)
-                    for name, x in part.features.items()
-                },
-                view_mask=part.view_mask.new_empty((rows, *part.view_mask.shape[1:]), device=device),
-                labels=part.labels.new_empty((rows, *part.labels.shape[1:]), device=device),
-                masks=part.masks.new_empty((rows, *part.masks.shape[1:]), device=device),
+                images=room(part.images),
+                features={name: room(x) for name, x in part.features.items()},
+                view_mask=room(part.view_mask),
+                labels=room(part.labels),
+                masks=room(part.masks),
             )
         here = slice(int(part.rows[0]), int(part.rows[0]) + len(part))
         whole.images[here], whole.masks[here] = part.images, part.masks
@@ -112,9 +113,8 @@ def free_memory() -> int | None:
     free: list[int] = []
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free.append(int(line.split()[1]) * 1024)
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        free.append(int(fields["MemAvailable"].split()[0]) * 1024)
     elif sys.platform == "darwin":
         # macOS compresses and purges: a third of the whole is what can be counted on
         free.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 3)

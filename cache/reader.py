@@ -1,11 +1,9 @@
 """FeatureStore: opens a store, refuses what is unfinished or damaged, reads whole samples in any order."""
 
-import contextlib
-import difflib
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -16,26 +14,14 @@ import tensorstore as ts
 import torch
 from torch import Tensor
 
-from cache.files import FileRecord
-from cache.journal import read_pending
-from cache.layout import (
-    JOURNAL,
-    MANIFEST,
-    SPLITS,
-    TEACHER,
-    ZARR_JSON,
-    ArrayLayout,
-    GroupName,
-    array_layouts,
-    group_metadata,
-)
-from cache.manifest import GroupManifest, RootManifest
-from cache.survey import group_folder
+from cache.layout import TEACHER, ArrayLayout, array_layouts
+from cache.manifest import RootManifest
+from cache.opening import OpenGroup, choose_groups, list_groups, load_root, open_group
 from idif.ahead import ahead
 from idif.batch import Batch
 from idif.datasets.index import Index, Split, concatenate, digest
 from idif.encoders import FrozenEncoder, load_encoder
-from idif.errors import StoreDamaged, StoreError, StoreIncomplete, WeightsError
+from idif.errors import StoreDamaged, WeightsError
 from idif.features import FeatureSpec
 from idif.live import check_rows, truth
 
@@ -45,64 +31,6 @@ READERS = 2
 """Batches read at once by `FeatureStore.batches`."""
 READ_AHEAD = 3
 """Batches in memory ahead of the one handed out; with it they bound the memory of `batches`."""
-
-
-@dataclass(frozen=True)
-class OpenGroup:
-    """One finished group of a store."""
-
-    folder: Path
-    manifest: GroupManifest
-
-
-def list_groups(store: Path) -> dict[GroupName, bool]:
-    """The groups of a store, in order, and whether each is finished."""
-    groups: dict[GroupName, bool] = {}
-    for category in store.iterdir():
-        for split in SPLITS:
-            folder = category / split
-            if folder.is_dir():
-                groups[GroupName.of(category.name, split)] = (folder / MANIFEST).is_file()
-    for group in read_pending(store):
-        groups.setdefault(group, False)
-    return {group: groups[group] for group in sorted(groups)}
-
-
-def load_root(store: Path) -> RootManifest:
-    """The root manifest, with the files it names checked for their size.
-
-    Raises:
-        StoreError: no folder, or no store. StoreIncomplete: its build was cut short at the very start.
-        StoreDamaged: the manifest or another file is not what was written.
-    """
-    if not store.is_dir():
-        raise StoreError(f"{store}: no such store; build one with 'idif cache build'")
-    try:
-        root = RootManifest.load(store)
-    except FileNotFoundError:
-        if read_pending(store):
-            raise StoreIncomplete(f"{store}: the build was cut short; run it again to continue") from None
-        with contextlib.suppress(OSError):
-            if (store / ZARR_JSON).read_bytes() == group_metadata(root=True):
-                raise StoreDamaged(f"{store / MANIFEST}: missing") from None
-        raise StoreError(f"{store}: not a store (it has no {MANIFEST})") from None
-    check_sizes(store, root.files)
-    return root
-
-
-def check_sizes(folder: Path, files: dict[str, FileRecord]) -> None:
-    """Refuse files that are missing or of another size than written.
-
-    Raises:
-        StoreDamaged: names the first such file.
-    """
-    for name, record in files.items():
-        try:
-            size = (folder / name).stat().st_size
-        except OSError:
-            raise StoreDamaged(f"{folder / name}: missing") from None
-        if size != record.size:
-            raise StoreDamaged(f"{folder / name}: {size} bytes, expected {record.size}")
 
 
 class FeatureStore:
@@ -142,8 +70,8 @@ class FeatureStore:
         """
         store = Path(path)
         root = load_root(store)
-        chosen = _choose(store, list_groups(store), categories, split)
-        groups = [OpenGroup(group_folder(store, group), _load_group(store, root, group)) for group in chosen]
+        chosen = choose_groups(store, list_groups(store), categories, split)
+        groups = [open_group(store, root, group) for group in chosen]
         opened_with = (str(store), None if categories is None else tuple(categories), split)
         return cls(store, root, groups, opened_with)
 
@@ -261,54 +189,6 @@ class FeatureStore:
             f"(sample {self._index.samples[rows[first]].sample_id}); "
             f"'idif cache verify' lists the damage, --repair mends it"
         )
-
-
-def _choose(
-    store: Path, groups: dict[GroupName, bool], categories: Sequence[str] | None, split: Split | None
-) -> list[GroupName]:
-    known = sorted({group.category for group in groups})
-    for category in categories or ():
-        if category not in known:
-            near = difflib.get_close_matches(category, known, n=3) or known[:5]
-            raise StoreError(f"{store}: no category {category!r}; nearest: {', '.join(near) or 'none'}")
-    chosen = [
-        group
-        for group in groups
-        if (categories is None or group.category in categories) and split in (None, group.split)
-    ]
-    if not chosen:
-        raise StoreError(f"{store}: holds no {split + ' split' if split else 'group'} of what was asked for")
-    for category in categories or ():
-        if not any(group.category == category for group in chosen):
-            raise StoreError(f"{store}: holds no {split} split of {category}")
-    for group in chosen:
-        if not groups[group]:
-            raise StoreIncomplete(f"{store}: {_how_far(store, group)}; run 'idif cache build' again")
-    return chosen
-
-
-def _how_far(store: Path, group: GroupName) -> str:
-    folder = group_folder(store, group)
-    if not (folder / JOURNAL).exists():
-        return f"{group} has no {MANIFEST}: its build never finished, or the file was lost"
-    return f"the build of {group} has not finished"
-
-
-def _load_group(store: Path, root: RootManifest, group: GroupName) -> GroupManifest:
-    folder = group_folder(store, group)
-    manifest = GroupManifest.load(folder)
-    if manifest.plan.group != group or manifest.plan.spec_fingerprint != root.spec.fingerprint:
-        raise StoreDamaged(f"{folder / MANIFEST}: belongs to {manifest.plan.group} of another place or store")
-    for name, data in manifest.plan.metadata_files(root.spec).items():
-        try:
-            same = (folder / name).read_bytes() == data
-        except OSError:
-            raise StoreDamaged(f"{folder / name}: missing") from None
-        if not same:
-            raise StoreDamaged(f"{folder / name}: not the bytes that were written")
-    for shard in manifest.shards:
-        check_sizes(folder, shard.files)
-    return manifest
 
 
 def _open_array(folder: Path, context: Any) -> Any:

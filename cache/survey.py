@@ -6,17 +6,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from cache.compare import content_differences, index_differences
 from cache.journal import Journal
 from cache.layout import GroupName
-from cache.manifest import (
-    GroupManifest,
-    GroupPlan,
-    RootManifest,
-    SampleContent,
-    ShardRecord,
-    content_difference,
-    index_difference,
-)
+from cache.manifest import GroupManifest, GroupPlan, RootManifest, SampleContent, ShardRecord
 from cache.shards import sample_content
 from idif.ahead import ahead
 from idif.datasets.index import Sample
@@ -84,8 +77,7 @@ def survey_group(store: Path, plan: GroupPlan, shard_rows: int | None) -> GroupS
         raise StoreMismatch(f"{folder}: this is {stored.group} of another store")
     if shard_rows is not None and shard_rows != stored.shard_rows:
         raise StoreMismatch(f"{folder}: shard_rows: {stored.shard_rows}, not {shard_rows}")
-    difference = index_difference(stored.index, plan.index)
-    if difference:
+    for difference in index_differences(stored.index, plan.index):
         raise StoreMismatch(f"{folder}: {difference}")
     # the data's own index, since its paths are where the images are now
     state = GroupState(replace(stored, index=plan.index), finished)
@@ -121,8 +113,7 @@ def check_content(
         ahead(partial(sample_content, root), samples, workers=workers, depth=4 * workers)
     ) as now:
         for sample, mine, data in zip(samples, stored, now, strict=True):
-            difference = content_difference(sample, mine, data)
-            if difference:
+            for difference in content_differences(sample, mine, data):
                 raise StoreMismatch(f"{group_folder(store, state.plan.group)}: {difference}")
             compared(sample)
 

@@ -69,6 +69,24 @@ def encode_shard_file(array: ArrayLayout, rows: int, shard_rows: int, shard: int
     return data
 
 
+def decode_shard_file(
+    array: ArrayLayout, rows: int, shard_rows: int, shard: int, data: bytes
+) -> list[Array | None]:
+    """The values of each row in a shard file's bytes; None for a row that cannot be decoded."""
+    source = memory_array(array, rows, shard_rows)
+    key = array.shard_file(shard).removeprefix(f"{array.name}/")
+    source.kvstore.write(key, data).result()
+    start = shard * shard_rows
+    reads = [source[row].read() for row in range(start, min(start + shard_rows, rows))]
+    values: list[Array | None] = []
+    for read in reads:
+        try:
+            values.append(np.asarray(read.result()))
+        except (ValueError, OSError, RuntimeError):  # what tensorstore raises differs with the damage
+            values.append(None)
+    return values
+
+
 def write_shard(
     folder: Path, layouts: tuple[ArrayLayout, ...], rows: int, shard_rows: int, values: ShardValues
 ) -> tuple[dict[str, FileRecord], dict[str, tuple[int, ...]]]:

@@ -1,0 +1,54 @@
+"""What a verification finds, in words for people and in parts for a repair."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it should be."""
+
+    file: str
+    """Path relative to the store; a sample id where the data, not the store, have changed."""
+    rows: tuple[int, ...]
+    """Rows of the group that it touches; all of them where it is unknown which."""
+    what: str
+    group: str = ""
+    """``category/split``, or empty for what all groups share."""
+    shard: int | None = None
+    """The shard to rebuild, where rebuilding one mends it."""
+
+    def __str__(self) -> str:
+        where = f" ({_spans(self.rows)} of {self.group})" if self.rows else ""
+        return f"{self.file}: {self.what}{where}"
+
+
+@dataclass
+class VerifyReport:
+    """What a verification read and found."""
+
+    problems: list[Problem] = field(default_factory=list)
+    files: int = 0
+    bytes: int = 0
+    views_compared: int = 0
+    """With the data's files, by hash."""
+    rows_encoded: int = 0
+    """By a deep verification."""
+    shards_repaired: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """True where nothing was found."""
+        return not self.problems
+
+
+def _spans(rows: Sequence[int]) -> str:
+    """``rows 0-3, 7``."""
+    spans: list[list[int]] = []
+    for row in sorted(rows):
+        if spans and row == spans[-1][1] + 1:
+            spans[-1][1] = row
+        else:
+            spans.append([row, row])
+    words = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
+    return f"{'row' if len(rows) == 1 else 'rows'} {words}"

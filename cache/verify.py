@@ -1,0 +1,190 @@
+"""Finds every byte of a store that is not what was written, and every image that is no longer the same."""
+
+import contextlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cache.files import FileRecord
+from cache.layout import MANIFEST, PENDING, ZARR_JSON, ArrayLayout, GroupName, array_layouts, group_metadata
+from cache.manifest import GroupManifest, RootManifest
+from cache.opening import list_groups
+from cache.problem import Problem, VerifyReport
+from cache.recheck import compare_data, encode_again
+from cache.survey import group_folder
+from cache.writer import decode_shard_file, row_crc32c
+from idif.ahead import ahead
+from idif.datasets.index import Index
+from idif.errors import StoreDamaged, StoreError
+from idif.live import decode_threads
+from idif.progress import Progress, silent
+
+
+def verify_store(
+    path: str | Path,
+    *,
+    root: Path | None = None,
+    index: Index | None = None,
+    deep: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> VerifyReport:
+    """Read every byte of a store once and list what is wrong; damage is reported, never raised.
+
+    Args:
+        root, index: the data, to be compared with what the store was built from; both or neither.
+        deep: also encode a seeded sample of rows again, from the stored images with the stored weights.
+        workers: threads that hash; one per core (at most 8) when None.
+        progress: told the bytes of the store read.
+
+    Raises:
+        StoreError: there is no store at ``path``, or one of another version.
+    """
+    store = Path(path)
+    if not store.is_dir():
+        raise StoreError(f"{store}: no such store")
+    assert (root is None) == (index is None), "root and index belong together"
+    workers = workers or decode_threads()
+    report = VerifyReport()
+    manifest = _verify_root(store, report)
+    if manifest is None:
+        return report
+    groups = _load_groups(store, manifest, report)
+    _verify_shards(store, manifest, groups, report, workers, progress)
+    if root is not None and index is not None:
+        compare_data(root, index, groups, report, workers)
+    if deep:
+        encode_again(store, manifest, groups, report, seed)
+    return report
+
+
+def _verify_root(store: Path, report: VerifyReport) -> RootManifest | None:
+    try:
+        manifest = RootManifest.load(store)
+    except FileNotFoundError:
+        if (store / ZARR_JSON).exists():
+            report.problems.append(Problem(MANIFEST, (), "missing; nothing else can be trusted without it"))
+            return None
+        raise StoreError(f"{store}: not a store (it has no {MANIFEST})") from None
+    except StoreDamaged:
+        report.problems.append(Problem(MANIFEST, (), "not the bytes that were written"))
+        return None
+    for name, record in manifest.files.items():
+        data = _read(store / name, report)
+        if data is None or FileRecord.of(data) != record:
+            report.problems.append(Problem(name, (), _how(data)))
+    return manifest
+
+
+def _load_groups(store: Path, root: RootManifest, report: VerifyReport) -> dict[GroupName, GroupManifest]:
+    """The groups whose manifests are sound, their metadata checked."""
+    try:
+        listed = list_groups(store)
+    except StoreDamaged as error:
+        report.problems.append(Problem(PENDING, (), str(error).partition(": ")[2]))
+        return {}
+    groups = {}
+    for group, finished in listed.items():
+        folder, name = group_folder(store, group), f"{group}/{MANIFEST}"
+        if not finished:
+            report.problems.append(Problem(name, (), "missing: the build has not finished", str(group)))
+            continue
+        try:
+            manifest = GroupManifest.load(folder)
+        except StoreDamaged:
+            what = f"not the bytes that were written; remove {group} and build it again"
+            report.problems.append(Problem(name, (), what, str(group)))
+            continue
+        if manifest.plan.group != group or manifest.plan.spec_fingerprint != root.spec.fingerprint:
+            what = f"belongs to {manifest.plan.group} of another place or store"
+            report.problems.append(Problem(name, (), what, str(group)))
+            continue
+        report.files += 1
+        wanted = {f"{group}/{file}": data for file, data in manifest.plan.metadata_files(root.spec).items()}
+        wanted[f"{group.category}/{ZARR_JSON}"] = group_metadata()
+        for file, data in wanted.items():
+            found = _read(store / file, report)
+            problem = Problem(file, tuple(range(len(manifest.plan.index))), _how(found), str(group))
+            if found != data and problem not in report.problems:
+                report.problems.append(problem)
+        groups[group] = manifest
+    return groups
+
+
+@dataclass(frozen=True)
+class _ShardFile:
+    group: GroupName
+    manifest: GroupManifest
+    array: ArrayLayout
+    shard: int
+
+
+def _verify_shards(
+    store: Path,
+    root: RootManifest,
+    groups: dict[GroupName, GroupManifest],
+    report: VerifyReport,
+    workers: int,
+    progress: Progress,
+) -> None:
+    arrays = array_layouts(root.spec, len(root.view_numbers))
+    files = [
+        _ShardFile(group, manifest, array, record.shard)
+        for group, manifest in groups.items()
+        for record in manifest.shards
+        for array in arrays
+    ]
+    sizes = [f.manifest.shards[f.shard].files[f.array.shard_file(f.shard)].size for f in files]
+    # whole shards in memory: one per thread and one ahead
+    checks = ahead(partial(_check_shard_file, store), files, workers=workers, depth=workers + 1)
+    with contextlib.closing(checks):
+        for file, size, problem in zip(files, sizes, checks, strict=True):
+            report.files += 1
+            report.bytes += size
+            if problem is not None:
+                report.problems.append(problem)
+            progress(report.bytes, sum(sizes), str(file.group))
+
+
+def _check_shard_file(store: Path, file: _ShardFile) -> Problem | None:
+    """Compare digest, every row's checksum and, for labels and presence, the values themselves."""
+    plan, record = file.manifest.plan, file.manifest.shards[file.shard]
+    name = file.array.shard_file(file.shard)
+    start, stop = plan.bounds[file.shard]
+    path = f"{file.group}/{name}"
+    try:
+        data = (store / path).read_bytes()
+    except OSError as error:
+        what = f"missing or unreadable ({error.strerror or error})"
+        return Problem(path, tuple(range(start, stop)), what, str(file.group), file.shard)
+    values = decode_shard_file(file.array, len(plan.index), plan.shard_rows, file.shard, data)
+    wrong = tuple(
+        start + position
+        for position, (row, crc) in enumerate(zip(values, record.crc32c[file.array.name], strict=True))
+        if row is None or row_crc32c(row[None])[0] != crc
+    )
+    if FileRecord.of(data) != record.files[name]:
+        size = record.files[name].size
+        cut = f" ({len(data)} bytes, expected {size})" if len(data) != size else ""
+        # where no row is touched, the damage lies between them; the shard is rebuilt all the same
+        touched = wrong or tuple(range(start, stop))
+        what = f"not the bytes that were written{cut}"
+        return Problem(path, touched, what, str(file.group), file.shard)
+    if wrong:
+        return Problem(path, wrong, "values differ from their checksums", str(file.group), file.shard)
+    return None
+
+
+def _read(path: Path, report: VerifyReport) -> bytes | None:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    report.files += 1
+    report.bytes += len(data)
+    return data
+
+
+def _how(found: bytes | None) -> str:
+    return "missing" if found is None else "not the bytes that were written"
