@@ -131,6 +131,22 @@ def test_several_samples_in_one_folder(tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_of_another_number_does_not_join_samples(tmp_path: Path) -> None:
+    data = content("audiojack", train=0, test=0)
+    data["train"] = [entry("audiojack", number, 1) for number in (1, 2)]
+    data["train"][1]["image_path"] = data["train"][1]["image_path"].replace("S0002", "S0001")
+    expected = ["audiojack/OK/S0001", "audiojack/OK/S0001/0002"]
+    assert ids(read_realiad(write(tmp_path, data))) == expected
+
+
+def test_a_class_named_like_a_camera(tmp_path: Path) -> None:
+    data = content("audiojack", test=0)
+    data["test"] = [entry("audiojack", 9, view, "C7_dent") for view in (1, 2)]
+    index = read_realiad(write(tmp_path, data), split="test")
+    assert index.view_numbers == (1, 2, 3, 4, 5)
+    assert index.samples[0].present == (True, True, False, False, False)
+
+
 @pytest.mark.parametrize("category", ["3_adapter", "usb_2_0", "x_C2_y", "end_cap"])
 def test_digits_and_cameras_in_a_category_name(tmp_path: Path, category: str) -> None:
     index = read_realiad(write(tmp_path, content(category)))
