@@ -109,7 +109,8 @@ class PixelMetrics:
         self.anomalous_pixels = 0
         self._max_distinct = max_distinct
         self._buffer_pixels = buffer_pixels
-        self._undefined: str | None = None
+        self.undefined: str | None = None
+        """Why nothing can be said, whatever is counted; see `declare_undefined`."""
         # [3, 65536] by float16 bit pattern: all pixels, anomalous ones, region weight.
         self._half = np.zeros((3, _HALF), np.int64)
         self._table = ScoreCounts.empty()
@@ -169,7 +170,7 @@ class PixelMetrics:
         self._add_regions(other.regions)
         self.normal_pixels += other.normal_pixels
         self.anomalous_pixels += other.anomalous_pixels
-        self._undefined = self._undefined or other._undefined
+        self.undefined = self.undefined or other.undefined
         self._half += other._half
         self._flush()
         other._flush()
@@ -177,12 +178,12 @@ class PixelMetrics:
 
     def declare_undefined(self, reason: str) -> None:
         """From now on every metric is None for this reason, e.g. an anomalous image without a mask."""
-        self._undefined = self._undefined or reason
+        self.undefined = self.undefined or reason
 
     @property
     def reasons(self) -> dict[str, str]:
         """Why each metric that is None is None."""
-        reason = self._undefined or one_class_reason(self.normal_pixels, self.anomalous_pixels, "pixels")
+        reason = self.undefined or one_class_reason(self.normal_pixels, self.anomalous_pixels, "pixels")
         return {} if reason is None else dict.fromkeys(self._names(), reason)
 
     @property

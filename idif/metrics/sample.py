@@ -1,0 +1,177 @@
+"""From pixels to views to samples: scores, S- and I-metrics, and why one is undefined."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from idif.metrics.counts import Array, BoolArray
+from idif.metrics.curves import auroc, average_precision, f1_max, one_class_reason
+
+ViewRule = Literal["max", "topk"]
+SampleRule = Literal["max", "mean"]
+
+
+def view_scores(maps: Tensor, rule: ViewRule = "max", top_k: int = 100) -> Tensor:
+    """One score a view from its anomaly map.
+
+    Args:
+        maps: [B,V,H,W] floating point, any device.
+        rule: the greatest pixel, or the mean of the ``top_k`` greatest.
+        top_k: in 1..H*W, for ``topk`` only.
+
+    Returns:
+        float32 [B,V].
+
+    Raises:
+        ValueError: ``top_k`` does not fit the maps.
+    """
+    pixels = maps.flatten(-2).float()
+    if rule == "max":
+        return pixels.amax(-1)
+    if not 1 <= top_k <= pixels.shape[-1]:
+        raise ValueError(f"top_k must lie in 1..{pixels.shape[-1]} (pixels of a map), not {top_k}")
+    return pixels.topk(top_k, dim=-1, sorted=False).values.mean(-1)
+
+
+def sample_scores(view_scores: Tensor, present: Tensor, rule: SampleRule = "max") -> Tensor:
+    """One score a sample, over the views that are present.
+
+    Args:
+        view_scores: [N,V]; what an absent view holds does not matter.
+        present: bool [N,V].
+        rule: the greatest view score, or their mean.
+
+    Returns:
+        float32 [N]; NaN for a sample without any view.
+    """
+    scores, unscorable = view_scores.float(), ~present.any(-1)
+    if rule == "max":
+        found = scores.masked_fill(~present, -torch.inf).amax(-1)
+    else:
+        found = scores.masked_fill(~present, 0.0).sum(-1) / present.sum(-1).clamp(min=1)
+    return found.masked_fill(unscorable, torch.nan)
+
+
+def ranking_metrics(
+    prefix: str, scores: Array, labels: BoolArray, items: str
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """``<prefix>_auroc``, ``_ap`` and ``_f1_max`` of flat scores, and the reason of each that is None.
+
+    ``items`` names what is ranked, for the reasons.
+    """
+    values = {
+        f"{prefix}_auroc": auroc(scores, labels),
+        f"{prefix}_ap": average_precision(scores, labels),
+        f"{prefix}_f1_max": f1_max(scores, labels),
+    }
+    anomalous = int(labels.sum())
+    reason = one_class_reason(labels.size - anomalous, anomalous, items)
+    return values, {} if reason is None else dict.fromkeys(values, reason)
+
+
+def sample_metrics(
+    view_scores: Array,
+    sample_scores: Array,
+    labels: BoolArray,
+    present: BoolArray,
+    view_numbers: Sequence[int],
+    sample_labels: BoolArray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """S- and I-metrics of one category.
+
+    Args:
+        view_scores: [N,V], finite where present.
+        sample_scores: [N], finite where any view is present.
+        labels: bool [N,V], true where a view is anomalous.
+        present: bool [N,V].
+        view_numbers: V camera numbers.
+        sample_labels: bool [N]; none means: anomalous when any present view is.
+        resamples: of the bootstrap; 0 leaves the interval out.
+        seed: of the bootstrap.
+
+    Returns:
+        ``s_auroc, s_ap, s_f1_max`` over samples with any view, ``s_auroc_ci`` [low, high] (95 %),
+        ``i_auroc, i_ap, i_f1_max`` over all present views together, ``per_view`` {"1": the I-metrics of
+        camera 1}, ``counts``, and ``reasons`` of what is None (``per_view.1.i_auroc`` for camera 1).
+
+    Raises:
+        ValueError: a score that is used is not finite.
+    """
+    scorable: BoolArray = np.any(present, axis=1)
+    flags: BoolArray = np.any(labels & present, axis=1) if sample_labels is None else sample_labels
+    samples, truth = sample_scores[scorable], flags[scorable]
+    found: dict[str, Any] = {}
+    values, reasons = ranking_metrics("s", samples, truth, "samples")
+    found.update(values)
+    if resamples:
+        found["s_auroc_ci"] = auroc_interval(samples, truth, resamples, seed)
+        if found["s_auroc_ci"] is None:
+            reasons["s_auroc_ci"] = reasons["s_auroc"]
+    values, why = ranking_metrics("i", view_scores[present], labels[present], "views")
+    found.update(values)
+    reasons.update(why)
+    found["per_view"] = {}
+    for slot, number in enumerate(view_numbers):
+        there = present[:, slot]
+        values, why = ranking_metrics(
+            "i", view_scores[there, slot], labels[there, slot], f"views of camera {number}"
+        )
+        found["per_view"][str(number)] = values
+        reasons.update({f"per_view.{number}.{name}": text for name, text in why.items()})
+    found["counts"] = {
+        "samples": int(scorable.sum()),
+        "anomalous_samples": int(truth.sum()),
+        "unscorable": int((~scorable).sum()),
+        "views": int(present.sum()),
+        "anomalous_views": int((labels & present).sum()),
+    }
+    found["reasons"] = reasons
+    return found
+
+
+def auroc_interval(
+    scores: Array, labels: BoolArray, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> list[float] | None:
+    """Bootstrap percentile interval of the AUROC over items.
+
+    Normal and anomalous items are drawn with replacement each from their own, so that every resample has
+    both classes in the proportion of the data.
+
+    Args:
+        scores: [N], finite.
+        labels: bool [N].
+        resamples: number of draws, at least 1.
+        seed: the same seed gives the same interval.
+        level: share of the resamples inside.
+
+    Returns:
+        [low, high]; None with one class only.
+    """
+    if not labels.any() or labels.all():
+        return None
+    distinct, group = np.unique(scores, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    normal, anomalous = group[~labels], group[labels]
+    found = np.empty(resamples)
+    # Blocks keep the drawn counts below about 100 MB, also for all categories pooled.
+    step = max(1, 4_000_000 // len(scores))
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        n = _draw(rng, normal, rows, distinct.size)
+        a = _draw(rng, anomalous, rows, distinct.size)
+        below = np.cumsum(n, axis=1) - n
+        found[start : start + rows] = (a * (below + n / 2)).sum(axis=1) / (normal.size * anomalous.size)
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return [float(low), float(high)]
+
+
+def _draw(rng: np.random.Generator, groups: Array, rows: int, size: int) -> Array:
+    """How often each of ``size`` groups is drawn: int [rows, size], each row as many as there are items."""
+    drawn = groups[rng.integers(0, groups.size, (rows, groups.size))]
+    flat = (drawn + size * np.arange(rows)[:, None]).ravel()
+    return np.bincount(flat, minlength=rows * size).reshape(rows, size)

@@ -1,0 +1,83 @@
+"""Turning scores into decisions: three rules for a threshold, each of which says what it was chosen from."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from idif.metrics.counts import Array, ArrayLike, BoolArray, as_flags, as_numpy, check_scores, count_scores
+from idif.metrics.curves import best_f1, one_class_reason
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A score from which on an item is called anomalous."""
+
+    value: float
+    rule: Literal["f1-max", "false-positive-rate", "fixed"]
+    items: int
+    """How many scores it was chosen from; 0 for a fixed one."""
+
+    def flags(self, scores: ArrayLike) -> BoolArray:
+        """True where a score is at least the threshold, in the shape of ``scores``."""
+        found: BoolArray = as_numpy(scores) >= self.value
+        return found
+
+
+def f1_max_threshold(scores: ArrayLike, labels: ArrayLike) -> Threshold:
+    """The threshold of the greatest F1; of equal ones the highest.
+
+    Args:
+        scores: any shape, finite.
+        labels: the same shape, bool or 0 and 1; true is anomalous.
+
+    Raises:
+        ValueError: one class only, so that there is nothing to choose from; a score is not finite.
+    """
+    values, flags = as_numpy(scores), as_flags(labels, "labels")
+    if values.shape != flags.shape:
+        raise ValueError(f"scores {list(values.shape)} and labels {list(flags.shape)} differ in shape")
+    check_scores(values, "scores")
+    anomalous = int(flags.sum())
+    reason = one_class_reason(flags.size - anomalous, anomalous, "scores")
+    if reason:
+        raise ValueError(f"a threshold of greatest F1 needs normal and anomalous scores; {reason}")
+    _, value = best_f1(count_scores(values.ravel(), values[flags]))
+    return Threshold(value, "f1-max", flags.size)
+
+
+def false_positive_threshold(normal_scores: ArrayLike, rate: float) -> Threshold:
+    """The lowest threshold that calls at most a share ``rate`` of these normal scores anomalous.
+
+    It needs no anomalies. Scores of samples the model was fitted to are too low: hold normals out.
+
+    Args:
+        normal_scores: any shape, finite, at least one.
+        rate: in [0, 1).
+
+    Raises:
+        ValueError: no scores, a score that is not finite, a rate outside [0, 1).
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate must lie in [0, 1), not {rate}")
+    values: Array = as_numpy(normal_scores).ravel()
+    if not values.size:
+        raise ValueError("a false-positive threshold needs normal scores; there are none")
+    check_scores(values, "normal_scores")
+    if values.dtype.kind != "f":
+        values = values.astype(np.float64)
+    # A tolerance far below one item: 0.29 * 100 is a little less than 29 in floats.
+    allowed = int(np.floor(rate * values.size + 1e-9))
+    first_kept = np.sort(values)[values.size - 1 - allowed]
+    return Threshold(float(np.nextafter(first_kept, np.inf)), "false-positive-rate", values.size)
+
+
+def fixed_threshold(value: float) -> Threshold:
+    """A threshold chosen beforehand.
+
+    Raises:
+        ValueError: it is not finite.
+    """
+    if not np.isfinite(value):
+        raise ValueError(f"a threshold must be finite, not {value}")
+    return Threshold(float(value), "fixed", 0)
