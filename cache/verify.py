@@ -11,6 +11,7 @@ from cache.manifest import GroupManifest, RootManifest
 from cache.opening import list_groups
 from cache.problem import Problem, VerifyReport
 from cache.recheck import compare_data, encode_again
+from cache.repair import repair_store
 from cache.survey import group_folder
 from cache.writer import decode_shard_file, row_crc32c
 from idif.ahead import ahead
@@ -26,6 +27,7 @@ def verify_store(
     root: Path | None = None,
     index: Index | None = None,
     deep: bool = False,
+    repair: bool = False,
     seed: int = 0,
     workers: int | None = None,
     progress: Progress = silent,
@@ -35,16 +37,20 @@ def verify_store(
     Args:
         root, index: the data, to be compared with what the store was built from; both or neither.
         deep: also encode a seeded sample of rows again, from the stored images with the stored weights.
+        repair: rebuild the damaged shards and metadata (needs ``root``); the report then lists what remains.
         workers: threads that hash; one per core (at most 8) when None.
         progress: told the bytes of the store read.
 
     Raises:
-        StoreError: there is no store at ``path``, or one of another version.
+        StoreError: there is no store at ``path``, or one of another version; with ``repair``, a builder
+            is at work there.
+        DatasetError: with ``repair``, a file that a damaged shard needs cannot be read.
     """
     store = Path(path)
     if not store.is_dir():
         raise StoreError(f"{store}: no such store")
     assert (root is None) == (index is None), "root and index belong together"
+    assert root is not None or not repair, "a repair needs the data"
     workers = workers or decode_threads()
     report = VerifyReport()
     manifest = _verify_root(store, report)
@@ -56,6 +62,8 @@ def verify_store(
         compare_data(root, index, groups, report, workers)
     if deep:
         encode_again(store, manifest, groups, report, seed)
+    if repair and root is not None and index is not None and report.problems:
+        repair_store(store, manifest, groups, root, index, report, workers, progress)
     return report
 
 

@@ -76,3 +76,8 @@ def make_tiny_realiad(root: Path, index: Index, seed: int = 0) -> None:
 def untrained() -> FrozenEncoder:
     """The seeded random teacher."""
     return load_encoder("untrained")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, by relative path."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
