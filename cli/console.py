@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from idif.progress import Progress as Listener
@@ -38,11 +46,13 @@ def emit(value: Any, *, as_json: bool, otherwise: Any = None) -> None:
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.1f} {task.fields['unit']}/s", style="progress.data.speed")
+        return Text(
+            "" if speed is None else f"{speed:,.1f} {task.fields['unit']}/s", style="progress.data.speed"
+        )
 
 
 @contextmanager
-def progress_bar(what: str, unit: str) -> Iterator[Listener]:
+def progress_bar(title: str, unit: str) -> Iterator[Listener]:
     """A bar with rate and time left while the block runs; nothing where stderr is no terminal."""
     if not err.is_terminal:
         yield silent
@@ -55,9 +65,9 @@ def progress_bar(what: str, unit: str) -> Iterator[Listener]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, transient=True) as bars:
-        task = bars.add_task(what, total=None, unit=unit)
+        task = bars.add_task(title, total=None, unit=unit)
 
-        def listen(done: int, total: int, what_now: str = "") -> None:
-            bars.update(task, completed=done, total=total, description=what_now or what)
+        def listen(done: int, total: int, what: str = "") -> None:
+            bars.update(task, completed=done, total=total, description=what or title)
 
         yield listen

@@ -10,7 +10,7 @@ from idif import __version__
 
 app = typer.Typer(
     name="idif",
-    help="Multi-view anomaly detection, feature-cache first: cache a frozen encoder once, train from the cache.",
+    help="Multi-view anomaly detection: cache a frozen encoder once, train from the cache.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

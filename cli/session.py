@@ -1,4 +1,4 @@
-"""Where the parts are put together: from a config or a run folder to sources, textures, methods and devices."""
+"""Where the parts are put together: from a config or a run folder to sources, textures and methods."""
 
 import difflib
 import os
@@ -11,11 +11,12 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 
 from cache import FeatureStore
+from cache.compare import index_differences
 from cache.placement import place
 from cli.console import progress_bar, say
 from idif.checkpoint import find_checkpoint, load_weights
 from idif.config import Config, load_configs
-from idif.corruption.textures import TextureBank, load_textures
+from idif.corruption.textures import DTD_URL, TextureBank, load_textures
 from idif.datasets.index import Index, Split
 from idif.datasets.realiad import list_categories, read_realiad
 from idif.encoders import FrozenEncoder, load_encoder
@@ -62,8 +63,8 @@ class Sources:
             given = load_encoder(config.teacher.weights).sha256
             if given != spec.weights_sha256:
                 raise StoreMismatch(
-                    f"teacher.weights: {config.teacher.weights} has SHA-256 {given[:12]}, but {path} was built "
-                    f"with {spec.weights} weights, {spec.weights_sha256[:12]}"
+                    f"teacher.weights: {config.teacher.weights} has SHA-256 {given[:12]}, but {path} was "
+                    f"built with {spec.weights} weights, {spec.weights_sha256[:12]}"
                 )
 
     def categories(self) -> list[str]:
@@ -111,9 +112,11 @@ class Sources:
 
     def fingerprint(self) -> str | None:
         """The store's fingerprint; None for a live encoder."""
-        return None if self.config.cache.store is None or self.config.live else FeatureStore.open(
-            self.config.cache.store
-        ).fingerprint
+        return (
+            None
+            if self.config.cache.store is None or self.config.live
+            else FeatureStore.open(self.config.cache.store).fingerprint
+        )
 
     def textures(self, size: int) -> TextureBank:
         """The texture bank, kept beside the store, or in the run's folder where there is none."""
@@ -121,12 +124,14 @@ class Sources:
         if wanted is None:
             raise ConfigError(
                 "corruption.textures: expected the folder of the Describable Textures Dataset "
-                "(https://www.robots.ox.ac.uk/~vgg/data/dtd/), or 'procedural' for generated textures; got nothing"
+                f"({DTD_URL}), or 'procedural' for generated textures; got nothing"
             )
         store = self.config.cache.store
         beside = store.resolve().parent if store is not None and not self.config.live else self.config.folder
         with progress_bar("reading textures", "images") as listen:
-            return load_textures("procedural" if wanted == "procedural" else Path(wanted), size, beside, listen)
+            return load_textures(
+                "procedural" if wanted == "procedural" else Path(wanted), size, beside, listen
+            )
 
     def _root(self) -> Path:
         if self.config.data.root is None:
@@ -147,32 +152,33 @@ class Sources:
 
 
 def _compare(stored: Index, data: Index, path: Path) -> None:
-    """Raise where sample ids, views or labels of the annotations are not the store's."""
-    mine = {s.sample_id: s for s in stored.samples}
-    theirs = {s.sample_id: s for s in data.samples}
-    for sample_id in [*theirs, *mine]:
-        if sample_id not in mine:
-            raise StoreMismatch(f"{path}: the annotations list sample {sample_id}, the store lacks it")
-        if sample_id not in theirs:
-            raise StoreMismatch(f"{path}: the store holds sample {sample_id}, the annotations do not list it")
-        described = [
-            {v.number: v.anomaly_class for v in index[sample_id].views if v is not None}
-            for index in (mine, theirs)
-        ]
-        if described[0] != described[1]:
-            raise StoreMismatch(
-                f"{path}: sample {sample_id} has views {described[0]} in the store, {described[1]} in the annotations"
-            )
+    """Raise where sample ids, views or labels of the annotations are not the store's. Reads no image."""
+    difference = next(index_differences(stored, data), None)
+    if difference is not None:
+        raise StoreMismatch(f"{path}: the annotations of data.root are not the store's: {difference}")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder as commands see it: all its categories, or one."""
+    """A run folder as commands see it: all its models, or one."""
 
     folder: Path
+    """Holds ``config.yaml``."""
+    results: Path
+    """Where results go: the folder itself, or the one category's that was named."""
     config: Config
     names: tuple[str, ...]
     """Models to use: categories, or ``all`` for a unified run."""
+
+    def models(self, sources: Sources) -> list[tuple[str, str]]:
+        """(category, model's name) for every category to evaluate."""
+        if self.config.train.mode == "unified":
+            return [(category, "all") for category in sources.categories()]
+        return [(name, name) for name in self.names]
+
+    def categories(self, sources: Sources) -> list[str]:
+        """The categories to evaluate."""
+        return [category for category, _ in self.models(sources)]
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
@@ -187,14 +193,14 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
     if not (folder / "config.yaml").is_file():
         raise RunError(f"{path}: not a run (it has no config.yaml); expected a folder that `idif train` made")
     (config,) = load_configs(folder / "config.yaml", overrides)
-    names = sorted(p.name for p in folder.iterdir() if find_checkpoint(p) is not None)
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and find_checkpoint(p) is not None)
     if only is not None:
         if only not in names:
             raise RunError(f"{path}: has no checkpoint; this run holds {', '.join(names) or 'none'}")
         names = [only]
     if not names:
         raise RunError(f"{folder}: has no checkpoint yet; train it with `idif train`")
-    return Run(folder, config, tuple(names))
+    return Run(folder, folder if only is None else folder / only, config, tuple(names))
 
 
 def load_method(run: Run, name: str, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> Method:
@@ -218,7 +224,9 @@ def write_run_folder(
     folder.mkdir(parents=True, exist_ok=True)
     encoder = sources.encoder()
     beside = folder / "teacher.safetensors.part"
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.module.state_dict().items()}
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in encoder.module.state_dict().items()
+    }
     save_file(weights, beside)
     beside.replace(folder / "teacher.safetensors")
     facts = environment(

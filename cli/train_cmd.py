@@ -10,6 +10,7 @@ from cli.console import JsonOption, emit, progress_bar, say
 from cli.session import Sources, announce, caveats, make_fabric, write_run_folder
 from idif.checkpoint import find_checkpoint, reached
 from idif.config import Config, load_configs
+from idif.datasets.index import Index
 from idif.errors import RunError
 from idif.methods import Method
 from idif.order import split_holdout
@@ -28,7 +29,8 @@ def train(
     overrides: SetOption = [],  # noqa: B006
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check config, store and textures, print the plan, train nothing.")
+        bool,
+        typer.Option("--dry-run", help="Check config, data and textures; train nothing."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -86,7 +88,7 @@ def train_run(config: Config, *, resume: bool, dry_run: bool = False) -> dict[st
             if not dry_run:
                 write_run_folder(config, sources, textures, source.spec, fabric)
                 textures = textures.to(fabric.device)
-        rows, _ = training_rows(config, source.index.samples)
+        rows, _ = training_rows(config, source.index)
         if dry_run:
             models.append(_summary(name, folder, len(rows), "would train"))
             continue
@@ -103,9 +105,19 @@ def train_run(config: Config, *, resume: bool, dry_run: bool = False) -> dict[st
     return {"run": str(config.folder), "models": models}
 
 
-def training_rows(config: Config, samples: Any) -> tuple[list[int], list[int]]:
-    """Rows to train on and rows held out of training, of the normals among ``samples``."""
-    return split_holdout(range(len(samples)), config.train.holdout, seed=config.train.seed)
+def training_rows(config: Config, index: Index) -> tuple[list[int], list[int]]:
+    """Rows of a training split to train on, and those held out; each category gives its own share.
+
+    A category is split alike in a unified run and in one of its own.
+    """
+    kept: list[int] = []
+    held: list[int] = []
+    for category in index.categories:
+        rows = [row for row, sample in enumerate(index.samples) if sample.category == category]
+        mine, out = split_holdout(rows, config.train.holdout, seed=config.train.seed)
+        kept += mine
+        held += out
+    return kept, held
 
 
 def _check_folder(config: Config, *, resume: bool) -> None:

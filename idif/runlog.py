@@ -55,7 +55,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def environment(device: torch.device, **facts: Any) -> dict[str, Any]:
     """What a result may depend on beside the config: versions, machine, git revision, and ``facts``."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in LIBRARIES:
         try:
             versions[name] = version(name)

@@ -14,7 +14,8 @@ from idif.config import EvalConfig
 from idif.errors import CannotFinish
 from idif.features import FeatureSource
 from idif.methods import Method
-from idif.metrics.sample import view_scores
+from idif.metrics import auroc
+from idif.metrics.sample import sample_scores, view_scores
 from idif.progress import Progress, silent
 
 
@@ -77,8 +78,8 @@ class Calibration:
 
     def apply(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """float32 [N,V] -> the same, in spreads above each camera's normal mean."""
-        centred = (scores - np.asarray(self.mean)) / np.asarray(self.spread)
-        return centred.astype(np.float32)
+        mean, spread = np.asarray(self.mean, np.float32), np.asarray(self.spread, np.float32)
+        return (scores - mean) / spread
 
 
 def fit_calibration(
@@ -106,3 +107,27 @@ def fit_calibration(
         means.append(float(normal.mean()))
         spreads.append(spread)
     return Calibration(tuple(means), tuple(spreads), len(rows))
+
+
+def final_scores(
+    config: EvalConfig,
+    scores: npt.NDArray[np.float32],
+    visible: npt.NDArray[np.bool_],
+    calibration: Calibration | None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """View scores float32 [N,V], calibrated if asked, and sample scores float32 [N] over visible views."""
+    of_views = scores if calibration is None else calibration.apply(scores)
+    of_samples = sample_scores(torch.from_numpy(of_views), torch.from_numpy(visible), config.sample_score)
+    return of_views, of_samples.numpy()
+
+
+def sample_auroc(
+    config: EvalConfig, method: Method, source: FeatureSource, device: torch.device
+) -> float | None:
+    """S-AUROC over all rows of a source, uncalibrated; for curves over epochs."""
+    scored = list(score_batches(config, method, source, range(len(source.index)), device))
+    scores = torch.cat([s.scores for s in scored]).numpy()
+    present = torch.cat([s.batch.view_mask.cpu() for s in scored]).numpy()
+    labels = torch.cat([s.batch.labels.cpu() for s in scored]).numpy()
+    _, of_samples = final_scores(config, scores, present, None)
+    return auroc(of_samples, np.any(labels, axis=1))

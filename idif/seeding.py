@@ -28,6 +28,7 @@ class Stream(IntEnum):
     CORRUPTED = 3
     BETA = 4
     TEXTURE = 5
+    VIEW_DROPOUT = 6
 
 
 def _hash(parts: tuple[int | str, ...], size: int) -> bytes:

@@ -18,9 +18,10 @@ from idif.datasets.index import Index
 from idif.features import FeatureSource
 from idif.methods import Method
 from idif.metrics import PixelMetrics, auroc
-from idif.metrics.sample import NO_MASK, sample_scores, view_scores
+from idif.metrics.category import update_pixels
+from idif.metrics.sample import view_scores
 from idif.progress import Progress, silent
-from idif.score import Calibration, require_finite
+from idif.score import Calibration, final_scores, require_finite
 from idif.seeding import numpy_rng
 from idif.views import all_subsets
 
@@ -46,8 +47,8 @@ class MaskedScores:
         Args:
             labels: bool [N,V], of all views, seen or not.
         """
-        seen = self.visible.any(axis=1)
-        any_view, visible_only = labels.any(axis=1), (labels & self.visible).any(axis=1)
+        seen: Bools = np.any(self.visible, axis=1, keepdims=False)
+        any_view, visible_only = np.any(labels, axis=1), np.any(labels & self.visible, axis=1)
         return {
             "s_auroc": auroc(self.scores[seen], any_view[seen]),
             "s_auroc_visible": auroc(self.scores[seen], visible_only[seen]),
@@ -81,7 +82,8 @@ def score_masks(
     count, views = len(source.index), len(source.index.view_numbers)
     scores = [np.zeros((count, views), np.float32) for _ in masks]
     pixels = [PixelMetrics(fpr_limits=()) for _ in masks]
-    unmasked = np.array([s.unmasked for s in source.index.samples], dtype=np.bool_)
+    _, labels = presence(source.index)
+    has_mask = np.array([s.has_mask for s in source.index.samples], dtype=np.bool_)
     done = 0
     for batch in source.batches(range(count), config.batch_size):
         rows = batch.rows.cpu().numpy()
@@ -95,21 +97,14 @@ def score_masks(
             of_views = view_scores(maps, config.score, config.top_k).cpu()
             require_finite(of_views, batch, source)
             into[rows] = of_views.numpy()
-            pixel.update(maps.half().cpu()[visible], batch.masks.cpu()[visible])
-            if (unmasked[rows] & visible.numpy()).any():
-                pixel.declare_undefined(NO_MASK)
+            half, seen = maps.half().cpu().numpy(), visible.numpy()
+            update_pixels(pixel, half, batch.masks.cpu().numpy(), seen, labels[rows], has_mask[rows])
         done += len(batch)
         progress(done, count, what)
     return [
-        MaskedScores(mask, sample_scores(_calibrated(s, calibration), mask, config.sample_score), pixel)
+        MaskedScores(mask, final_scores(config, s, mask, calibration)[1], pixel)
         for mask, s, pixel in zip(masks, scores, pixels, strict=True)
     ]
-
-
-def _calibrated(
-    scores: npt.NDArray[np.float32], calibration: Calibration | None
-) -> npt.NDArray[np.float32]:
-    return scores if calibration is None else calibration.apply(scores)
 
 
 def sweep_all(
@@ -130,9 +125,7 @@ def sweep_all(
         chosen = np.zeros(len(numbers), np.bool_)
         chosen[list(subset)] = True
         masks.append(present & chosen)
-    scored = score_masks(
-        config, method, source, masks, device, calibration=calibration, progress=progress
-    )
+    scored = score_masks(config, method, source, masks, device, calibration=calibration, progress=progress)
     results = [
         {"views": [numbers[slot] for slot in subset], **scores.metrics(labels)}
         for subset, scores in zip(subsets, scored, strict=True)
@@ -168,9 +161,7 @@ def sweep_paper(
         order = numpy_rng("missing views", seed, sample.sample_id).permutation(views)
         for missing in range(views):
             masks[missing][row, order[:missing]] = False
-    scored = score_masks(
-        config, method, source, masks, device, calibration=calibration, progress=progress
-    )
+    scored = score_masks(config, method, source, masks, device, calibration=calibration, progress=progress)
     by_missing = {str(missing): scores.metrics(labels) for missing, scores in enumerate(scored)}
     return {"subsets": [], "by_missing": by_missing, "view_value": None}
 

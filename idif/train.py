@@ -79,7 +79,7 @@ def train(
         optimizer, lambda step: learning_rate(step, total, settings.warmup)
     )
     average = (
-        AveragedModel(method, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+        AveragedModel(method, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)  # type: ignore[no-untyped-call]
         if settings.ema
         else None
     )
@@ -109,7 +109,7 @@ def train(
         pending: list[dict[str, Tensor]] = []
         rates: list[float] = []
         for batch in task.source.batches(order, settings.batch_size):
-            rates.append(schedule.get_last_lr()[0])
+            rates.append(float(schedule.get_last_lr()[0]))
             pending.append(
                 train_step(
                     config, task, model, fabric_optimizer, fabric, batch.to(fabric.device), epoch, step

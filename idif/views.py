@@ -1,16 +1,12 @@
 """View masks: which views a method sees. Dropout while training, subsets while testing."""
 
-from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from idif.seeding import uniform
-
-DROPOUT_STREAM = 7_001
-"""Keeps the draws of view dropout apart from those of corruption, which share the seeds."""
+from idif.seeding import Stream, uniform
 
 
 def drop_views(present: Tensor, seeds: Tensor, probability: float, per: Literal["sample", "step"]) -> Tensor:
@@ -28,7 +24,7 @@ def drop_views(present: Tensor, seeds: Tensor, probability: float, per: Literal[
     """
     if probability == 0:
         return present
-    chance = uniform(seeds, DROPOUT_STREAM, 1)[..., 0]
+    chance = uniform(seeds, Stream.VIEW_DROPOUT, 1)[..., 0]
     if per == "step":
         chance = chance[:1].expand_as(chance)
     kept = present & (chance >= probability)
@@ -40,10 +36,3 @@ def drop_views(present: Tensor, seeds: Tensor, probability: float, per: Literal[
 def all_subsets(views: int) -> list[tuple[int, ...]]:
     """Every non-empty subset of the view slots 0..views-1, the largest first."""
     return [subset for size in range(views, 0, -1) for subset in combinations(range(views), size)]
-
-
-def subset_mask(subset: Sequence[int], views: int) -> Tensor:
-    """bool [V]: true on the slots of ``subset``."""
-    mask = torch.zeros(views, dtype=torch.bool)
-    mask[list(subset)] = True
-    return mask

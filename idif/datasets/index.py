@@ -58,9 +58,9 @@ class Sample:
         return any(self.labels)
 
     @property
-    def unmasked(self) -> tuple[bool, ...]:
-        """Per slot, whether the view is anomalous but the data do not say where."""
-        return tuple(view is not None and view.label and view.mask is None for view in self.views)
+    def has_mask(self) -> tuple[bool, ...]:
+        """Per slot, whether the data give a mask of the view."""
+        return tuple(view is not None and view.mask is not None for view in self.views)
 
     @property
     def anomaly_class(self) -> str:

@@ -1,0 +1,109 @@
+"""A memory bank in the manner of PatchCore on multi-view data: the baseline that learns nothing.
+
+One bank per camera of the training views' layer2 and layer3 features; a view's score is its farthest patch's
+distance to the nearest one in the bank, a sample's the maximum or mean over its views.
+
+    python benchmarks/memory_bank.py --root DATA --category cable_gland --teacher-weights FILE
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn import functional as F
+
+from idif.datasets.index import Index
+from idif.datasets.realiad import read_realiad
+from idif.encoders import FrozenEncoder, load_encoder
+from idif.preprocess import load_image
+
+
+def patches(encoder: FrozenEncoder, root: Path, paths: Sequence[str], size: int) -> Tensor:
+    """float32 [N,h*w,384]: layer2 beside layer3, each averaged over 3x3, layer3 on layer2's grid."""
+    found = []
+    for start in range(0, len(paths), 16):
+        loaded = [load_image(root / path, size)[0] for path in paths[start : start + 16]]
+        features = encoder(torch.from_numpy(np.stack(loaded)))
+        fine, coarse = (F.avg_pool2d(features[name], 3, 1, 1) for name in ("layer2", "layer3"))
+        coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        found.append(torch.cat([fine, coarse], 1).flatten(2).transpose(1, 2))
+    return torch.cat(found)
+
+
+def nearest(queries: Tensor, bank: Tensor) -> Tensor:
+    """[N,P,d], [M,d] -> [N]: per view, the largest of its patches' distances to their nearest bank entry."""
+    scores = [torch.cdist(view, bank).amin(1).amax() for view in queries]
+    return torch.stack(scores)
+
+
+def score(
+    index: Index, root: Path, encoder: FrozenEncoder, size: int, keep: float, width: int, seed: int
+) -> np.ndarray:
+    """float [N,V]: the score of each test view, NaN where it is absent."""
+    train = index.take(index.rows(lambda sample: sample.split == "train"))
+    test = index.take(index.rows(lambda sample: sample.split == "test"))
+    scores = np.full((len(test), len(index.view_numbers)), np.nan)
+    for slot in range(len(index.view_numbers)):
+        generator = torch.Generator().manual_seed(seed + slot)
+        known = [view.image for s in train.samples if (view := s.views[slot]) is not None]
+        asked = [
+            (row, view.image) for row, s in enumerate(test.samples) if (view := s.views[slot]) is not None
+        ]
+        bank = patches(encoder, root, known, size).flatten(0, 1)
+        bank = bank[torch.randperm(len(bank), generator=generator)[: max(1, int(keep * len(bank)))]]
+        queries = patches(encoder, root, [path for _, path in asked], size)
+        projection = torch.randn(bank.shape[1], width, generator=generator) / width**0.5
+        found = nearest(queries @ projection, bank @ projection)
+        scores[[row for row, _ in asked], slot] = found.numpy()
+        print(f"camera {index.view_numbers[slot]}: bank of {len(bank)} patches", file=sys.stderr)
+    return scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--category", required=True)
+    parser.add_argument("--teacher-weights", default="imagenet")
+    parser.add_argument("--images", default="realiad_256")
+    parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--keep", type=float, default=0.1, help="share of the training patches in the bank")
+    parser.add_argument("--width", type=int, default=128, help="dimensions of the random projection")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+
+    start = time.perf_counter()
+    index = read_realiad(options.root, images=options.images, categories=[options.category])
+    encoder = load_encoder(options.teacher_weights)
+    scores = score(
+        index, options.root, encoder, options.image_size, options.keep, options.width, options.seed
+    )
+    labels = [sample.label for sample in index.samples if sample.split == "test"]
+    result = {
+        "category": options.category,
+        "s_auroc_max": float(roc_auc_score(labels, np.nanmax(scores, axis=1))),
+        "s_auroc_mean": float(roc_auc_score(labels, np.nanmean(scores, axis=1))),
+        "train_samples": len(index) - len(labels),
+        "test_samples": len(labels),
+        "keep": options.keep,
+        "width": options.width,
+        "seed": options.seed,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print("\n".join(f"{key:14} {value}" for key, value in result.items()))
+
+
+if __name__ == "__main__":
+    main()

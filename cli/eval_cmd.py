@@ -1,0 +1,106 @@
+"""`idif eval`: the test pass of a run, and its metrics."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.table import Table
+
+from cli.console import JsonOption, emit, progress_bar
+from cli.device import evaluation_device
+from cli.session import Run, Sources, load_method, open_run
+from cli.train_cmd import SetOption, training_rows
+from idif.datasets.index import Split
+from idif.evaluate import Subject, metrics_of, write_predictions
+from idif.features import FeatureSource
+from idif.methods import Method
+from idif.metrics.pixel import metric_name
+from idif.predictions import Predictions
+from idif.runlog import write_json
+from idif.score import Calibration, fit_calibration
+
+SHOWN = ("s_auroc", "i_auroc", "p_auroc", "p_ap", "aupro")
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or one category's folder inside it.")],
+    split: Annotated[Split, typer.Option(help="Which samples.")] = "test",
+    from_predictions: Annotated[
+        bool, typer.Option("--from-predictions", help="Compute metrics again from predictions.h5.")
+    ] = False,
+    no_maps: Annotated[
+        bool, typer.Option("--no-maps", help="Keep no anomaly maps; pixel metrics come from the pass.")
+    ] = False,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Write predictions.h5 and metrics.json for all the run's categories; the last epoch's weights are used.
+
+    Example:
+
+        idif eval runs/realiad --set cache.store=/mnt/stores/realiad.zarr
+    """
+    metrics = evaluate_run(
+        open_run(run, overrides), split=split, from_predictions=from_predictions, maps=not no_maps
+    )
+    emit(metrics, as_json=as_json, otherwise=metrics_table(metrics))
+
+
+def evaluate_run(
+    run: Run, *, split: Split = "test", from_predictions: bool = False, maps: bool = True
+) -> dict[str, Any]:
+    """Predict (unless told to reuse ``predictions.h5``), compute the metrics and write ``metrics.json``."""
+    path = run.results / "predictions.h5"
+    pixels = None
+    if not from_predictions:
+        device = evaluation_device()
+        sources = Sources(run.config, device)
+        first = sources.open(run.categories(sources)[:1], split)
+        with progress_bar("evaluating", "samples") as listen:
+            pixels = write_predictions(
+                run.config,
+                _subjects(run, sources, split, device),
+                path,
+                first.index.view_numbers,
+                first.spec.image_size,
+                device,
+                maps=maps,
+                progress=listen,
+            )
+    metrics = metrics_of(Predictions.open(path), run.config.eval.fpr_limits, pixels)
+    metrics["protocol"]["split"] = split
+    write_json(run.results / "metrics.json", metrics)
+    return metrics
+
+
+def _subjects(run: Run, sources: Sources, split: Split, device: torch.device) -> Iterator[Subject]:
+    for category, name in run.models(sources):
+        source = sources.open([category], split)
+        method = load_method(run, name, source.spec, source.index.view_numbers).to(device)
+        yield Subject(category, method, source, calibration(run, sources, category, method, device))
+
+
+def calibration(
+    run: Run, sources: Sources, category: str, method: Method, device: torch.device
+) -> Calibration | None:
+    """The category's calibration on training normals held out of training; None where not asked for."""
+    if run.config.eval.calibrate == "none":
+        return None
+    source: FeatureSource = sources.open([category], "train")
+    _, held = training_rows(run.config, source.index)
+    return fit_calibration(run.config.eval, method, source, held, device)
+
+
+def metrics_table(metrics: dict[str, Any]) -> Table:
+    """A row per category and one for the mean, in percent; a dash where a metric is undefined."""
+    names = [metric_name(0.3) if name == "aupro" else name for name in SHOWN]
+    table = Table("category", *(name.replace("_", "-").upper() for name in names))
+    rows = dict(metrics["categories"])
+    if len(rows) > 1:
+        rows["mean"] = metrics["mean"]
+    for name, values in rows.items():
+        cells = [values.get(key) for key in names]
+        table.add_row(name, *("-" if v is None else f"{100 * v:.1f}" for v in cells))
+    return table

@@ -1,0 +1,60 @@
+"""What surfaces are made of, and how their look varies from one good sample to the next."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from idif.datasets.synthetic.fields import Points, Values
+
+Color = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Material:
+    """A surface's look, given to the shading in `scene`."""
+
+    color: Color
+    """sRGB, 0..1."""
+    metallic: float = 0.0
+    """0 a dielectric, 1 a metal that tints its reflections."""
+    roughness: float = 0.5
+    """0.05 polished .. 1 matt."""
+    grain: float = 0.02
+    """Size of the fine unevenness of the normal."""
+    mottle: float = 0.04
+    """Relative variation of the colour over the surface."""
+    frequency: Color = (34.0, 34.0, 34.0)
+    """Grain cells per unit along x, y, z; unequal values make brushed metal."""
+    turned: bool = False
+    """True where a lathe left its marks: x and y of the grain are then radius and angle."""
+    pattern: Callable[[Points], Values] | None = None
+    """Weight 0..1 at points [3, N] of `pattern_color`, e.g. a board's tracks or a print."""
+    pattern_color: Color = (0.0, 0.0, 0.0)
+
+
+STEEL = Material((0.74, 0.74, 0.75), metallic=1, roughness=0.30, grain=0.05, frequency=(70, 3, 30), turned=True)
+CAST = Material((0.60, 0.60, 0.62), metallic=1, roughness=0.46, grain=0.09, mottle=0.10)
+ZINC = Material((0.80, 0.79, 0.74), metallic=1, roughness=0.34, grain=0.05, mottle=0.08)
+BRASS = Material((0.86, 0.68, 0.36), metallic=1, roughness=0.28, grain=0.04, frequency=(60, 3, 30), turned=True)
+GOLD = Material((0.93, 0.74, 0.38), metallic=1, roughness=0.25, grain=0.02)
+TIN = Material((0.80, 0.80, 0.80), metallic=1, roughness=0.25, grain=0.03)
+RUBBER = Material((0.12, 0.12, 0.125), roughness=0.75, grain=0.05, mottle=0.12)
+BLACK = Material((0.14, 0.14, 0.15), roughness=0.42, grain=0.03, mottle=0.08)
+GREEN = Material((0.16, 0.50, 0.27), roughness=0.40, grain=0.025)
+BLUE = Material((0.10, 0.30, 0.66), roughness=0.36, grain=0.025)
+RED = Material((0.70, 0.12, 0.10), roughness=0.36, grain=0.025)
+ORANGE = Material((0.88, 0.42, 0.08), roughness=0.38, grain=0.025)
+WHITE = Material((0.86, 0.85, 0.81), roughness=0.40, grain=0.025)
+
+
+def jitter(material: Material, rng: np.random.Generator) -> Material:
+    """The same material from another batch: brightness, hue and roughness a little off (three draws)."""
+    light = float(rng.uniform(0.95, 1.05))
+    warm = float(rng.uniform(-0.018, 0.018))
+    r, g, b = material.color
+    return replace(
+        material,
+        color=(min(1.0, r * (light + warm)), min(1.0, g * light), min(1.0, b * (light - warm))),
+        roughness=material.roughness * float(rng.uniform(0.9, 1.12)),
+    )

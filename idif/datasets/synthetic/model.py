@@ -1,0 +1,89 @@
+"""What a part is made of: components (a solid in a material), the edits a defect makes to them, and the marks it leaves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idif.datasets.synthetic.fields import Points, Solid, Values
+from idif.datasets.synthetic.materials import Color, Material
+
+Edit = Callable[[Points, Values], Values]
+"""From points [3, N] and the distances there [N] to the distances of the changed solid [N]."""
+
+TABLE = -1
+"""Component number of the work table."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One piece of a part: a solid in one material, inside the box ``low``..``high``."""
+
+    name: str
+    solid: Solid
+    material: Material
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+    cell: float = 0.02
+    """Edge of the grid cells from which its mesh is made; about half its thinnest wall."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A change of a surface's look without a change of its shape."""
+
+    weight: Callable[[Points], Values]
+    """Strength 0..1 at points [3, N]."""
+    color: Color
+    roughness: float
+    metallic: float
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A defect of a part's construction, which its builder makes: something missing, wrong or bent."""
+
+    kind: str
+    """QS missing, WP wrong, BX bent."""
+    severity: float
+    """0 subtle .. 1 clear."""
+    rng: np.random.Generator
+    """Decides which piece and which way."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part standing on the table z = 0 with its axis near the origin."""
+
+    components: tuple[Component, ...]
+    radius: float
+    """Everything lies within this distance of the z axis; the rig's distance is set by it."""
+    height: float
+    table: Color
+    """sRGB colour of the mat this category is photographed on."""
+    edits: tuple[Edit, ...] = ()
+    marks: tuple[Mark, ...] = ()
+
+    def edited(self, p: Points, distance: Values) -> Values:
+        """Distances [N] after all edits."""
+        for edit in self.edits:
+            distance = edit(p, distance)
+        return distance
+
+    def distance(self, p: Points) -> Values:
+        """Signed distance [N] to the whole part."""
+        nearest = self.components[0].solid(p)
+        for component in self.components[1:]:
+            nearest = np.minimum(nearest, component.solid(p))
+        return self.edited(p, nearest)
+
+    def component_at(self, p: Points) -> NDArray[np.int16]:
+        """Number [N] of the component nearest to each point."""
+        nearest = self.components[0].solid(p)
+        which = np.zeros(p.shape[1], np.int16)
+        for number, component in enumerate(self.components[1:], 1):
+            distance = component.solid(p)
+            which[distance < nearest] = number
+            nearest = np.minimum(nearest, distance)
+        return which

@@ -1,0 +1,258 @@
+"""How surfaces look: soft boxes and a key lamp, shadows and occlusion read from a coarse distance volume, camera response."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idif.datasets.synthetic.fields import Points, Values, gradient, length, noise, smoothstep, unit
+from idif.datasets.synthetic.materials import Color, Material
+from idif.datasets.synthetic.model import TABLE, Part
+from idif.datasets.synthetic.rig import Pose
+
+
+def linear(color: Color) -> Points:
+    """An sRGB colour as linear light, [3, 1]."""
+    return np.power(np.array(color, np.float32), np.float32(2.2))[:, None]
+
+
+class Volume:
+    """A coarse copy of a part's distance field, read trilinearly: good enough for soft shadows, and of constant cost."""
+
+    CELL = 0.045
+    MARGIN = 0.12
+
+    def __init__(self, part: Part) -> None:
+        half = part.radius + self.MARGIN
+        self.low = np.array([-half, -half, -0.5 * self.CELL], np.float32)[:, None]
+        self.high = np.array([half, half, part.height + self.MARGIN], np.float32)[:, None]
+        count = [int(n) for n in np.ceil((self.high - self.low)[:, 0] / self.CELL) + 1]
+        axes = [self.low[i, 0] + self.CELL * np.arange(n, dtype=np.float32) for i, n in enumerate(count)]
+        p = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")]).astype(np.float32)
+        self._values = part.distance(p)
+        self._strides = (count[1] * count[2], count[2], 1)
+        self._last = np.array(count, np.float32)[:, None] - 1.001
+
+    def distance(self, p: Points) -> Values:
+        """Distance [N] to the part at any point [3, N]; outside the volume a lower bound grows with the way to it."""
+        inside = np.clip(p, self.low, self.high)
+        q = np.minimum((inside - self.low) * np.float32(1 / self.CELL), self._last)
+        base = q.astype(np.int32)
+        f = q - base
+        sx, sy, sz = self._strides
+        at = base[0] * sx + base[1] * sy + base[2]
+        v = self._values
+
+        def along_z(row: NDArray[np.int32]) -> Values:
+            a = v.take(row)
+            result: Values = a + (v.take(row + sz) - a) * f[2]
+            return result
+
+        a, b = along_z(at), along_z(at + sy)
+        near = a + (b - a) * f[1]
+        a, b = along_z(at + sx), along_z(at + sx + sy)
+        result: Values = near + (a + (b - a) * f[1] - near) * f[0] + length(p - inside)
+        return result
+
+
+@dataclass(frozen=True)
+class Light:
+    """The lamps over the rig for one sample."""
+
+    key_azimuth: float
+    """Degrees, like a camera's."""
+    key_elevation: float
+    key: float
+    """Radiance of the key lamp's light on a surface facing it."""
+    fill: float
+    """Radiance of the diffuse surroundings."""
+
+    @cached_property
+    def direction(self) -> Points:
+        """Unit vector [3, 1] towards the key lamp, in the rig's frame."""
+        a, e = np.radians(self.key_azimuth), np.radians(self.key_elevation)
+        vector = np.array([np.cos(a) * np.cos(e), np.sin(a) * np.cos(e), np.sin(e)], np.float32)
+        return vector[:, None]
+
+
+# Soft boxes seen in reflections: azimuth and elevation (degrees), cosine of the half angle, radiance.
+_BOXES = ((205.0, 38.0, 0.90, 1.1), (310.0, 30.0, 0.93, 0.8), (120.0, 25.0, 0.95, 0.55))
+
+
+def surroundings(v: Points, roughness: Values, light: Light) -> Values:
+    """Radiance [N] arriving from directions [3, N] of the rig's frame, blurred for a surface of that roughness [N]."""
+    up = v[2]
+    blur = 0.03 + 0.28 * roughness * roughness
+    result = 0.20 + 0.42 * smoothstep(-0.1, 0.95, up)
+    result = result * light.fill
+
+    def box(direction: Points, cosine: float, radiance: float) -> Values:
+        t = np.clip(((v * direction).sum(0) - (cosine - blur)) / (2 * blur), 0, 1)
+        value: Values = radiance * t * t * (3 - 2 * t)
+        return value
+
+    result += box(light.direction, 0.88, 1.5 * light.key / (1 + 2 * float(roughness.mean() if len(roughness) else 0)))
+    for azimuth, elevation, cosine, radiance in _BOXES:
+        side = replace(light, key_azimuth=azimuth, key_elevation=elevation).direction
+        result += box(side, cosine, radiance * light.fill)
+    return result
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Points to shade and what they belong to."""
+
+    p: Points
+    """In the part's frame, [3, N]."""
+    toward_eye: Points
+    """Unit vectors, [3, N]."""
+    component: NDArray[np.int16]
+    """[N], `TABLE` for the mat."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One sample ready to be photographed."""
+
+    part: Part
+    volume: Volume
+    pose: Pose
+    light: Light
+    offset: Points
+    """Where this sample's textures are cut from the noise, [3, 1]."""
+
+    def shade(self, surface: Surface) -> Points:
+        """Linear RGB light [3, N] that the surface sends to the eye."""
+        result = np.empty_like(surface.p)
+        table = surface.component == TABLE
+        for chosen, colour in ((table, self._table), (~table, self._part)):
+            where = np.flatnonzero(chosen)
+            if len(where):
+                piece = Surface(surface.p[:, where], surface.toward_eye[:, where], surface.component[where])
+                result[:, where] = colour(piece)
+        return result
+
+    def marked(self, p: Points) -> NDArray[np.int16]:
+        """Number of the mark that shows at points [3, N], 0 for none."""
+        result = np.zeros(p.shape[1], np.int16)
+        for number, mark in enumerate(self.part.marks, 1):
+            result[mark.weight(p) > 0.35] = number
+        return result
+
+    def _open(self, p: Points, v: Points, reaches: tuple[float, ...]) -> Values:
+        """How free the way from points [3, N] along unit ``v`` is, 0..1 [N]: distances there against the ways walked."""
+        result = np.ones(p.shape[1], np.float32)
+        for reach in reaches:
+            result = np.minimum(result, self.volume.distance(p + v * np.float32(reach)) * np.float32(1.0 / reach))
+        return np.clip(result, 0.0, 1.0)
+
+    def _occlusion(self, p: Points, normal: Points) -> Values:
+        """Ambient light that reaches points [3, N] with these normals, 0..1 [N]."""
+        blocked = np.zeros(p.shape[1], np.float32)
+        for reach, weight in ((0.07, 3.2), (0.2, 1.5), (0.45, 0.55)):
+            blocked += weight * np.maximum(reach - self.volume.distance(p + normal * np.float32(reach)), 0.0)
+        return np.clip(1.0 - blocked, 0.0, 1.0)
+
+    def _shadow(self, p: Points, toward_light: Points) -> Values:
+        """Light of the key lamp, a disc seen under some 10 degrees, that reaches points [3, N]: 0..1 [N]."""
+        result = np.ones(p.shape[1], np.float32)
+        t = np.full(p.shape[1], 0.05, np.float32)
+        active = np.arange(p.shape[1])
+        top = self.part.height + 0.02
+        for _ in range(14):
+            q = p[:, active] + toward_light * t[active]
+            d = self.volume.distance(q)
+            result[active] = np.minimum(result[active], 0.5 + 5.0 * d / t[active])
+            t[active] += np.clip(d, 0.04, 0.3)
+            active = active[(result[active] > 0) & (q[2] < top)]
+            if not len(active):
+                break
+        s = np.clip(result, 0.0, 1.0)
+        return s * s * (3 - 2 * s)
+
+    def _table(self, surface: Surface) -> Points:
+        p = surface.p
+        world = self.pose.to_world(p)
+        up = np.zeros_like(p)
+        up[2] = 1.0
+        shadow, occlusion = np.ones(p.shape[1], np.float32), np.ones(p.shape[1], np.float32)
+        reach = self.part.radius + 1.4 * self.part.height
+        near = np.flatnonzero(p[0] ** 2 + p[1] ** 2 < reach * reach)
+        shadow[near] = self._shadow(p[:, near], self.pose.to_part(self.light.direction))
+        occlusion[near] = self._occlusion(p[:, near], up[:, near])
+        weave = noise(world * np.float32(42.0) + self.offset)[0]
+        patches = noise(world * np.float32(1.3) + self.offset)[0]
+        albedo = linear(self.part.table) * (1.0 + 0.07 * weave + 0.07 * patches)
+        key = self.light.key * shadow * self.light.direction[2]
+        return albedo * (0.75 * key + 0.72 * self.light.fill * occlusion)
+
+    def _part(self, surface: Surface) -> Points:
+        p, part = surface.p, self.part
+        materials = [component.material for component in part.components]
+        which = surface.component
+
+        def of(values: list[float]) -> Values:
+            return np.array(values, np.float32)[which]
+
+        normal = gradient(part.distance, p, 0.004)
+        q = p.copy()
+        turned = np.array([m.turned for m in materials])[which]
+        q[0] = np.where(turned, length(p[:2]), p[0])
+        frequency = np.array([m.frequency for m in materials], np.float32).T[:, which]
+        fine = noise(q * frequency + self.offset, 3)
+        coarse = noise(p * np.float32(3.1) + self.offset)[0]
+        normal = unit(normal + of([m.grain for m in materials]) * fine)
+
+        albedo = np.concatenate([linear(m.color) for m in materials], axis=1)[:, which]
+        for number, material in enumerate(materials):
+            if material.pattern is not None:
+                here = np.flatnonzero(which == number)
+                weight = material.pattern(p[:, here])
+                albedo[:, here] += (linear(material.pattern_color) - albedo[:, here]) * weight
+        albedo *= 1.0 + of([m.mottle for m in materials]) * (0.8 * coarse + 0.6 * fine[0])
+        roughness = of([m.roughness for m in materials]) * (1.0 + 0.15 * coarse)
+        metallic = of([m.metallic for m in materials])
+        for mark in part.marks:
+            weight = mark.weight(p)
+            albedo += (linear(mark.color) - albedo) * weight
+            roughness += (mark.roughness - roughness) * weight
+            metallic += (mark.metallic - metallic) * weight
+        return self._lit(surface, normal, albedo, roughness, metallic)
+
+    def _lit(
+        self, surface: Surface, normal: Points, albedo: Points, roughness: Values, metallic: Values
+    ) -> Points:
+        """Light [3, N] from points of the part with these normals and materials."""
+        p, v, light = surface.p, surface.toward_eye, self.light
+        lamp = self.pose.to_part(light.direction)
+        facing = np.maximum((normal * v).sum(0), 0.02)
+        mirrored = 2.0 * (normal * v).sum(0) * normal - v
+        key = light.key * np.maximum((normal * lamp).sum(0), 0.0)
+        lit = np.flatnonzero(key > 0)
+        key[lit] *= self._shadow(p[:, lit] + np.float32(0.02) * normal[:, lit], lamp)
+        occlusion = self._occlusion(p, normal)
+        mat = linear(self.part.table) * np.float32(0.75 * light.fill)
+        upward = 0.5 + 0.5 * normal[2]
+        ambient = light.fill * 0.72 * upward + mat * (1.0 - upward)
+
+        reflected = surroundings(self.pose.to_world(mirrored), roughness, light)
+        free = self._open(p + np.float32(0.02) * normal, mirrored, (0.15, 0.5))
+        floor = smoothstep(0.02, -0.12, mirrored[2])
+        incoming = (reflected + (mat - reflected) * floor) * (0.15 + 0.85 * free) * (0.35 + 0.65 * occlusion)
+        grazing = (1.0 - facing) ** 5 * (1.0 - roughness) ** 2
+        tint = 0.04 + (albedo - 0.04) * metallic
+        fresnel = tint + (1.0 - tint) * grazing
+        diffuse = albedo * (1.0 - metallic) * (0.85 * key + ambient * occlusion)
+        return diffuse + fresnel * incoming * (1.0 + 0.6 * metallic)
+
+
+def developed(light: Points, exposure: float, warmth: float) -> Points:
+    """What a camera makes of linear RGB [3, N]: white balance, a film-like shoulder, sRGB gamma; 0..1."""
+    balance = np.array([1.0 + warmth, 1.0, 1.0 - warmth], np.float32)[:, None]
+    x = np.maximum(light * (balance * np.float32(exposure)), 0.0)
+    x = x * (1.0 + x * 0.25) / (1.0 + 0.62 * x)
+    return np.power(np.minimum(x, 1.0), np.float32(1 / 2.2))
+
+
+__all__ = ["Light", "Material", "Scene", "Surface", "Volume", "developed"]

@@ -1,0 +1,172 @@
+"""The loop: it learns, a resumed run is the uninterrupted one, checkpoints are checked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
+
+from idif.checkpoint import find_checkpoint, load_weights, reached
+from idif.config import Config, resolve
+from idif.corruption.textures import TextureBank, load_textures
+from idif.errors import CannotFinish, RunError
+from idif.live import LiveFeatures
+from idif.methods import Method
+from idif.runlog import RunLog, read_log
+from idif.train import Task, learning_rate, train
+from tests.tiny_data import make_tiny_realiad, tiny_index, untrained
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> LiveFeatures:
+    root = tmp_path_factory.mktemp("data")
+    index = tiny_index(categories=("cup",), train=5, test=2)
+    make_tiny_realiad(root, index)
+    train_rows = index.rows(lambda sample: sample.split == "train")
+    return LiveFeatures(root, index.take(train_rows), untrained(), SIZE, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def textures(tmp_path_factory: pytest.TempPathFactory) -> TextureBank:
+    return load_textures("procedural", SIZE, tmp_path_factory.mktemp("textures"))
+
+
+def config(**train_settings: Any) -> Config:
+    raw = {
+        "method": {"voxel": {"depth": 2, "height": 2, "width": 2, "channels": 16}, "heads": 2, "blocks": 1},
+        "train": {"epochs": 4, "batch_size": 2, "lr": 1e-3} | train_settings,
+    }
+    return resolve(raw, source="test")[0]
+
+
+def fabric() -> Fabric:
+    torch.set_num_threads(1)
+    return Fabric(accelerator="cpu", devices=1)
+
+
+def task(source: LiveFeatures, textures: TextureBank, folder: Path) -> Task:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Task("cup", folder, source, list(range(5)), textures)
+
+
+def timeless(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "samples_per_s")}
+        for line in read_log(folder / "log.jsonl")
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"dropout": {"probability": 0.3}, "ema": 0.9}],
+    ids=["plain", "dropout+ema"],
+)
+def test_a_resumed_run_is_the_uninterrupted_one(
+    source: LiveFeatures, textures: TextureBank, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Bit-identical weights and log, though the first attempt died after its second epoch."""
+    settings = {"eval_every": 1} | settings
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(config(**settings), task(source, textures, whole), fabric(), after_epoch=lambda _m, _e: {})
+
+    def die(_method: Method, epoch: int) -> dict[str, Any]:
+        if epoch == 3:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(**settings), task(source, textures, broken), fabric(), after_epoch=die)
+    checkpoint = find_checkpoint(broken)
+    assert checkpoint is not None
+    assert reached(checkpoint).epoch == 2
+    assert not reached(checkpoint).finished
+    train(config(**settings), task(source, textures, broken), fabric(), after_epoch=lambda _m, _e: {})
+    first, second = (load_file(f / "checkpoint" / "model.safetensors") for f in (whole, broken))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert timeless(whole) == timeless(broken)
+    steps = [line["step"] for line in timeless(whole) if "loss" in line]
+    assert steps == list(range(1, 13))
+
+
+def test_training_lowers_the_loss_and_keeps_the_checkpoint_before(
+    source: LiveFeatures, textures: TextureBank, tmp_path: Path
+) -> None:
+    train(config(epochs=12, lr=2e-3), task(source, textures, tmp_path), fabric())
+    losses = [line["distill"] for line in read_log(tmp_path / "log.jsonl") if "distill" in line]
+    assert np.mean(losses[-3:]) < 0.6 * np.mean(losses[:3])
+    assert reached(tmp_path / "checkpoint").finished
+    assert reached(tmp_path / "checkpoint.previous").epoch == 11
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(
+    source: LiveFeatures, textures: TextureBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from idif.methods.idif import model
+
+    calls = 0
+
+    def broken(*_: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return torch.tensor(float("nan") if calls == 5 else 1.0, requires_grad=True)
+
+    monkeypatch.setattr(model, "distillation_loss", broken)
+    with pytest.raises(CannotFinish, match=r"cup: loss is nan at step 5 \(epoch 2\)"):
+        train(config(), task(source, textures, tmp_path), fabric())
+    assert reached(tmp_path / "checkpoint").epoch == 1
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_offered(
+    source: LiveFeatures, textures: TextureBank, tmp_path: Path
+) -> None:
+    train(config(epochs=2), task(source, textures, tmp_path), fabric())
+    weights = tmp_path / "checkpoint" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(RunError, match=r"model\.safetensors: damaged.*resume from .*checkpoint\.previous"):
+        load_weights(tmp_path / "checkpoint")
+    with pytest.raises(RunError, match="damaged"):
+        train(config(epochs=2), task(source, textures, tmp_path), fabric())
+    (tmp_path / "checkpoint" / "checkpoint.json").write_text("{")
+    with pytest.raises(RunError, match="damaged checkpoint"):
+        reached(tmp_path / "checkpoint")
+
+
+def test_a_stop_between_the_renames_falls_back_to_the_checkpoint_before(
+    source: LiveFeatures, textures: TextureBank, tmp_path: Path
+) -> None:
+    train(config(epochs=2), task(source, textures, tmp_path), fabric())
+    (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.part")
+    found = find_checkpoint(tmp_path)
+    assert found == tmp_path / "checkpoint.previous"
+    assert reached(found).epoch == 1
+    train(config(epochs=2), task(source, textures, tmp_path), fabric())
+    assert reached(tmp_path / "checkpoint").finished
+
+
+def test_learning_rate_rises_then_falls_to_nothing() -> None:
+    rates = [learning_rate(step, 100, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) in (9, 10)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.001
+
+
+def test_a_log_cut_short_is_read_up_to_the_cut(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert [line["step"] for line in read_log(path)] == [1, 2]
+    RunLog(path, after_step=1).write({"step": 2, "again": True})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 1},
+        {"step": 2, "again": True},
+    ]
