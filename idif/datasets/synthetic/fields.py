@@ -18,8 +18,16 @@ TAU = 2 * np.pi
 
 def length(p: Points) -> Values:
     """Euclidean norm over the first axis, ``[K, N] -> [N]``."""
-    square: Values = (p * p).sum(0)
+    square: Values = p[0] * p[0]
+    for row in p[1:]:
+        square += row * row
     return np.sqrt(square, out=square)
+
+
+def dot(a: Points, b: Points) -> Values:
+    """Inner products [N] of vectors [3, N]; either may be [3, 1]. Twice as fast as a sum over the first axis."""
+    result: Values = a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+    return result
 
 
 def unit(p: Points) -> Points:
@@ -99,7 +107,9 @@ def sectors(p: Points, count: int, absent: int | None = None) -> tuple[Values, V
     return length(p[:2]), local, which
 
 
-def turned(p: Points, degrees: float, axis: int = 2, pivot: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Points:
+def turned(
+    p: Points, degrees: float, axis: int = 2, pivot: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> Points:
     """Points in the frame of a solid that was turned by ``degrees`` about an axis (0 x, 1 y, 2 z) through ``pivot``."""
     i, j = (axis + 1) % 3, (axis + 2) % 3
     c, s = float(np.cos(np.radians(degrees))), float(np.sin(np.radians(degrees)))

@@ -17,12 +17,7 @@ from idif.datasets.synthetic.fields import (
     turned,
 )
 from idif.datasets.synthetic.materials import BLACK, BRASS, RED, STEEL, ZINC, Material, jitter
-from idif.datasets.synthetic.model import Component, Fault, Part
-
-
-def _between(fault: Fault, low: float, high: float) -> float:
-    """A size from ``low`` (subtle) to ``high`` (clear)."""
-    return low + (high - low) * fault.severity
+from idif.datasets.synthetic.model import Component, Fault, Part, between
 
 
 def gear(rng: np.random.Generator, fault: Fault | None) -> Part:
@@ -34,9 +29,9 @@ def gear(rng: np.random.Generator, fault: Fault | None) -> Part:
     if fault is not None:
         tooth = int(fault.rng.integers(teeth))
         if fault.kind == "QS":
-            broken, stump = tooth, _between(fault, 0.925, 0.83)
+            broken, stump = tooth, between(fault, 0.925, 0.83)
         elif fault.kind == "BX":
-            bent, lean = tooth, float(fault.rng.choice([-1, 1])) * _between(fault, 0.05, 0.11)
+            bent, lean = tooth, float(fault.rng.choice([-1, 1])) * between(fault, 0.05, 0.11)
         else:
             bush = jitter(ZINC if fault.rng.random() < 0.5 else BLACK, fault.rng)
 
@@ -65,8 +60,8 @@ def gear(rng: np.random.Generator, fault: Fault | None) -> Part:
 
     return Part(
         components=(
-            Component("gear", body, steel, (-1, -1, 0), (1, 1, top)),
-            Component("bush", hub, bush, (-0.3, -0.3, 0), (0.3, 0.3, 0.5), 0.016),
+            Component("gear", body, steel),
+            Component("bush", hub, bush),
         ),
         radius=1.0,
         height=0.5,
@@ -95,7 +90,7 @@ def bolt(rng: np.random.Generator, fault: Fault | None) -> Part:
             else:
                 washer_black = jitter(RED if fault.severity > 0.5 else ZINC, fault.rng)
         else:
-            lean, way = _between(fault, 0.10, 0.26), float(fault.rng.uniform(0, TAU))
+            lean, way = between(fault, 0.10, 0.26), float(fault.rng.uniform(0, TAU))
     nut_low, thread_low = level, 0.40
 
     def bend(p: Points) -> Points:
@@ -136,13 +131,13 @@ def bolt(rng: np.random.Generator, fault: Fault | None) -> Part:
         return np.maximum(smooth_max(solid, cone, 0.02), 0.28 - r)
 
     components = [
-        Component("bolt head", head, zinc, (-0.87, -0.87, 0), (0.87, 0.87, 0.45)),
-        Component("shank", shank, zinc, (-0.62, -0.62, 0.38), (0.62, 0.62, 1.36), 0.018),
+        Component("bolt head", head, zinc),
+        Component("shank", shank, zinc),
     ]
     if washer_there:
-        components.append(Component("washer", washer, washer_black, (-0.67, -0.67, 0.43), (0.67, 0.67, 0.67)))
+        components.append(Component("washer", washer, washer_black))
     if nut_there:
-        components.append(Component("nut", nut, nut_metal, (-0.6, -0.6, 0.64), (0.6, 0.6, 0.96)))
+        components.append(Component("nut", nut, nut_metal))
     return Part(tuple(components), radius=0.98, height=1.34, table=(0.66, 0.65, 0.62))
 
 
@@ -161,7 +156,7 @@ def bearing(rng: np.random.Generator, fault: Fault | None) -> Part:
         elif fault.kind == "WP":
             odd, odd_material = ball, jitter(BLACK if fault.severity > 0.5 else BRASS, fault.rng)
         else:
-            lean, way = _between(fault, 4.0, 9.0), float(fault.rng.uniform(0, 360))
+            lean, way = between(fault, 4.0, 9.0), float(fault.rng.uniform(0, 360))
 
     def ring(p: Points, r: Values, low: float, high: float) -> Values:
         body = extrude(np.abs(r - (low + high) / 2) - (high - low) / 2, p[2], 0.0, top, 0.03)
@@ -179,23 +174,26 @@ def bearing(rng: np.random.Generator, fault: Fault | None) -> Part:
     def cage(p: Points) -> Values:
         q = turned(p, phase)
         r, local, _ = sectors(q, balls)
-        pocket = np.sqrt((r * np.cos(local) - 0.635) ** 2 + (r * np.sin(local)) ** 2 + (p[2] - 0.26) ** 2) - 0.175
+        pocket = (
+            np.sqrt((r * np.cos(local) - 0.635) ** 2 + (r * np.sin(local)) ** 2 + (p[2] - 0.26) ** 2) - 0.175
+        )
         body = extrude(np.abs(r - 0.635) - 0.055, p[2], 0.20, 0.37, 0.015)
         return smooth_max(body, -pocket, 0.01)
 
     def spheres(p: Points, absent: int | None) -> Values:
         r, local, _ = sectors(turned(p, phase), balls, absent)
-        return np.sqrt((r * np.cos(local) - 0.635) ** 2 + (r * np.sin(local)) ** 2 + (p[2] - 0.24) ** 2) - 0.155
+        return (
+            np.sqrt((r * np.cos(local) - 0.635) ** 2 + (r * np.sin(local)) ** 2 + (p[2] - 0.24) ** 2) - 0.155
+        )
 
     def row(p: Points) -> Values:
         return spheres(p, gone if gone is not None else odd)
 
-    box = ((-0.8, -0.8, 0.05), (0.8, 0.8, 0.42))
     components = [
-        Component("outer ring", outer, steel, (-1, -1, 0), (1, 1, top)),
-        Component("inner ring", inner, steel, (-0.56, -0.56, -0.1), (0.56, 0.56, top + 0.1)),
-        Component("cage", cage, cage_metal, *box),
-        Component("balls", row, ball_metal, *box),
+        Component("outer ring", outer, steel),
+        Component("inner ring", inner, steel),
+        Component("cage", cage, cage_metal),
+        Component("balls", row, ball_metal),
     ]
     if odd is not None:
         at = TAU * odd / balls + np.radians(phase)
@@ -204,5 +202,5 @@ def bearing(rng: np.random.Generator, fault: Fault | None) -> Part:
         def single(p: Points) -> Values:
             return length(p - centre) - 0.155
 
-        components.append(Component("odd ball", single, odd_material, *box))
+        components.append(Component("odd ball", single, odd_material))
     return Part(tuple(components), radius=1.0, height=top, table=(0.36, 0.42, 0.50))

@@ -18,15 +18,11 @@ TABLE = -1
 
 @dataclass(frozen=True)
 class Component:
-    """One piece of a part: a solid in one material, inside the box ``low``..``high``."""
+    """One piece of a part: a solid in one material. Its field may fall short of the true distance, never exceed it much."""
 
     name: str
     solid: Solid
     material: Material
-    low: tuple[float, float, float]
-    high: tuple[float, float, float]
-    cell: float = 0.02
-    """Edge of the grid cells from which its mesh is made; about half its thinnest wall."""
 
 
 @dataclass(frozen=True)
@@ -87,3 +83,8 @@ class Part:
             which[distance < nearest] = number
             nearest = np.minimum(nearest, distance)
         return which
+
+
+def between(fault: Fault, low: float, high: float) -> float:
+    """A size from ``low`` (subtle) to ``high`` (clear), by the fault's severity."""
+    return low + (high - low) * fault.severity

@@ -1,5 +1,22 @@
 """The parts that can be rendered, by category."""
 
-from idif.datasets.synthetic.metal_parts import bearing, bolt, gear
+from collections.abc import Callable
 
-BUILDERS = {"gear": gear, "bolt": bolt, "bearing": bearing}
+import numpy as np
+
+from idif.datasets.synthetic.metal_parts import bearing, bolt, gear
+from idif.datasets.synthetic.model import Fault, Part
+from idif.datasets.synthetic.plastic_parts import bottle_cap, circuit_board, terminal_block
+
+Builder = Callable[[np.random.Generator, Fault | None], Part]
+"""Makes one specimen: the generator decides its harmless variation, the fault (if any) what is wrong with it."""
+
+BUILDERS: dict[str, Builder] = {
+    "gear": gear,
+    "terminal_block": terminal_block,
+    "circuit_board": circuit_board,
+    "bolt": bolt,
+    "bottle_cap": bottle_cap,
+    "bearing": bearing,
+}
+"""In the order in which ``--categories N`` takes them: the first three differ most."""

@@ -1,4 +1,4 @@
-"""Where each ray first meets a part: pyvista polygonises the part and rasterises it off-screen, the exact field corrects it."""
+"""Where each ray first meets a part: pyvista rasterises the part's proxy mesh off-screen, sphere tracing goes on from there."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonCore import vtkFloatArray
 
 from idif.datasets.synthetic.fields import Points, Values, length
-from idif.datasets.synthetic.model import Component, Part
+from idif.datasets.synthetic.model import Part
 from idif.datasets.synthetic.rig import FIELD_OF_VIEW, Eye
 from idif.errors import CannotFinish
 
@@ -22,28 +22,6 @@ _NO_OPENGL = (
     "libegl1 and libgl1-mesa-dri, or libosmesa6"
 )
 _NEAR, _FAR = 1.0, 14.0
-
-
-def _pieces(component: Component, part: Part) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """One component's surface with the part's edits made: vertices [P, 3] and triangles [T, 3]."""
-    low = np.array(component.low) - component.cell
-    count = np.ceil((np.array(component.high) - low) / component.cell).astype(int) + 2
-    grid = pv.ImageData(dimensions=tuple(count), spacing=(component.cell,) * 3, origin=tuple(low))
-    p = np.ascontiguousarray(np.asarray(grid.points, np.float32).T)
-    grid["distance"] = part.edited(p, component.solid(p))
-    surface = grid.contour([0.0], "distance", method="flying_edges", compute_normals=False)
-    return np.asarray(surface.points, np.float32), np.asarray(surface.regular_faces, np.int64)
-
-
-def polygonise(part: Part) -> pv.PolyData:
-    """The part's surface as triangles."""
-    points, faces, used = [], [], 0
-    for component in part.components:
-        vertices, triangles = _pieces(component, part)
-        points.append(vertices)
-        faces.append(triangles + used)
-        used += len(vertices)
-    return pv.PolyData.from_regular_faces(np.concatenate(points), np.concatenate(faces))
 
 
 @contextmanager
@@ -67,16 +45,17 @@ class Raster:
     """
 
     def __init__(self, size: int) -> None:
-        self._size = size
-        """Rays along an image's side."""
+        self.size = size
+        """Pixels along an image's side."""
+        self._shown: pv.PolyData | None = None
 
     def __enter__(self) -> Self:
         with _no_x_without_display():
-            self._plotter: Any = pv.Plotter(off_screen=True, window_size=(self._size, self._size))
+            self._plotter: Any = pv.Plotter(off_screen=True, window_size=(self.size, self.size))
         window = self._plotter.render_window
         window.SetMultiSamples(0)  # averaged depths would lie on no surface
         window.Initialize()
-        if not window.GetInitialized():
+        if not window.GetInitialized():  # rendering regardless would end the process
             self._plotter.close()
             raise CannotFinish(_NO_OPENGL)
         return self
@@ -84,12 +63,11 @@ class Raster:
     def __exit__(self, *_: object) -> None:
         self._plotter.close()
 
-    def load(self, mesh: pv.PolyData) -> None:
-        """Look at this mesh from now on."""
-        self._plotter.add_mesh(mesh, name="part", lighting=False, reset_camera=False, render=False)
-
-    def depth(self, eye: Eye) -> NDArray[np.float32]:
-        """Depth [S, S] along the eye's forward axis, first row at the top; infinite where nothing is hit."""
+    def depth(self, mesh: pv.PolyData, eye: Eye) -> NDArray[np.float32]:
+        """Depth [S, S] of the mesh along the eye's forward axis, first row at the top; infinite where it is not hit."""
+        if mesh is not self._shown:
+            self._plotter.add_mesh(mesh, name="part", lighting=False, reset_camera=False, render=False)
+            self._shown = mesh
         camera = self._plotter.camera
         camera.position = tuple(eye.position[:, 0].tolist())
         camera.focal_point = tuple((eye.position + eye.forward)[:, 0].tolist())
@@ -99,19 +77,40 @@ class Raster:
         window = self._plotter.render_window
         window.Render()
         buffer = vtkFloatArray()
-        window.GetZbufferData(0, 0, self._size - 1, self._size - 1, buffer)
-        z = vtk_to_numpy(buffer).reshape(self._size, self._size)[::-1]
-        with np.errstate(divide="ignore"):
-            depth = _NEAR * _FAR / (_FAR - z.astype(np.float64) * (_FAR - _NEAR))
+        window.GetZbufferData(0, 0, self.size - 1, self.size - 1, buffer)
+        z = vtk_to_numpy(buffer).reshape(self.size, self.size)[::-1]
+        depth = _NEAR * _FAR / (_FAR - z.astype(np.float64) * (_FAR - _NEAR))
         return np.where(z < 1.0, depth, np.inf).astype(np.float32)
 
 
-def onto_surface(part: Part, eye: Eye, rays: Points, depth: Values) -> Values:
-    """Depths [N] of hits on the mesh moved along their rays [3, N] onto the exact surface, by at most two grid cells."""
-    reach = 2 * max(component.cell for component in part.components)
-    stride = 1.0 / length(rays)
-    moved = np.zeros_like(depth)
-    for _ in range(3):
-        distance = part.distance(eye.position + rays * (depth + moved))
-        moved = np.clip(moved + distance * stride, -reach, reach)
-    return depth + moved
+_CLOSE = 0.0012
+"""A ray this near to a surface has hit it."""
+_STEPS = 32
+
+
+def trace(part: Part, origins: Points, rays: Points, start: Values) -> tuple[Values, NDArray[np.bool_]]:
+    """Follow rays that look down, from ``origins`` along ``rays`` (both [3, N]), to the first surface.
+
+    ``start`` [N] is a depth before the part, in lengths of the ray's vector; infinite where the ray never comes near.
+    Returns depths [N], and whether the rays end on the part rather than on the table z = 0.
+    """
+    depth: Values = -origins[2] / rays[2]
+    hit = np.zeros(len(start), bool)
+    active = np.flatnonzero(start < depth)
+    t, floor, origin, ray = start[active], depth[active], origins[:, active], rays[:, active]
+    stride = 0.95 / length(ray)
+    for _ in range(_STEPS):
+        distance = part.distance(origin + ray * t)
+        t = t + np.maximum(distance, 0.5 * _CLOSE) * stride
+        near, below = distance < _CLOSE, t >= floor
+        ended = near & ~below
+        depth[active[ended]] = t[ended]
+        hit[active[ended]] = True
+        keep = np.flatnonzero(~near & ~below)
+        active, t, floor, stride = active[keep], t[keep], floor[keep], stride[keep]
+        origin, ray = origin.take(keep, axis=1), ray.take(keep, axis=1)
+        if not len(active):
+            break
+    # What still crawls along a surface after so many steps is taken to have reached it.
+    depth[active], hit[active] = t, True
+    return depth, hit

@@ -63,11 +63,6 @@ class Eye:
     right: Points
     up: Points
 
-    def rays(self, u: Points, v: Points) -> Points:
-        """Directions [3, N] of unit depth through image points, -1..1 to the right (``u``) and upwards (``v``)."""
-        k = float(np.tan(np.radians(FIELD_OF_VIEW / 2)))
-        return self.forward + k * (u * self.right + v * self.up)
-
 
 def place(camera: Camera, pose: Pose, radius: float, height: float) -> Eye:
     """The camera in the frame of a part of this radius and height, lying in this pose."""

@@ -1,29 +1,65 @@
-"""One photograph: what each pixel shows, the noise-free picture, and where two versions of a part differ visibly."""
+"""One sample under the rig: what each camera's pixels show, and the noise-free pictures."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyvista as pv
 from numpy.typing import NDArray
+from scipy.ndimage import minimum_filter
 
 from idif.datasets.synthetic.fields import Points, Values, unit
-from idif.datasets.synthetic.model import TABLE, Part
-from idif.datasets.synthetic.raster import Raster, onto_surface
-from idif.datasets.synthetic.rig import FIELD_OF_VIEW, Camera, Eye
+from idif.datasets.synthetic.model import TABLE
+from idif.datasets.synthetic.raster import Raster, trace
+from idif.datasets.synthetic.rig import FIELD_OF_VIEW, Camera, place
 from idif.datasets.synthetic.shading import Scene, Surface, developed
 
-Pixels = NDArray[np.int64]
+Pixels = NDArray[np.int32]
+
+_QUARTERS = ((0.375, 0.125), (0.875, 0.375), (0.125, 0.625), (0.625, 0.875))
+"""Where the four rays of a pixel that shows an edge pass: a turned square smooths level and upright edges best."""
+_CHUNK = 1 << 15
+"""Points worked on at once: few enough for the processor's cache, enough to hide the cost of a call."""
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    return (slice(low, min(low + _CHUNK, count)) for low in range(0, count, _CHUNK))
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """The rig's cameras placed for one sample, in the part's frame; every array float32 [3, V]."""
+
+    position: Points
+    forward: Points
+    right: Points
+    up: Points
+    gain: Points
+    """Per colour channel."""
+    size: int
+    """Pixels S along an image's side. Pixels are numbered 0 .. V*S*S-1: camera by camera, row by row from the top."""
+
+    def rays(self, pixels: Pixels, right: float = 0.5, down: float = 0.5) -> tuple[Points, Points]:
+        """Origins and directions of unit depth, [3, n] each, through a place in each of the pixels [n]."""
+        view, at = np.divmod(pixels, np.int32(self.size**2))
+        row, column = np.divmod(at, np.int32(self.size))
+        k = np.float32(np.tan(np.radians(FIELD_OF_VIEW / 2)))
+        u = ((column + np.float32(right)) * np.float32(2 / self.size) - 1).astype(np.float32) * k
+        v = (1 - (row + np.float32(down)) * np.float32(2 / self.size)).astype(np.float32) * k
+        directions = self.forward.take(view, axis=1)
+        directions += u * self.right.take(view, axis=1)
+        directions += v * self.up.take(view, axis=1)
+        return self.position.take(view, axis=1), directions
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What one camera sees of a scene, pixel by pixel (N = size * size, row by row from the top)."""
+    """What the rig sees of a scene; N = V * S * S pixels."""
 
     scene: Scene
-    camera: Camera
-    eye: Eye
-    size: int
-    fine: NDArray[np.float32]
-    """Depth of the four rays in each pixel, [4, N]; infinite on the table."""
+    eyes: Eyes
+    start: Values
+    """Depth [N] from which rays through a pixel may be traced: before the part, infinite where they cannot meet it."""
     depth: Values
     """Depth at the pixel's middle, [N]."""
     component: NDArray[np.int16]
@@ -31,90 +67,83 @@ class Sight:
     mark: NDArray[np.int16]
     """[N], number of the mark that shows there, 0 for none."""
 
-    def middle(self, pixels: Pixels) -> Points:
-        """Ray directions [3, n] through the middles of pixels [n]."""
-        return _rays(self.eye, self.size, pixels, 0.5, 0.5)
+    def points(self, pixels: Pixels) -> Points:
+        """Surface points [3, n] at the middles of pixels [n], in the part's frame."""
+        origins, rays = self.eyes.rays(pixels)
+        return origins + rays * self.depth[pixels]
 
-    def picture(self, pixels: Pixels) -> Points:
+    def pictures(self, pixels: Pixels) -> Points:
         """Noise-free RGB [3, n] in 0..1 of these pixels [n], edges smoothed."""
-        rough = self._needs_four()[pixels]
+        edge = self._edges()[pixels]
         light = np.empty((3, len(pixels)), np.float32)
-        plain, edge = pixels[~rough], pixels[rough]
-        light[:, ~rough] = self._light(self.middle(plain), self.depth[plain], self.component[plain])
-        if len(edge):
-            rays, depths = [], []
-            for number, (dx, dy) in enumerate(_QUARTERS):
-                rays.append(_rays(self.eye, self.size, edge, dx, dy))
-                depths.append(self.fine[number, edge])
-            ray, depth = np.concatenate(rays, axis=1), np.concatenate(depths)
-            depth, component = _hits(self.scene.part, self.eye, ray, depth)
-            four = np.minimum(self._light(ray, depth, component), 2.0).reshape(3, 4, len(edge))
-            light[:, rough] = four.mean(1)
-        return developed(light, self.camera.exposure, self.camera.warmth)
+        plain, mixed = pixels[~edge], pixels[edge]
+        light[:, ~edge] = self._light(*self.eyes.rays(plain), self.depth[plain], self.component[plain])
+        total = np.zeros((3, len(mixed)), np.float32)
+        for right, down in _QUARTERS:
+            origins, rays = self.eyes.rays(mixed, right, down)
+            depth, component = _surface(self.scene, origins, rays, self.start[mixed])
+            total += np.minimum(self._light(origins, rays, depth, component), 2.0)
+        light[:, edge] = total / 4
+        view = pixels // np.int32(self.eyes.size**2)
+        return developed(light, self.eyes.gain.take(view, axis=1))
 
-    def _light(self, rays: Points, depth: Values, component: NDArray[np.int16]) -> Points:
-        p = self.eye.position + rays * depth
-        return self.scene.shade(Surface(p, -unit(rays), component))
+    def _light(self, origins: Points, rays: Points, depth: Values, component: NDArray[np.int16]) -> Points:
+        p = origins + rays * depth
+        toward_eye = -unit(rays)
+        result = np.empty_like(p)
+        for c in _chunks(len(depth)):
+            result[:, c] = self.scene.shade(Surface(p[:, c], toward_eye[:, c], component[c]))
+        return result
 
-    def _needs_four(self) -> NDArray[np.bool_]:
-        """Pixels [N] that show more than one surface."""
-        known = np.isfinite(self.fine)
-        many = known.any(0) & ~known.all(0)
-        filled = np.where(known, self.fine, 0.0)
-        many |= known.all(0) & (filled.max(0) - filled.min(0) > 3.0 * _footprint(self.depth, self.size))
-        kind = (self.component * 16 + self.mark).reshape(self.size, self.size)
-        border = np.zeros(kind.shape, bool)
-        for axis in (0, 1):
-            change = np.diff(kind, axis=axis) != 0
-            before, after = (slice(None), slice(None, -1)), (slice(None), slice(1, None))
-            if axis == 0:
-                before, after = before[::-1], after[::-1]
-            border[before] |= change
-            border[after] |= change
-        return many | border.ravel()
+    def _edges(self) -> NDArray[np.bool_]:
+        """Pixels [N] beside which, in either direction, another surface begins."""
+        shape = (-1, self.eyes.size, self.eyes.size)
+        depth, kind = self.depth.reshape(shape), (self.component * 16 + self.mark).reshape(shape)
+        slope = 2.5 * _pixel_width(self.eyes.size)
+        result = np.zeros(depth.shape, bool)
+        for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:, :, :-1], np.s_[:, :, 1:])):
+            jump = np.abs(depth[here] - depth[there]) > slope * depth[here]
+            change = jump | (kind[here] != kind[there])
+            result[here] |= change
+            result[there] |= change
+        return result.ravel()
 
 
-_QUARTERS = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
-"""Where a pixel's four rays pass, right and down; the order of `Sight.fine`."""
+def _pixel_width(size: int) -> float:
+    """Width of a pixel at unit depth."""
+    return float(2 * np.tan(np.radians(FIELD_OF_VIEW / 2)) / size)
 
 
-def _footprint(depth: Values, size: int) -> Values:
-    """Width [N] of a pixel at that depth."""
-    result: Values = depth * np.float32(2 * np.tan(np.radians(FIELD_OF_VIEW / 2)) / size)
-    return result
-
-
-def _rays(eye: Eye, size: int, pixels: Pixels, dx: float, dy: float) -> Points:
-    u = ((pixels % size) + np.float32(dx)).astype(np.float32) * np.float32(2 / size) - 1
-    v = 1 - ((pixels // size) + np.float32(dy)).astype(np.float32) * np.float32(2 / size)
-    return eye.rays(u, v)
-
-
-def _hits(part: Part, eye: Eye, rays: Points, depth: Values) -> tuple[Values, NDArray[np.int16]]:
-    """Exact depth and component [N] of rays whose depth on the mesh is known."""
-    part_hit = np.flatnonzero(np.isfinite(depth))
+def _surface(scene: Scene, origins: Points, rays: Points, start: Values) -> tuple[Values, NDArray[np.int16]]:
+    """Depth and component [N] that rays [3, N] meet first."""
+    depth = np.empty(len(start), np.float32)
     component = np.full(len(depth), TABLE, np.int16)
-    exact = -eye.position[2] / rays[2]
-    on_part = onto_surface(part, eye, rays[:, part_hit], depth[part_hit])
-    p = eye.position + rays[:, part_hit] * on_part
-    component[part_hit] = part.component_at(p)
-    exact[part_hit] = on_part
-    return exact, component
+    for c in _chunks(len(depth)):
+        depth[c], hit = trace(scene.part, origins[:, c], rays[:, c], start[c])
+        on_part = np.flatnonzero(hit) + c.start
+        component[on_part] = scene.part.component_at(origins[:, on_part] + rays[:, on_part] * depth[on_part])
+    return depth, component
 
 
-def look(scene: Scene, raster: Raster, camera: Camera, eye: Eye, size: int) -> Sight:
-    """What ``camera``, placed at ``eye``, sees of the scene whose mesh the raster (of 2 * size rays) holds."""
-    depth = raster.depth(eye)
-    fine = np.ascontiguousarray(depth.reshape(size, 2, size, 2).transpose(1, 3, 0, 2).reshape(4, -1))
-    known = np.isfinite(fine)
-    count = known.sum(0)
-    mean = np.where(known, fine, 0).sum(0) / np.maximum(count, 1)
-    middle = np.where(count >= 2, mean, np.inf).astype(np.float32)
-    pixels = np.arange(size * size)
-    rays = _rays(eye, size, pixels, 0.5, 0.5)
-    exact, component = _hits(scene.part, eye, rays, middle)
+def look(scene: Scene, proxy: pv.PolyData, raster: Raster, rig: Sequence[Camera]) -> Sight:
+    """What the cameras of ``rig`` see of the scene, whose part lies inside the mesh ``proxy``."""
+    placed = [place(camera, scene.pose, scene.part.radius, scene.part.height) for camera in rig]
+    eyes = Eyes(
+        *(
+            np.concatenate(a, axis=1)
+            for a in zip(*((e.position, e.forward, e.right, e.up) for e in placed), strict=True)
+        ),
+        gain=np.array([[c.exposure * (1 + k * c.warmth) for c in rig] for k in (1, 0, -1)], np.float32),
+        size=raster.size,
+    )
+    # The least of the neighbours' depths: a ray beside the pixel's middle may meet the proxy a little earlier.
+    start = np.concatenate([minimum_filter(raster.depth(proxy, eye), 3).ravel() for eye in placed])
+    start *= np.float32(1 - _pixel_width(raster.size))
+    pixels = np.arange(len(start), dtype=np.int32)
+    origins, rays = eyes.rays(pixels)
+    depth, component = _surface(scene, origins, rays, start)
     mark = np.zeros(len(pixels), np.int16)
     if scene.part.marks:
         on_part = np.flatnonzero(component != TABLE)
-        mark[on_part] = scene.marked(eye.position + rays[:, on_part] * exact[on_part])
-    return Sight(scene, camera, eye, size, fine, exact, component, mark)
+        mark[on_part] = scene.marked(origins[:, on_part] + rays[:, on_part] * depth[on_part])
+    return Sight(scene, eyes, start, depth, component, mark)

@@ -6,54 +6,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from idif.datasets.synthetic.fields import Points, Values, gradient, length, noise, smoothstep, unit
-from idif.datasets.synthetic.materials import Color, Material
+from idif.datasets.synthetic.fields import Points, Values, dot, gradient, length, noise, smoothstep, unit
+from idif.datasets.synthetic.materials import Color
 from idif.datasets.synthetic.model import TABLE, Part
 from idif.datasets.synthetic.rig import Pose
+from idif.datasets.synthetic.volume import Volume
 
 
 def linear(color: Color) -> Points:
     """An sRGB colour as linear light, [3, 1]."""
     return np.power(np.array(color, np.float32), np.float32(2.2))[:, None]
-
-
-class Volume:
-    """A coarse copy of a part's distance field, read trilinearly: good enough for soft shadows, and of constant cost."""
-
-    CELL = 0.045
-    MARGIN = 0.12
-
-    def __init__(self, part: Part) -> None:
-        half = part.radius + self.MARGIN
-        self.low = np.array([-half, -half, -0.5 * self.CELL], np.float32)[:, None]
-        self.high = np.array([half, half, part.height + self.MARGIN], np.float32)[:, None]
-        count = [int(n) for n in np.ceil((self.high - self.low)[:, 0] / self.CELL) + 1]
-        axes = [self.low[i, 0] + self.CELL * np.arange(n, dtype=np.float32) for i, n in enumerate(count)]
-        p = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")]).astype(np.float32)
-        self._values = part.distance(p)
-        self._strides = (count[1] * count[2], count[2], 1)
-        self._last = np.array(count, np.float32)[:, None] - 1.001
-
-    def distance(self, p: Points) -> Values:
-        """Distance [N] to the part at any point [3, N]; outside the volume a lower bound grows with the way to it."""
-        inside = np.clip(p, self.low, self.high)
-        q = np.minimum((inside - self.low) * np.float32(1 / self.CELL), self._last)
-        base = q.astype(np.int32)
-        f = q - base
-        sx, sy, sz = self._strides
-        at = base[0] * sx + base[1] * sy + base[2]
-        v = self._values
-
-        def along_z(row: NDArray[np.int32]) -> Values:
-            a = v.take(row)
-            result: Values = a + (v.take(row + sz) - a) * f[2]
-            return result
-
-        a, b = along_z(at), along_z(at + sy)
-        near = a + (b - a) * f[1]
-        a, b = along_z(at + sx), along_z(at + sx + sy)
-        result: Values = near + (a + (b - a) * f[1] - near) * f[0] + length(p - inside)
-        return result
 
 
 @dataclass(frozen=True)
@@ -88,11 +50,13 @@ def surroundings(v: Points, roughness: Values, light: Light) -> Values:
     result = result * light.fill
 
     def box(direction: Points, cosine: float, radiance: float) -> Values:
-        t = np.clip(((v * direction).sum(0) - (cosine - blur)) / (2 * blur), 0, 1)
+        t = np.clip((dot(v, direction) - (cosine - blur)) / (2 * blur), 0, 1)
         value: Values = radiance * t * t * (3 - 2 * t)
         return value
 
-    result += box(light.direction, 0.88, 1.5 * light.key / (1 + 2 * float(roughness.mean() if len(roughness) else 0)))
+    result += box(
+        light.direction, 0.88, 1.5 * light.key / (1 + 2 * float(roughness.mean() if len(roughness) else 0))
+    )
     for azimuth, elevation, cosine, radiance in _BOXES:
         side = replace(light, key_azimuth=azimuth, key_elevation=elevation).direction
         result += box(side, cosine, radiance * light.fill)
@@ -144,7 +108,9 @@ class Scene:
         """How free the way from points [3, N] along unit ``v`` is, 0..1 [N]: distances there against the ways walked."""
         result = np.ones(p.shape[1], np.float32)
         for reach in reaches:
-            result = np.minimum(result, self.volume.distance(p + v * np.float32(reach)) * np.float32(1.0 / reach))
+            result = np.minimum(
+                result, self.volume.distance(p + v * np.float32(reach)) * np.float32(1.0 / reach)
+            )
         return np.clip(result, 0.0, 1.0)
 
     def _occlusion(self, p: Points, normal: Points) -> Values:
@@ -160,11 +126,11 @@ class Scene:
         t = np.full(p.shape[1], 0.05, np.float32)
         active = np.arange(p.shape[1])
         top = self.part.height + 0.02
-        for _ in range(14):
+        for _ in range(11):
             q = p[:, active] + toward_light * t[active]
             d = self.volume.distance(q)
             result[active] = np.minimum(result[active], 0.5 + 5.0 * d / t[active])
-            t[active] += np.clip(d, 0.04, 0.3)
+            t[active] += np.clip(d, 0.05, 0.4)
             active = active[(result[active] > 0) & (q[2] < top)]
             if not len(active):
                 break
@@ -226,9 +192,10 @@ class Scene:
         """Light [3, N] from points of the part with these normals and materials."""
         p, v, light = surface.p, surface.toward_eye, self.light
         lamp = self.pose.to_part(light.direction)
-        facing = np.maximum((normal * v).sum(0), 0.02)
-        mirrored = 2.0 * (normal * v).sum(0) * normal - v
-        key = light.key * np.maximum((normal * lamp).sum(0), 0.0)
+        facing = dot(normal, v)
+        mirrored = 2.0 * facing * normal - v
+        facing = np.maximum(facing, 0.02)
+        key = light.key * np.maximum(dot(normal, lamp), 0.0)
         lit = np.flatnonzero(key > 0)
         key[lit] *= self._shadow(p[:, lit] + np.float32(0.02) * normal[:, lit], lamp)
         occlusion = self._occlusion(p, normal)
@@ -247,12 +214,8 @@ class Scene:
         return diffuse + fresnel * incoming * (1.0 + 0.6 * metallic)
 
 
-def developed(light: Points, exposure: float, warmth: float) -> Points:
-    """What a camera makes of linear RGB [3, N]: white balance, a film-like shoulder, sRGB gamma; 0..1."""
-    balance = np.array([1.0 + warmth, 1.0, 1.0 - warmth], np.float32)[:, None]
-    x = np.maximum(light * (balance * np.float32(exposure)), 0.0)
+def developed(light: Points, gain: Points) -> Points:
+    """What a camera makes of linear RGB [3, N] with its gain per channel: a film-like shoulder, sRGB gamma; 0..1."""
+    x = np.maximum(light * gain, 0.0)
     x = x * (1.0 + x * 0.25) / (1.0 + 0.62 * x)
     return np.power(np.minimum(x, 1.0), np.float32(1 / 2.2))
-
-
-__all__ = ["Light", "Material", "Scene", "Surface", "Volume", "developed"]

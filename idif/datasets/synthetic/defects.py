@@ -1,0 +1,208 @@
+"""Defects of a finished part's surface, placed where a camera sees them: dent, scratch, damage, stain, foreign matter.
+
+Defects of construction (missing, wrong, bent) are made by the parts' builders. Codes are those of Real-IAD; WP is ours.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from idif.datasets.synthetic.fields import Points, Values, dot, gradient, length, noise, smoothstep, unit
+from idif.datasets.synthetic.materials import BRASS, ORANGE, RED, ZINC, Color, Material
+from idif.datasets.synthetic.model import Component, Mark, Part
+
+KINDS = {
+    "AK": "pit or dent",
+    "BX": "deformation",
+    "HS": "scratch",
+    "PS": "damage, a piece broken out",
+    "QS": "missing part",
+    "WP": "wrong part",
+    "YW": "foreign object",
+    "ZW": "contamination",
+}
+CONSTRUCTION = ("QS", "WP", "BX")
+"""The kinds a part's builder makes; the others are made by `SURFACE`."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A place on the surface with its tangent frame; vectors float32 [3, 1]."""
+
+    centre: Points
+    normal: Points
+    along: Points
+    across: Points
+
+    def local(self, p: Points) -> tuple[Values, Values, Values]:
+        """Coordinates [N] of points [3, N] along, across and above the surface."""
+        q = p - self.centre
+        return dot(q, self.along), dot(q, self.across), dot(q, self.normal)
+
+
+def find_spot(part: Part, eye: Points, rng: np.random.Generator, sideways: bool) -> Spot | None:
+    """A random place that a camera at ``eye`` [3, 1] sees well, on a steep face if ``sideways``; None if none was found."""
+    count = 512
+    around, up = rng.uniform(-np.pi, np.pi, count), rng.uniform(0.05, part.height + 0.05, count)
+    out = part.radius * np.sqrt(rng.uniform(0.0, 1.0, count))
+    p = np.stack([out * np.cos(around), out * np.sin(around), up]).astype(np.float32)
+    for _ in range(6):
+        p = p - gradient(part.distance, p, 0.004) * part.distance(p)
+    normal = gradient(part.distance, p, 0.006)
+    toward = unit(eye - p)
+    good = (np.abs(part.distance(p)) < 0.004) & (p[2] > 0.07) & (dot(normal, toward) > 0.5)
+    if sideways:
+        good &= normal[2] < 0.6
+    for reach in np.linspace(0.06, 1.2, 16):
+        good &= part.distance(p + toward * np.float32(reach)) > 0.012
+    found = np.flatnonzero(good)
+    if not len(found):
+        return None
+    at = found[rng.integers(len(found))]
+    n = normal[:, at : at + 1]
+    any_way = rng.normal(size=(3, 1)).astype(np.float32)
+    along = unit(any_way - dot(any_way, n) * n)
+    return Spot(p[:, at : at + 1], n, along, np.cross(n, along, axis=0).astype(np.float32))
+
+
+Flaw = Callable[[Part, Spot, float, np.random.Generator], Part]
+"""Makes a defect at a spot, from subtle (severity 0) to clear (1)."""
+
+
+def _dent(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
+    radius = 0.11 + 0.11 * severity
+    depth = radius * (0.20 + 0.22 * severity)
+    stretch = float(rng.uniform(0.7, 1.3))
+
+    def edit(p: Points, distance: Values) -> Values:
+        a, b, n = spot.local(p)
+        square = (a * a * stretch + b * b / stretch + n * n) * (1 / radius**2)
+        bowl = np.maximum(1.0 - square, 0.0)
+        result: Values = distance + depth * bowl * bowl * (3 - 2 * bowl)
+        return result
+
+    return replace(part, edits=(*part.edits, edit))
+
+
+def _under(part: Part, spot: Spot) -> Material:
+    return part.components[int(part.component_at(spot.centre)[0])].material
+
+
+def _scratch(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
+    half = 0.16 + 0.20 * severity + float(rng.uniform(0, 0.06))
+    width = 0.011 + 0.012 * severity
+    bow, wobble = float(rng.uniform(-0.5, 0.5)), rng.uniform(-9, 9, (3, 1)).astype(np.float32)
+    double = float(rng.uniform(0.04, 0.08)) if rng.random() < 0.4 else 0.0
+
+    def inside(p: Points) -> Values:
+        """How deep [N] a point is in the groove: 1 in its middle, 0 outside."""
+        a, b, n = spot.local(p)
+        off = np.abs(b - bow * a * a)
+        if double:
+            off = np.minimum(off, np.abs(b - bow * a * a - double - 0.15 * a) + 0.5 * width)
+        limit = (
+            width
+            * (1.0 + 0.45 * noise(p * np.float32(23) + wobble)[0])
+            * np.sqrt(np.clip(1 - (a / half) ** 2, 0, 1))
+        )
+        groove = np.clip(1.0 - off / np.maximum(limit, 1e-4), 0.0, 1.0)
+        result: Values = np.where(np.abs(n) < 0.16, groove, np.float32(0))
+        return result
+
+    def edit(p: Points, distance: Values) -> Values:
+        result: Values = distance + 0.7 * width * inside(p)
+        return result
+
+    material = _under(part, spot)
+    if material.metallic > 0:
+        mark = Mark(lambda p: np.minimum(1.6 * inside(p), 0.85), (0.93, 0.93, 0.94), 0.25, 1.0)
+    else:
+        r, g, b = material.color
+        color = (0.5 * r + 0.42, 0.5 * g + 0.42, 0.5 * b + 0.42)
+        mark = Mark(lambda p: np.minimum(1.6 * inside(p), 0.75), color, 0.7, 0.0)
+    return replace(part, edits=(*part.edits, edit), marks=(*part.marks, mark))
+
+
+def _damage(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
+    radius = 0.10 + 0.11 * severity
+    shift = rng.uniform(-9, 9, (3, 1)).astype(np.float32)
+    centre = spot.centre + np.float32(0.45 * radius) * spot.normal
+
+    def ball(p: Points) -> Values:
+        uneven = noise(p * np.float32(9.0) + shift)[0] + 0.5 * noise(p * np.float32(24.0) + shift)[0]
+        result: Values = 0.75 * (length(p - centre) - radius * (1.0 + 0.35 * uneven))
+        return result
+
+    material = _under(part, spot)
+    r, g, b = material.color
+    fresh = (0.75 * r + 0.2, 0.75 * g + 0.2, 0.75 * b + 0.2) if material.metallic == 0 else (0.45, 0.44, 0.43)
+
+    def edit(p: Points, distance: Values) -> Values:
+        return np.maximum(distance, -ball(p))
+
+    def weight(p: Points) -> Values:
+        return 0.85 * smoothstep(0.02, 0.006, ball(p))
+
+    mark = Mark(weight, fresh, 0.85, 0.6 * material.metallic)
+    return replace(part, edits=(*part.edits, edit), marks=(*part.marks, mark))
+
+
+def _stain(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
+    radius = 0.10 + 0.13 * severity
+    strength = 0.55 + 0.35 * severity
+    shift = rng.uniform(-9, 9, (3, 1)).astype(np.float32)
+    looks: tuple[tuple[Color, float], ...] = (
+        ((0.40, 0.21, 0.10), 0.80),  # rust
+        ((0.10, 0.08, 0.06), 0.18),  # oil
+        ((0.82, 0.80, 0.74), 0.85),  # dried residue
+    )
+    color, roughness = looks[int(rng.integers(len(looks)))]
+    under = _under(part, spot).color
+    if max(abs(a - b) for a, b in zip(color, under, strict=True)) < 0.3:
+        color, roughness = ((0.82, 0.80, 0.74), 0.85) if sum(under) < 1.2 else ((0.10, 0.08, 0.06), 0.18)
+
+    def weight(p: Points) -> Values:
+        uneven = noise(p * np.float32(7.0) + shift)[0] + 0.5 * noise(p * np.float32(19.0) + shift)[0]
+        edge = length(p - spot.centre) * (1 / radius) + 0.45 * uneven
+        thickness = 0.75 + 0.25 * noise(p * np.float32(31.0) + shift)[0]
+        result: Values = strength * smoothstep(0.95, 0.70, edge) * thickness
+        return result
+
+    return replace(part, marks=(*part.marks, Mark(weight, color, roughness, 0.0)))
+
+
+def _foreign(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
+    if rng.random() < 0.5:
+        half, thick = 0.18 + 0.16 * severity, 0.012 + 0.008 * severity
+        bow, rise = float(rng.uniform(-2.2, 2.2)), float(rng.uniform(0.2, 0.8))
+        dark = Material((0.10, 0.09, 0.10), roughness=0.8)
+        material = (RED, dark, Material((0.85, 0.83, 0.78), roughness=0.8))[int(rng.integers(3))]
+
+        def fibre(p: Points) -> Values:
+            a, b, n = spot.local(p)
+            reach = np.clip(a, -half, half)
+            slope = 1.0 / float(np.sqrt(1.0 + (2 * bow * half) ** 2))
+            tube = np.sqrt(
+                (b - bow * reach * reach) ** 2 + (n - thick - rise * reach * reach) ** 2 + (a - reach) ** 2
+            )
+            result: Values = (tube - thick) * slope
+            return result
+
+        return replace(part, components=(*part.components, Component("fibre", fibre, material)))
+    radius = 0.045 + 0.05 * severity
+    shift = rng.uniform(-9, 9, (3, 1)).astype(np.float32)
+    material = (BRASS, ZINC, ORANGE, Material((0.13, 0.11, 0.10), roughness=0.8))[int(rng.integers(4))]
+    centre = spot.centre + np.float32(0.45 * radius) * spot.normal
+
+    def particle(p: Points) -> Values:
+        q = p - centre
+        square = np.abs(dot(q, spot.along)) * 0.55 + np.abs(dot(q, spot.across)) + np.abs(dot(q, spot.normal))
+        ball = np.maximum(length(q) - radius, 0.6 * (square - 1.1 * radius))
+        result: Values = 0.8 * (ball - 0.25 * radius * noise(p * np.float32(0.9 / radius) + shift)[0])
+        return result
+
+    return replace(part, components=(*part.components, Component("particle", particle, material)))
+
+
+SURFACE: dict[str, Flaw] = {"AK": _dent, "HS": _scratch, "PS": _damage, "YW": _foreign, "ZW": _stain}

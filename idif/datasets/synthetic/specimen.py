@@ -1,0 +1,225 @@
+"""One sample from seed to pixels: build the part, spoil it if asked, photograph it, and see which pixels show the defect."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pyvista as pv
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, correlate1d
+
+from idif.datasets.synthetic.defects import CONSTRUCTION, SURFACE, Spot, find_spot
+from idif.datasets.synthetic.fields import Points, length
+from idif.datasets.synthetic.model import TABLE, Fault, Part
+from idif.datasets.synthetic.parts import BUILDERS
+from idif.datasets.synthetic.raster import Raster
+from idif.datasets.synthetic.rig import RIG, Pose, place
+from idif.datasets.synthetic.scene import Pixels, Sight, look
+from idif.datasets.synthetic.shading import Light, Scene
+from idif.datasets.synthetic.volume import Volume
+
+_DEPTH_STEP = 0.006
+"""Surfaces this far apart along a ray (in part radii) are different ones."""
+_CONTRAST = 0.035
+"""Difference of a colour channel, of 0..1 after gamma and without noise, that a person can see: 9 of 255."""
+_ATTEMPTS = 24
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for: everything that a sample depends on, besides the image size."""
+
+    seed: int
+    category: str
+    split: Literal["train", "test"]
+    number: int
+    """Within category and split, from 0."""
+    kinds: tuple[str, ...]
+    """Defects, by code: none, one, or two of which the second is one of the surface."""
+
+    def rng(self, *purpose: int) -> np.random.Generator:
+        """An independent generator for one purpose."""
+        split = 0 if self.split == "train" else 1
+        words = (self.seed, zlib.crc32(self.category.encode()), split, self.number, *purpose)
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """The views of one sample, V cameras of size S."""
+
+    images: NDArray[np.uint8]
+    """[V, S, S, 3]."""
+    masks: NDArray[np.bool_]
+    """[V, S, S], true where a defect is seen; all false in a view that is OK."""
+    classes: tuple[str, ...]
+    """Per view ``OK`` or the code of the defect that covers most of its mask."""
+
+
+@dataclass(frozen=True)
+class _Built:
+    scene: Scene
+    proxy: pv.PolyData
+
+
+class Studio:
+    """Makes the photographs of a dataset of one image size; use it as a context manager, from one thread.
+
+    Raises `CannotFinish` on entering where VTK has no off-screen OpenGL.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._raster = Raster(size)
+        self._proxies: dict[str, pv.PolyData] = {}
+
+    def __enter__(self) -> "Studio":
+        self._raster.__enter__()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._raster.__exit__(*args)
+
+    def photograph(self, order: Order) -> Photographs:
+        """The photographs of one sample. A spoilt one shows its defect in at least one view."""
+        clean = self._scene(order, BUILDERS[order.category](order.rng(0), None))
+        proxy = clean.volume.proxy()
+        sight = look(clean, proxy, self._raster, RIG)
+        everything = np.arange(len(sight.depth), dtype=np.int32)
+        if not order.kinds:
+            picture = sight.pictures(everything)
+            shape = (len(RIG), self._raster.size, self._raster.size)
+            return Photographs(self._exposed(order, picture), np.zeros(shape, bool), ("OK",) * len(RIG))
+        for attempt in range(_ATTEMPTS):
+            spoilt = _spoil(order, clean, attempt)
+            if spoilt is None:
+                continue
+            part, spot = spoilt
+            scene = self._scene(order, part)
+            after = look(scene, scene.volume.proxy(), self._raster, RIG)
+            masks, differing = _visible(sight, after)
+            classes = _classes(order, after, masks, differing, spot)
+            if any(name != "OK" for name in classes):
+                picture = after.pictures(everything)
+                masks &= np.array([name != "OK" for name in classes])[:, None, None]
+                return Photographs(self._exposed(order, picture), masks, classes)
+        raise AssertionError(f"no visible placement in {_ATTEMPTS} attempts: {order}")
+
+    def _scene(self, order: Order, part: Part) -> Scene:
+        rng = order.rng(1)
+        pose = Pose(
+            float(rng.uniform(-7, 7)), (float(rng.uniform(-0.03, 0.03)), float(rng.uniform(-0.03, 0.03)))
+        )
+        light = Light(
+            key_azimuth=55.0 + float(rng.uniform(-5, 5)),
+            key_elevation=52.0 + float(rng.uniform(-3, 3)),
+            key=1.25 * float(rng.uniform(0.94, 1.06)),
+            fill=0.80 * float(rng.uniform(0.95, 1.05)),
+        )
+        return Scene(part, Volume(part), pose, light, rng.uniform(0, 32, (3, 1)).astype(np.float32))
+
+    def _exposed(self, order: Order, picture: Points) -> NDArray[np.uint8]:
+        """Noise-free pixels [3, N] as a camera's sensor gives them: a little soft, darker in the corners, noisy."""
+        size = self._raster.size
+        image = picture.reshape(3, len(RIG), size, size).transpose(1, 2, 3, 0)
+        for axis in (1, 2):
+            image = correlate1d(image, np.array([0.13, 0.74, 0.13], np.float32), axis=axis, mode="nearest")
+        line = np.linspace(-1, 1, size, dtype=np.float32)
+        image *= (1.0 - 0.035 * (line[:, None] ** 2 + line**2))[:, :, None]
+        grain = order.rng(2).standard_normal(image.shape, np.float32)
+        image += grain * (0.004 + 0.006 * np.sqrt(np.maximum(image, 0.0)))
+        return (np.clip(image, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+
+
+def _spoil(order: Order, clean: Scene, attempt: int) -> tuple[Part, Spot | None] | None:
+    """The part with its defects, and where the one of the surface is; None if no place was found for it."""
+    rng = order.rng(3, attempt)
+    part, spot = clean.part, None
+    for kind in order.kinds:
+        # Each failed attempt makes the next one easier to see.
+        severity = min(1.0, float(rng.uniform(0.0, 1.0)) + 0.08 * attempt)
+        if kind in CONSTRUCTION:
+            part = BUILDERS[order.category](order.rng(0), Fault(kind, severity, rng))
+            continue
+        camera = RIG[int(rng.choice(len(RIG), p=(0.12, 0.22, 0.22, 0.22, 0.22)))]
+        eye = place(camera, clean.pose, part.radius, part.height)
+        spot = find_spot(part, eye.position, rng, sideways=bool(camera.number > 1 and rng.random() < 0.6))
+        if spot is None:
+            return None
+        part = SURFACE[kind](part, spot, severity, rng)
+    return part, spot
+
+
+def _kinds_of_surface(sight: Sight, known: dict[object, int]) -> NDArray[np.int16]:
+    """Per pixel a number for what is seen there: a component in a material, or the mat. Equal for equal surfaces."""
+    table = known.setdefault("table", len(known))
+    numbers = [known.setdefault((c.name, c.material), len(known)) for c in sight.scene.part.components]
+    return np.array([*numbers, table], np.int16)[
+        np.where(sight.component == TABLE, len(numbers), sight.component)
+    ]
+
+
+def _visible(before: Sight, after: Sight) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Masks [V, S, S] of what the defect changed and a person can see, and the pixels of clear contrast in them.
+
+    A pixel belongs to the defect where another surface, or the same one elsewhere, meets the eye, or where a mark of the
+    defect lies. Shadows that it throws elsewhere do not count. Of this region only what lies beside visible contrast is
+    kept: a shallow dent's rim that nobody can see is no ground truth.
+    """
+    size = before.eyes.size
+    known: dict[object, int] = {}
+    region = _kinds_of_surface(before, known) != _kinds_of_surface(after, known)
+    region |= np.abs(before.depth - after.depth) > _DEPTH_STEP
+    region |= after.mark > 0
+    pixels: Pixels = np.flatnonzero(region).astype(np.int32)
+    contrast = np.abs(before.pictures(pixels) - after.pictures(pixels)).max(0)
+    clear = np.zeros(len(region), bool)
+    clear[pixels[contrast > _CONTRAST]] = True
+    shape = (-1, size, size)
+    reach = max(1, round(size / 64))
+    beside = binary_dilation(clear.reshape(shape), np.ones((1, 3, 3), bool), iterations=reach)
+    return region.reshape(shape) & beside, clear.reshape(shape)
+
+
+def _classes(
+    order: Order, after: Sight, masks: NDArray[np.bool_], clear: NDArray[np.bool_], spot: Spot | None
+) -> tuple[str, ...]:
+    """Per view the code of the defect with the most pixels in its mask, ``OK`` where too little can be seen."""
+    least = max(6, round(0.0004 * after.eyes.size**2))
+    surface = order.kinds[-1]
+    result = []
+    for view, (mask, seen) in enumerate(zip(masks, clear, strict=True)):
+        if seen.sum() < least:
+            result.append("OK")
+        elif len(order.kinds) == 1 or spot is None:
+            result.append(order.kinds[0])
+        else:
+            pixels: Pixels = (np.flatnonzero(mask) + view * mask.size).astype(np.int32)
+            near = length(after.points(pixels) - spot.centre) < 0.45
+            result.append(surface if near.mean() > 0.5 else order.kinds[0])
+    return tuple(result)
+
+
+def kinds_for(seed: int, category: str, number: int) -> tuple[str, ...]:
+    """Defects of a category's test sample ``number``: none for every other one, then each kind in turn.
+
+    Every sixth spoilt sample has two: one of construction and one of the surface.
+    """
+    if number % 2 == 0:
+        return ()
+    rank = number // 2
+    start = zlib.crc32(f"{seed} {category}".encode())
+    order: Sequence[str] = _TURNS
+    kind = order[(rank + start) % len(order)]
+    if rank % 6 != 5:
+        return (kind,)
+    surface = tuple(SURFACE)[(rank // 6 + start) % len(SURFACE)]
+    construction = kind if kind in CONSTRUCTION else CONSTRUCTION[(rank // 6) % len(CONSTRUCTION)]
+    return (construction, surface)
+
+
+_TURNS = ("AK", "QS", "ZW", "BX", "HS", "YW", "WP", "PS")
+
+
+__all__ = ["Order", "Photographs", "Studio", "kinds_for", "replace"]
