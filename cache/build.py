@@ -178,7 +178,7 @@ def _check_space(store: Path, states: Sequence[GroupState], spec: FeatureSpec) -
         needed += rows * sum(array.row_bytes for array in arrays)
     free = shutil.disk_usage(store).free
     if needed > free:
-        raise CannotFinish(f"{store}: the build needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free")
+        raise CannotFinish(f"{store}: the build needs {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free")
 
 
 def _announce(store: Path, states: Sequence[GroupState], encoder: FrozenEncoder, spec: FeatureSpec) -> None:

@@ -3,16 +3,16 @@
 import threading
 from pathlib import Path
 
-import feature_source_contract as contract
 import pytest
 import torch
-from tiny_data import make_tiny_realiad, tiny_index, untrained
 
 from idif.ahead import ahead
 from idif.encoders import normalise
 from idif.errors import ConfigError, DatasetError
 from idif.live import LiveFeatures
 from idif.preprocess import load_image
+from tests import feature_source_contract as contract
+from tests.tiny_data import make_tiny_realiad, tiny_index, untrained
 
 CPU = torch.device("cpu")
 

@@ -4,14 +4,12 @@ import pickle
 import shutil
 from pathlib import Path
 
-import feature_source_contract as contract
 import numpy as np
 import pytest
 import torch
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_data import make_tiny_realiad, tiny_index, untrained
 
 from cache import FeatureStore
 from cache.build import build_store
@@ -20,6 +18,8 @@ from idif.batch import Batch
 from idif.errors import StoreDamaged, StoreError, StoreIncomplete
 from idif.features import FeatureSource
 from idif.live import LiveFeatures, encode_views
+from tests import feature_source_contract as contract
+from tests.tiny_data import make_tiny_realiad, tiny_index, untrained
 
 CPU = torch.device("cpu")
 INDEX = tiny_index()

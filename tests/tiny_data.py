@@ -1,6 +1,9 @@
 """A tiny multi-view dataset in the Real-IAD layout, with its index built directly."""
 
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +77,12 @@ def make_tiny_realiad(root: Path, index: Index, seed: int = 0) -> None:
 
 
 def untrained() -> FrozenEncoder:
-    """The seeded random teacher."""
-    return load_encoder("untrained")
+    """The seeded random teacher, a fresh copy each time, so that hooks stay with one test."""
+    once = _untrained()
+    return replace(once, module=deepcopy(once.module))
+
+
+_untrained = cache(partial(load_encoder, "untrained"))
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -1,0 +1,80 @@
+"""Placement: what ``auto`` chooses, what does not fit is refused, and the bits never change."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import cache.placement
+from cache import FeatureStore
+from cache.build import build_store
+from cache.placement import Resident, choose_placement, place, source_bytes
+from idif.errors import CannotFinish, StoreDamaged
+from tests.feature_source_contract import assert_same, join
+from tests.tiny_data import make_tiny_realiad, tiny_index, untrained
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    torch.set_num_threads(1)
+    path, index = tmp_path_factory.mktemp("placement"), tiny_index(["cup"], 20, 3)
+    make_tiny_realiad(path / "data", index)
+    build_store(path / "data", index, path / "store", untrained(), image_size=32, shard_rows=4)
+    return FeatureStore.open(path / "store")
+
+
+def test_bits_are_the_same_everywhere(store: FeatureStore) -> None:
+    order = [(5 * i) % 23 for i in range(23)]
+    wanted = join(list(store.batches(order, 4)))
+    for placement in ("memory", "device", "auto"):
+        assert_same(join(list(place(store, placement, CPU).batches(order, 4))), wanted)
+
+
+def test_bytes_are_those_of_the_tensors(store: FeatureStore) -> None:
+    batch = store.read(range(23))
+    parts = [batch.images, batch.view_mask, batch.labels, batch.masks, *batch.features.values()]
+    assert source_bytes(store) == sum(part.numel() * part.element_size() for part in parts)
+
+
+@pytest.mark.parametrize(("free", "wanted"), [(None, "disk"), (2.1, "memory"), (1.9, "disk")])
+def test_auto_takes_half_of_what_is_free(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, free: float | None, wanted: str
+) -> None:
+    memory = None if free is None else int(free * source_bytes(store))
+    monkeypatch.setattr(cache.placement, "free_memory", lambda: memory)
+    chosen, reason = choose_placement(store, CPU)
+    assert chosen == wanted
+    assert reason
+    assert isinstance(place(store, "auto", CPU), Resident if wanted == "memory" else FeatureStore)
+
+
+def test_auto_takes_the_card_while_it_fits(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    need = source_bytes(store)
+    for free, wanted in ((1.7, "device"), (1.6, "memory")):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (int(free * need), 0))
+        assert choose_placement(store, torch.device("cuda"))[0] == wanted
+
+
+def test_what_does_not_fit_is_refused(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache.placement, "free_memory", lambda: 1000)
+    with pytest.raises(CannotFinish, match=r"memory needs .* GB and .* GB are free; use disk"):
+        place(store, "memory", CPU)
+    assert place(store, "disk", CPU) is store
+
+
+def test_free_memory_is_a_sane_number() -> None:
+    free = cache.placement.free_memory()
+    assert free is None or 2**20 < free < 2**50
+
+
+def test_damage_is_found_while_loading(store: FeatureStore, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(store.path, tmp_path / "copy"))
+    shard = copy / "cup/train/images/c/2/0/0/0/0"
+    raw = bytearray(shard.read_bytes())
+    raw[7] ^= 1
+    shard.write_bytes(raw)
+    with pytest.raises(StoreDamaged, match="row 8 "):
+        place(FeatureStore.open(copy), "memory", CPU)
