@@ -39,8 +39,9 @@ class DataConfig(Section):
     views: tuple[int, ...] | None = None
     """Camera numbers to use (without a store); None means all."""
     rig: dict[int, tuple[float, float, float]] = {}
-    """Camera number -> (azimuth, tilt, roll) in degrees, tilt 0 looking straight down. Cameras that are
-    not named get the default rig: the first from above, the rest around at 45 degrees."""
+    """Camera number -> (azimuth, tilt, roll) in degrees: tilt 0 looks straight down, and azimuth 0, 90, 180,
+    270 stands at the bottom, left, top, right of that camera's image. Cameras that are not named get the
+    default rig: the first from above, the rest around at 45 degrees."""
 
 
 class CacheConfig(Section):

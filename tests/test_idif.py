@@ -320,7 +320,10 @@ def test_each_view_and_sample_is_rotated_on_its_own_and_angles_are_learned() -> 
 
 def test_default_rig_looks_down_first_and_spreads_the_rest() -> None:
     assert default_rig((1,)) == {1: (0, 0, 0)}
-    assert default_rig(VIEWS) == {1: (0, 0, 0), **{n: (90.0 * (n - 2), 45.0, 0.0) for n in (2, 3, 4, 5)}}
+    assert default_rig(VIEWS) == {
+        1: (0, 0, 0),
+        **{n: (270.0 - 90 * (n - 2), 45.0, 0.0) for n in (2, 3, 4, 5)},
+    }
 
 
 def test_decoders_do_not_mix_views_and_give_every_scale() -> None:

@@ -9,15 +9,18 @@ from torch import Tensor, nn
 
 
 def default_rig(view_numbers: Sequence[int]) -> dict[int, tuple[float, float, float]]:
-    """Real-IAD's rig: the first camera looks straight down, the rest stand around at 45 degrees.
+    """The first camera looks straight down, the rest stand around it at 45 degrees, as Real-IAD's do.
+
+    The second stands to the right of the first one's image, the others follow counter-clockwise. Angles
+    are learned; this is where they start.
 
     Returns:
-        Camera number -> (azimuth, tilt, roll) in degrees.
+        Camera number -> (azimuth, tilt, roll) in degrees, see `rotation_matrices`.
     """
     around = view_numbers[1:]
     step = 360 / max(len(around), 1)
     return {view_numbers[0]: (0.0, 0.0, 0.0)} | {
-        number: (step * place, 45.0, 0.0) for place, number in enumerate(around)
+        number: ((270.0 - step * place) % 360, 45.0, 0.0) for place, number in enumerate(around)
     }
 
 
@@ -25,7 +28,9 @@ def rotation_matrices(angles: Tensor) -> Tensor:
     """Camera-to-world rotations [V,3,3] of (azimuth, tilt, roll) [V,3] in radians.
 
     R = Rz(azimuth) Rx(tilt) Rz(roll), acting on (x, y, z): x along the grid's width, y along its
-    height, z along its depth, which the camera of zero angles looks along.
+    height (downwards), z along its depth, which the camera of zero angles looks along. A tilted camera
+    stands at the bottom of that camera's image for azimuth 0, at its left for 90, its top for 180, its
+    right for 270.
     """
     azimuth, tilt, roll = angles.unbind(-1)
     zero, one = torch.zeros_like(azimuth), torch.ones_like(azimuth)
