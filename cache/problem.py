@@ -19,7 +19,7 @@ class Problem:
     """The shard to rebuild, where rebuilding one mends it."""
 
     def __str__(self) -> str:
-        where = f" ({_spans(self.rows)} of {self.group})" if self.rows else ""
+        where = f" ({spans_of_rows(self.rows)} of {self.group})" if self.rows else ""
         return f"{self.file}: {self.what}{where}"
 
 
@@ -42,8 +42,8 @@ class VerifyReport:
         return not self.problems
 
 
-def _spans(rows: Sequence[int]) -> str:
-    """``rows 0-3, 7``."""
+def spans_of_rows(rows: Sequence[int]) -> str:
+    """Rows in words: ``row 5`` or ``rows 0-3, 7``."""
     spans: list[list[int]] = []
     for row in sorted(rows):
         if spans and row == spans[-1][1] + 1:

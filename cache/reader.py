@@ -17,6 +17,7 @@ from torch import Tensor
 from cache.layout import TEACHER, ArrayLayout, array_layouts
 from cache.manifest import RootManifest
 from cache.opening import OpenGroup, choose_groups, list_groups, load_root, open_group
+from cache.problem import spans_of_rows
 from idif.ahead import ahead
 from idif.batch import Batch
 from idif.datasets.index import Index, Split, concatenate, digest
@@ -183,9 +184,9 @@ class FeatureStore:
         opened = self._groups[group]
         array = self._arrays[broken[first]]
         file = opened.folder / array.shard_file(local // opened.manifest.plan.shard_rows)
-        named = sorted({rows[position] for position in broken})
+        named = spans_of_rows(sorted({rows[position] for position in broken}))
         return (
-            f"{file}: damaged or missing data in rows {', '.join(map(str, named))} "
+            f"{file}: damaged or missing data in {named} "
             f"(sample {self._index.samples[rows[first]].sample_id}); "
             f"'idif cache verify' lists the damage, --repair mends it"
         )

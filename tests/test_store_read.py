@@ -143,7 +143,7 @@ def test_a_damaged_chunk_raises_and_names_its_row(copy: Path) -> None:
     raw[10] ^= 1
     file.write_bytes(raw)
     store = FeatureStore.open(copy)
-    with pytest.raises(StoreDamaged, match=r"layer1/c/1/.*rows 11 \(sample cup/OK/S0002\)"):
+    with pytest.raises(StoreDamaged, match=r"layer1/c/1/.*row 11 \(sample cup/OK/S0002\)"):
         store.read([0, 11])
     with pytest.raises(StoreDamaged):
         list(store.batches(range(18), 4))
@@ -163,7 +163,7 @@ def test_swapped_shards_raise_on_reading(copy: Path) -> None:
 def test_a_shard_lost_after_opening_raises(copy: Path) -> None:
     store = FeatureStore.open(copy)
     (copy / LAYER).unlink()
-    with pytest.raises(StoreDamaged, match="rows 12"):
+    with pytest.raises(StoreDamaged, match="row 12 "):
         store.read([12])
 
 

@@ -1,4 +1,4 @@
-"""Verification finds every kind of damage and every change of the data; repair mends exactly what is broken."""
+"""Verification finds every kind of damage and every change of the data; repair mends what is broken."""
 
 import random
 import shutil
@@ -166,9 +166,8 @@ def test_changed_data_are_named_sample_by_sample(store: Path, data: Path, tmp_pa
 
 def test_a_deep_verification_finds_features_of_another_encoder(data: Path, tmp_path: Path) -> None:
     encoder = untrained()
-    encoder.module.register_forward_hook(
-        lambda module, inputs, output: {k: v * 1.1 for k, v in output.items()}
-    )
+    larger = lambda module, inputs, output: {k: v * 1.1 for k, v in output.items()}  # noqa: E731
+    encoder.module.register_forward_hook(larger)
     build_store(data, INDEX, tmp_path / "s", encoder, image_size=32)
     assert verify_store(tmp_path / "s").sound
     problems = verify_store(tmp_path / "s", deep=True).problems

@@ -1,5 +1,6 @@
 """A tiny multi-view dataset in the Real-IAD layout, with its index built directly."""
 
+import json
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -88,3 +89,22 @@ _untrained = cache(partial(load_encoder, "untrained"))
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file under a folder, by relative path."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def write_annotations(root: Path, index: Index) -> None:
+    """``realiad_jsons/<category>.json`` of an index that `tiny_index` made."""
+    for category in index.categories:
+        prefix = f"realiad_256/{category}/"
+        lists: dict[str, list[dict[str, str | None]]] = {"train": [], "test": []}
+        for sample in index.samples:
+            for view in sample.views:
+                if sample.category == category and view is not None:
+                    mask = None if view.mask is None else view.mask.removeprefix(prefix)
+                    entry = {"category": category, "anomaly_class": view.anomaly_class}
+                    lists[sample.split].append(
+                        entry | {"image_path": view.image.removeprefix(prefix), "mask_path": mask}
+                    )
+        path = root / "realiad_jsons" / f"{category}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        meta = {"prefix": f"{category}/", "normal_class": "OK"}
+        path.write_text(json.dumps({"meta": meta, **lists}), encoding="utf-8")
