@@ -11,7 +11,7 @@ from torch import Tensor
 
 from idif.batch import Batch
 from idif.config import EvalConfig
-from idif.errors import CannotFinish
+from idif.errors import CannotFinish, ConfigError
 from idif.features import FeatureSource
 from idif.methods import Method
 from idif.metrics import auroc
@@ -100,7 +100,7 @@ def fit_calibration(
         normal = scores[present[:, slot], slot]
         spread = float(normal.std(correction=0)) if len(normal) > 1 else 0.0
         if spread == 0:
-            raise CannotFinish(
+            raise ConfigError(
                 f"eval.calibrate: view {number} has {len(normal)} held-out training normals of spread 0; "
                 "at least two different ones are needed: raise train.holdout"
             )

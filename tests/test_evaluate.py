@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from idif.config import Config, EvalConfig, resolve
-from idif.errors import CannotFinish
+from idif.errors import CannotFinish, ConfigError
 from idif.evaluate import Subject, metrics_of, write_predictions
 from idif.predictions import Predictions
 from idif.score import fit_calibration, score_batches
@@ -94,7 +94,7 @@ def test_calibration_is_fitted_on_held_out_normals_and_the_raw_figure_is_kept(tm
 def test_calibration_without_spread_is_refused() -> None:
     flat = InMemory(torch.ones(4, 2, dtype=torch.bool), torch.zeros(4, 2, dtype=torch.bool))
     flat.images.fill_(7)
-    with pytest.raises(CannotFinish, match=r"view 1 .* spread 0"):
+    with pytest.raises(ConfigError, match=r"view 1 .* spread 0"):
         fit_calibration(EvalConfig(), BrightestIsWorst(), flat, range(4), CPU)
 
 

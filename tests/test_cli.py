@@ -1,0 +1,277 @@
+"""The commands as users type them: the whole path on tiny data, and every mistake told in one sentence."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cli.__main__ import run
+from idif.predictions import Predictions
+from tests.tiny_data import make_tiny_realiad, tiny_index, write_annotations
+
+SIZE = "48"
+FAST = [
+    "--set=method.voxel={depth: 2, height: 2, width: 2, channels: 16}",
+    "--set=method.heads=2",
+    "--set=method.blocks=1",
+    "--set=train.epochs=1",
+    "--set=train.holdout=0.5",
+    "--set=corruption.textures=procedural",
+]
+
+BUILD = ["cache", "build", "realiad", "--root=HOME/data"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset, its store, a config, and a run trained from them."""
+    torch.set_num_threads(1)
+    home = tmp_path_factory.mktemp("world")
+    index = tiny_index(categories=("cup", "bolt"), train=6, test=4)
+    make_tiny_realiad(home / "data", index)
+    write_annotations(home / "data", index)
+    build = ["cache", "build", "realiad", f"--root={home / 'data'}", f"--store={home / 'store.zarr'}"]
+    assert run([*build, f"--image-size={SIZE}", "--teacher-weights=untrained"]) == 0
+    (home / "c.yaml").write_text(
+        f"cache: {{store: '{(home / 'store.zarr').as_posix()}'}}\n"
+        f"run: {{name: tiny, dir: '{(home / 'runs').as_posix()}'}}\n",
+        encoding="utf-8",
+    )
+    assert run(["train", f"--config={home / 'c.yaml'}", *FAST]) == 0
+    return home
+
+
+def one_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return value
+
+
+def test_a_run_explains_itself(world: Path) -> None:
+    folder = world / "runs" / "tiny"
+    facts = json.loads((folder / "environment.json").read_text())
+    assert any("untrained" in caveat for caveat in facts["caveats"])
+    assert any("generated" in caveat for caveat in facts["caveats"])
+    assert len(facts["store_fingerprint"]) == 64
+    assert facts["features"]["image_size"] == int(SIZE)
+    assert (folder / "config.yaml").exists()
+    from idif.encoders import load_encoder
+
+    assert load_encoder(folder / "teacher.safetensors").sha256 == facts["features"]["weights_sha256"]
+    for category in ("cup", "bolt"):
+        assert (folder / category / "checkpoint" / "model.safetensors").exists()
+        assert (folder / category / "log.jsonl").exists()
+
+
+def test_eval_and_sweep_write_what_the_surface_promises(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = world / "runs" / "tiny"
+    assert run(["eval", str(folder), "--json"]) == 0
+    metrics = one_json(capsys)
+    assert metrics == json.loads((folder / "metrics.json").read_text())
+    assert set(metrics["categories"]) == {"cup", "bolt"}
+    for key in ("s_auroc", "s_ap", "s_f1_max", "i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "aupro"):
+        assert 0 <= metrics["mean"][key] <= 1
+    assert 0 <= metrics["mean"]["aupro@0.1"] <= 1
+    found = Predictions.open(folder / "predictions.h5")
+    assert len(found) == 8
+    before = metrics
+    assert run(["eval", str(folder), "--from-predictions", "--json"]) == 0
+    assert one_json(capsys) == before
+
+    assert run(["sweep", "missing-views", str(folder), "--json"]) == 0
+    sweep = one_json(capsys)
+    assert sweep == json.loads((folder / "sweep.json").read_text())
+    assert len(sweep["subsets"]) == 7
+    assert set(sweep["by_missing"]) == {"0", "1", "2"}
+    full = sweep["categories"]["cup"]["by_missing"]["0"]["s_auroc"]
+    assert full == pytest.approx(metrics["categories"]["cup"]["s_auroc"])
+    assert run(["sweep", "missing-views", str(folder), "--subsets=paper", "--json"]) == 0
+    assert one_json(capsys)["view_value"] is None
+
+
+def test_one_category_of_a_run_works_as_a_run(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = world / "runs" / "tiny" / "cup"
+    assert run(["eval", str(folder), "--no-maps", "--json"]) == 0
+    metrics = one_json(capsys)
+    assert set(metrics["categories"]) == {"cup"}
+    assert metrics["mean"]["p_auroc"] is not None
+    assert run(["eval", str(folder), "--from-predictions", "--json"]) == 0
+    again = one_json(capsys)
+    assert again["mean"]["p_auroc"] is None
+    assert "--no-maps" in again["categories"]["cup"]["reasons"]["p_auroc"]
+
+
+def test_resume_does_nothing_on_a_finished_run_and_refuses_another_config(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = ["train", f"--config={world / 'c.yaml'}", *FAST]
+    weights = world / "runs" / "tiny" / "cup" / "checkpoint" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert run([*train, "--resume", "--json"]) == 0
+    states = [model["state"] for model in one_json(capsys)["runs"][0]["models"]]
+    assert states == ["finished before"] * 2
+    assert weights.stat().st_mtime_ns == before
+    assert run(train) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert run([*train, "--resume", "--set=train.lr=0.5"]) == 2
+    assert "train.lr is 0.5, but the run was started with" in capsys.readouterr().err
+
+
+def test_a_unified_run_evaluates_every_category(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = ["train", f"--config={world / 'c.yaml'}", *FAST, "--set=run.name=one", "--set=train.mode=unified"]
+    assert run(train) == 0
+    assert (world / "runs" / "one" / "all" / "checkpoint").is_dir()
+    capsys.readouterr()
+    settings = ["--set=eval.calibrate=per-view"]
+    assert run(["eval", str(world / "runs" / "one"), "--json", *settings]) == 0
+    metrics = one_json(capsys)
+    assert set(metrics["categories"]) == {"cup", "bolt"}
+    assert all(values["s_auroc_raw"] is not None for values in metrics["categories"].values())
+
+
+def test_live_training_sees_the_same_data(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Source live or stored: the same losses, to float16's tolerance."""
+    train = ["train", f"--config={world / 'c.yaml'}", *FAST, "--set=data.categories=[cup]"]
+    live = [
+        "--set=cache.source=live",
+        f"--set=data.root={world / 'data'}",
+        "--set=teacher.weights=untrained",
+        f"--set=teacher.image_size={SIZE}",
+    ]
+    losses = []
+    for name, extra in (("stored", []), ("live", live)):
+        assert run([*train, f"--set=run.name={name}", *extra]) == 0
+        log = (world / "runs" / name / "cup" / "log.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in log if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], abs=2e-3)
+    capsys.readouterr()
+
+
+def test_verify_finds_damage_and_commands_refuse_it(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store.zarr"
+    shutil.copytree(world / "store.zarr", store)
+    data = f"--root={world / 'data'}"
+    assert run(["cache", "verify", str(store), data, "--deep", "--json"]) == 0
+    assert one_json(capsys)["sound"] is True
+    assert run(["cache", "info", str(store), "--json"]) == 0
+    assert one_json(capsys)["spec"]["weights"] == "untrained"
+    shard = next((store / "cup" / "train" / "layer2").rglob("c/*"))
+    shard = next(p for p in (store / "cup" / "train" / "layer2" / "c").rglob("*") if p.is_file())
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 4
+    shard.write_bytes(damaged)
+    assert run(["cache", "verify", str(store), "--json"]) == 1
+    found = one_json(capsys)
+    assert found["sound"] is False
+    assert "layer2" in found["problems"][0]["file"]
+    moved = [f"--set=cache.store={store}", "--set=run.name=broken"]
+    assert run(["train", f"--config={world / 'c.yaml'}", *FAST, *moved]) == 1
+    assert "layer2" in capsys.readouterr().err
+    assert run(["cache", "verify", str(store), data, "--repair"]) in (0, 1)
+    capsys.readouterr()
+    assert run(["cache", "verify", str(store), "--json"]) == 0
+    assert one_json(capsys)["sound"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["cache", "build", "realiad", "--root=HOME/nowhere", "--store=HOME/s.zarr"], "nowhere"),
+        ([*BUILD, "--store=HOME/s", "--category=cupp"], "cup"),
+        ([*BUILD, "--store=HOME/s", "--split=both"], "split"),
+        (
+            [
+                "cache",
+                "build",
+                "realiad",
+                "--root=HOME/data",
+                "--store=HOME/s",
+                "--teacher-weights=HOME/c.yaml",
+            ],
+            "c.yaml: not readable as encoder weights",
+        ),
+        (
+            [*BUILD, "--store=HOME/store.zarr", "--image-size=64", "--teacher-weights=untrained"],
+            "image_size",
+        ),
+        (["cache", "verify", "HOME/nowhere.zarr"], "nowhere.zarr"),
+        (["cache", "verify", "HOME/store.zarr", "--repair"], "--root"),
+        (["cache", "info", "HOME/data"], "data"),
+        (["train", "--config=HOME/no.yaml"], "no.yaml: no such config file"),
+        (["train", "--config=HOME/c.yaml", "--set=train.epoch=3"], "did you mean 'epochs'?"),
+        (["train", "--config=HOME/c.yaml", "--set=run.name=x"], "corruption.textures"),
+        (
+            ["train", "--config=HOME/c.yaml", "--set=run.name=x", "--set=corruption.textures=HOME/dtd"],
+            "corruption.textures",
+        ),
+        (["train", "--config=HOME/c.yaml", *FAST, "--set=run.name=x", "--set=data.categories=[cupp]"], "cup"),
+        (
+            ["train", "--config=HOME/c.yaml", *FAST, "--set=run.name=x", "--set=teacher.image_size=64"],
+            "teacher.image_size: 64",
+        ),
+        (
+            ["train", "--config=HOME/c.yaml", *FAST, "--set=run.name=x", "--set=cache.store=HOME/no.zarr"],
+            "no.zarr",
+        ),
+        (["eval", "HOME/data"], "not a run"),
+        (["eval", "HOME/runs/tiny/mug"], "holds bolt, cup"),
+        (["sweep", "missing-views", "HOME/runs/tiny", "--subsets=some"], "subsets"),
+        (
+            ["eval", "HOME/runs/tiny", "--set=eval.calibrate=per-view", "--set=train.holdout=0"],
+            "train.holdout",
+        ),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_mistakes_cost_one_sentence_and_exit_code_2(
+    world: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    given = [argument.replace("HOME", str(world)) for argument in arguments]
+    assert run([*given, "--json"]) == 2
+    captured = capsys.readouterr()
+    message = json.loads(captured.out)["error"]
+    assert expected in message
+    assert "Traceback" not in captured.err
+    assert "\n" not in message
+    assert not (world / "runs" / "x").exists()
+
+
+def test_a_store_of_other_data_is_refused(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same names, another label: seen without reading an image."""
+    other = world / "other"
+    shutil.copytree(world / "data", other)
+    path = other / "realiad_jsons" / "cup.json"
+    annotations = json.loads(path.read_text())
+    for entry in annotations["test"]:
+        if entry["anomaly_class"] != "OK":
+            entry["anomaly_class"] = "dent"
+            break
+    path.write_text(json.dumps(annotations))
+    run(["train", f"--config={world / 'c.yaml'}", *FAST, "--set=run.name=y", f"--set=data.root={other}"])
+    assert run(["eval", str(world / "runs" / "tiny"), f"--set=data.root={other}"]) == 2
+    assert "dent" in capsys.readouterr().err
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (
+        ["data", "synth"],
+        ["data", "import", "mvtec3d"],
+        ["cache", "build", "realiad"],
+        ["cache", "verify"],
+        ["cache", "info"],
+        ["train"],
+        ["eval"],
+        ["sweep", "missing-views"],
+        ["report"],
+        ["demo"],
+    ):
+        assert run([*command, "--help"]) == 0
+        text = capsys.readouterr().out
+        assert "Example" in text, command
+        assert "--json" in text, command
