@@ -1,8 +1,8 @@
 """Bring MVTec 3D-AD into the Real-IAD layout: views rendered from each organised point cloud with its RGB.
 
 ``SRC/<category>/{train,test}/<defect>/{rgb,xyz,gt}``: a PNG, a float32 TIFF [H,W,3] in metres with zeros
-where nothing was measured, and a mask, all on one grid. Scans of ``validation`` are left out: results are commonly
-given without them, and a test wants data that nothing was chosen on.
+where nothing was measured, and a mask, all on one grid. Scans of ``validation`` are left out: published
+results train without them.
 """
 
 import re
@@ -39,6 +39,8 @@ STUDIO_SCANS = 40
 SMALLEST_MASK = 1.2e-4
 """A view is anomalous where its mask covers this share of the picture: 8 pixels at 256."""
 PROCESSES = 2
+FEW = 20
+"""Fewer scans than this are not worth another process."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def import_mvtec3d(
                 done += 1
                 progress(done, total, category)
     return ImportSummary(
-        out=out,
+        out=str(out),
         categories=tuple(chosen),
         train_samples=sum(writer.samples("train") for writer in written),
         test_samples=sum(writer.samples("test") for writer in written),
@@ -224,8 +226,8 @@ def _picture(files: ScanFiles, studio: Studio, remove_background: bool) -> list[
 def _photograph_all(
     files: Sequence[ScanFiles], studio: Studio, remove_background: bool
 ) -> Iterator[list[Picture]]:
-    """The pictures of every scan, in order. A handful is not worth another process."""
-    if len(files) < 20:
+    """The pictures of every scan, in order."""
+    if len(files) < FEW:
         yield from (_picture(f, studio, remove_background) for f in files)
         return
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:

@@ -100,6 +100,8 @@ def keep_object(points: Floats, table: Table) -> Floats:
     """
     height = table.to_table(points)[..., 2]
     keep = drop_flying(points, np.isfinite(height) & (height > OBJECT_HEIGHT))
+    if not keep.any():
+        return np.full_like(points, np.nan)
     # pieces are told apart with gaps of two pixels bridged: a dark groove does not split an object
     bridged = cv2.morphologyEx(keep.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     _, piece = cv2.connectedComponents(bridged, connectivity=8)
@@ -111,7 +113,7 @@ def keep_object(points: Floats, table: Table) -> Floats:
 def drop_flying(points: Floats, keep: Bools) -> Bools:
     """``keep`` without the points that have fewer than four neighbours of the same surface."""
     inside = np.where(keep[..., None], points, np.nan)
-    step = grid_step(inside)
+    step = grid_step(points)
     padded = np.pad(inside, ((1, 1), (1, 1), (0, 0)), constant_values=np.nan)
     H, W = keep.shape
     friends = np.zeros((H, W), np.int64)
@@ -134,7 +136,7 @@ def close_holes(points: Floats) -> Floats:
     known = np.isfinite(points[..., 2])
     gap = _inside_outline(known) & ~known
     step = grid_step(points)
-    _, part = cv2.connectedComponents(gap.astype(np.uint8), connectivity=8)
+    part = cv2.connectedComponents(gap.astype(np.uint8), connectivity=8)[1].astype(np.int64)
     half_width = cv2.distanceTransform(gap.astype(np.uint8), cv2.DIST_L2, 3)
     sizes = np.bincount(part.ravel())
     # the depths around each part, one entry per rim point and part it touches
@@ -157,8 +159,8 @@ def _inside_outline(known: Bools) -> Bools:
     reach = 2 * int(GAP * width / 2) + 1
     padded = np.pad(known.astype(np.uint8), reach)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-    padded = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disc)
-    _, outside = cv2.connectedComponents(1 - padded, connectivity=4)
+    bridged = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disc) > 0
+    _, outside = cv2.connectedComponents((~bridged).astype(np.uint8), connectivity=4)
     inside: Bools = (outside != outside[0, 0])[reach:-reach, reach:-reach]
     return inside
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from idif.datasets.organised import Floats
 from idif.datasets.raster import Mesh, rasterise, rotation_about_z
 
-CELLS = 96
+CELLS = 64
 """Cells along each side of a height map."""
 TEMPLATE_SCANS = 40
 """Scans that make the template, at most."""

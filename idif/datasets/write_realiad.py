@@ -24,7 +24,7 @@ Picture = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
 class ImportSummary:
     """What an import wrote."""
 
-    out: Path
+    out: str
     categories: tuple[str, ...]
     train_samples: int
     test_samples: int
