@@ -238,6 +238,16 @@ def test_compacting_keeps_every_count_and_honest_bounds(scores, target, data) ->
             assert abs(rough.value - true.value) <= rough.error + 1e-9
 
 
+def test_a_cell_that_ends_below_zero_does_not_take_zero_in() -> None:
+    # -0.0 is the bit pattern next below 0.0, and equal to it.
+    tiny = np.float32(2**-149)
+    scores = np.array([-3 * tiny, -2 * tiny, -tiny] + [0.0] * 9, np.float32)
+    small = compact(count_scores(scores, scores[:0]), 2)
+    assert small.low.tolist() == [-3 * tiny, 0.0]
+    assert small.high.tolist() == [-tiny, 0.0]
+    assert small.normal.tolist() == [3, 9]
+
+
 def test_wide_range_against_scikit_learn() -> None:
     maps, masks = noise(6, 32)
     maps = np.concatenate([maps[:3] * 1e-30, -maps[3:] * 1e30]).astype(np.float32)

@@ -96,10 +96,10 @@ def roc_area(counts: ScoreCounts, positive: IntArray | None = None, fpr_limit: f
     height = below + (above - below) * np.divide(width, step, out=np.ones_like(width), where=step > 0)
     several = (counts.low < counts.high)[::-1]
     area = width * (below + height) / 2
-    value = area.sum()
-    worst = np.where(several, width * below, area).sum()
-    best = np.where(several, width * above, area).sum()
-    return _estimate(value / cut, worst / cut, best / cut)
+    # In an unknown order the curve may rise at once to the entry's end, or stay until there: as far above the
+    # straight line as below it, and further above where the limit cuts the entry off.
+    slack = np.where(several, width * above - area, 0.0)
+    return _estimate(area.sum() / cut, slack.sum() / cut)
 
 
 def precision_area(counts: ScoreCounts) -> Estimate:
@@ -120,7 +120,7 @@ def precision_area(counts: ScoreCounts) -> Estimate:
     best[several] = a * (before + a) / (before + a + fp[:-1][several])
     worst[several] = a - passed * np.log1p(a / (before + passed + 0.5))
     middle = np.where(several, (worst + best) / 2, at_end)
-    return _estimate(middle.sum() / anomalous, worst.sum() / anomalous, best.sum() / anomalous)
+    return _estimate(middle.sum() / anomalous, (best - middle).sum() / anomalous)
 
 
 def best_f1(counts: ScoreCounts) -> tuple[Estimate, float]:
@@ -157,9 +157,6 @@ def _descending(counts: IntArray) -> tuple[Array, float]:
     return running, float(running[-1])
 
 
-def _estimate(value: float, worst: float, best: float) -> Estimate:
+def _estimate(value: float, error: float) -> Estimate:
     # Rounding may leave a sum a few 1e-16 outside; an area never is.
-    value = min(max(float(value), 0.0), 1.0)
-    if worst == best:
-        return Estimate(value, 0.0)
-    return Estimate(value, max(0.0, float(best) - value, value - float(worst)))
+    return Estimate(min(max(float(value), 0.0), 1.0), float(error))
