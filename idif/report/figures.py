@@ -1,0 +1,250 @@
+"""Which charts a report shows, drawn from a run's results. All shares are in percent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from idif.metrics.threshold import f1_max_threshold
+from idif.predictions import Predictions, RowArray
+from idif.report.charts import (
+    Axis,
+    Interval,
+    Line,
+    Point,
+    bar_chart,
+    category_axis,
+    interval_chart,
+    line_chart,
+    linear_axis,
+    log_axis,
+    mirrored_bars,
+)
+from idif.report.data import Json
+from idif.report.paper import PaperRow, paper_missing_views
+
+BINS = 24
+CURVE_POINTS = 120
+"""Points a training curve is averaged down to, and a ROC curve thinned to, so that a page stays small."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its words."""
+
+    title: str
+    svg: Markup
+    caption: str = ""
+    legend: tuple[tuple[str, str], ...] = ()
+    """(style, name) of each line."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The samples of one category that have a score."""
+
+    rows: RowArray
+    scores: npt.NDArray[np.float32]
+    anomalous: npt.NDArray[np.bool_]
+
+    @property
+    def both_classes(self) -> bool:
+        """Whether there is anything to tell apart."""
+        return bool(self.anomalous.any() and not self.anomalous.all())
+
+    @property
+    def threshold(self) -> float | None:
+        """The sample score of the greatest F1, chosen on these very samples; None with one class only."""
+        return f1_max_threshold(self.scores, self.anomalous).value if self.both_classes else None
+
+
+def ranked(predictions: Predictions, category: str) -> Ranked:
+    """The category's samples that have any view, with their scores and truth."""
+    rows = predictions.rows(category)
+    rows = rows[np.any(predictions.present[rows], axis=1)]
+    anomalous: npt.NDArray[np.bool_] = np.any(predictions.labels[rows] & predictions.present[rows], axis=1)
+    return Ranked(rows, predictions.sample_scores[rows], anomalous)
+
+
+def overview(categories: dict[str, Json], paper: dict[str, PaperRow]) -> Figure | None:
+    """S-AUROC of every category with its interval, the best first; None below two."""
+    rows = []
+    for name, values in categories.items():
+        if values["s_auroc"] is None:
+            continue
+        low, high = values.get("s_auroc_ci") or (None, None)
+        reference = paper[name].s_auroc if name in paper else None
+        text = f"{name}: {100 * values['s_auroc']:.1f} %"
+        rows.append(Interval(name, values["s_auroc"], low, high, reference, text))
+    if len(rows) < 2:
+        return None
+    rows.sort(key=lambda row: -row.value)
+    # the axis ends at the lowest whisker, and never makes a small difference look large
+    lowest = min(v for row in rows for v in (row.value, row.low, row.reference) if v is not None)
+    x = _percent_axis("S-AUROC, %", min(0.8, np.floor(lowest * 10) / 10))
+    legend = [("c1", "this run, with its 95 % interval")]
+    if paper:
+        legend.append(("reference", "paper"))
+    alt = "S-AUROC by category. " + "; ".join(row.text for row in rows)
+    return Figure("S-AUROC by category", interval_chart(rows, x, alt), legend=tuple(legend))
+
+
+def score_histogram(samples: Ranked) -> Figure:
+    """Sample scores, normal upwards and anomalous downwards, each as shares of its own class."""
+    scores = samples.scores.astype(np.float64)
+    low, high = float(scores.min()), float(scores.max())
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, BINS + 1)
+    heights, tips = [], []
+    for name, chosen in (("normal", ~samples.anomalous), ("anomalous", samples.anomalous)):
+        counts, _ = np.histogram(scores[chosen], edges)
+        heights.append((100 * counts / max(1, chosen.sum())).tolist())
+        bins = zip(counts, edges[:-1], edges[1:], strict=True)
+        tips.append([f"{n} {name}, score {a:.3g} to {b:.3g}" for n, a, b in bins])
+    normal, anomalous = int((~samples.anomalous).sum()), int(samples.anomalous.sum())
+    alt = (
+        f"Histogram of sample scores: {_spread(scores[~samples.anomalous], 'normal')}; "
+        f"{_spread(scores[samples.anomalous], 'anomalous')}."
+    )
+    legend = [("normal", f"{normal} normal (up)"), ("anomalous", f"{anomalous} anomalous (down)")]
+    if samples.threshold is not None:
+        legend.append(("mark", f"best F1, at {samples.threshold:.3g}"))
+    svg = mirrored_bars(
+        heights[0], heights[1], edges.tolist(), "sample score", alt, (tips[0], tips[1]), samples.threshold
+    )
+    return Figure("Sample scores", svg, legend=tuple(legend))
+
+
+def roc(samples: Ranked, area: float) -> Figure:
+    """The ROC curve over samples; needs both classes."""
+    order = np.argsort(-samples.scores, kind="stable")
+    scores, truth = samples.scores[order], samples.anomalous[order]
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # ties move together
+    tpr = np.append(0, np.cumsum(truth)[last] / truth.sum())
+    fpr = np.append(0, np.cumsum(~truth)[last] / (~truth).sum())
+    # of a straight stretch only the ends are needed
+    a, b = np.diff(fpr), np.diff(tpr)
+    corner = np.concatenate(([True], a[:-1] * b[1:] != a[1:] * b[:-1], [True]))
+    points = list(zip(fpr[corner].tolist(), tpr[corner].tolist(), strict=True))
+    x, y = _percent_axis("false positives, %", 0), _percent_axis("true positives, %", 0)
+    alt = f"ROC curve over samples, area {100 * area:.1f} %."
+    line = Line("ROC", _thin(points), "c1")
+    return Figure(f"ROC over samples: {100 * area:.1f} %", line_chart([line], x, y, alt, chance=True))
+
+
+def loss_curves(lines: Sequence[Json]) -> Figure | None:
+    """The loss and its parts over the steps, averaged down to `CURVE_POINTS`; None without step lines."""
+    steps = [line for line in lines if "loss" in line]
+    if not steps:
+        return None
+    names = [key for key in steps[0] if key not in ("epoch", "step", "lr")]
+    curves: dict[str, list[Point]] = {}
+    for name in names:
+        curve = _averaged([(line["step"], line[name]) for line in steps if name in line])
+        curves[name] = [point for point in curve if point[1] > 0]
+    values = [value for curve in curves.values() for _, value in curve]
+    if not values:
+        return None
+    x = linear_axis("step", 0, steps[-1]["step"], ticks=4, text="{:g}".format)
+    y = log_axis("loss, logarithmic", min(values), max(values))
+    drawn = [Line(name, curve, f"c{place + 1}") for place, (name, curve) in enumerate(curves.items())]
+    alt = f"Training loss over {steps[-1]['step']} steps. " + "; ".join(
+        f"{name} from {curve[0][1]:.3g} to {curve[-1][1]:.3g}" for name, curve in curves.items() if curve
+    )
+    together = -(-len(steps) // CURVE_POINTS)
+    caption = "" if together == 1 else f"Each point is the mean of {together} steps."
+    legend = tuple((line.style, line.name) for line in drawn)
+    return Figure("Training loss", line_chart(drawn, x, y, alt), caption, legend)
+
+
+def eval_curve(lines: Sequence[Json]) -> Figure | None:
+    """S-AUROC on the test split over the epochs; the best is called oracle, the last is what is reported."""
+    found = [
+        (line["epoch"], line["eval"]["s_auroc"])
+        for line in lines
+        if (line.get("eval") or {}).get("s_auroc") is not None
+    ]
+    if not found:
+        return None
+    best = max(found, key=lambda point: point[1])
+    last = max(line["epoch"] for line in lines if "epoch" in line)
+    x = linear_axis("epoch", 0, last, ticks=4)
+    y = _percent_axis("S-AUROC, %", min(0.5, np.floor(min(v for _, v in found) * 10) / 10))
+    texts = [f"epoch {epoch}: {100 * value:.1f} %" for epoch, value in found]
+    oracle = Line("oracle", [best], "oracle", [f"oracle: {texts[found.index(best)]}"])
+    alt = f"S-AUROC on the test split over the epochs, from {texts[0]} to {texts[-1]}; {oracle.dots[0]}."
+    svg = line_chart([Line("test split", found, "c1", texts), oracle], x, y, alt)
+    caption = (
+        f"The last epoch is reported. The oracle, {100 * best[1]:.1f} % at epoch {best[0]}, was picked on "
+        "the test data and is no result."
+    )
+    return Figure("Test score while training", svg, caption, (("c1", "test split"), ("oracle", "oracle")))
+
+
+def missing_views(by_missing: dict[str, Json]) -> Figure | None:
+    """S-AUROC by number of missing views under both label rules, with the paper's curve."""
+    number = sorted(by_missing, key=int)
+    curves = [
+        ("any view labelled", "c1", [(int(m), by_missing[m]["s_auroc"]) for m in number]),
+        ("a visible view labelled", "c2", [(int(m), by_missing[m]["s_auroc_visible"]) for m in number]),
+        ("paper, Real-IAD", "paper", list(enumerate(paper_missing_views()))[: len(number)]),
+    ]
+    lines = []
+    for name, style, points in curves:
+        known = [(float(m), value) for m, value in points if value is not None]
+        texts = [f"{name}, {m:g} missing: {100 * value:.1f} %" for m, value in known]
+        lines.append(Line(name, known, style, texts))
+    if not lines[0].points and not lines[1].points:
+        return None
+    lowest = min(value for line in lines for _, value in line.points)
+    x = category_axis("views missing", number)
+    y = _percent_axis("S-AUROC, %", min(0.8, np.floor(lowest * 10) / 10))
+    alt = "S-AUROC by number of missing views. " + "; ".join(text for line in lines for text in line.dots)
+    legend = tuple((line.style, line.name) for line in lines)
+    return Figure("S-AUROC with views missing", line_chart(lines, x, y, alt), legend=legend)
+
+
+def camera_values(values: dict[str, float]) -> Figure:
+    """Each camera's Shapley value, in points of S-AUROC."""
+    names = [f"C{camera}" for camera in values]
+    points = [100 * value for value in values.values()]
+    top, bottom = max([*points, 0.0]), min([*points, 0.0])
+    room = 0.12 * (top - bottom or 1.0)
+    y = linear_axis("points of S-AUROC", bottom - (room if bottom < 0 else 0), top + room, ticks=4)
+    texts = [f"{point:+.1f}" for point in points]
+    alt = "Value of each camera: " + ", ".join(f"{n} {t}" for n, t in zip(names, texts, strict=True))
+    caption = "Shapley values: each camera's mean gain over all orders of adding cameras, starting from 50 %."
+    return Figure("What each camera is worth", bar_chart(names, points, texts, y, alt), caption)
+
+
+def _percent_axis(label: str, low: float) -> Axis:
+    """A share from ``low`` to 1, its ticks in percent."""
+    return linear_axis(label, float(low), 1.0, ticks=5, text=_percent)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:g}"
+
+
+def _spread(scores: npt.NDArray[np.float64], name: str) -> str:
+    if not scores.size:
+        return f"no {name} samples"
+    return f"{name} from {scores.min():.3g} to {scores.max():.3g}, median {np.median(scores):.3g}"
+
+
+def _averaged(points: list[Any]) -> list[Point]:
+    """Neighbours averaged, so that at most `CURVE_POINTS` are left."""
+    size = -(-len(points) // CURVE_POINTS)
+    parts = (np.array(points[start : start + size], np.float64) for start in range(0, len(points), size))
+    return [(float(part[:, 0].mean()), float(part[:, 1].mean())) for part in parts]
+
+
+def _thin(points: list[Point]) -> list[Point]:
+    """About `CURVE_POINTS` of a curve's points, both ends among them."""
+    if len(points) <= CURVE_POINTS:
+        return points
+    return [points[round(i)] for i in np.linspace(0, len(points) - 1, CURVE_POINTS)]
