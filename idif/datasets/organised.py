@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import linalg as sparse_linalg
+from scipy.sparse.csgraph import connected_components
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -24,6 +25,8 @@ OBJECT_HEIGHT = 0.002
 """What rises this far above the table, in metres, is object."""
 JUMP = 6.0
 """Neighbours further apart than this many grid steps are not joined: a surface seen at under 10 degrees."""
+CRUMB = 0.005
+"""Surfaces of a smaller share of the object's points are dropped."""
 GAP = 0.06
 """Gaps narrower than this share of the object's width are bridged, also where they open to the outside."""
 LARGEST_HOLE = 0.03
@@ -107,7 +110,27 @@ def keep_object(points: Floats, table: Table) -> Floats:
     _, piece = cv2.connectedComponents(bridged, connectivity=8)
     sizes = np.bincount(piece[keep], minlength=2)
     keep &= (sizes >= sizes.max() / 20)[piece]
-    return np.where(keep[..., None], points, np.nan)
+    return drop_crumbs(np.where(keep[..., None], points, np.nan))
+
+
+def drop_crumbs(points: Floats) -> Floats:
+    """The cloud without surfaces of under `CRUMB` of its points: slivers of far sides seen past an edge.
+
+    Points belong to one surface where neighbours along rows and columns are within `JUMP` grid steps.
+    """
+    H, W = points.shape[:2]
+    grid = np.arange(H * W).reshape(H, W)
+    near = JUMP * grid_step(points)
+    right = np.linalg.norm(np.diff(points, axis=1), axis=2) < near
+    down = np.linalg.norm(np.diff(points, axis=0), axis=2) < near
+    starts = np.concatenate([grid[:, :-1][right], grid[:-1][down]])
+    ends = np.concatenate([grid[:, 1:][right], grid[1:][down]])
+    links = sparse.coo_array((np.ones(len(starts), bool), (starts, ends)), shape=(H * W, H * W))
+    _, surface = connected_components(links, directed=False)
+    known = np.isfinite(points[..., 2])
+    sizes = np.bincount(surface[known.ravel()], minlength=int(surface.max()) + 1)
+    large = (sizes >= CRUMB * known.sum())[surface].reshape(H, W)
+    return np.where(large[..., None], points, np.nan)
 
 
 def drop_flying(points: Floats, keep: Bools) -> Bools:

@@ -37,13 +37,17 @@ class Fragments:
     """[S,S]: coordinate towards the viewer, metres."""
 
 
-def triangulate(points: Floats) -> Mesh:
+def triangulate(points: Floats, stride: int = 1) -> Mesh:
     """Join neighbouring points into triangles, two to a grid cell, and none across a depth jump.
 
     Cells are split along their shorter diagonal; a cell with one point missing gives one triangle.
+
+    Args:
+        points: [H,W,3], NaN where there is none.
+        stride: take every so many rows and columns; colours are still read from the whole grid.
     """
     H, W = points.shape[:2]
-    grid = np.arange(H * W).reshape(H, W)
+    grid = np.arange(H * W).reshape(H, W)[::stride, ::stride]
     a, b, c, d = (g.ravel() for g in (grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:]))
     flat = points.reshape(-1, 3)
     ad, bc = (np.linalg.norm(flat[p] - flat[q], axis=1) for p, q in ((a, d), (b, c)))
@@ -54,7 +58,7 @@ def triangulate(points: Floats) -> Mesh:
     corners = flat[triangles]
     longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(1)
     # NaN compares false, so that triangles with a missing corner go as well
-    return Mesh(points, triangles[longest < JUMP * grid_step(points)])
+    return Mesh(points, triangles[longest < JUMP * stride * grid_step(points)])
 
 
 def turned_towards(tilt: float, azimuth: float) -> Floats:

@@ -26,12 +26,18 @@ BACKGROUND = 0.0
 """Grey value where nothing is seen: scans are taken on dark cloth, so that gaps look like its shadows."""
 
 
+MESH_CELLS = 300
+"""Scans are thinned by whole strides until a mesh has fewer than twice this many cells a side."""
+
+
 @dataclass(frozen=True)
 class Scan:
-    """One scan, ready to be posed: the box of the sensor's grid that holds the object."""
+    """One scan, ready to be posed: the box of the sensor's grid that is to be seen."""
 
     mesh: Mesh
-    """Over the box, points in table axes, metres."""
+    """What is to be seen, over the box; points in table axes, metres."""
+    body: Mesh
+    """The object alone, over the same box, from which pose and scale are told."""
     colours: npt.NDArray[np.float32]
     """[H,W,3]: RGB on the box, 0..255."""
     defect: Bools
@@ -69,9 +75,13 @@ def prepare(
     sensor = table.axes @ (towards / np.linalg.norm(towards))
     rows, columns = np.nonzero(known if remove_background else np.isfinite(points[..., 2]))
     box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    closed = close_holes((cut if remove_background else points)[box])
-    mesh = triangulate(table.to_table(closed))
-    return Scan(mesh, colours[box].astype(np.float32), defect[box], sensor)
+
+    def join(cloud: Floats) -> Mesh:
+        return triangulate(table.to_table(close_holes(cloud)), max(1, max(cloud.shape) // MESH_CELLS))
+
+    body = join(cut[box])
+    mesh = body if remove_background else join(points[box])
+    return Scan(mesh, body, colours[box].astype(np.float32), defect[box], sensor)
 
 
 @dataclass(frozen=True)
@@ -83,19 +93,25 @@ class Studio:
     map_extent: float
     """Side of the template, metres."""
     centre: Floats
-    """[3]: the point in the middle of every view, object axes, metres."""
+    """[3]: the point that the cameras turn about, object axes, metres."""
+    offsets: Floats
+    """[V,2]: what lies in the middle of each camera's picture, metres right of and above the centre."""
     extent: float
     """Side of the square that a view shows, metres."""
-    views: int
     size: int
     """Side of a view in pixels."""
+
+    @property
+    def views(self) -> int:
+        """How many cameras there are."""
+        return len(self.offsets)
 
 
 def pose_of(scan: Scan, template: Heights | None, map_extent: float) -> Pose:
     """How to bring a scan to the common pose; without a template it is only moved to the middle."""
     if template is None:
-        return Pose(*middle(scan.mesh), 0.0)
-    return find_pose(scan.mesh, map_extent, template)
+        return Pose(*middle(scan.body), 0.0)
+    return find_pose(scan.body, map_extent, template)
 
 
 def rig(sensor: Floats, views: int) -> list[Floats]:
@@ -117,23 +133,27 @@ def open_studio(scans: Sequence[Scan], *, size: int, align: bool, views: int) ->
 
     The scale is one for the whole category, so that sizes can be compared between samples.
     """
-    map_extent = 2.4 * float(np.median([radius(scan.mesh) for scan in scans]))
-    template = make_template([height_map(scan.mesh, map_extent) for scan in scans]) if align else None
-    seen: list[tuple[Floats, Floats, Floats]] = []
-    for scan in scans:
-        pose = pose_of(scan, template, map_extent)
-        points = pose.place(scan.mesh.points).reshape(-1, 3)
-        points = points[np.isfinite(points[:, 2])]
-        low, high = np.percentile(points, [0.5, 99.5], axis=0)
-        seen.append((points, (low + high) / 2, pose.place_direction(scan.sensor)))
-    centre = np.median([middle_of for _, middle_of, _ in seen], axis=0)
-    reach = [
-        np.percentile(np.abs((points - centre) @ camera[:2].T), 99.5)
-        for points, _, sensor in seen
-        for camera in rig(sensor, views)
+    map_extent = 2.4 * float(np.median([radius(scan.body) for scan in scans]))
+    template = make_template([height_map(scan.body, map_extent) for scan in scans]) if align else None
+    poses = [pose_of(scan, template, map_extent) for scan in scans]
+    clouds = [
+        pose.place(scan.body.points[np.isfinite(scan.body.points[..., 2])])
+        for pose, scan in zip(poses, scans, strict=True)
     ]
-    extent = 2 * float(np.percentile(reach, 98)) / FILL
-    return Studio(template, map_extent, centre, extent, views, size)
+    centre = np.median([_bounds(cloud).mean(0) for cloud in clouds], axis=0)
+    bounds = np.empty((len(scans), views, 2, 2))
+    for nth, (scan, pose, cloud) in enumerate(zip(scans, poses, clouds, strict=True)):
+        for view, camera in enumerate(rig(pose.place_direction(scan.sensor), views)):
+            bounds[nth, view] = _bounds((cloud - centre) @ camera[:2].T)
+    # a scan in fifty may touch the picture's edge, lest an odd one makes all others small
+    low, high = np.percentile(bounds[:, :, 0], 2, axis=0), np.percentile(bounds[:, :, 1], 98, axis=0)
+    return Studio(template, map_extent, centre, (low + high) / 2, float((high - low).max()) / FILL, size)
+
+
+def _bounds(points: Floats) -> Floats:
+    """[N,k] -> [2,k]: lowest and highest coordinates, a few stray points aside."""
+    bounds: Floats = np.percentile(points, [0.5, 99.5], axis=0)
+    return bounds
 
 
 def photograph(scan: Scan, studio: Studio) -> list[tuple[npt.NDArray[np.uint8], Bools]]:
@@ -141,8 +161,9 @@ def photograph(scan: Scan, studio: Studio) -> list[tuple[npt.NDArray[np.uint8], 
     pose = pose_of(scan, studio.template, studio.map_extent)
     mesh = Mesh(pose.place(scan.mesh.points), scan.mesh.triangles)
     pictures = []
-    for camera in rig(pose.place_direction(scan.sensor), studio.views):
-        samples = studio.size * SUPERSAMPLING
-        fragments = rasterise(mesh, camera, studio.centre, studio.extent, samples)
+    cameras = rig(pose.place_direction(scan.sensor), studio.views)
+    for camera, offset in zip(cameras, studio.offsets, strict=True):
+        centre = studio.centre + offset @ camera[:2]
+        fragments = rasterise(mesh, camera, centre, studio.extent, studio.size * SUPERSAMPLING)
         pictures.append((paint(fragments, scan.colours, BACKGROUND), paint_mask(fragments, scan.defect)))
     return pictures
