@@ -20,7 +20,8 @@ def fabric_precision(wanted: Literal["auto", "float32", "bfloat16"], device: tor
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":
-        abilities = torch.cpu.get_capabilities()
+        # torch 2.11 cannot tell what a CPU is good at
+        abilities = getattr(torch.cpu, "get_capabilities", dict)()
         fast = bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
     else:
         fast = False
