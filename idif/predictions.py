@@ -68,7 +68,8 @@ class PredictionsWriter:
             path: of the finished file; an existing one is replaced at the end.
             view_numbers: camera number of each of the V slots.
             image_size: side H = W of the maps in pixels.
-            maps: false leaves maps and masks out (--no-maps): about 0.4 MB less per sample and five views.
+            maps: false leaves maps and masks out (--no-maps): at 256 px about 0.5 MB less per sample of
+                five views.
             protocol: how the scores were made, for people and reports; any JSON value. Written on leaving,
                 so that it may hold what is learned on the way.
         """

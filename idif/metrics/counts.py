@@ -114,6 +114,7 @@ def count_scores(scores: Array, anomalous: Array, weights: IntArray | None = Non
 
 def fuse(tables: Sequence[ScoreCounts]) -> ScoreCounts:
     """One table of all the counts. Entries that overlap become one; equal scores stay exact."""
+    tables = [t for t in tables if len(t)] or tables[:1]
     low = np.concatenate([t.low for t in tables])
     if not low.size:
         return tables[0]
@@ -169,11 +170,14 @@ def compact(table: ScoreCounts, target: int) -> ScoreCounts:
     first, last = _key(table.low), _key(table.high)
     level = np.frexp((first[:-1] ^ last[1:]).astype(np.float64))[1]
     start, end = np.empty(level.size, np.int64), np.empty(level.size, np.int64)
+    remaining = np.arange(level.size)
     for j in np.unique(level):
-        splits = np.concatenate(([-1], np.flatnonzero(level > j), [level.size]))
-        joints = np.flatnonzero(level == j)
-        run = np.searchsorted(splits, joints)
-        start[joints], end[joints] = splits[run - 1] + 1, splits[run] + 1
+        # Joints above level j split the table into the runs that share a cell of level j.
+        above = level[remaining] > j
+        joints, remaining = remaining[~above], remaining[above]
+        run = np.searchsorted(remaining, joints)
+        start[joints] = np.concatenate(([-1], remaining))[run] + 1
+        end[joints] = np.append(remaining, level.size)[run] + 1
 
     mass = np.zeros(level.size)
     for counts in (table.normal, table.anomalous, table.region):

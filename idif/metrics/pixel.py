@@ -86,7 +86,7 @@ class PixelMetrics:
         fpr_limits: Sequence[float] = (0.3,),
         connectivity: Connectivity = 8,
         max_distinct: int = 1 << 20,
-        buffer_pixels: int = 1 << 23,
+        buffer_pixels: int = 1 << 22,
     ) -> None:
         """An empty count.
 
