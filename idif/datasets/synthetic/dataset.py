@@ -66,19 +66,21 @@ def synthesise(
 ) -> SynthSummary:
     """Render a dataset of five-view samples into the folder ``out``, in the layout of Real-IAD.
 
-    ``out`` receives ``realiad_<size>/<category>/{OK,NG/<code>}/S0001/*.jpg`` with the masks (PNG, 0 and 255) beside them,
-    ``realiad_jsons/<category>.json`` and ``synth.json``, which tells what was asked for, the rig's angles and the
-    versions. Training samples are normal; every other test sample is anomalous. ``train`` and ``test`` count samples per
-    category. A sample depends on seed, size, category, split and its number alone: asking for more keeps the first ones.
-    On one machine the same call writes the same bytes. The dataset appears under its name when it is complete.
+    ``out`` receives ``realiad_<size>/<category>/{OK,NG/<code>}/S0001/*.jpg`` with the masks (PNG, 0 and 255)
+    beside them, ``realiad_jsons/<category>.json`` and ``synth.json``, which tells what was asked for, the
+    rig's angles and the versions. Training samples are normal; every other test sample is anomalous.
+    ``train`` and ``test`` count samples per category. A sample depends on seed, size, category, split and its
+    number alone: asking for more keeps the first ones. On one machine the same call writes the same bytes.
+    The dataset appears under its name when it is complete.
 
-    Raises `DatasetError` where an argument is out of range, ``out`` holds something else or cannot be written, and
-    `CannotFinish` where there is no off-screen OpenGL or the disk is full.
+    Raises `DatasetError` where an argument is out of range, ``out`` holds something else or cannot be
+    written, and `CannotFinish` where there is no off-screen OpenGL or the disk is full.
     """
     request = _request(categories, train, test, size, seed)
     if _already_there(out, request):
         return _summary(out, request, rendered=False)
-    # Beside the target, so that the final rename stays on one disk; left by a killed call, it is swept away here.
+    # Beside the target, so that the final rename stays on one disk; left by a killed call, it is swept away
+    # here.
     partial = out.absolute().parent / f".{out.absolute().name}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -120,7 +122,7 @@ def _request(categories: int, train: int, test: int, size: int, seed: int) -> di
 
 
 def _already_there(out: Path, request: dict[str, Any]) -> bool:
-    """Whether ``out`` is the dataset asked for. Raises `DatasetError` where it is anything but that, absent or empty."""
+    """Whether ``out`` is the dataset asked for. Raises `DatasetError` where it holds anything else."""
     if not out.exists():
         return False
     if not out.is_dir():
@@ -184,7 +186,7 @@ def _render(root: Path, request: dict[str, Any], progress: Progress) -> None:
 
 
 def _write_sample(folder: Path, order: Order, photographs: Photographs) -> Iterator[dict[str, Any]]:
-    """Write a sample's images and masks under its category's ``folder``; gives the annotation of each view."""
+    """Write a sample's files under its category's ``folder``; gives the annotation of each view."""
     shown = [name for name in photographs.classes if name != NORMAL_CLASS]
     group = f"NG/{shown[0]}" if shown else NORMAL_CLASS
     number = order.number + 1 + (FIRST_TEST if order.split == "test" else 0)

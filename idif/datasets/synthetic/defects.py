@@ -1,6 +1,8 @@
-"""Defects of a finished part's surface, placed where a camera sees them: dent, scratch, damage, stain, foreign matter.
+"""Defects of a finished part's surface, placed where a camera sees them: dent, scratch, damage, stain,
+foreign matter.
 
-Defects of construction (missing, wrong, bent) are made by the parts' builders. Codes are those of Real-IAD; WP is ours.
+Defects of construction (missing, wrong, bent) are made by the parts' builders. Codes are those of Real-IAD;
+WP is ours.
 """
 
 from collections.abc import Callable
@@ -42,7 +44,7 @@ class Spot:
 
 
 def find_spot(part: Part, eye: Points, rng: np.random.Generator, sideways: bool) -> Spot | None:
-    """A random place that a camera at ``eye`` [3, 1] sees well, on a steep face if ``sideways``; None if none was found."""
+    """A random place that a camera at ``eye`` [3, 1] sees well, on a steep face if ``sideways``, if any."""
     count = 512
     around, up = rng.uniform(-np.pi, np.pi, count), rng.uniform(0.05, part.height + 0.05, count)
     out = part.radius * np.sqrt(rng.uniform(0.0, 1.0, count))
@@ -53,7 +55,7 @@ def find_spot(part: Part, eye: Points, rng: np.random.Generator, sideways: bool)
     toward = unit(eye - p)
     good = (np.abs(part.distance(p)) < 0.004) & (p[2] > 0.07) & (dot(normal, toward) > 0.5)
     if sideways:
-        good &= normal[2] < 0.6
+        good &= normal[2] < 0.45
     for reach in np.linspace(0.06, 1.2, 16):
         good &= part.distance(p + toward * np.float32(reach)) > 0.012
     found = np.flatnonzero(good)

@@ -1,7 +1,9 @@
-"""Solids as signed distance fields, and smooth noise: pure functions of points, from which parts and defects are built.
+"""Solids as signed distance fields, and smooth noise: pure functions of points, from which parts and defects
+are built.
 
-Shape legend: a `Points` array is float32 ``[3, N]`` (x, y, z; z up; the unit is about a part's radius), a `Values` array
-float32 ``[N]``. A distance is negative inside a solid. The formulas are those of Inigo Quilez's articles on distance fields.
+Shape legend: a `Points` array is float32 ``[3, N]`` (x, y, z; z up; the unit is about a part's radius), a
+`Values` array float32 ``[N]``. A distance is negative inside a solid. The formulas are those of Inigo
+Quilez's articles on distance fields.
 """
 
 from collections.abc import Callable
@@ -25,26 +27,32 @@ def length(p: Points) -> Values:
 
 
 def dot(a: Points, b: Points) -> Values:
-    """Inner products [N] of vectors [3, N]; either may be [3, 1]. Twice as fast as a sum over the first axis."""
+    """Inner products [N] of vectors [3, N]; either may be [3, 1]. Twice as fast as a sum over an axis."""
     result: Values = a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
     return result
 
 
 def unit(p: Points) -> Points:
     """``p`` divided by its norm; zero stays zero."""
-    result: Points = p / np.maximum(length(p), 1e-12)
+    size: Values = np.maximum(length(p), 1e-12)
+    result: Points = p / size
     return result
 
 
 def angle(x: Values, y: Values) -> Values:
     """Polar angle in (-pi, pi], off by at most 3e-4 rad: four times as fast as ``np.arctan2``."""
-    ax, ay = np.abs(x), np.abs(y)
-    a = np.minimum(ax, ay) / np.maximum(np.maximum(ax, ay), 1e-9)
+    ax: Values = np.abs(x)
+    ay: Values = np.abs(y)
+    larger: Values = np.maximum(np.maximum(ax, ay), 1e-9)
+    a: Values = np.minimum(ax, ay)
+    a = a / larger
     s = a * a
-    r = ((-0.0464964749 * s + 0.15931422) * s - 0.327622764) * s * a + a
-    r = np.where(ay > ax, np.float32(np.pi / 2) - r, r)
-    r = np.where(x < 0, np.float32(np.pi) - r, r)
-    return np.copysign(r, y)
+    octant = (
+        (np.float32(-0.0464964749) * s + np.float32(0.15931422)) * s - np.float32(0.327622764)
+    ) * s * a + a
+    quadrant: Values = np.where(ay > ax, np.float32(np.pi / 2) - octant, octant)
+    half: Values = np.where(x < 0, np.float32(np.pi) - quadrant, quadrant)
+    return np.copysign(half, y)
 
 
 def smoothstep(low: float, high: float, value: Values) -> Values:
@@ -62,7 +70,7 @@ def smooth_min(a: Values, b: Values, k: float) -> Values:
 
 
 def smooth_max(a: Values, b: Values, k: float) -> Values:
-    """Intersection of two solids with an edge rounded by ``k``; with ``-b`` the second is cut out of the first."""
+    """Intersection of two solids, its edge rounded by ``k``; with ``-b``, the first less the second."""
     h = np.maximum(k - np.abs(a - b), 0.0)
     result: Values = np.maximum(a, b) + h * h * (0.25 / k)
     return result
@@ -87,15 +95,19 @@ def rectangle(x: Values, y: Values, half_x: float, half_y: float, corner: float 
 
 def hexagon(x: Values, y: Values, apothem: float) -> Values:
     """A regular hexagon with two flats facing +-y (exact near its sides, a bound at its corners)."""
-    ax, ay = np.abs(x), np.abs(y)
-    result: Values = np.maximum(ay, ax * 0.8660254 + ay * 0.5) - apothem
+    ax: Values = np.abs(x)
+    ay: Values = np.abs(y)
+    slanted: Values = ax * np.float32(0.8660254) + ay * np.float32(0.5)
+    result: Values = np.maximum(ay, slanted) - np.float32(apothem)
     return result
 
 
 def sectors(p: Points, count: int, absent: int | None = None) -> tuple[Values, Values, NDArray[np.int32]]:
-    """Fold the plane into ``count`` equal sectors: radius, angle within the sector, and the sector's number ``[N]``.
+    """Fold the plane into ``count`` equal sectors: radius, angle within the sector, and the sector's number
+    ``[N]``.
 
-    A point in sector ``absent`` is sent to the nearer neighbour instead, so that whatever repeats is missing there.
+    A point in sector ``absent`` is sent to the nearer neighbour instead, so that whatever repeats is missing
+    there.
     """
     step = TAU / count
     theta = angle(p[0], p[1])
@@ -103,14 +115,14 @@ def sectors(p: Points, count: int, absent: int | None = None) -> tuple[Values, V
     local = theta - number * step
     which = number.astype(np.int32) % count
     if absent is not None:
-        local = np.where(which == absent % count, np.abs(local) - step, local)
+        local = np.where(which == absent % count, np.abs(local) - step, local).astype(np.float32, copy=False)
     return length(p[:2]), local, which
 
 
 def turned(
     p: Points, degrees: float, axis: int = 2, pivot: tuple[float, float, float] = (0.0, 0.0, 0.0)
 ) -> Points:
-    """Points in the frame of a solid that was turned by ``degrees`` about an axis (0 x, 1 y, 2 z) through ``pivot``."""
+    """Points in the frame of a solid turned ``degrees`` about an axis (0 x, 1 y, 2 z) through ``pivot``."""
     i, j = (axis + 1) % 3, (axis + 2) % 3
     c, s = float(np.cos(np.radians(degrees))), float(np.sin(np.radians(degrees)))
     a, b = p[i] - pivot[i], p[j] - pivot[j]
@@ -122,7 +134,7 @@ def turned(
 
 
 def gradient(solid: Solid, p: Points, step: float) -> Points:
-    """Unit outward normals ``[3, N]`` of a field at ``p``, from four evaluations on a tetrahedron of size ``step``."""
+    """Unit outward normals ``[3, N]`` at ``p``, from four evaluations on a tetrahedron of size ``step``."""
     total = np.zeros_like(p)
     for corner in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
         k = np.array(corner, np.float32)[:, None]
@@ -135,7 +147,7 @@ _NOISE = np.random.Generator(np.random.PCG64(20250)).uniform(-1, 1, (3, _LATTICE
 
 
 def noise(q: Points, channels: int = 1) -> Points:
-    """Smooth value noise ``[channels, N]`` in -1..1 (at most 3 channels), one lattice cell per unit, period 32."""
+    """Smooth value noise ``[channels, N]`` in -1..1, at most 3 channels; one cell per unit, period 32."""
     base = np.floor(q)
     f = q - base
     f = f * f * (3.0 - 2.0 * f)

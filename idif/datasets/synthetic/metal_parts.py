@@ -21,7 +21,7 @@ from idif.datasets.synthetic.model import Component, Fault, Part, between
 
 
 def gear(rng: np.random.Generator, fault: Fault | None) -> Part:
-    """A steel spur gear with a bronze bush. QS: a tooth broken off; WP: a steel or plastic bush; BX: a bent tooth."""
+    """A steel spur gear with a bronze bush. QS: a tooth broken off; WP: another bush; BX: a bent tooth."""
     teeth, root, tip, top = 20, 0.80, 0.99, 0.36
     steel, bush = jitter(STEEL, rng), jitter(BRASS, rng)
     broken = bent = None
@@ -31,19 +31,20 @@ def gear(rng: np.random.Generator, fault: Fault | None) -> Part:
         if fault.kind == "QS":
             broken, stump = tooth, between(fault, 0.925, 0.83)
         elif fault.kind == "BX":
-            bent, lean = tooth, float(fault.rng.choice([-1, 1])) * between(fault, 0.05, 0.11)
+            bent, lean = tooth, float(fault.rng.choice([-1, 1])) * between(fault, 0.04, 0.08)
         else:
             bush = jitter(ZINC if fault.rng.random() < 0.5 else BLACK, fault.rng)
 
     def body(p: Points) -> Values:
         r, local, which = sectors(p, teeth)
-        limit = tip
         if bent is not None:
-            local = local - np.where(which == bent, lean * np.clip((r - root) * (1 / 0.19), 0, 1), 0)
-        if broken is not None:
-            limit = np.where(which == broken, np.float32(stump), np.float32(tip))
-        across = r * np.abs(local)
-        flank = (across - 0.062 + 0.42 * (r - 0.9)) * 0.9
+            # The lean fades towards the neighbours' sectors, so that the field stays continuous.
+            fade: Values = np.clip((1 - np.abs(local) * (teeth / np.pi)) * (1 / 0.35), 0, 1)
+            rise: Values = np.clip((r - root) * (1 / 0.19), 0, 1)
+            local -= np.where(which == bent, np.float32(lean), np.float32(0)) * fade * rise
+        limit = np.where(which == broken, np.float32(stump), np.float32(tip)) if broken is not None else tip
+        across: Values = r * np.abs(local)
+        flank = np.float32(0.94) * (across - 0.070 + 0.36 * (r - 0.9))
         profile = smooth_min(r - root, smooth_max(flank, r - limit, 0.03), 0.04)
         solid = extrude(profile, p[2], 0.0, top, 0.018)
         groove = extrude(np.abs(r - 0.525) - 0.175, p[2], top - 0.07, top + 1, 0.02)
@@ -70,8 +71,8 @@ def gear(rng: np.random.Generator, fault: Fault | None) -> Part:
 
 
 def bolt(rng: np.random.Generator, fault: Fault | None) -> Part:
-    """A flange bolt on its head, with a black washer and a brass nut. QS: no washer, or no nut; WP: a nut or washer of
-    another material; BX: a bent shank."""
+    """A flange bolt on its head, with a black washer and a brass nut. QS: no washer, or no nut; WP: a nut or
+    washer of another material; BX: a bent shank."""
     zinc, nut_metal, washer_black = jitter(ZINC, rng), jitter(BRASS, rng), jitter(BLACK, rng)
     level = 0.66 + float(rng.uniform(-0.015, 0.015))
     spin = float(rng.uniform(-15, 15))
@@ -114,7 +115,7 @@ def bolt(rng: np.random.Generator, fault: Fault | None) -> Part:
         r = length(q[:2])
         helix = q[2] * (1 / 0.085) - angle(q[0], q[1]) * (1 / TAU)
         ridge = np.abs(helix - np.rint(helix)) * 2.0
-        rod = (r - 0.325 + 0.05 * ridge) * 0.8
+        rod = (r - 0.325 + 0.05 * ridge) * (0.55 if lean else 0.64)
         end = 0.7071 * (r + q[2] - (0.325 + 1.27))
         return smooth_max(np.maximum(rod, np.maximum(thread_low - p[2], q[2] - 1.33)), end, 0.02)
 
@@ -128,7 +129,8 @@ def bolt(rng: np.random.Generator, fault: Fault | None) -> Part:
         low, high = nut_low, nut_low + 0.27
         solid = extrude(hexagon(q[0], q[1], 0.50), q[2], low, high, 0.012)
         cone = 0.6 * (r - 0.53) + 0.8 * (np.abs(q[2] - (low + high) / 2) - 0.135)
-        return np.maximum(smooth_max(solid, cone, 0.02), 0.28 - r)
+        result: Values = np.maximum(smooth_max(solid, cone, 0.02), 0.28 - r)
+        return result
 
     components = [
         Component("bolt head", head, zinc),
@@ -138,7 +140,7 @@ def bolt(rng: np.random.Generator, fault: Fault | None) -> Part:
         components.append(Component("washer", washer, washer_black))
     if nut_there:
         components.append(Component("nut", nut, nut_metal))
-    return Part(tuple(components), radius=0.98, height=1.34, table=(0.66, 0.65, 0.62))
+    return Part(tuple(components), radius=0.9, height=1.34, table=(0.66, 0.65, 0.62))
 
 
 def bearing(rng: np.random.Generator, fault: Fault | None) -> Part:
@@ -156,7 +158,7 @@ def bearing(rng: np.random.Generator, fault: Fault | None) -> Part:
         elif fault.kind == "WP":
             odd, odd_material = ball, jitter(BLACK if fault.severity > 0.5 else BRASS, fault.rng)
         else:
-            lean, way = between(fault, 4.0, 9.0), float(fault.rng.uniform(0, 360))
+            lean, way = between(fault, 2.5, 6.0), float(fault.rng.uniform(0, 360))
 
     def ring(p: Points, r: Values, low: float, high: float) -> Values:
         body = extrude(np.abs(r - (low + high) / 2) - (high - low) / 2, p[2], 0.0, top, 0.03)
@@ -182,9 +184,10 @@ def bearing(rng: np.random.Generator, fault: Fault | None) -> Part:
 
     def spheres(p: Points, absent: int | None) -> Values:
         r, local, _ = sectors(turned(p, phase), balls, absent)
-        return (
+        result: Values = (
             np.sqrt((r * np.cos(local) - 0.635) ** 2 + (r * np.sin(local)) ** 2 + (p[2] - 0.24) ** 2) - 0.155
         )
+        return result
 
     def row(p: Points) -> Values:
         return spheres(p, gone if gone is not None else odd)

@@ -1,12 +1,14 @@
-"""What a part is made of: components (a solid in a material), the edits a defect makes to them, and the marks it leaves."""
+"""What a part is made of: components (a solid in a material), the edits a defect makes to them, and the marks
+it leaves."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from idif.datasets.synthetic.fields import Points, Solid, Values
+from idif.datasets.synthetic.fields import Points, Solid, Values, gradient
 from idif.datasets.synthetic.materials import Color, Material
 
 Edit = Callable[[Points, Values], Values]
@@ -18,7 +20,7 @@ TABLE = -1
 
 @dataclass(frozen=True)
 class Component:
-    """One piece of a part: a solid in one material. Its field may fall short of the true distance, never exceed it much."""
+    """One piece of a part: a solid in one material. Its field may understate a distance, never exceed it."""
 
     name: str
     solid: Solid
@@ -54,7 +56,7 @@ class Part:
 
     components: tuple[Component, ...]
     radius: float
-    """Everything lies within this distance of the z axis; the rig's distance is set by it."""
+    """Nothing reaches further than this along x or y; the rig's distance is set by it."""
     height: float
     table: Color
     """sRGB colour of the mat this category is photographed on."""
@@ -73,6 +75,18 @@ class Part:
         for component in self.components[1:]:
             nearest = np.minimum(nearest, component.solid(p))
         return self.edited(p, nearest)
+
+    def _one(self, component: Component, p: Points) -> Values:
+        return self.edited(p, component.solid(p))
+
+    def normals(self, p: Points, component: NDArray[np.int16]) -> Points:
+        """Unit outward normals [3, N] at points on the surface, each of the component [N] that it lies on."""
+        result = np.empty_like(p)
+        for number, piece in enumerate(self.components):
+            here = np.flatnonzero(component == number)
+            if len(here):
+                result[:, here] = gradient(partial(self._one, piece), p.take(here, axis=1), 0.004)
+        return result
 
     def component_at(self, p: Points) -> NDArray[np.int16]:
         """Number [N] of the component nearest to each point."""

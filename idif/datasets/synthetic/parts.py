@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from idif.datasets.synthetic.circuit_board import circuit_board
 from idif.datasets.synthetic.metal_parts import bearing, bolt, gear
 from idif.datasets.synthetic.model import Fault, Part
-from idif.datasets.synthetic.plastic_parts import bottle_cap, circuit_board, terminal_block
+from idif.datasets.synthetic.plastic_parts import bottle_cap, terminal_block
 
 Builder = Callable[[np.random.Generator, Fault | None], Part]
-"""Makes one specimen: the generator decides its harmless variation, the fault (if any) what is wrong with it."""
+"""Makes one specimen: the generator decides its harmless variation, the fault (if any) what is wrong with
+it."""
 
 BUILDERS: dict[str, Builder] = {
     "gear": gear,

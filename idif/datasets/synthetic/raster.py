@@ -1,15 +1,15 @@
-"""Where each ray first meets a part: pyvista rasterises the part's proxy mesh off-screen, sphere tracing goes on from there."""
+"""Where each ray first meets a part: pyvista rasterises the part's proxy mesh off-screen, sphere tracing goes
+on from there."""
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
 import pyvista as pv
 from numpy.typing import NDArray
-from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonCore import vtkFloatArray
 
 from idif.datasets.synthetic.fields import Points, Values, length
@@ -39,78 +39,95 @@ def _no_x_without_display() -> Iterator[None]:
 
 
 class Raster:
-    """An off-screen window that tells depths; use it as a context manager, from one thread.
+    """An off-screen window with one field per camera that tells depths; use it as a context manager, from one
+    thread.
 
     Raises `CannotFinish` on entering where VTK has no off-screen OpenGL.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, views: int, size: int) -> None:
         self.size = size
-        """Pixels along an image's side."""
-        self._shown: pv.PolyData | None = None
+        """Pixels S along an image's side."""
+        self._views = views
 
     def __enter__(self) -> Self:
         with _no_x_without_display():
-            self._plotter: Any = pv.Plotter(off_screen=True, window_size=(self.size, self.size))
-        window = self._plotter.render_window
+            self._plotter = pv.Plotter(
+                off_screen=True,
+                shape=(1, self._views),
+                window_size=[self._views * self.size, self.size],
+                border=False,
+            )
+        window: Any = self._plotter.render_window
+        self._window = window
         window.SetMultiSamples(0)  # averaged depths would lie on no surface
         window.Initialize()
         if not window.GetInitialized():  # rendering regardless would end the process
             self._plotter.close()
             raise CannotFinish(_NO_OPENGL)
+        # One actor in every field: calling add_mesh for every sample would cost more than the rendering.
+        self._mapper = pv.DataSetMapper()
+        actor = pv.Actor(mapper=self._mapper)
+        actor.prop.lighting = False
+        for view in range(self._views):
+            self._plotter.subplot(0, view)
+            self._plotter.add_actor(actor, reset_camera=False, render=False)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._plotter.close()
 
-    def depth(self, mesh: pv.PolyData, eye: Eye) -> NDArray[np.float32]:
-        """Depth [S, S] of the mesh along the eye's forward axis, first row at the top; infinite where it is not hit."""
-        if mesh is not self._shown:
-            self._plotter.add_mesh(mesh, name="part", lighting=False, reset_camera=False, render=False)
-            self._shown = mesh
-        camera = self._plotter.camera
-        camera.position = tuple(eye.position[:, 0].tolist())
-        camera.focal_point = tuple((eye.position + eye.forward)[:, 0].tolist())
-        camera.up = tuple(eye.up[:, 0].tolist())
-        camera.view_angle = FIELD_OF_VIEW
-        camera.clipping_range = (_NEAR, _FAR)
-        window = self._plotter.render_window
-        window.Render()
+    def depths(self, mesh: pv.PolyData, eyes: Sequence[Eye]) -> NDArray[np.float32]:
+        """Depth [V, S, S] of the mesh along each eye's forward axis, first row on top, infinite if none."""
+        self._mapper.SetInputData(mesh)
+        for view, eye in enumerate(eyes):
+            camera = self._plotter.renderers[view].camera
+            camera.position = tuple(eye.position[:, 0].tolist())
+            camera.focal_point = tuple((eye.position + eye.forward)[:, 0].tolist())
+            camera.up = tuple(eye.up[:, 0].tolist())
+            camera.view_angle = FIELD_OF_VIEW
+            camera.clipping_range = (_NEAR, _FAR)
+        self._window.Render()
         buffer = vtkFloatArray()
-        window.GetZbufferData(0, 0, self.size - 1, self.size - 1, buffer)
-        z = vtk_to_numpy(buffer).reshape(self.size, self.size)[::-1]
+        self._window.GetZbufferData(0, 0, self._views * self.size - 1, self.size - 1, buffer)
+        rows = np.asarray(pv.convert_array(buffer)).reshape(self.size, self._views, self.size)[::-1]
+        z = rows.transpose(1, 0, 2)
         depth = _NEAR * _FAR / (_FAR - z.astype(np.float64) * (_FAR - _NEAR))
         return np.where(z < 1.0, depth, np.inf).astype(np.float32)
 
 
-_CLOSE = 0.0012
-"""A ray this near to a surface has hit it."""
-_STEPS = 32
+_CLOSE = 0.0015
+"""A ray this near to a surface, in part radii, has hit it."""
+_LEAST_STEP = 0.004
+"""Keeps rays from crawling past a surface; below a pixel's width, and the hit corrects a step too far."""
+_STEPS = 48
 
 
 def trace(part: Part, origins: Points, rays: Points, start: Values) -> tuple[Values, NDArray[np.bool_]]:
     """Follow rays that look down, from ``origins`` along ``rays`` (both [3, N]), to the first surface.
 
-    ``start`` [N] is a depth before the part, in lengths of the ray's vector; infinite where the ray never comes near.
-    Returns depths [N], and whether the rays end on the part rather than on the table z = 0.
+    ``start`` [N] is a depth before the part, in lengths of the ray's vector; infinite where the ray never
+    comes near. Returns depths [N], and whether the rays end on the part rather than on the table z = 0.
     """
     depth: Values = -origins[2] / rays[2]
     hit = np.zeros(len(start), bool)
     active = np.flatnonzero(start < depth)
-    t, floor, origin, ray = start[active], depth[active], origins[:, active], rays[:, active]
-    stride = 0.95 / length(ray)
+    t, floor = start[active], depth[active]
+    origin, ray = origins.take(active, axis=1), rays.take(active, axis=1)
+    stride = 1.0 / length(ray)
     for _ in range(_STEPS):
         distance = part.distance(origin + ray * t)
-        t = t + np.maximum(distance, 0.5 * _CLOSE) * stride
-        near, below = distance < _CLOSE, t >= floor
-        ended = near & ~below
-        depth[active[ended]] = t[ended]
+        near = distance < _CLOSE
+        ended = np.flatnonzero(near & (t < floor))
+        depth[active[ended]] = t[ended] + distance[ended] * stride[ended]
         hit[active[ended]] = True
-        keep = np.flatnonzero(~near & ~below)
+        t += np.maximum(distance, _LEAST_STEP) * stride
+        keep = np.flatnonzero(~near & (t < floor))
+        if not len(keep):
+            break
         active, t, floor, stride = active[keep], t[keep], floor[keep], stride[keep]
         origin, ray = origin.take(keep, axis=1), ray.take(keep, axis=1)
-        if not len(active):
-            break
-    # What still crawls along a surface after so many steps is taken to have reached it.
-    depth[active], hit[active] = t, True
+    else:
+        # What still passes close by after so many steps is taken to end there.
+        depth[active], hit[active] = t, True
     return depth, hit

@@ -13,7 +13,7 @@ class Camera:
 
     number: int
     azimuth: float
-    """Counter-clockwise from +x, seen from above. C1, which looks straight down, has +y at the top of its image."""
+    """Counter-clockwise from +x, seen from above. C1 looks straight down with +y at the top of its image."""
     elevation: float
     distance: float
     roll: float
@@ -56,7 +56,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Eye:
-    """A camera placed for one sample, in the part's frame: position and orthonormal axes, each float32 [3, 1]."""
+    """A camera placed for one sample, in the part's frame: position and unit axes, each float32 [3, 1]."""
 
     position: Points
     forward: Points

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyvista as pv
 from numpy.typing import NDArray
 from scipy.ndimage import minimum_filter
 
@@ -17,7 +16,8 @@ from idif.datasets.synthetic.shading import Scene, Surface, developed
 Pixels = NDArray[np.int32]
 
 _QUARTERS = ((0.375, 0.125), (0.875, 0.375), (0.125, 0.625), (0.625, 0.875))
-"""Where the four rays of a pixel that shows an edge pass: a turned square smooths level and upright edges best."""
+"""Where the four rays of a pixel that shows an edge pass: a turned square smooths level and upright edges
+best."""
 _CHUNK = 1 << 15
 """Points worked on at once: few enough for the processor's cache, enough to hide the cost of a call."""
 
@@ -37,7 +37,7 @@ class Eyes:
     gain: Points
     """Per colour channel."""
     size: int
-    """Pixels S along an image's side. Pixels are numbered 0 .. V*S*S-1: camera by camera, row by row from the top."""
+    """Pixels S along an image's side, numbered 0 .. V*S*S-1: camera by camera, row by row from the top."""
 
     def rays(self, pixels: Pixels, right: float = 0.5, down: float = 0.5) -> tuple[Points, Points]:
         """Origins and directions of unit depth, [3, n] each, through a place in each of the pixels [n]."""
@@ -59,7 +59,7 @@ class Sight:
     scene: Scene
     eyes: Eyes
     start: Values
-    """Depth [N] from which rays through a pixel may be traced: before the part, infinite where they cannot meet it."""
+    """Depth [N] from which rays through a pixel may be traced: before the part, infinite where it is not."""
     depth: Values
     """Depth at the pixel's middle, [N]."""
     component: NDArray[np.int16]
@@ -78,12 +78,12 @@ class Sight:
         light = np.empty((3, len(pixels)), np.float32)
         plain, mixed = pixels[~edge], pixels[edge]
         light[:, ~edge] = self._light(*self.eyes.rays(plain), self.depth[plain], self.component[plain])
-        total = np.zeros((3, len(mixed)), np.float32)
-        for right, down in _QUARTERS:
-            origins, rays = self.eyes.rays(mixed, right, down)
-            depth, component = _surface(self.scene, origins, rays, self.start[mixed])
-            total += np.minimum(self._light(origins, rays, depth, component), 2.0)
-        light[:, edge] = total / 4
+        if len(mixed):
+            placed = [self.eyes.rays(mixed, *at) for at in _QUARTERS]
+            origins, rays = (np.concatenate(part, axis=1) for part in zip(*placed, strict=True))
+            depth, component = _surface(self.scene, origins, rays, np.tile(self.start[mixed], 4))
+            four = np.minimum(self._light(origins, rays, depth, component), 2.0)
+            light[:, edge] = four.reshape(3, 4, -1).mean(1)
         view = pixels // np.int32(self.eyes.size**2)
         return developed(light, self.eyes.gain.take(view, axis=1))
 
@@ -125,19 +125,21 @@ def _surface(scene: Scene, origins: Points, rays: Points, start: Values) -> tupl
     return depth, component
 
 
-def look(scene: Scene, proxy: pv.PolyData, raster: Raster, rig: Sequence[Camera]) -> Sight:
-    """What the cameras of ``rig`` see of the scene, whose part lies inside the mesh ``proxy``."""
+def look(scene: Scene, raster: Raster, rig: Sequence[Camera]) -> Sight:
+    """What the cameras of ``rig`` see of the scene."""
     placed = [place(camera, scene.pose, scene.part.radius, scene.part.height) for camera in rig]
     eyes = Eyes(
-        *(
-            np.concatenate(a, axis=1)
-            for a in zip(*((e.position, e.forward, e.right, e.up) for e in placed), strict=True)
-        ),
+        position=np.concatenate([eye.position for eye in placed], axis=1),
+        forward=np.concatenate([eye.forward for eye in placed], axis=1),
+        right=np.concatenate([eye.right for eye in placed], axis=1),
+        up=np.concatenate([eye.up for eye in placed], axis=1),
         gain=np.array([[c.exposure * (1 + k * c.warmth) for c in rig] for k in (1, 0, -1)], np.float32),
         size=raster.size,
     )
-    # The least of the neighbours' depths: a ray beside the pixel's middle may meet the proxy a little earlier.
-    start = np.concatenate([minimum_filter(raster.depth(proxy, eye), 3).ravel() for eye in placed])
+    # The least of the neighbours' depths: a ray beside the pixel's middle may meet the proxy a little
+    # earlier.
+    depths = raster.depths(scene.volume.proxy(), placed)
+    start = minimum_filter(depths, (1, 3, 3)).ravel()
     start *= np.float32(1 - _pixel_width(raster.size))
     pixels = np.arange(len(start), dtype=np.int32)
     origins, rays = eyes.rays(pixels)

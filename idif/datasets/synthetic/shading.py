@@ -1,4 +1,5 @@
-"""How surfaces look: soft boxes and a key lamp, shadows and occlusion read from a coarse distance volume, camera response."""
+"""How surfaces look: soft boxes and a key lamp, shadows and occlusion read from a coarse distance volume,
+camera response."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -6,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from idif.datasets.synthetic.fields import Points, Values, dot, gradient, length, noise, smoothstep, unit
+from idif.datasets.synthetic.fields import Points, Values, dot, length, noise, smoothstep, unit
 from idif.datasets.synthetic.materials import Color
 from idif.datasets.synthetic.model import TABLE, Part
 from idif.datasets.synthetic.rig import Pose
@@ -43,7 +44,8 @@ _BOXES = ((205.0, 38.0, 0.90, 1.1), (310.0, 30.0, 0.93, 0.8), (120.0, 25.0, 0.95
 
 
 def surroundings(v: Points, roughness: Values, light: Light) -> Values:
-    """Radiance [N] arriving from directions [3, N] of the rig's frame, blurred for a surface of that roughness [N]."""
+    """Radiance [N] arriving from directions [3, N] of the rig's frame, blurred for a surface of that
+    roughness [N]."""
     up = v[2]
     blur = 0.03 + 0.28 * roughness * roughness
     result = 0.20 + 0.42 * smoothstep(-0.1, 0.95, up)
@@ -105,7 +107,7 @@ class Scene:
         return result
 
     def _open(self, p: Points, v: Points, reaches: tuple[float, ...]) -> Values:
-        """How free the way from points [3, N] along unit ``v`` is, 0..1 [N]: distances there against the ways walked."""
+        """How free the way from points [3, N] along unit ``v`` is, 0..1 [N], judged at some distances."""
         result = np.ones(p.shape[1], np.float32)
         for reach in reaches:
             result = np.minimum(
@@ -118,7 +120,8 @@ class Scene:
         blocked = np.zeros(p.shape[1], np.float32)
         for reach, weight in ((0.07, 3.2), (0.2, 1.5), (0.45, 0.55)):
             blocked += weight * np.maximum(reach - self.volume.distance(p + normal * np.float32(reach)), 0.0)
-        return np.clip(1.0 - blocked, 0.0, 1.0)
+        result: Values = np.clip(1.0 - blocked, 0.0, 1.0)
+        return result
 
     def _shadow(self, p: Points, toward_light: Points) -> Values:
         """Light of the key lamp, a disc seen under some 10 degrees, that reaches points [3, N]: 0..1 [N]."""
@@ -126,11 +129,11 @@ class Scene:
         t = np.full(p.shape[1], 0.05, np.float32)
         active = np.arange(p.shape[1])
         top = self.part.height + 0.02
-        for _ in range(11):
+        for _ in range(13):
             q = p[:, active] + toward_light * t[active]
             d = self.volume.distance(q)
             result[active] = np.minimum(result[active], 0.5 + 5.0 * d / t[active])
-            t[active] += np.clip(d, 0.05, 0.4)
+            t[active] += np.clip(0.9 * d, 0.05, 0.32)
             active = active[(result[active] > 0) & (q[2] < top)]
             if not len(active):
                 break
@@ -151,7 +154,8 @@ class Scene:
         patches = noise(world * np.float32(1.3) + self.offset)[0]
         albedo = linear(self.part.table) * (1.0 + 0.07 * weave + 0.07 * patches)
         key = self.light.key * shadow * self.light.direction[2]
-        return albedo * (0.75 * key + 0.72 * self.light.fill * occlusion)
+        result: Values = albedo * (0.75 * key + 0.72 * self.light.fill * occlusion)
+        return result
 
     def _part(self, surface: Surface) -> Points:
         p, part = surface.p, self.part
@@ -161,7 +165,7 @@ class Scene:
         def of(values: list[float]) -> Values:
             return np.array(values, np.float32)[which]
 
-        normal = gradient(part.distance, p, 0.004)
+        normal = part.normals(p, which)
         q = p.copy()
         turned = np.array([m.turned for m in materials])[which]
         q[0] = np.where(turned, length(p[:2]), p[0])
@@ -211,11 +215,13 @@ class Scene:
         tint = 0.04 + (albedo - 0.04) * metallic
         fresnel = tint + (1.0 - tint) * grazing
         diffuse = albedo * (1.0 - metallic) * (0.85 * key + ambient * occlusion)
-        return diffuse + fresnel * incoming * (1.0 + 0.6 * metallic)
+        result: Values = diffuse + fresnel * incoming * (1.0 + 0.6 * metallic)
+        return result
 
 
 def developed(light: Points, gain: Points) -> Points:
-    """What a camera makes of linear RGB [3, N] with its gain per channel: a film-like shoulder, sRGB gamma; 0..1."""
+    """What a camera of this gain makes of linear RGB [3, N]: a film-like shoulder, sRGB gamma; 0..1."""
     x = np.maximum(light * gain, 0.0)
     x = x * (1.0 + x * 0.25) / (1.0 + 0.62 * x)
-    return np.power(np.minimum(x, 1.0), np.float32(1 / 2.2))
+    result: Values = np.power(np.minimum(x, 1.0), np.float32(1 / 2.2))
+    return result

@@ -1,12 +1,12 @@
-"""One sample from seed to pixels: build the part, spoil it if asked, photograph it, and see which pixels show the defect."""
+"""One sample from seed to pixels: build the part, spoil it if asked, photograph it, and see which pixels show
+the defect."""
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pyvista as pv
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, correlate1d
 
@@ -58,12 +58,6 @@ class Photographs:
     """Per view ``OK`` or the code of the defect that covers most of its mask."""
 
 
-@dataclass(frozen=True)
-class _Built:
-    scene: Scene
-    proxy: pv.PolyData
-
-
 class Studio:
     """Makes the photographs of a dataset of one image size; use it as a context manager, from one thread.
 
@@ -71,8 +65,7 @@ class Studio:
     """
 
     def __init__(self, size: int) -> None:
-        self._raster = Raster(size)
-        self._proxies: dict[str, pv.PolyData] = {}
+        self._raster = Raster(len(RIG), size)
 
     def __enter__(self) -> "Studio":
         self._raster.__enter__()
@@ -84,8 +77,7 @@ class Studio:
     def photograph(self, order: Order) -> Photographs:
         """The photographs of one sample. A spoilt one shows its defect in at least one view."""
         clean = self._scene(order, BUILDERS[order.category](order.rng(0), None))
-        proxy = clean.volume.proxy()
-        sight = look(clean, proxy, self._raster, RIG)
+        sight = look(clean, self._raster, RIG)
         everything = np.arange(len(sight.depth), dtype=np.int32)
         if not order.kinds:
             picture = sight.pictures(everything)
@@ -97,7 +89,7 @@ class Studio:
                 continue
             part, spot = spoilt
             scene = self._scene(order, part)
-            after = look(scene, scene.volume.proxy(), self._raster, RIG)
+            after = look(scene, self._raster, RIG)
             masks, differing = _visible(sight, after)
             classes = _classes(order, after, masks, differing, spot)
             if any(name != "OK" for name in classes):
@@ -120,7 +112,7 @@ class Studio:
         return Scene(part, Volume(part), pose, light, rng.uniform(0, 32, (3, 1)).astype(np.float32))
 
     def _exposed(self, order: Order, picture: Points) -> NDArray[np.uint8]:
-        """Noise-free pixels [3, N] as a camera's sensor gives them: a little soft, darker in the corners, noisy."""
+        """Noise-free pixels [3, N] as a sensor gives them: a little soft, darker in the corners, noisy."""
         size = self._raster.size
         image = picture.reshape(3, len(RIG), size, size).transpose(1, 2, 3, 0)
         for axis in (1, 2):
@@ -144,7 +136,7 @@ def _spoil(order: Order, clean: Scene, attempt: int) -> tuple[Part, Spot | None]
             continue
         camera = RIG[int(rng.choice(len(RIG), p=(0.12, 0.22, 0.22, 0.22, 0.22)))]
         eye = place(camera, clean.pose, part.radius, part.height)
-        spot = find_spot(part, eye.position, rng, sideways=bool(camera.number > 1 and rng.random() < 0.6))
+        spot = find_spot(part, eye.position, rng, sideways=bool(camera.number > 1 and rng.random() < 0.85))
         if spot is None:
             return None
         part = SURFACE[kind](part, spot, severity, rng)
@@ -152,7 +144,7 @@ def _spoil(order: Order, clean: Scene, attempt: int) -> tuple[Part, Spot | None]
 
 
 def _kinds_of_surface(sight: Sight, known: dict[object, int]) -> NDArray[np.int16]:
-    """Per pixel a number for what is seen there: a component in a material, or the mat. Equal for equal surfaces."""
+    """Per pixel [N] a number for what is seen there: a component in a material, or the mat."""
     table = known.setdefault("table", len(known))
     numbers = [known.setdefault((c.name, c.material), len(known)) for c in sight.scene.part.components]
     return np.array([*numbers, table], np.int16)[
@@ -161,11 +153,12 @@ def _kinds_of_surface(sight: Sight, known: dict[object, int]) -> NDArray[np.int1
 
 
 def _visible(before: Sight, after: Sight) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Masks [V, S, S] of what the defect changed and a person can see, and the pixels of clear contrast in them.
+    """Masks [V, S, S] of what the defect changed and a person can see, and the pixels of clear contrast in
+    them.
 
-    A pixel belongs to the defect where another surface, or the same one elsewhere, meets the eye, or where a mark of the
-    defect lies. Shadows that it throws elsewhere do not count. Of this region only what lies beside visible contrast is
-    kept: a shallow dent's rim that nobody can see is no ground truth.
+    A pixel belongs to the defect where another surface, or the same one elsewhere, meets the eye, or where a
+    mark of the defect lies. Shadows that it throws elsewhere do not count. Of this region only what lies
+    beside visible contrast is kept: a shallow dent's rim that nobody can see is no ground truth.
     """
     size = before.eyes.size
     known: dict[object, int] = {}
@@ -185,8 +178,8 @@ def _visible(before: Sight, after: Sight) -> tuple[NDArray[np.bool_], NDArray[np
 def _classes(
     order: Order, after: Sight, masks: NDArray[np.bool_], clear: NDArray[np.bool_], spot: Spot | None
 ) -> tuple[str, ...]:
-    """Per view the code of the defect with the most pixels in its mask, ``OK`` where too little can be seen."""
-    least = max(6, round(0.0004 * after.eyes.size**2))
+    """Per view the code of the defect with most pixels in its mask, ``OK`` where too little is seen."""
+    least = max(6, round(0.0005 * after.eyes.size**2))
     surface = order.kinds[-1]
     result = []
     for view, (mask, seen) in enumerate(zip(masks, clear, strict=True)):
@@ -220,6 +213,3 @@ def kinds_for(seed: int, category: str, number: int) -> tuple[str, ...]:
 
 
 _TURNS = ("AK", "QS", "ZW", "BX", "HS", "YW", "WP", "PS")
-
-
-__all__ = ["Order", "Photographs", "Studio", "kinds_for", "replace"]

@@ -1,4 +1,5 @@
-"""A coarse copy of a part's distance field on a grid: its proxy mesh for the raster, and quick reads for soft shadows."""
+"""A coarse copy of a part's distance field on a grid: its proxy mesh for the raster, and quick reads for soft
+shadows."""
 
 import numpy as np
 import pyvista as pv
@@ -11,7 +12,8 @@ CELL = 0.045
 """Edge of a grid cell; the thinnest thing that is surely kept is about as thick."""
 _MARGIN = 0.30
 _SKIN = 0.75 * CELL
-"""How far the proxy mesh lies outside the part: more than what linear interpolation between cells can be wrong by."""
+"""How far the proxy mesh lies outside the part: more than what linear interpolation between cells can be
+wrong by."""
 
 
 class Volume:
@@ -32,10 +34,11 @@ class Volume:
         """Triangles that enclose the part closely; what lies inside the part's solid may be missing."""
         grid = pv.ImageData(dimensions=tuple(self._count), spacing=(CELL,) * 3, origin=tuple(self._low[:, 0]))
         grid["distance"] = self._values
-        return grid.contour([_SKIN], "distance", method="flying_edges", compute_normals=False)
+        result: pv.PolyData = grid.contour([_SKIN], "distance", method="flying_edges", compute_normals=False)
+        return result
 
     def distance(self, p: Points) -> Values:
-        """Distance [N] to the part at points [3, N], interpolated; that of the nearest grid point for points outside."""
+        """Distance [N] to the part at points [3, N], interpolated; outside the grid that of its border."""
         q = p - self._low
         q *= np.float32(1 / CELL)
         np.maximum(q, 0.0, out=q)
