@@ -46,14 +46,22 @@ class Sources:
     """The feature sources of one config, each opened when it is first asked for."""
 
     def __init__(self, config: Config, device: torch.device) -> None:
+        """Opens the store, where there is one, for the config's categories.
+
+        Raises:
+            StoreError: it is missing, damaged, unfinished, lacks a category, or an explicit setting differs
+                from it: the store is authoritative.
+        """
         self.config, self.device = config, device
+        self._store: FeatureStore | None = None
         self._encoder: FrozenEncoder | None = None
         if not config.live and config.cache.store is not None:
-            self._check_store(config.cache.store)
+            chosen = list(config.data.categories) or None
+            self._store = FeatureStore.open(config.cache.store, categories=chosen)
+            self._check_settings(config.cache.store, self._store)
 
-    def _check_store(self, path: Path) -> None:
-        """An explicit setting that differs from the store's is an error: the store is authoritative."""
-        config, spec = self.config, FeatureStore.open(path).spec
+    def _check_settings(self, path: Path, store: FeatureStore) -> None:
+        config, spec, numbers = self.config, store.spec, store.index.view_numbers
         if config.teacher.image_size not in (None, spec.image_size):
             raise StoreMismatch(
                 f"teacher.image_size: {config.teacher.image_size}, but {path} holds features of "
@@ -66,57 +74,43 @@ class Sources:
                     f"teacher.weights: {config.teacher.weights} has SHA-256 {given[:12]}, but {path} was "
                     f"built with {spec.weights} weights, {spec.weights_sha256[:12]}"
                 )
+        if config.data.views not in (None, numbers):
+            wanted = list(config.data.views or ())
+            raise StoreMismatch(f"data.views: {wanted}, but {path} holds views {list(numbers)}")
 
     def categories(self) -> list[str]:
         """The config's categories, or all there are, sorted."""
-        config = self.config
-        if config.live:
-            known = list_categories(self._root(), config.data.annotations)
-        else:
-            assert config.cache.store is not None
-            known = sorted(FeatureStore.open(config.cache.store).index.categories)
-        for wanted in config.data.categories:
+        if self._store is not None:
+            return sorted(self._store.index.categories)
+        known = list_categories(self._root(), self.config.data.annotations)
+        for wanted in self.config.data.categories:
             if wanted not in known:
                 near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4) or known
                 raise ConfigError(f"data.categories: there is no {wanted!r}; nearest: {', '.join(near)}")
-        return sorted(config.data.categories) or known
+        return sorted(self.config.data.categories) or known
 
     def open(self, categories: Sequence[str], split: Split) -> FeatureSource:
         """Clean images and frozen features of these categories, placed as the config says."""
         config = self.config
-        if config.live:
+        if config.cache.store is None or self._store is None:
             size = config.teacher.image_size or LIVE_IMAGE_SIZE
             index = self._read(categories, split)
             return LiveFeatures(self._root(), index, self.encoder(), size, self.device)
-        assert config.cache.store is not None
         store = FeatureStore.open(config.cache.store, categories=categories, split=split)
-        if config.data.views not in (None, store.index.view_numbers):
-            raise StoreMismatch(
-                f"data.views: {list(config.data.views or ())}, but {config.cache.store} holds views "
-                f"{list(store.index.view_numbers)}"
-            )
         if config.data.root is not None:
             _compare(store.index, self._read(categories, split), config.cache.store)
-        with progress_bar(f"loading features of {', '.join(categories)}", "rows"):
-            return place(store, config.cache.placement, self.device)
+        return place(store, config.cache.placement, self.device)
 
     def encoder(self) -> FrozenEncoder:
-        """The frozen encoder: the store's own copy, or the live one."""
+        """The frozen encoder: the store's own copy, or the live one, loaded once."""
         if self._encoder is None:
-            if self.config.live:
-                self._encoder = load_encoder(self.config.teacher.weights or "imagenet")
-            else:
-                assert self.config.cache.store is not None
-                self._encoder = FeatureStore.open(self.config.cache.store).load_encoder()
+            live = self.config.teacher.weights or "imagenet"
+            self._encoder = load_encoder(live) if self._store is None else self._store.load_encoder()
         return self._encoder
 
     def fingerprint(self) -> str | None:
-        """The store's fingerprint; None for a live encoder."""
-        return (
-            None
-            if self.config.cache.store is None or self.config.live
-            else FeatureStore.open(self.config.cache.store).fingerprint
-        )
+        """The store's fingerprint, over the config's categories; None for a live encoder."""
+        return None if self._store is None else self._store.fingerprint
 
     def textures(self, size: int) -> TextureBank:
         """The texture bank, kept beside the store, or in the run's folder where there is none."""

@@ -1,5 +1,6 @@
 """Which arithmetic a device is good at."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -21,7 +22,7 @@ def fabric_precision(wanted: Literal["auto", "float32", "bfloat16"], device: tor
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":
         # torch 2.11 cannot tell what a CPU is good at
-        abilities = getattr(torch.cpu, "get_capabilities", dict)()
+        abilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         fast = bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
     else:
         fast = False
