@@ -124,23 +124,31 @@ class FeatureStore:
         """
         plain = check_rows(self._index, rows)
         tensors = {name: _empty(array, len(plain)) for name, array in self._arrays.items()}
-        places = [self._place(row) for row in plain]
-        # all reads are under way before the first is waited for
+        groups: dict[int, list[tuple[int, int]]] = {}
+        for position, row in enumerate(plain):
+            group, local = self._place(row)
+            groups.setdefault(group, []).append((position, local))
+        # one request per group and array, all under way before the first is waited for: tensorstore spreads
+        # the rows over its threads and decodes each straight into its place
         pending = []
-        for position, (group, local) in enumerate(places):
+        for group, places in groups.items():
+            positions, locals_ = [list(part) for part in zip(*places, strict=True)]
             for name, tensor in tensors.items():
-                target = ts.array(tensor[position].numpy())
-                pending.append((position, name, target.write(self._handle(group, name)[local])))
+                whole = ts.array(tensor.numpy())
+                target = whole if len(groups) == 1 else whole[positions]
+                pending.append((group, name, target.write(self._handle(group, name)[locals_])))
         broken: dict[int, str] = {}
-        for position, name, future in pending:
+        for group, name, future in pending:
             try:
                 future.result()
-            except (ValueError, OSError, RuntimeError):
-                broken.setdefault(position, name)
-        for name, tensor in tensors.items():
-            for position, (group, local) in enumerate(places):
-                if _crc32c(tensor[position]) != self._groups[group].manifest.crc32c(name, local):
-                    broken.setdefault(position, name)
+            except (ValueError, OSError, RuntimeError):  # what tensorstore raises differs with the damage
+                broken |= dict.fromkeys(self._one_by_one(group, name, groups[group], tensors[name]), name)
+        for group, places in groups.items():
+            manifest = self._groups[group].manifest
+            for name, tensor in tensors.items():
+                for position, local in places:
+                    if _crc32c(tensor[position]) != manifest.crc32c(name, local):
+                        broken.setdefault(position, name)
         if broken:
             raise StoreDamaged(self._describe(plain, broken))
         present, labels = truth(self._index, plain)
@@ -166,6 +174,16 @@ class FeatureStore:
     def _place(self, row: int) -> tuple[int, int]:
         group = bisect_right(self._starts, row) - 1
         return group, row - self._starts[group]
+
+    def _one_by_one(self, group: int, name: str, places: list[tuple[int, int]], out: Tensor) -> list[int]:
+        """After a failed request: fill in the rows that can be read; the positions of those that cannot."""
+        positions = []
+        for position, local in places:
+            try:
+                out[position] = torch.from_numpy(self._handle(group, name)[local].read().result())
+            except (ValueError, OSError, RuntimeError):
+                positions.append(position)
+        return positions
 
     def _handle(self, group: int, name: str) -> Any:
         key = group, name

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 from collections import namedtuple
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -228,15 +229,44 @@ def test_content_changed_before_a_continuation_is_named(data_copy: Path, tmp_pat
         build(data_copy, tmp_path / "s")
 
 
-def test_a_torn_journal_loses_only_its_last_line(data: Path, reference: Path, tmp_path: Path) -> None:
+def _cut(line: bytes) -> bytes:
+    return line[:-5]
+
+
+def _change_a_checksum(line: bytes) -> bytes:
+    at = line.rindex(b'"crc32c":{"layer1":[') + len(b'"crc32c":{"layer1":[')
+    return line[:at] + (b"1" if line[at : at + 1] != b"1" else b"2") + line[at + 1 :]
+
+
+@pytest.mark.parametrize("harm", [_cut, _change_a_checksum])
+def test_a_torn_or_flipped_journal_loses_only_its_last_line(
+    data: Path, reference: Path, tmp_path: Path, harm: Callable[[bytes], bytes]
+) -> None:
     encoder = untrained()
     stop_after(encoder, 2)
     with pytest.raises(KeyboardInterrupt):
         build(data, tmp_path / "s", encoder=encoder)
     journal = tmp_path / "s/bolt/train/build.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-5])
+    journal.write_bytes(harm(journal.read_bytes()))
     assert build(data, tmp_path / "s").shards_kept == 1
     assert tree(tmp_path / "s") == tree(reference)
+
+
+def test_a_build_cut_short_before_its_first_image_is_known_as_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for step in ("safetensors_bytes", "Journal"):  # before the root's manifest, before the groups' plans
+        with monkeypatch.context() as patch:
+            patch.setattr(cache.build, step, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                build(data, tmp_path / "s")
+        with pytest.raises(StoreIncomplete):
+            FeatureStore.open(tmp_path / "s", ["cup"])
+    build(data, tmp_path / "s")
+    assert not (tmp_path / "s/building.json").exists()
 
 
 def test_a_finished_group_that_lost_a_file_is_not_extended(data: Path, built: Path) -> None:

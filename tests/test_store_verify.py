@@ -123,6 +123,13 @@ def test_damage_names_its_rows(store: Path) -> None:
     assert str(Problem("f", (0, 1, 2, 5), "x", "g")) == "f: x (rows 0-2, 5 of g)"
 
 
+def test_bytes_that_no_reader_looks_at_are_checked_too(store: Path) -> None:
+    path = store / "cup/train/layer1/c/0/0/0/0/0"
+    raw, index = path.read_bytes(), 2 * 16 + 4  # two chunks' offset and length, and the index's checksum
+    path.write_bytes(raw[:-index] + b"junk" + raw[-index:])
+    assert verify_store(store).problems[0].file == "cup/train/layer1/c/0/0/0/0/0"
+
+
 def test_a_manifest_of_another_group_is_found(store: Path) -> None:
     shutil.copy(store / "cup/train/manifest.json", store / "bolt/train/manifest.json")
     (problem,) = verify_store(store).problems
