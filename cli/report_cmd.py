@@ -22,7 +22,9 @@ _BATCH = 8
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Evaluated runs; the report goes into the first.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Evaluated runs; the report goes into the first.")
+    ],
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from idif.config import resolve
-from idif.datasets.index import Sample, View
+from idif.datasets.index import Index, Sample, View
 from idif.evaluate import metrics_of, protocol
 from idif.predictions import Predictions, PredictionsWriter
 from idif.report.gallery import Images
@@ -27,17 +27,17 @@ def make_run(
     samples: int = 24,
     size: int = SIZE,
     one_class: Sequence[str] = ("cap",),
+    index: Index | None = None,
     maps: bool = True,
     sweep: bool = True,
     settings: dict[str, Any] | None = None,
     caveats: Sequence[str] = (),
     seed: int = 0,
 ) -> Path:
-    """A run folder as train, eval and sweep leave it; every fifth sample lacks view 4.
-
-    The samples of a category in ``one_class`` are all normal. Odd samples are anomalous, in all views but
-    the first; ids end in ``S0000``, ``S0001``, ...
-    """
+    """A run folder as train, eval and sweep leave it, about `make_index`'s samples or those of ``index``."""
+    if index is None:
+        index = make_index(categories, samples, one_class)
+    categories = index.categories
     rng = np.random.default_rng(seed)
     given = {"run": {"dir": str(folder.parent), "name": folder.name}, "train": {"epochs": 12}}
     (config,) = resolve({**given, **(settings or {})}, source="test")
@@ -47,16 +47,14 @@ def make_run(
         folder / "environment.json",
         {"python": "3.11", "features": {"weights": "untrained"}, "caveats": list(caveats), "cpu_count": 2},
     )
-    with PredictionsWriter(folder / "predictions.h5", VIEWS, size, maps, protocol(config)) as writer:
-        for category in categories:
-            for number in range(samples):
-                bad = bool(number % 2) and category not in one_class
-                sample = make_sample(category, number, bad)
-                heat, masks = _maps(sample, size, rng)
-                scores = heat.reshape(len(VIEWS), -1).max(axis=1)
-                whole = max(s for s, here in zip(scores, sample.present, strict=True) if here)
-                writer.append([sample], scores[None], np.array([whole]), heat[None], masks[None])
-    metrics = metrics_of(Predictions.open(folder / "predictions.h5"), config.eval.fpr_limits)
+    path = folder / "predictions.h5"
+    with PredictionsWriter(path, index.view_numbers, size, maps, protocol(config)) as writer:
+        for sample in index.samples:
+            heat, masks = _maps(sample, size, rng)
+            scores = heat.max(axis=(1, 2))
+            whole = max(s for s, here in zip(scores, sample.present, strict=True) if here)
+            writer.append([sample], scores[None], np.array([whole]), heat[None], masks[None])
+    metrics = metrics_of(Predictions.open(path), config.eval.fpr_limits)
     metrics["protocol"]["split"] = "test"
     write_json(folder / "metrics.json", metrics)
     for category in categories:
@@ -67,8 +65,14 @@ def make_run(
     return folder
 
 
+def make_index(categories: Sequence[str], samples: int, one_class: Sequence[str]) -> Index:
+    """Test samples, every odd one anomalous but in ``one_class``; every fifth lacks view 4 of five."""
+    made = [make_sample(c, n, bool(n % 2) and c not in one_class) for c in categories for n in range(samples)]
+    return Index(VIEWS, tuple(made))
+
+
 def make_sample(category: str, number: int, bad: bool) -> Sample:
-    """A sample of five views; odd numbers divisible by three are dents, the other odd ones scratches."""
+    """A sample whose first view is normal; numbers divisible by three are dents, others scratches."""
     defect = ("dent" if number % 3 == 0 else "scratch") if bad else "OK"
     views: list[View | None] = []
     for view in VIEWS:
@@ -108,9 +112,9 @@ def _maps(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Noise with a bright blob where a view is anomalous, and the blob's mask."""
     y, x = np.mgrid[:size, :size] / size
-    heat = rng.uniform(0.02, 0.06, (len(VIEWS), size, size)).astype(np.float32)
+    heat = rng.uniform(0.02, 0.06, (len(sample.views), size, size)).astype(np.float32)
     masks = np.zeros(heat.shape, np.bool_)
-    for slot in range(len(VIEWS)):
+    for slot in range(len(sample.views)):
         cx, cy = rng.uniform(0.3, 0.7, 2)
         distance = np.hypot(x - cx, y - cy)
         strength = rng.uniform(0.0, 0.4) if sample.labels[slot] else rng.uniform(0.0, 0.16)

@@ -31,7 +31,7 @@ def _rows() -> tuple[PaperRow, ...]:
 
 
 def _fraction(text: str) -> float | None:
-    return float(text) / 100 if text else None
+    return round(float(text) / 100, 4) if text else None
 
 
 def _plain(name: str) -> str:
