@@ -8,6 +8,7 @@ results train without them.
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,7 +29,7 @@ from idif.datasets.write_realiad import (
     category_writer,
     check_out,
 )
-from idif.errors import DatasetError
+from idif.errors import CannotFinish, DatasetError
 from idif.progress import Progress, silent
 
 Background = Literal["remove", "keep"]
@@ -83,7 +84,7 @@ def import_mvtec3d(
     Raises:
         DatasetError: a folder, file or category that is missing, unreadable or not what it should be, or an
             ``out`` that cannot take the categories.
-        CannotFinish: ``out`` cannot be written.
+        CannotFinish: ``out`` cannot be written, or a rendering process died.
     """
     if not 1 <= views <= 9:
         raise DatasetError(f"views: expected 1 to 9, got {views}")
@@ -230,10 +231,15 @@ def _photograph_all(
     if len(files) < FEW:
         yield from (_picture(f, studio, remove_background) for f in files)
         return
+    ahead = 4 * PROCESSES
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        pending = [pool.submit(_picture, f, studio, remove_background) for f in files[: 4 * PROCESSES]]
-        for position in range(len(files)):
-            yield pending.pop(0).result()
-            ahead = position + 4 * PROCESSES
-            if ahead < len(files):
-                pending.append(pool.submit(_picture, files[ahead], studio, remove_background))
+        pending = [pool.submit(_picture, one, studio, remove_background) for one in files[:ahead]]
+        for position, one in enumerate(files):
+            try:
+                yield pending.pop(0).result()
+            except BrokenProcessPool:
+                raise CannotFinish(
+                    f"{one.xyz}: the process that rendered it died; is memory short?"
+                ) from None
+            if position + ahead < len(files):
+                pending.append(pool.submit(_picture, files[position + ahead], studio, remove_background))

@@ -1,6 +1,6 @@
 """A small deterministic renderer: an organised cloud as a triangle mesh, seen by parallel-projection cameras.
 
-Written in numpy rather than on a graphics driver so that the same scan gives the same bytes everywhere.
+Written in numpy rather than on a graphics driver, so that it needs no display and repeats itself to the byte.
 """
 
 from dataclasses import dataclass
