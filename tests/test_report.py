@@ -188,6 +188,13 @@ def test_caveats_epoch_and_protocol_are_told(page: Page) -> None:
     assert "The oracle, 91.7 % at epoch 9, was picked on the test data and is no result." in page.text
 
 
+def test_training_that_is_not_finished_is_told(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "half", ("gear",), samples=4, settings={"train": {"epochs": 60}})
+    text = page_of(folder).text
+    assert "Training of gear is not finished: 12 of 60 epochs." in text
+    assert "the default is 50" not in text
+
+
 def test_names_are_shown_and_never_obeyed(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "evil", ("a&b'c",), samples=8, sweep=False)
     path = folder / "metrics.json"

@@ -222,15 +222,19 @@ def _shown(
             Tile(
                 view=number,
                 present=True,
-                score=f"{p.view_scores[row, slot]:.3g}",
+                score=_score(p.view_scores[row, slot]),
                 defect=p.anomaly_class[row][slot],
                 anomalous=bool(p.labels[row, slot]),
                 photo=None if photo is None else _data_uri(photo, quality),
                 heat=None if drawn is None else _data_uri(drawn, quality),
             )
         )
-    score = f"{p.sample_scores[row]:.3g}"
-    return Shown(kind, p.sample_id[row], score, _sample_class(p, row), tuple(tiles))
+    return Shown(kind, p.sample_id[row], _score(p.sample_scores[row]), _sample_class(p, row), tuple(tiles))
+
+
+def _score(value: np.float32) -> str:
+    """Three digits, trailing zeros kept, so that a column of scores lines up."""
+    return f"{float(value):#.3g}".rstrip(".")
 
 
 def _resized(picture: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:

@@ -27,12 +27,14 @@ def summary(run: RunData) -> str:
     )
     known = [key for key in ("s_auroc", "p_auroc") if mean.get(key) is not None]
     if known:
-        found = " and ".join(f"{label(key)} {percent(mean[key])} %" for key in known)
+        found = " and ".join(f"{label(key)} {percent(mean[key])}\u00a0%" for key in known)
         text += f"{'Mean ' if len(run.categories) > 1 else ''}{found}, with the weights of the last epoch."
     curve = list(run.sweep["by_missing"].items()) if run.sweep else []
     if len(curve) > 1 and curve[-1][1]["s_auroc"] is not None:
         missing, values = curve[-1]
-        text += f" With {missing} of {len(curve)} views missing, S-AUROC is {percent(values['s_auroc'])} %."
+        text += (
+            f" With {missing} of {len(curve)} views missing, S-AUROC is {percent(values['s_auroc'])}\u00a0%."
+        )
     return text
 
 
@@ -43,6 +45,12 @@ def caveats(run: RunData) -> list[str]:
     if run.config.train.epochs < usual:
         trained = _count(run.config.train.epochs, "epoch", "epochs")
         found.append(f"Trained for {trained}; the default is {usual}.")
+    for model, lines in run.logs.items():
+        reached = max((line["epoch"] for line in lines if "seconds" in line), default=0)
+        if reached < run.config.train.epochs:
+            found.append(
+                f"Training of {model} is not finished: {reached} of {run.config.train.epochs} epochs."
+            )
     small = []
     for name, values in run.categories.items():
         counts = values.get("counts", {})
