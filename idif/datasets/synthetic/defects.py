@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from idif.datasets.synthetic.fields import Points, Values, dot, gradient, length, noise, smoothstep, unit
+from idif.datasets.synthetic.fields import TAU, Points, Values, dot, gradient, length, noise, smoothstep, unit
 from idif.datasets.synthetic.materials import BRASS, ORANGE, RED, ZINC, Color, Material
 from idif.datasets.synthetic.model import Component, Mark, Part
 
@@ -43,29 +44,58 @@ class Spot:
         return dot(q, self.along), dot(q, self.across), dot(q, self.normal)
 
 
-def find_spot(part: Part, eye: Points, rng: np.random.Generator, sideways: bool) -> Spot | None:
-    """A random place that a camera at ``eye`` [3, 1] sees well, on a steep face if ``sideways``, if any."""
+_SPREAD = 0.12
+"""How far from its middle a defect is expected to reach."""
+_CHOICE = 40
+"""Candidates whose surroundings are looked at."""
+
+
+def _settled(part: Part, p: Points) -> tuple[Points, Points, NDArray[np.bool_]]:
+    """Points [3, N] moved onto the surface, the normals there, and whether they arrived."""
+    for _ in range(6):
+        p = p - gradient(part.distance, p, 0.004) * part.distance(p)
+    return p, gradient(part.distance, p, 0.006), np.abs(part.distance(p)) < 0.004
+
+
+def _seen(part: Part, p: Points, normal: Points, eye: Points, facing: float) -> NDArray[np.bool_]:
+    """Whether an eye [3, 1] sees surface points [3, N] under a cosine of at least ``facing``."""
+    toward = unit(eye - p)
+    result = dot(normal, toward) > facing
+    for reach in np.geomspace(0.06, 1.2, 10):
+        result &= part.distance(p + toward * np.float32(reach)) > 0.012
+    return result
+
+
+def find_spot(part: Part, eyes: Points, camera: int, rng: np.random.Generator) -> Spot | None:
+    """A random place that camera number ``camera`` (from 0) of those at ``eyes`` [3, V] sees well, if any.
+
+    Of some such places it is one whose surroundings the fewest cameras see: what several views are for.
+    """
     count = 512
     around, up = rng.uniform(-np.pi, np.pi, count), rng.uniform(0.05, part.height + 0.05, count)
     out = part.radius * np.sqrt(rng.uniform(0.0, 1.0, count))
-    p = np.stack([out * np.cos(around), out * np.sin(around), up]).astype(np.float32)
-    for _ in range(6):
-        p = p - gradient(part.distance, p, 0.004) * part.distance(p)
-    normal = gradient(part.distance, p, 0.006)
-    toward = unit(eye - p)
-    good = (np.abs(part.distance(p)) < 0.004) & (p[2] > 0.07) & (dot(normal, toward) > 0.5)
-    if sideways:
-        good &= normal[2] < 0.45
-    for reach in np.linspace(0.06, 1.2, 16):
-        good &= part.distance(p + toward * np.float32(reach)) > 0.012
-    found = np.flatnonzero(good)
+    start = np.stack([out * np.cos(around), out * np.sin(around), up]).astype(np.float32)
+    p, normal, good = _settled(part, start)
+    good &= (p[2] > 0.07) & _seen(part, p, normal, eyes[:, camera : camera + 1], 0.5)
+    found = np.flatnonzero(good)[:_CHOICE]
     if not len(found):
         return None
-    at = found[rng.integers(len(found))]
-    n = normal[:, at : at + 1]
-    any_way = rng.normal(size=(3, 1)).astype(np.float32)
-    along = unit(any_way - dot(any_way, n) * n)
-    return Spot(p[:, at : at + 1], n, along, np.cross(n, along, axis=0).astype(np.float32))
+    p, normal = p[:, found], normal[:, found]
+    any_way = rng.normal(size=(3, len(found))).astype(np.float32)
+    along = unit(any_way - dot(any_way, normal) * normal)
+    across = np.cross(normal, along, axis=0).astype(np.float32)
+
+    turns = np.arange(6) * (TAU / 6)
+    ring = [p + np.float32(_SPREAD) * (np.cos(t) * along + np.sin(t) * across) for t in turns]
+    near, facing, arrived = _settled(part, np.concatenate([p, *ring], axis=1).astype(np.float32))
+    witnesses = np.zeros(len(found), int)
+    for view in range(eyes.shape[1]):
+        seen = arrived & _seen(part, near, facing, eyes[:, view : view + 1], 0.15)
+        witnesses += seen.reshape(7, -1).any(0)
+    # The candidates come in random order, so the first of the best is a random one.
+    at = int(np.argmin(np.maximum(witnesses, 2)))
+    here = slice(at, at + 1)
+    return Spot(p[:, here], normal[:, here], along[:, here], across[:, here])
 
 
 Flaw = Callable[[Part, Spot, float, np.random.Generator], Part]

@@ -98,12 +98,12 @@ class Raster:
 
 _CLOSE = 0.0015
 """A ray this near to a surface, in part radii, has hit it."""
-_LEAST_STEP = 0.004
-"""Keeps rays from crawling past a surface; below a pixel's width, and the hit corrects a step too far."""
-_STEPS = 48
+_STEPS = 32
 
 
-def trace(part: Part, origins: Points, rays: Points, start: Values) -> tuple[Values, NDArray[np.bool_]]:
+def trace(
+    part: Part, origins: Points, rays: Points, start: Values, least: float
+) -> tuple[Values, NDArray[np.bool_]]:
     """Follow rays that look down, from ``origins`` along ``rays`` (both [3, N]), to the first surface.
 
     ``start`` [N] is a depth before the part, in lengths of the ray's vector; infinite where the ray never
@@ -121,7 +121,7 @@ def trace(part: Part, origins: Points, rays: Points, start: Values) -> tuple[Val
         ended = np.flatnonzero(near & (t < floor))
         depth[active[ended]] = t[ended] + distance[ended] * stride[ended]
         hit[active[ended]] = True
-        t += np.maximum(distance, _LEAST_STEP) * stride
+        t += np.maximum(distance, least) * stride
         keep = np.flatnonzero(~near & (t < floor))
         if not len(keep):
             break

@@ -81,7 +81,9 @@ class Sight:
         if len(mixed):
             placed = [self.eyes.rays(mixed, *at) for at in _QUARTERS]
             origins, rays = (np.concatenate(part, axis=1) for part in zip(*placed, strict=True))
-            depth, component = _surface(self.scene, origins, rays, np.tile(self.start[mixed], 4))
+            depth, component = _surface(
+                self.scene, origins, rays, np.tile(self.start[mixed], 4), self.eyes.size
+            )
             four = np.minimum(self._light(origins, rays, depth, component), 2.0)
             light[:, edge] = four.reshape(3, 4, -1).mean(1)
         view = pixels // np.int32(self.eyes.size**2)
@@ -114,12 +116,15 @@ def _pixel_width(size: int) -> float:
     return float(2 * np.tan(np.radians(FIELD_OF_VIEW / 2)) / size)
 
 
-def _surface(scene: Scene, origins: Points, rays: Points, start: Values) -> tuple[Values, NDArray[np.int16]]:
-    """Depth and component [N] that rays [3, N] meet first."""
+def _surface(
+    scene: Scene, origins: Points, rays: Points, start: Values, size: int
+) -> tuple[Values, NDArray[np.int16]]:
+    """Depth and component [N] that rays [3, N], through pixels of an image of this size, meet first."""
+    least = min(0.01, 2.0 * _pixel_width(size))  # about half a pixel at the part
     depth = np.empty(len(start), np.float32)
     component = np.full(len(depth), TABLE, np.int16)
     for c in _chunks(len(depth)):
-        depth[c], hit = trace(scene.part, origins[:, c], rays[:, c], start[c])
+        depth[c], hit = trace(scene.part, origins[:, c], rays[:, c], start[c], least)
         on_part = np.flatnonzero(hit) + c.start
         component[on_part] = scene.part.component_at(origins[:, on_part] + rays[:, on_part] * depth[on_part])
     return depth, component
@@ -143,7 +148,7 @@ def look(scene: Scene, raster: Raster, rig: Sequence[Camera]) -> Sight:
     start *= np.float32(1 - _pixel_width(raster.size))
     pixels = np.arange(len(start), dtype=np.int32)
     origins, rays = eyes.rays(pixels)
-    depth, component = _surface(scene, origins, rays, start)
+    depth, component = _surface(scene, origins, rays, start, raster.size)
     mark = np.zeros(len(pixels), np.int16)
     if scene.part.marks:
         on_part = np.flatnonzero(component != TABLE)

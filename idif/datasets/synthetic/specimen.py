@@ -134,9 +134,9 @@ def _spoil(order: Order, clean: Scene, attempt: int) -> tuple[Part, Spot | None]
         if kind in CONSTRUCTION:
             part = BUILDERS[order.category](order.rng(0), Fault(kind, severity, rng))
             continue
-        camera = RIG[int(rng.choice(len(RIG), p=(0.12, 0.22, 0.22, 0.22, 0.22)))]
-        eye = place(camera, clean.pose, part.radius, part.height)
-        spot = find_spot(part, eye.position, rng, sideways=bool(camera.number > 1 and rng.random() < 0.85))
+        camera = int(rng.choice(len(RIG), p=(0.12, 0.22, 0.22, 0.22, 0.22)))
+        eyes = [place(each, clean.pose, part.radius, part.height).position for each in RIG]
+        spot = find_spot(part, np.concatenate(eyes, axis=1), camera, rng)
         if spot is None:
             return None
         part = SURFACE[kind](part, spot, severity, rng)
