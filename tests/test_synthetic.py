@@ -273,6 +273,9 @@ def test_rasterised_start_finds_what_patient_tracing_finds(studio: Studio, categ
     part = BUILDERS[category](np.random.default_rng(2), None)
     pose = Pose(5.0, (0.02, -0.01))
     scene = Scene(part, Volume(part), pose, Light(55, 52, 1.2, 0.8), np.zeros((3, 1), np.float32))
+    # The mesh from which rays start must lie outside the part all around.
+    outside = part.distance(np.asarray(scene.volume.proxy().points, np.float32).T)
+    assert outside.min() > 0.0
     with Raster(len(RIG), size) as raster:
         sight = look(scene, raster, RIG)
     pixels = np.arange(5 * size * size, dtype=np.int32)
