@@ -35,7 +35,17 @@ def synth(
         summary = synthesise(
             out, categories=categories, train=train, test=test, size=size, seed=seed, progress=listen
         )
-    emit(asdict(summary), as_json=as_json, otherwise=f"{out}: {summary}")
+    defects = ", ".join(f"{kind} {count}" for kind, count in sorted(summary.defects.items()))
+    emit(
+        asdict(summary) | {"root": str(summary.root)},
+        as_json=as_json,
+        otherwise=(
+            f"{out}: {', '.join(summary.categories)}, each with {summary.train} training and "
+            f"{summary.test} test samples; {summary.anomalous} are anomalous, seen in "
+            f"{summary.anomalous_views} of {summary.views} views ({defects})\n"
+            f"next: idif cache build realiad --root {out} --images {summary.images} --store STORE"
+        ),
+    )
 
 
 @import_app.command()
@@ -70,4 +80,11 @@ def mvtec3d(
             views=views,
             progress=listen,
         )
-    emit(asdict(summary), as_json=as_json, otherwise=f"{out}: {summary}")
+    emit(
+        asdict(summary),
+        as_json=as_json,
+        otherwise=(
+            f"{out}: {', '.join(summary.categories)}; {summary.train_samples} training and "
+            f"{summary.test_samples} test samples, {summary.images} images, {summary.masks} masks"
+        ),
+    )
