@@ -110,14 +110,15 @@ def _photos(name: str, size: int) -> Images:
 def _maps(
     sample: Sample, size: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Noise with a bright blob where a view is anomalous, and the blob's mask."""
+    """Noise with a blob, often brighter where a view is anomalous, and the masks of anomalous blobs."""
+    seen = rng.uniform(0.1, 1.0)  # some defects are faint in every view
     y, x = np.mgrid[:size, :size] / size
     heat = rng.uniform(0.02, 0.06, (len(sample.views), size, size)).astype(np.float32)
     masks = np.zeros(heat.shape, np.bool_)
     for slot in range(len(sample.views)):
         cx, cy = rng.uniform(0.3, 0.7, 2)
         distance = np.hypot(x - cx, y - cy)
-        strength = rng.uniform(0.0, 0.4) if sample.labels[slot] else rng.uniform(0.0, 0.16)
+        strength = seen * rng.uniform(0.0, 0.45) if sample.labels[slot] else rng.uniform(0.0, 0.16)
         heat[slot] += (strength * np.exp(-((distance / 0.12) ** 2))).astype(np.float32)
         if sample.labels[slot]:
             masks[slot] = distance < 0.1
