@@ -1,5 +1,6 @@
 """`idif demo`: the main job end to end on rendered parts."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,8 +80,8 @@ def demo(
 
 
 def _config(raw: dict[str, Any], out: Path, store: Path) -> Config:
-    paths = {"cache": {"store": str(store)}, "run": {"dir": str(out), "name": "run"}}
-    (config,) = resolve(raw | paths, source="demo.yaml")
+    places = [f"cache.store={json.dumps(str(store))}", f"run.dir={json.dumps(str(out))}", "run.name=run"]
+    (config,) = resolve(raw, places, source="demo.yaml")
     return config
 
 

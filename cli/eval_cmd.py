@@ -66,11 +66,11 @@ def evaluate_run(
                 first.index.view_numbers,
                 first.spec.image_size,
                 device,
+                split=split,
                 maps=maps,
                 progress=listen,
             )
     metrics = metrics_of(Predictions.open(path), run.config.eval.fpr_limits, pixels)
-    metrics["protocol"]["split"] = split
     write_json(run.results / "metrics.json", metrics)
     return metrics
 

@@ -14,7 +14,7 @@ from cache import FeatureStore
 from cache.compare import index_differences
 from cache.placement import place
 from cli.console import progress_bar, say
-from idif.checkpoint import find_checkpoint, load_weights
+from idif.checkpoint import find_checkpoint, load_weights, reached
 from idif.config import Config, load_configs
 from idif.corruption.textures import DTD_URL, TextureBank, load_textures
 from idif.datasets.index import Index, Split
@@ -168,6 +168,10 @@ class Run:
         """(category, model's name) for every category to evaluate."""
         if self.config.train.mode == "unified":
             return [(category, "all") for category in sources.categories()]
+        if self.results == self.folder:
+            for category in sources.categories():
+                if category not in self.names:
+                    raise RunError(f"{self.folder}: {category} is not trained yet; use `idif train --resume`")
         return [(name, name) for name in self.names]
 
     def categories(self, sources: Sources) -> list[str]:
@@ -194,7 +198,21 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
         names = [only]
     if not names:
         raise RunError(f"{folder}: has no checkpoint yet; train it with `idif train`")
+    for name in names:
+        _require_finished(folder / name, config)
     return Run(folder, folder if only is None else folder / only, config, tuple(names))
+
+
+def _require_finished(folder: Path, config: Config) -> None:
+    """Results are the last epoch's, so a model that is not there yet has none."""
+    checkpoint = find_checkpoint(folder)
+    assert checkpoint is not None
+    done = reached(checkpoint)
+    if not done.finished:
+        raise RunError(
+            f"{folder}: trained to epoch {done.epoch} of {config.train.epochs}; results are those of the "
+            "last epoch, finish it with `idif train --resume`"
+        )
 
 
 def load_method(run: Run, name: str, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> Method:
@@ -230,11 +248,13 @@ def write_run_folder(
         features=spec.to_json(),
         store_fingerprint=sources.fingerprint(),
         textures={"origin": textures.origin, "fingerprint": textures.fingerprint},
-        caveats=caveats(spec, textures.origin),
+        caveats=caveats(spec, textures.origin) + ([config.run.note] if config.run.note else []),
     )
     write_json(folder / "environment.json", facts)
     beside = folder / "config.yaml.part"
-    beside.write_text(config.to_yaml(), encoding="utf-8")
+    # the categories by name: a store may grow, a run does not
+    data = config.data.model_copy(update={"categories": tuple(sources.categories())})
+    beside.write_text(config.model_copy(update={"data": data}).to_yaml(), encoding="utf-8")
     beside.replace(folder / "config.yaml")
 
 

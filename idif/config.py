@@ -179,6 +179,8 @@ class RunConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "idif"
     dir: Path = Path("runs")
+    note: str = ""
+    """A sentence that the run's environment and report repeat, e.g. what the data are."""
 
 
 class Config(Section):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from idif.config import Config, EvalConfig
+from idif.datasets.index import Split
 from idif.features import FeatureSource
 from idif.methods import Method
 from idif.metrics import PixelMetrics
@@ -55,12 +56,14 @@ def write_predictions(
     image_size: int,
     device: torch.device,
     *,
+    split: Split = "test",
     maps: bool = True,
     progress: Progress = silent,
 ) -> dict[str, PixelMetrics]:
     """One pass over every category into ``path`` (`idif.predictions`).
 
     Args:
+        split: where the samples are from, for the protocol.
         maps: whether anomaly maps and masks are kept in the file.
 
     Returns:
@@ -68,7 +71,7 @@ def write_predictions(
     """
     pixels: dict[str, PixelMetrics] = {}
     calibrations: dict[str, Any] = {}
-    stated = protocol(config) | {"calibrations": calibrations}
+    stated = protocol(config) | {"split": split, "calibrations": calibrations}
     with PredictionsWriter(path, view_numbers, image_size, maps, stated) as writer:
         for subject in subjects:
             if subject.calibration is not None:

@@ -121,6 +121,20 @@ def test_resume_does_nothing_on_a_finished_run_and_refuses_another_config(
     assert "train.lr is 0.5, but the run was started with" in capsys.readouterr().err
 
 
+def test_a_run_that_is_not_finished_has_no_results(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "tiny"
+    shutil.copytree(world / "runs" / "tiny", folder)
+    note = folder / "cup" / "checkpoint" / "checkpoint.json"
+    note.write_text(note.read_text().replace('"finished": true', '"finished": false'))
+    assert run(["eval", str(folder)]) == 2
+    assert "trained to epoch 1 of 1; results are those of the last epoch" in capsys.readouterr().err
+    shutil.rmtree(folder / "cup")
+    assert run(["eval", str(folder)]) == 2
+    assert "cup is not trained yet" in capsys.readouterr().err
+
+
 def test_a_unified_run_evaluates_every_category(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = ["train", f"--config={world / 'c.yaml'}", *FAST, "--set=run.name=one", "--set=train.mode=unified"]
     assert run(train) == 0
