@@ -73,14 +73,13 @@ def _clean_images(configs: Mapping[Path, Config]) -> ImageLoader:
 
 
 def _images_only(config: Config) -> Config:
-    """The config of a reader that loads a few rows: nothing resident, and a store needs no dataset."""
-    cache = config.cache.model_copy(update={"placement": "disk"})
+    """The config of a reader of images alone: a store needs no dataset."""
     data = config.data if config.live else config.data.model_copy(update={"root": None})
-    return config.model_copy(update={"cache": cache, "data": data})
+    return config.model_copy(update={"data": data})
 
 
 def _read(sources: Sources, category: str, split: Split, sample_ids: Sequence[str]) -> dict[str, Images]:
-    source = sources.open([category], split)
+    source = sources.find([category], split)
     wanted = set(sample_ids)
     rows = source.index.rows(lambda sample: sample.sample_id in wanted)
     found: dict[str, Images] = {}

@@ -91,6 +91,11 @@ class Sources:
 
     def open(self, categories: Sequence[str], split: Split) -> FeatureSource:
         """Clean images and frozen features of these categories, placed as the config says."""
+        source = self.find(categories, split)
+        return source if self._store is None else place(source, self.config.cache.placement, self.device)
+
+    def find(self, categories: Sequence[str], split: Split) -> FeatureSource:
+        """As `open`, but left where it lies: for whoever asks what there is, or reads a few rows."""
         config = self.config
         if config.cache.store is None or self._store is None:
             size = config.teacher.image_size or LIVE_IMAGE_SIZE
@@ -99,7 +104,7 @@ class Sources:
         store = FeatureStore.open(config.cache.store, categories=categories, split=split)
         if config.data.root is not None:
             _compare(store.index, self._read(categories, split), config.cache.store)
-        return place(store, config.cache.placement, self.device)
+        return store
 
     def encoder(self) -> FrozenEncoder:
         """The frozen encoder: the store's own copy, or the live one, loaded once."""
