@@ -15,7 +15,7 @@ from rich.table import Table
 from cache import FeatureStore
 from cache.build import build_store
 from cache.verify import verify_store
-from cli.console import JsonOption, emit, progress_bar, say
+from cli.console import JsonOption, emit, percent, progress_bar, say
 from cli.device import evaluation_device
 from cli.eval_cmd import evaluate_run
 from cli.report_cmd import report_run
@@ -113,6 +113,6 @@ def _table(metrics: dict[str, Any], sweep: dict[str, Any], encoder: FrozenEncode
     table = Table("category", "P-AUROC", *(f"S-AUROC, {head}" for head in heads))
     for name, values in metrics["categories"].items():
         curve = [sweep["categories"][name]["by_missing"][m]["s_auroc"] for m in missing]
-        table.add_row(name, *("-" if v is None else f"{100 * v:.1f}" for v in (values["p_auroc"], *curve)))
+        table.add_row(name, *map(percent, (values["p_auroc"], *curve)))
     table.caption = f"percent; rendered parts, generated textures, {encoder.weights} teacher, last epoch"
     return table

@@ -8,7 +8,7 @@ import torch
 import typer
 from rich.table import Table
 
-from cli.console import JsonOption, emit, progress_bar
+from cli.console import JsonOption, emit, percent, progress_bar
 from cli.device import evaluation_device
 from cli.session import Run, Sources, load_method, open_run
 from cli.train_cmd import SetOption, training_rows
@@ -57,7 +57,7 @@ def evaluate_run(
     if not from_predictions:
         device = evaluation_device()
         sources = Sources(run.config, device)
-        first = sources.open(run.categories(sources)[:1], split)
+        first = sources.find(run.categories(sources)[:1], split)
         with progress_bar("evaluating", "samples") as listen:
             pixels = write_predictions(
                 run.config,
@@ -101,6 +101,5 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
     if len(rows) > 1:
         rows["mean"] = metrics["mean"]
     for name, values in rows.items():
-        cells = [values.get(key) for key in names]
-        table.add_row(name, *("-" if v is None else f"{100 * v:.1f}" for v in cells))
+        table.add_row(name, *(percent(values.get(key)) for key in names))
     return table

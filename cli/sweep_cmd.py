@@ -1,12 +1,13 @@
 """`idif sweep`: what a trained run is worth when cameras fail."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
-from cli.console import JsonOption, emit, progress_bar
+from cli.console import JsonOption, emit, percent, progress_bar
 from cli.device import evaluation_device
 from cli.eval_cmd import calibration
 from cli.session import Run, Sources, load_method, open_run
@@ -50,24 +51,20 @@ def sweep_run(run: Run, *, subsets: Subsets = "all", seed: int = 0) -> dict[str,
     sources = Sources(run.config, device)
     categories: dict[str, dict[str, Any]] = {}
     numbers: tuple[int, ...] = ()
+    sweep = sweep_all if subsets == "all" else partial(sweep_paper, seed=seed)
     for category, name in run.models(sources):
         source = sources.open([category], "test")
         numbers = source.index.view_numbers
         method = load_method(run, name, source.spec, numbers).to(device)
         fitted = calibration(run, sources, category, method, device)
         with progress_bar(f"sweeping {category}", "samples") as listen:
-            if subsets == "all":
-                categories[category] = sweep_all(
-                    run.config.eval, method, source, device, calibration=fitted, progress=listen
-                )
-            else:
-                categories[category] = sweep_paper(
-                    run.config.eval, method, source, device, seed=seed, calibration=fitted, progress=listen
-                )
+            categories[category] = sweep(
+                run.config.eval, method, source, device, calibration=fitted, progress=listen
+            )
     protocol = {"subsets": subsets, "seed": seed if subsets == "paper" else None, "views": list(numbers)}
-    sweep = mean_sweep(categories, numbers) | {"protocol": protocol}
-    write_json(run.results / "sweep.json", sweep)
-    return sweep
+    whole = mean_sweep(categories, numbers) | {"protocol": protocol}
+    write_json(run.results / "sweep.json", whole)
+    return whole
 
 
 def sweep_table(sweep: dict[str, Any]) -> Table:
@@ -75,7 +72,7 @@ def sweep_table(sweep: dict[str, Any]) -> Table:
     table = Table("missing views", "S-AUROC", "S-AUROC, visible defects", "P-AUROC")
     for missing, values in sweep["by_missing"].items():
         cells = (values["s_auroc"], values["s_auroc_visible"], values["p_auroc"])
-        table.add_row(missing, *("-" if v is None else f"{100 * v:.1f}" for v in cells))
+        table.add_row(missing, *map(percent, cells))
     if sweep["view_value"] is not None:
         values = ", ".join(f"C{view} {100 * value:+.1f}" for view, value in sweep["view_value"].items())
         table.caption = f"Value of each camera (Shapley, points of S-AUROC above 50): {values}"

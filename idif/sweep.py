@@ -16,10 +16,12 @@ import torch
 from idif.config import EvalConfig
 from idif.datasets.index import Index
 from idif.features import FeatureSource
+from idif.live import truth
 from idif.methods import Method
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.category import update_pixels
 from idif.metrics.sample import view_scores
+from idif.predictions import half_maps
 from idif.progress import Progress, silent
 from idif.score import Calibration, final_scores, require_finite
 from idif.seeding import numpy_rng
@@ -60,9 +62,8 @@ class MaskedScores:
 
 def presence(index: Index) -> tuple[Bools, Bools]:
     """(present, labels) of all rows, both bool [N,V]."""
-    present = np.array([s.present for s in index.samples], dtype=np.bool_)
-    labels = np.array([s.labels for s in index.samples], dtype=np.bool_)
-    return present, labels
+    present, labels = truth(index, range(len(index)))
+    return present.numpy(), labels.numpy()
 
 
 @torch.inference_mode()
@@ -82,13 +83,13 @@ def score_masks(
     count, views = len(source.index), len(source.index.view_numbers)
     scores = [np.zeros((count, views), np.float32) for _ in masks]
     pixels = [PixelMetrics(fpr_limits=()) for _ in masks]
-    _, labels = presence(source.index)
     has_mask = np.array([s.has_mask for s in source.index.samples], dtype=np.bool_)
     done = 0
     for batch in source.batches(range(count), config.batch_size):
         rows = batch.rows.cpu().numpy()
         moved = batch.to(device)
         encoded = method.encode(moved.images.float() / 255, moved.view_mask)
+        defects, labels = batch.masks.cpu().numpy(), batch.labels.cpu().numpy()
         for mask, into, pixel in zip(masks, scores, pixels, strict=True):
             visible = torch.from_numpy(mask[rows])
             # a sample that nobody sees is decoded from what is there, and its scores are thrown away
@@ -97,8 +98,7 @@ def score_masks(
             of_views = view_scores(maps, config.score, config.top_k).cpu()
             require_finite(of_views, batch, source)
             into[rows] = of_views.numpy()
-            half, seen = maps.half().cpu().numpy(), visible.numpy()
-            update_pixels(pixel, half, batch.masks.cpu().numpy(), seen, labels[rows], has_mask[rows])
+            update_pixels(pixel, half_maps(maps), defects, visible.numpy(), labels, has_mask[rows])
         done += len(batch)
         progress(done, count, what)
     return [
