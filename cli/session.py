@@ -14,7 +14,7 @@ from cache import FeatureStore
 from cache.compare import index_differences
 from cache.placement import place
 from cli.console import progress_bar, say
-from idif.checkpoint import find_checkpoint, load_weights, reached
+from idif.checkpoint import find_checkpoint, load_into, reached
 from idif.config import Config, load_configs
 from idif.corruption.textures import DTD_URL, TextureBank, load_textures
 from idif.datasets.index import Index, Split
@@ -225,12 +225,23 @@ def load_method(run: Run, name: str, spec: FeatureSpec, view_numbers: tuple[int,
     checkpoint = find_checkpoint(run.folder / name)
     assert checkpoint is not None
     method = METHODS[run.config.method.name](run.config, spec, view_numbers)
-    try:
-        method.load_state_dict(load_weights(checkpoint))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise RunError(f"{checkpoint}: does not fit the run's config ({reason})") from None
+    load_into(method, checkpoint)
     return method.eval()
+
+
+def starting_checkpoint(config: Config, name: str) -> Path | None:
+    """The checkpoint that ``train.init`` names for the model ``name``; None where there is none.
+
+    Raises:
+        RunError: it is not a finished run, or it holds no such model.
+    """
+    if config.train.init is None:
+        return None
+    run = open_run(config.train.init)
+    chosen = name if run.results == run.folder else run.names[0]
+    if chosen not in run.names:
+        raise RunError(f"train.init: {run.folder} holds no model {name!r}; it holds {', '.join(run.names)}")
+    return find_checkpoint(run.folder / chosen)
 
 
 def write_run_folder(
@@ -253,7 +264,7 @@ def write_run_folder(
         features=spec.to_json(),
         store_fingerprint=sources.fingerprint(),
         textures={"origin": textures.origin, "fingerprint": textures.fingerprint},
-        caveats=caveats(spec, textures.origin) + ([config.run.note] if config.run.note else []),
+        caveats=caveats(config, spec, textures.origin) + ([config.run.note] if config.run.note else []),
     )
     write_json(folder / "environment.json", facts)
     beside = folder / "config.yaml.part"
@@ -263,9 +274,11 @@ def write_run_folder(
     beside.replace(folder / "config.yaml")
 
 
-def caveats(spec: FeatureSpec, textures: str) -> list[str]:
-    """What a reader of the results must know: stand-ins that were asked for by name."""
+def caveats(config: Config, spec: FeatureSpec, textures: str) -> list[str]:
+    """What a reader of the results must know: stand-ins that were asked for by name, borrowed weights."""
     found = []
+    if config.train.init is not None:
+        found.append(f"training starts from the weights of the run {config.train.init.name}")
     if spec.weights == "untrained":
         found.append("the teacher is an untrained, seeded random network, not ImageNet's")
     if textures.startswith("procedural"):

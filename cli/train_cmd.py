@@ -7,7 +7,14 @@ import typer
 from rich.table import Table
 
 from cli.console import JsonOption, emit, progress_bar, say
-from cli.session import Sources, announce, caveats, make_fabric, write_run_folder
+from cli.session import (
+    Sources,
+    announce,
+    caveats,
+    make_fabric,
+    starting_checkpoint,
+    write_run_folder,
+)
 from idif.checkpoint import find_checkpoint, reached
 from idif.config import Config, load_configs
 from idif.datasets.index import Index
@@ -81,10 +88,11 @@ def train_run(config: Config, *, resume: bool, dry_run: bool = False) -> dict[st
         if checkpoint is not None and reached(checkpoint).finished:
             models.append(_summary(name, folder, None, "finished before"))
             continue
+        init = starting_checkpoint(config, name)
         source = sources.open(members, "train")
         if textures is None:
             textures = sources.textures(source.spec.image_size)
-            announce(caveats(source.spec, textures.origin))
+            announce(caveats(config, source.spec, textures.origin))
             if not dry_run:
                 write_run_folder(config, sources, textures, source.spec, fabric)
                 textures = textures.to(fabric.device)
@@ -93,7 +101,7 @@ def train_run(config: Config, *, resume: bool, dry_run: bool = False) -> dict[st
             models.append(_summary(name, folder, len(rows), "would train"))
             continue
         folder.mkdir(exist_ok=True)
-        task = Task(name, folder, source, rows, textures)
+        task = Task(name, folder, source, rows, textures, init)
 
         def after_epoch(method: Method, epoch: int, members: list[str] = members) -> dict[str, Any]:
             test = sources.open(members, "test")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from idif.errors import RunError
 from idif.runlog import write_json
@@ -100,6 +100,19 @@ def load_weights(checkpoint: Path) -> dict[str, Tensor]:
     """The method's state dict, checked, on the CPU."""
     reached(checkpoint)
     return dict(load_file(checkpoint / MODEL))
+
+
+def load_into(method: nn.Module, checkpoint: Path) -> None:
+    """Give a method the weights of a checkpoint.
+
+    Raises:
+        RunError: the checkpoint is damaged, or its method was configured differently.
+    """
+    try:
+        method.load_state_dict(load_weights(checkpoint))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise RunError(f"{checkpoint}: does not fit the run's config ({reason})") from None
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

@@ -146,6 +146,9 @@ class TrainConfig(Section):
     """Share of all steps in which the learning rate rises."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm."""
+    init: Path | None = None
+    """A finished run of the same method and cameras (or one category's folder in it) whose weights training
+    starts from; its images may have been smaller, which makes a first stage cheap."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto``: bfloat16 where the device computes it fast, else float32."""
     seed: Annotated[int, Field(ge=0)] = 0

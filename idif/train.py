@@ -13,7 +13,14 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from idif.batch import Batch
-from idif.checkpoint import Reached, find_checkpoint, load_state, load_weights, reached, save_checkpoint
+from idif.checkpoint import (
+    Reached,
+    find_checkpoint,
+    load_into,
+    load_state,
+    reached,
+    save_checkpoint,
+)
 from idif.config import Config
 from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import TextureBank
@@ -42,6 +49,8 @@ class Task:
     rows: list[int]
     """Rows of the source to train on."""
     textures: TextureBank
+    init: Path | None = None
+    """Checkpoint whose weights a fresh training starts from; None starts from random ones."""
 
 
 def train(
@@ -66,10 +75,14 @@ def train(
 
     Raises:
         CannotFinish: the loss is no longer finite.
+        RunError: a checkpoint to go on or to start from is damaged or does not fit the config.
     """
     settings, index = config.train, task.source.index
     torch.manual_seed(settings.seed)
     method = METHODS[config.method.name](config, task.source.spec, index.view_numbers)
+    checkpoint = find_checkpoint(task.folder)
+    if checkpoint is None and task.init is not None:
+        load_into(method, task.init)
     optimizer = torch.optim.AdamW(
         method.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
     )
@@ -88,10 +101,10 @@ def train(
     if average is not None:
         average.to(fabric.device)
     start = Reached(epoch=0, step=0, finished=False)
-    if (checkpoint := find_checkpoint(task.folder)) is not None:
+    if checkpoint is not None:
         start = reached(checkpoint)
         state = load_state(checkpoint)
-        kept.load_state_dict(load_weights(checkpoint))
+        load_into(kept, checkpoint)
         if average is not None:
             method.load_state_dict(state["method"])
             average.n_averaged.copy_(state["averaged"])

@@ -135,6 +135,18 @@ def test_a_run_that_is_not_finished_has_no_results(
     assert "cup is not trained yet" in capsys.readouterr().err
 
 
+def test_a_run_may_start_from_another_and_says_so(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = world / "runs" / "tiny"
+    again = ["train", f"--config={world / 'c.yaml'}", *FAST, "--set=data.categories=[cup]"]
+    assert run([*again, "--set=run.name=warm", f"--set=train.init={first.as_posix()}"]) == 0
+    facts = json.loads((world / "runs" / "warm" / "environment.json").read_text())
+    assert any("weights of the run tiny" in caveat for caveat in facts["caveats"])
+    capsys.readouterr()
+    assert run([*again, "--set=run.name=none", f"--set=train.init={(first / 'bold').as_posix()}"]) == 2
+    assert "bold" in capsys.readouterr().err
+    assert not (world / "runs" / "none").exists()
+
+
 def test_a_unified_run_evaluates_every_category(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = ["train", f"--config={world / 'c.yaml'}", *FAST, "--set=run.name=one", "--set=train.mode=unified"]
     assert run(train) == 0

@@ -1,6 +1,7 @@
 """The loop: it learns, a resumed run is the uninterrupted one, checkpoints are checked."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,12 @@ SIZE = 32
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> LiveFeatures:
-    root = tmp_path_factory.mktemp("data")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def source(root: Path) -> LiveFeatures:
     index = tiny_index(categories=("cup",), train=5, test=2)
     make_tiny_realiad(root, index)
     train_rows = index.rows(lambda sample: sample.split == "train")
@@ -150,6 +155,34 @@ def test_a_stop_between_the_renames_falls_back_to_the_checkpoint_before(
     assert reached(found).epoch == 1
     train(config(epochs=2), task(source, textures, tmp_path), fabric())
     assert reached(tmp_path / "checkpoint").finished
+
+
+def test_training_goes_on_from_weights_learned_on_smaller_images(
+    root: Path, source: LiveFeatures, textures: TextureBank, tmp_path: Path
+) -> None:
+    """Its first loss is about what the small images' training reached, not what random weights give."""
+    train(config(epochs=12, lr=2e-3), task(source, textures, tmp_path / "small"), fabric())
+    larger = LiveFeatures(root, source.index, untrained(), 2 * SIZE, torch.device("cpu"))
+    larger_textures = load_textures("procedural", 2 * SIZE, tmp_path)
+    first = {}
+    for name, init in (("fresh", None), ("warm", tmp_path / "small" / "checkpoint")):
+        again = replace(task(larger, larger_textures, tmp_path / name), init=init)
+        train(config(epochs=1, lr=1e-6), again, fabric())
+        first[name] = read_log(tmp_path / name / "log.jsonl")[0]["distill"]
+    reached_small = [line["distill"] for line in read_log(tmp_path / "small" / "log.jsonl") if "loss" in line]
+    assert first["warm"] < 0.5 * (first["fresh"] + reached_small[-1])
+
+
+def test_weights_of_another_model_are_refused(
+    source: LiveFeatures, textures: TextureBank, tmp_path: Path
+) -> None:
+    train(config(epochs=1), task(source, textures, tmp_path / "first"), fabric())
+    other = replace(task(source, textures, tmp_path / "second"), init=tmp_path / "first" / "checkpoint")
+    wider = config(epochs=1)
+    wider = wider.model_copy(update={"method": wider.method.model_copy(update={"blocks": 2})})
+    with pytest.raises(RunError, match=r"first.*does not fit the run's config.*blocks"):
+        train(wider, other, fabric())
+    assert find_checkpoint(tmp_path / "second") is None
 
 
 def test_learning_rate_rises_then_falls_to_nothing() -> None:
