@@ -1,6 +1,7 @@
 """Where the parts are put together: from a config or a run folder to sources, textures and methods."""
 
 import difflib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -179,6 +180,10 @@ class Run:
                     raise RunError(f"{self.folder}: {category} is not trained yet; use `idif train --resume`")
         return [(name, name) for name in self.names]
 
+    def known_categories(self) -> tuple[str, ...]:
+        """The categories it was trained on, from its own files alone."""
+        return self.config.data.categories if self.config.train.mode == "unified" else self.names
+
     def categories(self, sources: Sources) -> list[str]:
         """The categories to evaluate."""
         return [category for category, _ in self.models(sources)]
@@ -229,6 +234,36 @@ def load_method(run: Run, name: str, spec: FeatureSpec, view_numbers: tuple[int,
     return method.eval()
 
 
+def run_features(run: Run) -> FeatureSpec:
+    """What features the run was trained on, from its ``environment.json``.
+
+    Raises:
+        RunError: the file is missing or does not say.
+    """
+    path = run.folder / "environment.json"
+    try:
+        return FeatureSpec.from_json(json.loads(path.read_text(encoding="utf-8"))["features"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: expected the run's features, but it cannot be used ({error!r})") from None
+
+
+def run_teacher(run: Run, spec: FeatureSpec) -> FrozenEncoder:
+    """The run's own copy of the frozen encoder.
+
+    Raises:
+        RunError: it is not the one the run was trained beside.
+        WeightsError: it is missing or unreadable.
+    """
+    path = run.folder / "teacher.safetensors"
+    encoder = load_encoder(path, spec.encoder)
+    if encoder.sha256 != spec.weights_sha256:
+        raise RunError(
+            f"{path}: SHA-256 of the weights is {encoder.sha256[:12]}, but the run was trained beside "
+            f"{spec.weights_sha256[:12]}"
+        )
+    return encoder
+
+
 def starting_checkpoint(config: Config, name: str) -> Path | None:
     """The checkpoint that ``train.init`` names for the model ``name``; None where there is none.
 
@@ -245,10 +280,10 @@ def starting_checkpoint(config: Config, name: str) -> Path | None:
 
 
 def write_run_folder(
-    config: Config, sources: Sources, textures: TextureBank, spec: FeatureSpec, fabric: Fabric
+    config: Config, sources: Sources, source: FeatureSource, textures: TextureBank, fabric: Fabric
 ) -> None:
     """``config.yaml``, ``environment.json`` and the run's own copy of the teacher."""
-    folder = config.folder
+    folder, spec, view_numbers = config.folder, source.spec, source.index.view_numbers
     folder.mkdir(parents=True, exist_ok=True)
     encoder = sources.encoder()
     beside = folder / "teacher.safetensors.part"
@@ -268,8 +303,8 @@ def write_run_folder(
     )
     write_json(folder / "environment.json", facts)
     beside = folder / "config.yaml.part"
-    # the categories by name: a store may grow, a run does not
-    data = config.data.model_copy(update={"categories": tuple(sources.categories())})
+    # categories and cameras by name: a store may grow, a run does not
+    data = config.data.model_copy(update={"categories": tuple(sources.categories()), "views": view_numbers})
     beside.write_text(config.model_copy(update={"data": data}).to_yaml(), encoding="utf-8")
     beside.replace(folder / "config.yaml")
 

@@ -94,7 +94,7 @@ def train_run(config: Config, *, resume: bool, dry_run: bool = False) -> dict[st
             textures = sources.textures(source.spec.image_size)
             announce(caveats(config, source.spec, textures.origin))
             if not dry_run:
-                write_run_folder(config, sources, textures, source.spec, fabric)
+                write_run_folder(config, sources, source, textures, fabric)
                 textures = textures.to(fabric.device)
         rows, _ = training_rows(config, source.index)
         if dry_run:

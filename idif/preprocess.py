@@ -42,12 +42,20 @@ def load_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int,
     Raises:
         DatasetError: missing, unreadable or truncated; the message names the file.
     """
-    image = _decode(path, "image")
-    height, width = image.height, image.width
-    rgb = image.convert("RGB")
+    rgb = _decode(path, "image").convert("RGB")
+    height, width = rgb.height, rgb.width
     if (height, width) != (size, size):
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1)), (height, width)
+
+
+def load_photograph(path: Path) -> npt.NDArray[np.uint8]:
+    """Decode one image at its own size, for looking at: uint8 [H,W,3], RGB.
+
+    Raises:
+        DatasetError: as `load_image`.
+    """
+    return np.asarray(_decode(path, "image").convert("RGB"))
 
 
 def load_mask(path: Path, size: int, image_shape: tuple[int, int]) -> npt.NDArray[np.bool_]:

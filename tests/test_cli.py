@@ -6,42 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from cli.__main__ import run
 from idif.predictions import Predictions
-from tests.tiny_data import make_tiny_realiad, tiny_index, write_annotations
-
-SIZE = "48"
-FAST = [
-    "--set=method.voxel={depth: 2, height: 2, width: 2, channels: 16}",
-    "--set=method.heads=2",
-    "--set=method.blocks=1",
-    "--set=train.epochs=1",
-    "--set=train.holdout=0.5",
-    "--set=corruption.textures=procedural",
-]
+from tests.tiny_run import FAST, SIZE
 
 BUILD = ["cache", "build", "realiad", "--root=HOME/data"]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset, its store, a config, and a run trained from them."""
-    torch.set_num_threads(1)
-    home = tmp_path_factory.mktemp("world")
-    index = tiny_index(categories=("cup", "bolt"), train=6, test=4)
-    make_tiny_realiad(home / "data", index)
-    write_annotations(home / "data", index)
-    build = ["cache", "build", "realiad", f"--root={home / 'data'}", f"--store={home / 'store.zarr'}"]
-    assert run([*build, f"--image-size={SIZE}", "--teacher-weights=untrained"]) == 0
-    (home / "c.yaml").write_text(
-        f"cache: {{store: '{(home / 'store.zarr').as_posix()}'}}\n"
-        f"run: {{name: tiny, dir: '{(home / 'runs').as_posix()}'}}\n",
-        encoding="utf-8",
-    )
-    assert run(["train", f"--config={home / 'c.yaml'}", *FAST]) == 0
-    return home
 
 
 def one_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

@@ -241,9 +241,7 @@ def _read_photo(
         mask = posixpath.join(folder, relative_posix(mask, f"{where}: mask_path"))
 
     parent, name = posixpath.split(image)
-    numbers = _FILE_NAME.fullmatch(name.removeprefix(f"{category}_")) or re.fullmatch(
-        f".*?_{_FILE_NAME.pattern}", name
-    )
+    numbers = _name_numbers(name, category) or re.fullmatch(f".*?_{_FILE_NAME.pattern}", name)
     if numbers is None:
         pattern = "<category>_<number>_<class>_C<view>_<time>"
         raise DatasetError(f"{where}: image_path: expected a file name {pattern}, got {shown(name)}")
@@ -255,6 +253,23 @@ def _read_photo(
         sample_id = posixpath.join(sample_id, numbers["sample"])
     view = View(int(numbers["view"]), posixpath.join(folder, image), mask, anomaly_class)
     return _Photo(split, sample_id, view)
+
+
+def _name_numbers(name: str, category: str) -> re.Match[str] | None:
+    return _FILE_NAME.fullmatch(name.removeprefix(f"{category}_"))
+
+
+def read_file_name(name: str, categories: Sequence[str]) -> tuple[str, str, int] | None:
+    """(category, sample number, view number) of a Real-IAD file name; None where it is not one.
+
+    A category is recognised only where it is one of ``categories``; the longest name that fits counts.
+    """
+    for category in sorted(categories, key=len, reverse=True):
+        if name.startswith(f"{category}_"):
+            numbers = _name_numbers(name, category)
+            if numbers is not None and len(numbers["view"]) <= 3:
+                return category, numbers["sample"], int(numbers["view"])
+    return None
 
 
 def _view_numbers(

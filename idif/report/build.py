@@ -9,11 +9,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from idif import __version__
+from idif.heat import colour_bar
 from idif.progress import Progress, silent
 from idif.report import figures, tables, words
 from idif.report.data import RunData, read_run
 from idif.report.figures import Figure
-from idif.report.gallery import Gallery, ImageLoader, colour_bar, load_images, make_gallery
+from idif.report.gallery import Gallery, ImageLoader, load_images, make_gallery
 from idif.report.paper import paper_rows
 from idif.report.tables import DASH, HEADLINE, Table, label, percent
 

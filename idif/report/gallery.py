@@ -17,6 +17,7 @@ from PIL import Image
 
 from idif.datasets.index import MIXED_CLASS, NORMAL_CLASS, Split
 from idif.errors import IdifError
+from idif.heat import colour_scale, heat_picture
 from idif.predictions import Predictions
 from idif.report.figures import Ranked, ranked
 
@@ -26,9 +27,6 @@ SIZES = ((224, 80), (176, 76), (144, 72), (112, 66), (80, 60), (56, 45))
 """(side in pixels, WebP quality) to try until a category's pictures fit their share of the page."""
 OUTLINE = (0, 229, 255)
 """Cyan, which no colour of the heat map comes near."""
-HEAT = cv2.COLORMAP_INFERNO
-STOPS = 12
-"""Colours of the colour bar."""
 
 
 class ImageLoader(Protocol):
@@ -86,13 +84,6 @@ class Gallery:
     has_heat: bool
 
 
-def colour_bar() -> str:
-    """The heat map's colours as a CSS gradient, low to high."""
-    stops = np.linspace(0, 255, STOPS).astype(np.uint8)[None]
-    colours = cv2.applyColorMap(stops, HEAT)[0, :, ::-1]
-    return "linear-gradient(to right, " + ", ".join(f"rgb({r} {g} {b})" for r, g, b in colours) + ")"
-
-
 def choose(samples: Ranked, each: int) -> dict[int, str]:
     """Which samples to show: row of the predictions -> why, best detected first.
 
@@ -129,11 +120,7 @@ def make_gallery(
     chosen = choose(ranked(predictions, category), each)
     rows = list(chosen)
     maps, masks = _maps(predictions, rows)
-    seen = maps[predictions.present[rows]]
-    # the few brightest pixels would leave everything else black
-    low, high = (float(np.quantile(seen, q)) for q in (0.5, 0.998)) if seen.size else (0.0, 1.0)
-    if high <= low:
-        high = low + 1e-6
+    low, high = colour_scale(maps[predictions.present[rows]])
     heat = (maps - low) / (high - low)
     size = 0
     for place, (side, quality) in enumerate(SIZES):
@@ -213,7 +200,7 @@ def _shown(
         photo = None if pictures is None else _resized(np.moveaxis(pictures[slot], 0, 2), side)
         drawn = None
         if heat.size:
-            drawn = _heat(_resized(heat[slot], side), photo)
+            drawn = heat_picture(_resized(heat[slot], side), photo)
             mask = _resized(masks[slot].astype(np.float32), side) > 0.25
             for picture in (photo, drawn):
                 if picture is not None:
@@ -240,17 +227,6 @@ def _score(value: np.float32) -> str:
 def _resized(picture: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
     rule = cv2.INTER_AREA if picture.shape[0] > side else cv2.INTER_LINEAR
     return cv2.resize(np.ascontiguousarray(picture), (side, side), interpolation=rule)
-
-
-def _heat(heat: npt.NDArray[np.float32], photo: Images | None) -> Images:
-    """Heat [S,S] as colours uint8 [S,S,3], over the photograph in grey where there is one."""
-    scaled = (heat.clip(0, 1) * 255).astype(np.uint8)
-    colours: Images = np.ascontiguousarray(cv2.applyColorMap(scaled, HEAT)[:, :, ::-1])
-    if photo is None:
-        return colours
-    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY).astype(np.float32)[:, :, None]
-    mixed: Images = (0.62 * colours.astype(np.float32) + 0.38 * grey).astype(np.uint8)
-    return mixed
 
 
 def _outline(picture: Images, mask: npt.NDArray[np.bool_]) -> None:

@@ -1,0 +1,154 @@
+"""`idif predict`: judge photographs with a trained run, without its store or dataset."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cli.console import JsonOption, emit, progress_bar, say
+from cli.device import evaluation_device
+from cli.session import Run, load_method, open_run, run_features, run_teacher
+from cli.train_cmd import SetOption
+from idif.errors import ConfigError, DatasetError, RunError
+from idif.heat import category_scale
+from idif.photographs import Part, find_parts
+from idif.predict import Judged, judgement, predict, write_pictures
+from idif.predictions import Predictions
+from idif.score import Calibration
+
+
+def predict_images(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or one category's folder inside it.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Photographs, or folders of them.")
+    ],
+    category: Annotated[
+        str | None, typer.Option(help="Of photographs whose names do not say it; for runs of several.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder for heat maps (.png) and raw maps (.npy).")
+    ] = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each part.")] = False,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Score photographs of parts and mark where they are anomalous.
+
+    Files named as Real-IAD's (``<category>_<number>_..._C<view>_...``) are put together by their names.
+    Other files are the views of one part, in the order given; a folder of them is one part. A view that is
+    not there or cannot be read is missing, and the part is judged by the rest.
+
+    Examples:
+
+        idif predict runs/realiad audiojack_0001_NG_C1.jpg audiojack_0001_NG_C2.jpg --out found
+
+        idif predict runs/realiad parts/ --category audiojack --jsonl
+    """
+    opened = open_run(run, overrides)
+    numbers = opened.config.data.views
+    if numbers is None:
+        raise ConfigError(
+            f"{opened.folder / 'config.yaml'}: data.views: expected the run's camera numbers, got nothing; "
+            "add them, e.g. --set data.views=[1,2,3,4,5]"
+        )
+    parts = find_parts(images, numbers, opened.known_categories(), category)
+    results = []
+    for result in _judge(opened, numbers, parts, to):
+        results.append(result)
+        for problem in result["problems"]:
+            say(f"note: {result['sample']}: counted as missing: {problem}")
+        if jsonl and not as_json:
+            sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+    if all(result["score"] is None for result in results):
+        raise DatasetError(f"{images[0]}: none of the photographs could be read")
+    if to is not None:
+        lines = "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
+        (to / "predictions.jsonl").write_text(lines, encoding="utf-8")
+    emit({"parts": results}, as_json=as_json, otherwise=None if jsonl else _table(results))
+
+
+def _judge(
+    run: Run, numbers: tuple[int, ...], parts: list[Part], to: Path | None
+) -> Iterator[dict[str, Any]]:
+    """Results of all parts, a category at a time."""
+    device, spec = evaluation_device(), run_features(run)
+    encoder = run_teacher(run, spec)
+    unified = run.config.train.mode == "unified"
+    for category in dict.fromkeys(part.category for part in parts):
+        mine = [part for part in parts if part.category == category]
+        method = load_method(run, "all" if unified else category, spec, numbers)
+        threshold, calibration = _fitted(run, category)
+        scale = None if to is None else _scale(run, category)
+        with progress_bar(f"judging {category}", "parts") as listen:
+            for judged in predict(
+                run.config.eval,
+                method,
+                encoder,
+                mine,
+                spec.image_size,
+                device,
+                calibration=calibration,
+                progress=listen,
+            ):
+                yield _result(judged, numbers, threshold, to, scale)
+
+
+def _result(
+    judged: Judged,
+    numbers: tuple[int, ...],
+    threshold: float | None,
+    to: Path | None,
+    scale: tuple[float, float] | None,
+) -> dict[str, Any]:
+    result = judgement(judged, numbers, threshold)
+    if to is not None:
+        write_pictures(to / judged.part.name, judged, numbers, scale)
+    return result
+
+
+def _fitted(run: Run, category: str) -> tuple[float | None, Calibration | None]:
+    """The category's decision threshold and calibration, as `idif eval` found them."""
+    path = run.results / "metrics.json"
+    calibrated = run.config.eval.calibrate != "none"
+    if not path.exists():
+        if calibrated:
+            raise RunError(
+                f"{path}: missing, and this run calibrates its scores; evaluate it with `idif eval`"
+            )
+        say("note: the run is not evaluated, so there is no threshold and no decision")
+        return None, None
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    fitted = metrics.get("protocol", {}).get("calibrations", {}).get(category)
+    values = metrics.get("categories", {}).get(category, {})
+    calibration = None if fitted is None else Calibration(**fitted)
+    return (values.get("threshold") or {}).get("value"), calibration
+
+
+def _scale(run: Run, category: str) -> tuple[float, float] | None:
+    """The colours' scale, that of the run's test maps; None where there are none."""
+    path = run.results / "predictions.h5"
+    if path.exists():
+        predictions = Predictions.open(path)
+        if predictions.has_maps and category in predictions.category:
+            return category_scale(predictions, category)
+    say("note: the run has no test maps, so each part's colours have a scale of their own")
+    return None
+
+
+def _table(results: list[dict[str, Any]]) -> Table:
+    views = list(dict.fromkeys(view for result in results for view in result["views"]))
+    table = Table("part", "category", "score", "decision", *(f"C{view}" for view in sorted(views, key=int)))
+    for result in results:
+        cells = [result["views"].get(view) for view in sorted(views, key=int)]
+        decision = {True: "anomalous", False: "normal", None: "-"}[result["anomalous"]]
+        score = "-" if result["score"] is None else f"{result['score']:.4g}"
+        shown = ("-" if cell is None else f"{cell['score']:.4g}" for cell in cells)
+        table.add_row(result["sample"], result["category"], score, decision, *shown)
+    threshold = {result["threshold"] for result in results} - {None}
+    if len(threshold) == 1:
+        table.caption = f"Anomalous from {threshold.pop():.4g} on, the run's threshold."
+    return table

@@ -1,0 +1,87 @@
+"""Which files are which views: by Real-IAD's names, by order, by folder; never by guessing."""
+
+from pathlib import Path
+
+import pytest
+
+from idif.errors import DatasetError
+from idif.photographs import find_parts
+
+VIEWS = (1, 2, 5)
+
+
+def touch(folder: Path, *names: str) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return [folder / name for name in names]
+
+
+def test_names_say_sample_view_and_category_in_any_order(tmp_path: Path) -> None:
+    a = touch(tmp_path, "cup_0007_NG_C5_1.jpg", "cup_big_0007_OK_C1_1.jpg", "cup_0007_NG_C1_9.jpg")
+    parts = {part.name: part for part in find_parts(a, VIEWS, ["cup", "cup_big"])}
+    assert parts["cup_0007"].images == (a[2], None, a[0])
+    assert parts["cup_0007"].category == "cup"
+    assert parts["cup_big_0007"].images == (a[1], None, None)
+
+
+def test_one_number_in_two_folders_is_two_parts_with_two_names(tmp_path: Path) -> None:
+    touch(tmp_path / "a", "cup_0001_C1_x.png")
+    touch(tmp_path / "b", "cup_0001_C1_x.png", "notes.txt")
+    parts = find_parts([tmp_path], VIEWS, ["cup"])
+    assert [part.name for part in parts] == ["cup_0001", "cup_0001-2"]
+    assert len({part.images[0] for part in parts}) == 2
+
+
+def test_a_mask_beside_its_image_is_no_photograph(tmp_path: Path) -> None:
+    touch(tmp_path, "cup_0001_NG_C1_.jpg", "cup_0001_NG_C1_.png", "cup_0001_NG_C2_.png")
+    (part,) = find_parts([tmp_path], VIEWS, ["cup"])
+    assert [p and p.name for p in part.images] == ["cup_0001_NG_C1_.jpg", "cup_0001_NG_C2_.png", None]
+
+
+def test_other_files_are_one_part_in_the_order_given(tmp_path: Path) -> None:
+    left, top = touch(tmp_path, "left.png", "top.png")
+    (part,) = find_parts([top, left], VIEWS, ["cup"])
+    assert part.images == (top, left, None)
+    assert part.name == "top"
+
+
+def test_a_folder_is_a_part_in_natural_order_and_a_tree_is_many(tmp_path: Path) -> None:
+    touch(tmp_path / "p1", "v10.PNG", "v2.png")
+    touch(tmp_path / "p2", "v1.png")
+    parts = find_parts([tmp_path], VIEWS, ["cup"])
+    assert [[p and p.name for p in part.images] for part in parts] == [
+        ["v2.png", "v10.PNG", None],
+        ["v1.png", None, None],
+    ]
+    assert [part.name for part in parts] == ["p1", "p2"]
+
+
+def test_with_one_view_every_file_is_a_part(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "b.png", "c.png")
+    assert [part.name for part in find_parts([tmp_path], (1,), ["cup"])] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("names", "category", "message"),
+    [
+        (["a.png"], None, "does not say which category.*cup, lid.*--category"),
+        (["a.png"], "cap", "--category 'cap': the run has cup, lid"),
+        (["cup_0001_C1.png"], None, "does not say which category"),
+        (["cup_0001_C1_.png"], "lid", "named as a view of cup, but --category is lid"),
+        (["cup_0001_C3_.png"], None, r"view 3, but the run has views \[1, 2, 5\]"),
+        (["cup_0001_C1_a.png", "cup_0001_C1_b.png"], None, "a second file for view 1; the first is .*_a.png"),
+        (["a.png", "b.png", "c.png", "d.png"], "cup", "4 photographs, but a part has 3 views"),
+    ],
+)
+def test_what_cannot_be_told_is_refused(
+    tmp_path: Path, names: list[str], category: str | None, message: str
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        find_parts(touch(tmp_path, *names), VIEWS, ["cup", "lid"], category)
+
+
+def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "readme.md")
+    with pytest.raises(DatasetError, match=r"expected photographs .*found none"):
+        find_parts([tmp_path], VIEWS, ["cup"])
