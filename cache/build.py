@@ -94,8 +94,8 @@ def build_store(
         CannotFinish: too little space, or a feature that is not finite.
     """
     began = time.monotonic()
-    if storage != "float16":
-        raise ConfigError(f"storage: expected 'float16', got {storage!r}; other types cannot be built yet")
+    if storage == "float32":
+        raise ConfigError("storage: expected float16 or uint8, got float32")
     check_image_size(encoder, image_size)
     groups = _checked_groups(index)
     spec = encoder.spec(image_size, storage)

@@ -6,6 +6,7 @@
       <category>/<split>/
         zarr.json  manifest.json                           what this group promises, written last
         layer1 layer2 layer3   float16 [N,V,C,h,w]         one row (an object, all its views) is one chunk
+          (or uint8, each with a scale: layer1_scale float16 [N,C]; a feature is level times scale)
         images                 uint8   [N,V,3,S,S]
         masks                  bool    [N,V,S,S]
         view_mask labels       bool    [N,V]
@@ -41,8 +42,8 @@ MAX_SHARD_ROWS = 32
 MAX_SHARD_BYTES = 128 * 2**20
 """Upper bound of the largest array's shard: large for sequential reading, small to rebuild or resend."""
 
-FEATURE_DTYPE = {"float16": "float16"}
-"""Storage type -> dtype of the feature arrays."""
+TRUTH = ("view_mask", "labels")
+"""Arrays for other readers: here the manifest's index says the same."""
 
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 
@@ -82,6 +83,8 @@ class ArrayLayout:
     reader checks several times faster than a checksum codec inside the shard."""
     per_row: bool = True
     """Whether a shard holds one chunk per row; else all its rows are a single chunk."""
+    scale: str | None = None
+    """The array whose values these levels are to be multiplied by, named in the array's attributes."""
 
     @property
     def row_bytes(self) -> int:
@@ -116,30 +119,44 @@ class ArrayLayout:
             # NaN is the only honest fill for a float: zeros would pass for features
             "fill_value": {"float16": "NaN", "uint8": 0, "bool": False}[self.dtype],
             "codecs": codecs,
-            "attributes": {},
+            "attributes": {} if self.scale is None else {"scale": self.scale},
             "dimension_names": ["row", *self.dimensions],
         }
 
 
 def array_layouts(spec: FeatureSpec, views: int) -> tuple[ArrayLayout, ...]:
-    """The arrays of every group of a store: layers first, then images, masks, view_mask and labels."""
+    """The arrays of every group of a store: layers, their scales, images, masks, view_mask and labels."""
     size = spec.image_size
     raw: tuple[dict[str, Any], ...] = (_LITTLE,)
     byte: dict[str, Any] = {"name": "bytes"}
     # masks are nearly all zeros: compression makes them vanish
     zstd = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
-    dtype = FEATURE_DTYPE[spec.storage]
-    layers = tuple(
-        ArrayLayout(layer.name, dtype, (views, *spec.shape(layer)), ("view", "channel", "h", "w"), raw)
-        for layer in spec.layers
-    )
+    assert spec.storage != "float32", "a store keeps float16 or uint8"
+    compact = spec.storage == "uint8"
+    layers = []
+    scales = []
+    for layer in spec.layers:
+        shape, dimensions = (views, *spec.shape(layer)), ("view", "channel", "h", "w")
+        if compact:
+            scale = scale_name(layer.name)
+            layers.append(ArrayLayout(layer.name, "uint8", shape, dimensions, (byte,), scale=scale))
+            # a few hundred bytes a row: a chunk for all rows of a shard is read once and then cached
+            scales.append(ArrayLayout(scale, "float16", (layer.channels,), ("channel",), raw, per_row=False))
+        else:
+            layers.append(ArrayLayout(layer.name, "float16", shape, dimensions, raw))
     return (
         *layers,
+        *scales,
         ArrayLayout("images", "uint8", (views, 3, size, size), ("view", "rgb", "y", "x"), (byte,)),
         ArrayLayout("masks", "bool", (views, size, size), ("view", "y", "x"), (byte, zstd)),
         ArrayLayout("view_mask", "bool", (views,), ("view",), (byte,), per_row=False),
         ArrayLayout("labels", "bool", (views,), ("view",), (byte,), per_row=False),
     )
+
+
+def scale_name(layer: str) -> str:
+    """The array that holds a layer's scales in a ``uint8`` store."""
+    return f"{layer}_scale"
 
 
 def choose_shard_rows(arrays: tuple[ArrayLayout, ...]) -> int:

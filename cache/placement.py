@@ -2,12 +2,13 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from cache.reader import FeatureStore, PackedBatch
 from idif.batch import Batch
 from idif.datasets.index import Index
 from idif.errors import CannotFinish
@@ -60,52 +61,63 @@ class Resident:
         return (self._take(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size))
 
     def _take(self, rows: torch.Tensor) -> Batch:
-        whole = self._all
-        return Batch(
-            rows=rows,
-            images=whole.images.index_select(0, rows),
-            features={name: x.index_select(0, rows) for name, x in whole.features.items()},
-            view_mask=whole.view_mask.index_select(0, rows),
-            labels=whole.labels.index_select(0, rows),
-            masks=whole.masks.index_select(0, rows),
-        )
+        return _map(self._all, lambda x: x.index_select(0, rows)).unpack()
 
 
-def _load(source: FeatureSource, device: torch.device) -> Batch:
-    """All rows of a source as one batch, filled part by part so that nothing is held twice."""
+def _load(source: FeatureSource, device: torch.device) -> PackedBatch:
+    """All rows of a source as one batch, filled part by part so that nothing is held twice.
+
+    A store's features stay as they are stored: ``uint8`` takes half the room here too.
+    """
     rows = len(source.index)
-
-    def room(x: torch.Tensor) -> torch.Tensor:
-        return x.new_empty((rows, *x.shape[1:]), device=device)
-
-    whole: Batch | None = None
-    for part in source.batches(range(rows), LOAD_ROWS):
+    whole: PackedBatch | None = None
+    for part in _packed(source):
         if whole is None:
-            whole = Batch(
-                rows=torch.arange(rows, device=device),
-                images=room(part.images),
-                features={name: room(x) for name, x in part.features.items()},
-                view_mask=room(part.view_mask),
-                labels=room(part.labels),
-                masks=room(part.masks),
-            )
-        here = slice(int(part.rows[0]), int(part.rows[0]) + len(part))
-        whole.images[here], whole.masks[here] = part.images, part.masks
-        whole.view_mask[here], whole.labels[here] = part.view_mask, part.labels
-        for name, x in part.features.items():
-            whole.features[name][here] = x
+            whole = _map(part, lambda x: x.new_empty((rows, *x.shape[1:]), device=device))
+        start = int(part.batch.rows[0])
+        for room, values in zip(_tensors(whole), _tensors(part), strict=True):
+            room[start : start + len(values)] = values
     assert whole is not None, "a source without rows"
     return whole
 
 
+def _packed(source: FeatureSource) -> Iterator[PackedBatch]:
+    rows = range(len(source.index))
+    if isinstance(source, FeatureStore):
+        return source.packed_batches(rows, LOAD_ROWS)
+    return (PackedBatch(batch, {}) for batch in source.batches(rows, LOAD_ROWS))
+
+
+def _tensors(packed: PackedBatch) -> list[torch.Tensor]:
+    batch = packed.batch
+    parts = [batch.rows, batch.images, batch.view_mask, batch.labels, batch.masks]
+    return [*parts, *batch.features.values(), *packed.scales.values()]
+
+
+def _map(packed: PackedBatch, change: Callable[[torch.Tensor], torch.Tensor]) -> PackedBatch:
+    batch = packed.batch
+    changed = Batch(
+        rows=change(batch.rows),
+        images=change(batch.images),
+        features={name: change(x) for name, x in batch.features.items()},
+        view_mask=change(batch.view_mask),
+        labels=change(batch.labels),
+        masks=change(batch.masks),
+    )
+    return PackedBatch(changed, {name: change(x) for name, x in packed.scales.items()})
+
+
 def source_bytes(source: FeatureSource) -> int:
-    """Bytes of all rows of a source, uncompressed."""
-    spec = source.spec
+    """Bytes that all rows of a source take when they are made resident."""
+    return len(source.index) * row_bytes(source.spec, len(source.index.view_numbers))
+
+
+def row_bytes(spec: FeatureSpec, views: int) -> int:
+    """Bytes of one row: its number, images, masks, presence, labels and features as ``spec`` stores them."""
     width = {"float16": 2, "float32": 4, "uint8": 1}[spec.storage]
-    views = len(source.index.view_numbers)
     values = sum(c * h * w for c, h, w in (spec.shape(layer) for layer in spec.layers))
-    pixels = spec.image_size**2
-    return len(source.index) * views * (width * values + 3 * pixels + pixels + 2)
+    scales = sum(2 * layer.channels for layer in spec.layers) if spec.storage == "uint8" else 0
+    return 8 + scales + views * (width * values + 4 * spec.image_size**2 + 2)
 
 
 def free_memory() -> int | None:

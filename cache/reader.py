@@ -3,7 +3,7 @@
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -14,10 +14,11 @@ import tensorstore as ts
 import torch
 from torch import Tensor
 
-from cache.layout import TEACHER, ArrayLayout, array_layouts
+from cache.layout import TEACHER, TRUTH, ArrayLayout, array_layouts, scale_name
 from cache.manifest import RootManifest
 from cache.opening import OpenGroup, choose_groups, list_groups, load_root, open_group
 from cache.problem import spans_of_rows
+from cache.quantise import dequantise
 from idif.ahead import ahead
 from idif.batch import Batch
 from idif.datasets.index import Index, Split, concatenate, digest
@@ -34,8 +35,25 @@ READ_AHEAD = 3
 """Batches in memory ahead of the one handed out; with it they bound the memory of `batches`."""
 
 
+@dataclass(frozen=True)
+class PackedBatch:
+    """A batch whose features are as a store keeps them, wherever it lies."""
+
+    batch: Batch
+    """Features float16, or uint8 levels."""
+    scales: dict[str, Tensor]
+    """{layer: float16 [B,C]} of the levels; empty where nothing is to be multiplied."""
+
+    def unpack(self) -> Batch:
+        """The batch with float16 features."""
+        levels = self.batch.features
+        return replace(
+            self.batch, features=levels | {n: dequantise(levels[n], s) for n, s in self.scales.items()}
+        )
+
+
 class FeatureStore:
-    """A `FeatureSource` over finished groups of a store: CPU tensors, features in the storage type.
+    """A `FeatureSource` over finished groups of a store: CPU tensors, features as float16.
 
     Opening reads manifests and file sizes, no data. Every read checks each row's CRC-32C. Nothing is ever
     written. Pickled by its path, so that spawned workers open it anew; open it after a fork, not before.
@@ -51,7 +69,7 @@ class FeatureStore:
         lengths = [len(group.manifest.plan.index) for group in groups]
         self._starts = [0, *np.cumsum(lengths)[:-1].tolist()]
         arrays = array_layouts(root.spec, len(root.view_numbers))
-        self._arrays = {array.name: array for array in arrays if array.per_row}
+        self._arrays = {array.name: array for array in arrays if array.name not in TRUTH}
         self._handles: dict[tuple[int, str], Any] = {}
         self._opening = threading.Lock()
 
@@ -122,6 +140,30 @@ class FeatureStore:
             IndexError: a row is not in the index.
             StoreDamaged: a chunk is missing or not what was written; its row, sample and file are named.
         """
+        return self.read_packed(rows).unpack()
+
+    def read_packed(self, rows: Sequence[int]) -> "PackedBatch":
+        """As `read`, with features as they are stored."""
+        plain = check_rows(self._index, rows)
+        tensors = self.read_arrays(plain)
+        present, labels = truth(self._index, plain)
+        layers = [layer.name for layer in self._spec.layers]
+        batch = Batch(
+            rows=torch.tensor(plain, dtype=torch.int64),
+            images=tensors["images"],
+            features={name: tensors[name] for name in layers},
+            view_mask=present,
+            labels=labels,
+            masks=tensors["masks"],
+        )
+        return PackedBatch(batch, {n: tensors[scale_name(n)] for n in layers if scale_name(n) in tensors})
+
+    def read_arrays(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """The stored values of these rows, checked, by array; presence and labels are in `index`.
+
+        Raises:
+            What `read` raises.
+        """
         plain = check_rows(self._index, rows)
         tensors = {name: _empty(array, len(plain)) for name, array in self._arrays.items()}
         groups: dict[int, list[tuple[int, int]]] = {}
@@ -151,25 +193,23 @@ class FeatureStore:
                         broken.setdefault(position, name)
         if broken:
             raise StoreDamaged(self._describe(plain, broken))
-        present, labels = truth(self._index, plain)
-        return Batch(
-            rows=torch.tensor(plain, dtype=torch.int64),
-            images=tensors["images"],
-            features={layer.name: tensors[layer.name] for layer in self._spec.layers},
-            view_mask=present,
-            labels=labels,
-            masks=tensors["masks"],
-        )
+        return tensors
 
     def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
         """The rows of ``order``, in that order, read ahead in threads; see `FeatureSource.batches`.
 
         Holds at most `READ_AHEAD` batches beside the one handed out. Raises what `read` raises, in turn.
         """
+        return ahead(self.read, self._parts(order, batch_size), workers=READERS, depth=READ_AHEAD)
+
+    def packed_batches(self, order: Sequence[int], batch_size: int) -> Iterator["PackedBatch"]:
+        """As `batches`, with features as they are stored."""
+        return ahead(self.read_packed, self._parts(order, batch_size), workers=READERS, depth=READ_AHEAD)
+
+    def _parts(self, order: Sequence[int], batch_size: int) -> list[list[int]]:
         assert batch_size > 0, batch_size
         plain = check_rows(self._index, order)
-        parts = [plain[start : start + batch_size] for start in range(0, len(plain), batch_size)]
-        return ahead(self.read, parts, workers=READERS, depth=READ_AHEAD)
+        return [plain[start : start + batch_size] for start in range(0, len(plain), batch_size)]
 
     def _place(self, row: int) -> tuple[int, int]:
         group = bisect_right(self._starts, row) - 1

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cache.files import hash_file
-from cache.layout import array_layouts
+from cache.layout import array_layouts, scale_name
 from cache.manifest import GroupPlan, SampleContent, ViewContent
-from cache.writer import Array, ShardValues, check_finite
+from cache.quantise import quantise
+from cache.writer import Array, ShardValues
 from idif.ahead import ahead
 from idif.datasets.index import Sample
 from idif.encoders import FrozenEncoder
-from idif.errors import DatasetError
+from idif.errors import CannotFinish, ConfigError, DatasetError
 from idif.features import FeatureSpec
 from idif.live import DECODED_AHEAD, decode_sample, encode_views, truth
 
@@ -95,9 +97,53 @@ def make_shards(
                 on_device = torch.from_numpy(arrays["images"][here]).to(device)
                 for layer, x in encode_views(encoder, on_device, present[here]).items():
                     half = x.half()
-                    check_finite(job.plan.group, job.plan.index, first, layer, half)
-                    arrays[layer][here] = half.cpu().numpy()
+                    check_finite(job.plan, first, layer, half)
+                    if spec.storage == "uint8":
+                        check_not_negative(job.plan, first, layer, half)
+                        levels, scales = quantise(x)
+                        arrays[layer][here] = levels.cpu().numpy()
+                        arrays[scale_name(layer)][here] = scales.cpu().numpy()
+                    else:
+                        arrays[layer][here] = half.cpu().numpy()
                 yield int(present[here].sum())
             yield MadeShard(job, ShardValues(job.shard, start, stop, arrays), tuple(content))
     finally:
         decoded.close()
+
+
+def check_finite(plan: GroupPlan, start: int, layer: str, values: Tensor) -> None:
+    """Stop at the first feature that is not finite as float16 (which ends at 65,504).
+
+    Args:
+        start: row of ``values[0]`` in the group.
+        values: float16 [B,V,C,h,w] of one layer, on any device.
+
+    Raises:
+        CannotFinish: names row, sample, view and layer.
+    """
+    if torch.isfinite(torch.stack(torch.aminmax(values))).all():  # a NaN is passed on by both
+        return
+    where = _first(plan, start, layer, ~torch.isfinite(values))
+    raise CannotFinish(
+        f"{where}: features are not finite as float16; the build stopped before this shard "
+        f"(are these the right weights?)"
+    )
+
+
+def check_not_negative(plan: GroupPlan, start: int, layer: str, values: Tensor) -> None:
+    """Refuse features that levels counted from zero cannot hold; arguments as `check_finite`.
+
+    Raises:
+        ConfigError: names row, sample, view and layer.
+    """
+    if values.min() >= 0:
+        return
+    where = _first(plan, start, layer, values < 0)
+    raise ConfigError(f"{where}: uint8 storage expects features of at least 0, got less; use float16")
+
+
+def _first(plan: GroupPlan, start: int, layer: str, bad: Tensor) -> str:
+    """Where the first True of [B,V,C,h,w] lies, in words."""
+    row, slot = (int(i) for i in bad.flatten(2).any(dim=2).nonzero()[0])
+    sample, number = plan.index.samples[start + row], plan.index.view_numbers[slot]
+    return f"{plan.group}: row {start + row} (sample {sample.sample_id}), view {number}, {layer}"

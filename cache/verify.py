@@ -6,7 +6,16 @@ from functools import partial
 from pathlib import Path
 
 from cache.files import FileRecord
-from cache.layout import MANIFEST, PENDING, ZARR_JSON, ArrayLayout, GroupName, array_layouts, group_metadata
+from cache.layout import (
+    MANIFEST,
+    PENDING,
+    TEACHER,
+    ZARR_JSON,
+    ArrayLayout,
+    GroupName,
+    array_layouts,
+    group_metadata,
+)
 from cache.manifest import GroupManifest, RootManifest
 from cache.opening import list_groups
 from cache.problem import Problem, VerifyReport
@@ -16,7 +25,8 @@ from cache.survey import group_folder
 from cache.writer import decode_shard_file, row_crc32c
 from idif.ahead import ahead
 from idif.datasets.index import Index
-from idif.errors import StoreDamaged, StoreError
+from idif.encoders import load_encoder
+from idif.errors import StoreDamaged, StoreError, WeightsError
 from idif.live import decode_threads
 from idif.progress import Progress, silent
 
@@ -72,17 +82,31 @@ def _verify_root(store: Path, report: VerifyReport) -> RootManifest | None:
         manifest = RootManifest.load(store)
     except FileNotFoundError:
         if (store / ZARR_JSON).exists():
-            report.problems.append(Problem(MANIFEST, (), "missing; nothing else can be trusted without it"))
+            report.problems.append(Problem(MANIFEST, (), "missing; nothing below can be checked without it"))
+            _verify_without_manifest(store, report)
             return None
         raise StoreError(f"{store}: not a store (it has no {MANIFEST})") from None
     except StoreDamaged:
-        report.problems.append(Problem(MANIFEST, (), "not the bytes that were written"))
+        what = "not the bytes that were written; nothing below can be checked without it"
+        report.problems.append(Problem(MANIFEST, (), what))
+        _verify_without_manifest(store, report)
         return None
     for name, record in manifest.files.items():
         data = _read(store / name, report)
         if data is None or FileRecord.of(data) != record:
             report.problems.append(Problem(name, (), _how(data)))
     return manifest
+
+
+def _verify_without_manifest(store: Path, report: VerifyReport) -> None:
+    """What can still be said of the other files at the root."""
+    metadata = _read(store / ZARR_JSON, report)
+    if metadata != group_metadata(root=True):
+        report.problems.append(Problem(ZARR_JSON, (), _how(metadata)))
+    try:
+        load_encoder(store / TEACHER)
+    except WeightsError as error:
+        report.problems.append(Problem(TEACHER, (), str(error)))
 
 
 def _load_groups(store: Path, root: RootManifest, report: VerifyReport) -> dict[GroupName, GroupManifest]:

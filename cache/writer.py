@@ -9,13 +9,9 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import tensorstore as ts
-import torch
-from torch import Tensor
 
 from cache.files import FileRecord, write_file
-from cache.layout import ArrayLayout, GroupName
-from idif.datasets.index import Index
-from idif.errors import CannotFinish
+from cache.layout import ArrayLayout
 
 Array = npt.NDArray[Any]
 
@@ -101,25 +97,3 @@ def write_shard(
         files[name] = FileRecord.of(data)
         checks[array.name] = row_crc32c(part)
     return files, checks
-
-
-def check_finite(group: GroupName, index: Index, start: int, layer: str, values: Tensor) -> None:
-    """Stop at the first feature that is not finite in its storage type (float16 ends at 65,504).
-
-    Args:
-        index: the group's rows. start: row of ``values[0]``.
-        values: [B,V,C,h,w] of one layer, on any device.
-
-    Raises:
-        CannotFinish: names sample, view and layer.
-    """
-    if torch.isfinite(torch.stack(torch.aminmax(values))).all():  # a NaN is passed on by both
-        return
-    bad = ~torch.isfinite(values).flatten(2).all(dim=2)
-    row, slot = (int(i) for i in bad.nonzero()[0])
-    sample, number = index.samples[start + row], index.view_numbers[slot]
-    raise CannotFinish(
-        f"{group}: sample {sample.sample_id}, view {number}, {layer}: features are not finite as "
-        f"{str(values.dtype).removeprefix('torch.')}; the build stopped before this shard "
-        f"(are these the right weights?)"
-    )

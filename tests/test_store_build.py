@@ -32,27 +32,15 @@ from idif.errors import (
     StoreIncomplete,
     StoreMismatch,
 )
-from tests.tiny_data import make_tiny_realiad, tiny_index, tree, untrained
+from tests.tiny_data import tiny_index, tree, untrained
 
 INDEX = tiny_index()
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 def build(data: Path, store: Path, index: Index = INDEX, **options: Any) -> BuildReport:
     options = {"encoder": untrained(), "image_size": 32, "shard_rows": 2, **options}
     return build_store(data, index, store, **options)
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache.files.os, "fsync", lambda descriptor: None)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("data")
-    make_tiny_realiad(root, INDEX)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +151,7 @@ OTHER_SETTINGS = [
     ({"encoder": other_weights}, "weights_sha256"),
     ({"image_size": 48}, "image_size: 32, not 48"),
     ({"shard_rows": 4}, "shard_rows: 2, not 4"),
+    ({"storage": "uint8"}, "storage: 'float16', not 'uint8'"),
 ]
 
 
@@ -302,7 +291,9 @@ def test_features_that_are_not_finite_stop_the_build(
             output["layer2"][3, 7, 1, 2] = value
 
     encoder.module.register_forward_hook(spoil)
-    with pytest.raises(CannotFinish, match=r"bolt/OK/S0001, view 1, layer2: .* not finite as float16"):
+    with pytest.raises(
+        CannotFinish, match=r"row 1 \(sample bolt/OK/S0001\), view 1, layer2: .* not finite as float16"
+    ):
         build(data, tmp_path / "s", encoder=encoder)
     with pytest.raises(StoreIncomplete):
         FeatureStore.open(tmp_path / "s")
@@ -357,8 +348,8 @@ def test_folders_that_cannot_be_a_store_are_refused(data: Path, tmp_path: Path) 
 def test_settings_that_cannot_be_used_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="image_size: expected a positive multiple of 16, got 20"):
         build(data, tmp_path / "s", image_size=20)
-    with pytest.raises(ConfigError, match="storage: expected 'float16', got 'uint8'"):
-        build(data, tmp_path / "s", storage="uint8")
+    with pytest.raises(ConfigError, match="storage: expected float16 or uint8, got float32"):
+        build(data, tmp_path / "s", storage="float32")
     with pytest.raises(DatasetError, match="no samples"):
         build(data, tmp_path / "s", INDEX.take([]))
     with pytest.raises(DatasetError, match="cup/OK/S0000 occurs twice"):

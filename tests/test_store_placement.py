@@ -11,32 +11,48 @@ from cache import FeatureStore
 from cache.build import build_store
 from cache.placement import Resident, choose_placement, place, source_bytes
 from idif.errors import CannotFinish, StoreDamaged
+from idif.features import StorageType
 from tests.feature_source_contract import assert_same, join
-from tests.tiny_data import make_tiny_realiad, tiny_index, untrained
+from tests.tiny_data import tiny_index, untrained
 
 CPU = torch.device("cpu")
 
 
+INDEX = tiny_index(["cup"], 20, 3)
+
+
+def make_store(data: Path, folder: Path, storage: StorageType) -> FeatureStore:
+    build_store(data, INDEX, folder, untrained(), image_size=32, shard_rows=4, storage=storage)
+    return FeatureStore.open(folder)
+
+
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    torch.set_num_threads(1)
-    path, index = tmp_path_factory.mktemp("placement"), tiny_index(["cup"], 20, 3)
-    make_tiny_realiad(path / "data", index)
-    build_store(path / "data", index, path / "store", untrained(), image_size=32, shard_rows=4)
-    return FeatureStore.open(path / "store")
+def store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return make_store(data, tmp_path_factory.mktemp("placement") / "store", "float16")
 
 
-def test_bits_are_the_same_everywhere(store: FeatureStore) -> None:
+@pytest.fixture(scope="module")
+def compact(data: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return make_store(data, tmp_path_factory.mktemp("placement") / "compact", "uint8")
+
+
+@pytest.mark.parametrize("storage", ["float16", "uint8"])
+def test_bits_are_the_same_everywhere(store: FeatureStore, compact: FeatureStore, storage: str) -> None:
+    source = store if storage == "float16" else compact
     order = [(5 * i) % 23 for i in range(23)]
-    wanted = join(list(store.batches(order, 4)))
+    wanted = join(list(source.batches(order, 4)))
     for placement in ("memory", "device", "auto"):
-        assert_same(join(list(place(store, placement, CPU).batches(order, 4))), wanted)
+        assert_same(join(list(place(source, placement, CPU).batches(order, 4))), wanted)
 
 
-def test_bytes_are_those_of_the_tensors(store: FeatureStore) -> None:
-    batch = store.read(range(23))
-    parts = [batch.images, batch.view_mask, batch.labels, batch.masks, *batch.features.values()]
-    assert source_bytes(store) == sum(part.numel() * part.element_size() for part in parts)
+@pytest.mark.parametrize("storage", ["float16", "uint8"])
+def test_bytes_are_those_of_the_tensors(store: FeatureStore, compact: FeatureStore, storage: str) -> None:
+    source = store if storage == "float16" else compact
+    packed = source.read_packed(range(23))
+    batch = packed.batch
+    parts = [batch.rows, batch.images, batch.view_mask, batch.labels, batch.masks]
+    parts += [*batch.features.values(), *packed.scales.values()]
+    assert source_bytes(source) == sum(part.numel() * part.element_size() for part in parts)
 
 
 @pytest.mark.parametrize(("free", "wanted"), [(None, "disk"), (2.1, "memory"), (1.9, "disk")])

@@ -19,18 +19,10 @@ from idif.errors import StoreDamaged, StoreError, StoreIncomplete
 from idif.features import FeatureSource
 from idif.live import LiveFeatures, encode_views
 from tests import feature_source_contract as contract
-from tests.tiny_data import make_tiny_realiad, tiny_index, untrained
+from tests.tiny_data import tiny_index, untrained
 
 CPU = torch.device("cpu")
 INDEX = tiny_index()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("data")
-    make_tiny_realiad(root, INDEX)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +43,19 @@ def copy(path: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(path, tmp_path / "copy"))
 
 
-@pytest.fixture(scope="module", params=["disk", "memory", "device"])
-def source(path: Path, request: pytest.FixtureRequest) -> FeatureSource:
-    return place(FeatureStore.open(path), request.param, CPU)
+@pytest.fixture(scope="module")
+def compact(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("store") / "compact"
+    build_store(data, INDEX, store, untrained(), image_size=32, shard_rows=2, batch_size=2, storage="uint8")
+    return store
+
+
+@pytest.fixture(
+    scope="module", params=[(s, p) for s in ("float16", "uint8") for p in ("disk", "memory", "device")]
+)
+def source(path: Path, compact: Path, request: pytest.FixtureRequest) -> FeatureSource:
+    storage, placement = request.param
+    return place(FeatureStore.open(path if storage == "float16" else compact), placement, CPU)
 
 
 @pytest.mark.parametrize("check", contract.CONTRACT, ids=lambda check: check.__name__)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 import cache.files
 from cache import FeatureStore
@@ -15,22 +14,10 @@ from cache.problem import Problem
 from cache.verify import verify_store
 from idif.datasets.index import Index
 from idif.errors import StoreError
-from tests.tiny_data import make_tiny_realiad, tiny_index, tree, untrained
+from tests.tiny_data import tiny_index, tree, untrained
 
 INDEX = tiny_index(train=3, test=3)
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache.files.os, "fsync", lambda descriptor: None)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("data")
-    make_tiny_realiad(root, INDEX)
-    return root
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 @pytest.fixture(scope="module")
