@@ -1,7 +1,6 @@
 """Phase one: runs the frozen encoder over a dataset once and writes the store, shard by shard."""
 
 import contextlib
-import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,14 +12,10 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 
 from cache.files import FileRecord, make_folder, write_file
-from cache.journal import Journal, read_pending, write_pending
+from cache.journal import Journal, read_pending, remove_journals, write_pending
 from cache.layout import (
-    JOURNAL,
-    LOCK,
     MANIFEST,
-    PENDING,
     TEACHER,
-    TEMPORARY,
     ZARR_JSON,
     GroupName,
     array_layouts,
@@ -31,19 +26,30 @@ from cache.layout import (
 from cache.lock import builder_lock
 from cache.manifest import GroupManifest, GroupPlan, RootManifest, ShardRecord, sorted_groups
 from cache.shards import Job, MadeShard, make_shards
-from cache.survey import GroupState, check_content, check_settings, group_folder, survey_group
+from cache.survey import (
+    GroupState,
+    check_content,
+    check_folder,
+    check_settings,
+    check_space,
+    group_folder,
+    survey_group,
+)
+from cache.team import Team
 from cache.writer import write_shard
 from idif.datasets.index import Index, Sample
 from idif.encoders import FrozenEncoder
-from idif.errors import CannotFinish, ConfigError, DatasetError, StoreError
+from idif.errors import ConfigError, DatasetError
 from idif.features import FeatureSpec, StorageType
 from idif.live import check_image_size, decode_threads
 from idif.progress import Progress, silent
 
+ALONE = Team()
+
 
 @dataclass
 class BuildReport:
-    """What a build did."""
+    """What a build did; of a team's build, what its first member knows of all."""
 
     groups: tuple[str, ...] = ()
     """``category/split`` of every group that is in place now and was asked for."""
@@ -68,6 +74,7 @@ def build_store(
     workers: int | None = None,
     shard_rows: int | None = None,
     device: torch.device | None = None,
+    team: Team = ALONE,
     progress: Progress = silent,
 ) -> BuildReport:
     """Build, continue or extend a store so that it holds every row of ``index``.
@@ -83,7 +90,9 @@ def build_store(
         workers: threads that decode; one per core (at most 8) when None.
         shard_rows: rows per shard; chosen by size when None.
         device: where the encoder runs; the CPU when None.
-        progress: told the number of views done, of all that the index has.
+        team: processes that make the same call together: the first plans and publishes, all encode their
+            share of the shards, and the store is the one that a single process would have made.
+        progress: told the number of views done, of all that this process compares and encodes.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -91,7 +100,7 @@ def build_store(
         StoreError: the folder is no store, cannot be written, or another process is building there.
         StoreMismatch: the store has other settings or other data; the first difference is named.
         StoreDamaged: a manifest is not what was written.
-        CannotFinish: too little space, or a feature that is not finite.
+        CannotFinish: too little space, a feature that is not finite, or a member of the team is gone.
     """
     began = time.monotonic()
     if storage == "float32":
@@ -99,35 +108,64 @@ def build_store(
     check_image_size(encoder, image_size)
     groups = _checked_groups(index)
     spec = encoder.spec(image_size, storage)
-    _check_folder(store)
-    make_folder(store)
+    if team.first:
+        check_folder(store)
+        make_folder(store)
     encoder.module.to(device or torch.device("cpu"))
     workers = workers or decode_threads()
     chosen = shard_rows or choose_shard_rows(array_layouts(spec, len(index.view_numbers)))
-    report = BuildReport(groups=tuple(str(group) for group in groups))
-    meter = _Meter(progress, sum(sum(sample.present) for sample in index.samples))
-    with builder_lock(store):
+    plans = [GroupPlan(group, spec.fingerprint, rows, chosen, batch_size) for group, rows in groups.items()]
+
+    def survey() -> list[GroupState]:
         check_settings(store, spec, index.view_numbers)
-        states = []
-        for group, rows in groups.items():
-            plan = GroupPlan(group, spec.fingerprint, rows, chosen, batch_size)
-            states.append(survey_group(store, plan, shard_rows))
-        for state in states:
-            check_content(root, store, state, workers, meter.compared)
-        report.shards_kept = sum(len(state.shards) for state in states)
-        _check_space(store, states, spec)
-        _announce(store, states, encoder, spec)
-        _encode(root, store, states, encoder, spec, workers, report, meter)
-        write_pending(store, (g for g in read_pending(store) if not _is_finished(store, g)))
-    report.seconds = time.monotonic() - began
-    return report
+        return [survey_group(store, plan, shard_rows) for plan in plans]
+
+    with contextlib.ExitStack() as held:
+        if team.first:
+            held.enter_context(builder_lock(store))
+            states = survey()
+            meter = _Meter(progress, states, team)
+            for state in states:
+                check_content(root, store, state, workers, meter.compared)
+            check_space(store, states, spec)
+            _announce(store, states, encoder, spec)
+            team.wait()
+        else:
+            team.wait()
+            held.enter_context(builder_lock(store, team.rank))
+            states = survey()
+            meter = _Meter(progress, states, team)
+        missing = _missing(states)
+        kept = sum(len(state.shards) for state in states)
+        team.wait()  # all have seen the same before the first shard is added
+        _encode(root, store, states, encoder, spec, workers, team, meter)
+        team.wait()
+        if team.first:
+            if team.world > 1:
+                _gather(store, states)
+            for state in states:
+                _publish_if_complete(store, state)
+            write_pending(store, (g for g in read_pending(store) if not _is_finished(store, g)))
+    team.wait()
+    records = [state.shards[shard] for state, shard in missing if shard in state.shards]
+    return BuildReport(
+        groups=tuple(str(group) for group in groups),
+        shards_encoded=len(missing),
+        shards_kept=kept,
+        views_encoded=sum(state.views(shard) for state, shard in missing),
+        bytes_written=sum(file.size for record in records for file in record.files.values()),
+        seconds=time.monotonic() - began,
+    )
 
 
 class _Meter:
     """Views done, whether compared or encoded, told to whoever listens."""
 
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self._done, self._total = progress, 0, total
+    def __init__(self, progress: Progress, states: Sequence[GroupState], team: Team) -> None:
+        kept = sum(state.views(shard) for state in states for shard in state.shards)
+        mine = sum(state.views(shard) for state, shard in team.share(_missing(states)))
+        self._progress, self._done = progress, 0 if team.first else kept
+        self._total = kept + mine
 
     def compared(self, sample: Sample) -> None:
         self.advance(sum(sample.present), "comparing")
@@ -150,35 +188,8 @@ def _checked_groups(index: Index) -> dict[GroupName, Index]:
     return groups
 
 
-def _check_folder(store: Path) -> None:
-    """Refuse a folder that holds anything but a store, or the beginnings of one."""
-    if not store.exists():
-        return
-    if not store.is_dir():
-        raise StoreError(f"{store}: expected a folder for the store, found a file")
-    try:
-        names = {path.name.removesuffix(TEMPORARY) for path in store.iterdir()}
-    except OSError as error:
-        raise StoreError(f"{store}: cannot be read ({error.strerror or error})") from None
-    if MANIFEST not in names and names - {LOCK, PENDING, TEACHER, ZARR_JSON}:
-        found = sorted(names - {LOCK, PENDING, TEACHER, ZARR_JSON})[0]
-        raise StoreError(f"{store}: not a store and not empty (it holds {found}); choose another folder")
-
-
 def _is_finished(store: Path, group: GroupName) -> bool:
     return (group_folder(store, group) / MANIFEST).exists()
-
-
-def _check_space(store: Path, states: Sequence[GroupState], spec: FeatureSpec) -> None:
-    """Refuse to begin what will not fit."""
-    needed = 0
-    for state in states:
-        arrays = array_layouts(spec, len(state.plan.index.view_numbers))
-        rows = sum(stop - start for start, stop in (state.plan.bounds[shard] for shard in state.missing))
-        needed += rows * sum(array.row_bytes for array in arrays)
-    free = shutil.disk_usage(store).free
-    if needed > free:
-        raise CannotFinish(f"{store}: the build needs {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free")
 
 
 def _announce(store: Path, states: Sequence[GroupState], encoder: FrozenEncoder, spec: FeatureSpec) -> None:
@@ -197,12 +208,17 @@ def _announce(store: Path, states: Sequence[GroupState], encoder: FrozenEncoder,
     for state in states:
         folder = group_folder(store, state.plan.group)
         if state.finished:
-            (folder / JOURNAL).unlink(missing_ok=True)  # a build killed just after its manifest left it
+            remove_journals(folder)  # a build killed just after its manifest left them
             continue
-        Journal(folder / JOURNAL, state.plan, state.shards).write()
+        Journal.begin(folder, state.plan, state.shards)
         write_file(folder.parent / ZARR_JSON, group_metadata())
         for name, data in state.plan.metadata_files(spec).items():
             write_file(folder / name, data)
+
+
+def _missing(states: Sequence[GroupState]) -> list[tuple[GroupState, int]]:
+    """The shards yet to be made, in the store's order."""
+    return [(state, shard) for state in states for shard in state.missing]
 
 
 def _encode(
@@ -212,11 +228,11 @@ def _encode(
     encoder: FrozenEncoder,
     spec: FeatureSpec,
     workers: int,
-    report: BuildReport,
+    team: Team,
     meter: _Meter,
 ) -> None:
-    """Make every missing shard, one thread writing behind, and publish a group with its last shard."""
-    by_group = {state.plan.group: state for state in states if not state.finished}
+    """Make this process's share, one thread writing behind, and publish a group with its last shard."""
+    by_group = {state.plan.group: state for state in states}
 
     def write(made: MadeShard) -> None:
         state = by_group[made.job.plan.group]
@@ -224,20 +240,16 @@ def _encode(
         arrays = array_layouts(spec, len(plan.index.view_numbers))
         files, checks = write_shard(folder, arrays, len(plan.index), plan.shard_rows, made.values)
         record = ShardRecord(made.job.shard, files, checks, made.content)
-        Journal(folder / JOURNAL, plan, state.shards).add(record)
-        report.shards_encoded += 1
-        report.bytes_written += sum(file.size for file in files.values())
-        _publish_if_complete(store, state)
+        Journal.of_member(folder, plan, state.shards, team.rank).add(record)
+        if team.first:
+            _publish_if_complete(store, state)
 
-    for state in by_group.values():
-        _publish_if_complete(store, state)
-    jobs = [Job(state.plan, shard) for state in by_group.values() for shard in state.missing]
+    jobs = [Job(state.plan, shard) for state, shard in team.share(_missing(states))]
     shards = make_shards(root, jobs, encoder, spec, workers=workers)
     with contextlib.closing(shards), ThreadPoolExecutor(1, thread_name_prefix="writer") as pool:
         writing: Future[None] | None = None
         for item in shards:
             if isinstance(item, int):
-                report.views_encoded += item
                 meter.advance(item, "encoding")
                 continue
             if writing is not None:
@@ -247,11 +259,20 @@ def _encode(
             writing.result()
 
 
+def _gather(store: Path, states: Sequence[GroupState]) -> None:
+    """Add what the other members of a team have recorded."""
+    for state in states:
+        journal = Journal.load(group_folder(store, state.plan.group))
+        if journal is not None:
+            state.shards.update(journal.shards)
+
+
 def _publish_if_complete(store: Path, state: GroupState) -> None:
-    """Write the manifest by rename once every shard is recorded; the journal has then done its work."""
-    if state.missing:
+    """Write the manifest by rename once every shard is recorded; the journals have then done their work."""
+    if state.finished or state.missing:
         return
     folder = group_folder(store, state.plan.group)
     shards = tuple(record for _, record in sorted(state.shards.items()))
     write_file(folder / MANIFEST, GroupManifest(state.plan, shards).to_bytes())
-    (folder / JOURNAL).unlink(missing_ok=True)
+    state.finished = True
+    remove_journals(folder)

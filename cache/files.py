@@ -100,12 +100,11 @@ def seal(value: dict[str, Any]) -> bytes:
 
 
 def unseal(path: Path) -> dict[str, Any]:
-    """The object that `seal` made.
+    """The object that `seal` made, from its file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        StoreDamaged: a byte differs from what was written, or it cannot be read.
-        StoreError: it was written by another version of the format.
+        StoreDamaged, StoreError: as `unseal_bytes`, or it cannot be read.
     """
     try:
         raw = path.read_bytes()
@@ -113,12 +112,22 @@ def unseal(path: Path) -> dict[str, Any]:
         raise
     except OSError as error:
         raise StoreDamaged(f"{path}: cannot be read ({error.strerror or error})") from None
+    return unseal_bytes(raw, str(path))
+
+
+def unseal_bytes(raw: bytes, where: str) -> dict[str, Any]:
+    """The object that `seal` made.
+
+    Raises:
+        StoreDamaged: a byte differs from what was written; ``where`` is named.
+        StoreError: it was written by another version of the format.
+    """
     start = len(_PREFIX)
     zeroed = raw[:start] + _ZEROS.encode() + raw[start + 64 :]
     sha256 = hashlib.sha256(zeroed).hexdigest().encode()
     if not raw.startswith(_PREFIX.encode()) or raw[start : start + 64] != sha256:
-        raise StoreDamaged(f"{path}: not the bytes that were written (its own SHA-256 does not match)")
+        raise StoreDamaged(f"{where}: not the bytes that were written (its own SHA-256 does not match)")
     value: dict[str, Any] = json.loads(raw)
     if value["format"] != FORMAT:
-        raise StoreError(f"{path}: format {value['format']!r}, expected {FORMAT}; build the store again")
+        raise StoreError(f"{where}: format {value['format']!r}, expected {FORMAT}; build the store again")
     return value

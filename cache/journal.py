@@ -37,6 +37,7 @@ class Journal:
     """The record of one group's unfinished build: a line for its plan, then one per finished shard.
 
     A line counts when it is whole: each carries its own digest, and a torn last line is dropped.
+    Builders of a team write one each; `load` reads them all.
     """
 
     path: Path
@@ -50,7 +51,16 @@ class Journal:
         Raises:
             StoreDamaged: its first line is not what was written.
         """
-        path = folder / JOURNAL
+        journal = cls._load_one(folder / JOURNAL)
+        if journal is not None:
+            for path in _of_others(folder):
+                other = cls._load_one(path)
+                if other is not None:
+                    journal.shards.update(other.shards)
+        return journal
+
+    @classmethod
+    def _load_one(cls, path: Path) -> Self | None:
         try:
             lines = path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
@@ -62,9 +72,30 @@ class Journal:
                 break
             values.append(value)
         if not values:
-            raise StoreDamaged(f"{path}: not the bytes that were written; remove {folder} and build again")
+            raise StoreDamaged(
+                f"{path}: not the bytes that were written; remove {path.parent} and build again"
+            )
         records = [ShardRecord.from_json(value) for value in values[1:]]
         return cls(path, GroupPlan.from_json(values[0]), {record.shard: record for record in records})
+
+    @classmethod
+    def begin(cls, folder: Path, plan: GroupPlan, shards: dict[int, ShardRecord]) -> Self:
+        """Write one journal with all that is finished, in place of those that were there."""
+        journal = cls(folder / JOURNAL, plan, shards)
+        journal.write()
+        for path in _of_others(folder):
+            path.unlink(missing_ok=True)
+        return journal
+
+    @classmethod
+    def of_member(cls, folder: Path, plan: GroupPlan, shards: dict[int, ShardRecord], rank: int) -> Self:
+        """The journal that a team's member adds to; the first has the group's own, which `begin` wrote."""
+        if rank == 0:
+            return cls(folder / JOURNAL, plan, shards)
+        path = folder / f"build-{rank}.jsonl"
+        if not path.exists():
+            cls(path, plan, {}).write()
+        return cls(path, plan, shards)
 
     def write(self) -> None:
         """Write the whole journal anew, so that lines may be added behind whole ones."""
@@ -81,6 +112,16 @@ class Journal:
         except OSError as error:
             raise write_failed(self.path, error) from None
         self.shards[record.shard] = record
+
+
+def remove_journals(folder: Path) -> None:
+    """Remove a group's journals once its manifest is in place."""
+    for path in (*_of_others(folder), folder / JOURNAL):
+        path.unlink(missing_ok=True)
+
+
+def _of_others(folder: Path) -> list[Path]:
+    return sorted(folder.glob("build-*.jsonl"))
 
 
 def _line(value: object) -> bytes:

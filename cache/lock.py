@@ -42,13 +42,26 @@ def _holder(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def builder_lock(store: Path) -> Iterator[None]:
+def builder_lock(store: Path, rank: int = 0) -> Iterator[None]:
     """Hold the right to write into a store. The lock of a process that died is free by itself.
+
+    Args:
+        rank: of a team's member; those after the first take theirs once the first has its own.
 
     Raises:
         StoreError: another process is building there (named), or the folder cannot be written.
     """
-    path = store / LOCK
+    with _locked(store, store / (LOCK if rank == 0 else f"build-{rank}.lock")):
+        if rank == 0:
+            # a member that outlived the first of its team may still be writing
+            for left in sorted(store.glob("build-*.lock")):
+                with _locked(store, left):
+                    pass
+        yield
+
+
+@contextlib.contextmanager
+def _locked(store: Path, path: Path) -> Iterator[None]:
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

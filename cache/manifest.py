@@ -149,7 +149,11 @@ class GroupManifest:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The manifest in a group's folder; raises what `unseal` raises."""
-        data = unseal(folder / MANIFEST)
+        return cls.from_json(unseal(folder / MANIFEST))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The manifest whose ``to_bytes`` were unsealed."""
         shards = tuple(ShardRecord.from_json(shard) for shard in data["shards"])
         return cls(GroupPlan.from_json(data), shards)
 
@@ -171,7 +175,11 @@ class RootManifest:
     @classmethod
     def load(cls, store: Path) -> Self:
         """The manifest at a store's root; raises what `unseal` raises."""
-        data = unseal(store / MANIFEST)
+        return cls.from_json(unseal(store / MANIFEST))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The manifest whose ``to_bytes`` were unsealed."""
         files = {name: FileRecord(**record) for name, record in data["files"].items()}
         return cls(FeatureSpec.from_json(data["spec"]), tuple(data["view_numbers"]), files)
 

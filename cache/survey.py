@@ -1,19 +1,20 @@
 """Compares what a store already holds with what a build is asked for; writes nothing."""
 
 import contextlib
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from cache.compare import content_differences, index_differences
 from cache.journal import Journal
-from cache.layout import GroupName
+from cache.layout import LOCK, MANIFEST, PENDING, TEACHER, TEMPORARY, ZARR_JSON, GroupName, array_layouts
 from cache.manifest import GroupManifest, GroupPlan, RootManifest, SampleContent, ShardRecord
 from cache.shards import sample_content
 from idif.ahead import ahead
 from idif.datasets.index import Sample
-from idif.errors import StoreDamaged, StoreMismatch
+from idif.errors import CannotFinish, StoreDamaged, StoreError, StoreMismatch
 from idif.features import FeatureSpec
 
 
@@ -25,6 +26,10 @@ class GroupState:
     finished: bool = False
     shards: dict[int, ShardRecord] = field(default_factory=dict)
     """The shards in place, by number; all of them where the group is finished."""
+
+    def views(self, shard: int) -> int:
+        """Views that a shard holds."""
+        return sum(sum(s.present) for s in self.plan.index.samples[slice(*self.plan.bounds[shard])])
 
     @property
     def missing(self) -> list[int]:
@@ -52,6 +57,42 @@ def check_settings(store: Path, spec: FeatureSpec, view_numbers: tuple[int, ...]
             raise StoreMismatch(
                 f"{store}: the store has other settings than asked for: {'; '.join(differences)}"
             )
+
+
+def check_folder(store: Path) -> None:
+    """Refuse a folder that holds anything but a store, or the beginnings of one.
+
+    Raises:
+        StoreError: it does, is a file, or cannot be read.
+    """
+    if not store.exists():
+        return
+    if not store.is_dir():
+        raise StoreError(f"{store}: expected a folder for the store, found a file")
+    try:
+        names = {path.name.removesuffix(TEMPORARY) for path in store.iterdir()}
+    except OSError as error:
+        raise StoreError(f"{store}: cannot be read ({error.strerror or error})") from None
+    ours = {LOCK, PENDING, TEACHER, ZARR_JSON}
+    others = sorted(name for name in names - ours if not name.endswith(".lock"))
+    if MANIFEST not in names and others:
+        raise StoreError(f"{store}: not a store and not empty (it holds {others[0]}); choose another folder")
+
+
+def check_space(store: Path, states: Sequence[GroupState], spec: FeatureSpec) -> None:
+    """Refuse to begin what will not fit.
+
+    Raises:
+        CannotFinish: says what is needed and what is free.
+    """
+    needed = 0
+    for state in states:
+        arrays = array_layouts(spec, len(state.plan.index.view_numbers))
+        rows = sum(stop - start for start, stop in (state.plan.bounds[shard] for shard in state.missing))
+        needed += rows * sum(array.row_bytes for array in arrays)
+    free = shutil.disk_usage(store).free
+    if needed > free:
+        raise CannotFinish(f"{store}: the build needs {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free")
 
 
 def survey_group(store: Path, plan: GroupPlan, shard_rows: int | None) -> GroupState:

@@ -9,19 +9,25 @@ from rich.table import Table
 
 from cache import FeatureStore
 from cache.build import build_store
+from cache.export import export_store, import_store
 from cache.opening import list_groups
+from cache.plan import plan_store
 from cache.verify import verify_store
+from cli.cache_plan import plan_table, plan_words
 from cli.console import JsonOption, emit, out, progress_bar, say
-from cli.device import evaluation_device
+from cli.device import evaluation_device, join_team, processes_here
 from idif.datasets.realiad import read_realiad
 from idif.encoders import load_encoder
 from idif.errors import StoreError
+from idif.live import decode_threads
 
 app = typer.Typer(help="Build, verify and inspect feature stores.", no_args_is_help=True)
 build_app = typer.Typer(
     help="Phase one: run the frozen encoder once over clean images.", no_args_is_help=True
 )
 app.add_typer(build_app, name="build")
+plan_app = typer.Typer(help="What a store would cost here, and when it pays.", no_args_is_help=True)
+app.add_typer(plan_app, name="plan")
 
 CategoryOption = Annotated[list[str], typer.Option("--category", help="Only these; may be repeated.")]
 ImagesOption = Annotated[str, typer.Option(help="Folder of the images below the root.")]
@@ -29,8 +35,21 @@ AnnotationsOption = Annotated[str, typer.Option(help="Folder of the annotations 
 DropOption = Annotated[bool, typer.Option("--drop-incomplete", help="Leave out samples that lack a view.")]
 
 
+DtypeOption = Annotated[
+    Literal["float16", "uint8"],
+    typer.Option(help="Type the features are kept in; uint8 takes half the room."),
+]
+SizeOption = Annotated[int, typer.Option(help="Side of the square images, a multiple of 16.", min=32)]
+WeightsOption = Annotated[str, typer.Option(help="imagenet, untrained, or a .safetensors or .pth file.")]
+
+
 @build_app.callback()
 def _build() -> None:
+    pass
+
+
+@plan_app.callback()
+def _plan() -> None:
     pass
 
 
@@ -40,15 +59,9 @@ def build_realiad(
     store: Annotated[Path, typer.Option(help="The store to make, continue or add to.")],
     category: CategoryOption = [],  # noqa: B006
     split: Annotated[Literal["train", "test", "all"], typer.Option(help="Which samples.")] = "all",
-    dtype: Annotated[
-        Literal["float16", "uint8"], typer.Option(help="Type the features are kept in.")
-    ] = "float16",
-    image_size: Annotated[
-        int, typer.Option(help="Side of the square images, a multiple of 16.", min=32)
-    ] = 256,
-    teacher_weights: Annotated[
-        str, typer.Option(help="imagenet, untrained, or a .safetensors or .pth file.")
-    ] = "imagenet",
+    dtype: DtypeOption = "float16",
+    image_size: SizeOption = 256,
+    teacher_weights: WeightsOption = "imagenet",
     images: ImagesOption = "realiad_256",
     annotations: AnnotationsOption = "realiad_jsons",
     drop_incomplete: DropOption = False,
@@ -61,6 +74,8 @@ def build_realiad(
         idif cache build realiad --root data/Real-IAD --store stores/realiad.zarr
 
         idif cache build realiad --root data/mvtec3d --store stores/gland.zarr --category cable_gland
+
+        torchrun --nproc-per-node 4 -m cli cache build realiad --root data/Real-IAD --store stores/all.zarr
     """
     index = read_realiad(
         root,
@@ -71,19 +86,24 @@ def build_realiad(
         drop_incomplete=drop_incomplete,
     )
     encoder = load_encoder(teacher_weights)
-    if encoder.weights == "untrained":
-        say("note: the teacher is an untrained, seeded random network, not ImageNet's")
-    with progress_bar("building", "views") as listen:
-        report = build_store(
-            root,
-            index,
-            store,
-            encoder,
-            image_size=image_size,
-            storage=dtype,
-            device=evaluation_device(),
-            progress=listen,
-        )
+    with join_team() as team:
+        if encoder.weights == "untrained" and team.first:
+            say("note: the teacher is an untrained, seeded random network, not ImageNet's")
+        with progress_bar("building", "views", show=team.first) as listen:
+            report = build_store(
+                root,
+                index,
+                store,
+                encoder,
+                image_size=image_size,
+                storage=dtype,
+                workers=max(1, decode_threads() // processes_here()),
+                device=evaluation_device(),
+                team=team,
+                progress=listen,
+            )
+    if not team.first:
+        return
     if report.shards_encoded == 0:
         summary = f"{store}: complete already, nothing to do ({', '.join(report.groups)})"
     else:
@@ -94,6 +114,49 @@ def build_realiad(
             f"{report.shards_kept} shards kept from before"
         )
     emit({"store": str(store), **asdict(report)}, as_json=as_json, otherwise=summary)
+
+
+@plan_app.command("realiad")
+def plan_realiad(
+    root: Annotated[Path, typer.Option(help="Dataset in the Real-IAD layout.")],
+    store: Annotated[
+        Path, typer.Option(help="Where the store would lie; that disk is measured, nothing is left there.")
+    ] = Path("stores/store.zarr"),
+    category: CategoryOption = [],  # noqa: B006
+    dtype: DtypeOption = "float16",
+    image_size: SizeOption = 256,
+    teacher_weights: WeightsOption = "imagenet",
+    images: ImagesOption = "realiad_256",
+    annotations: AnnotationsOption = "realiad_jsons",
+    as_json: JsonOption = False,
+) -> None:
+    """Build and read a store of a few samples, and say what the whole would cost and when it pays.
+
+    Example:
+
+        idif cache plan realiad --root data/Real-IAD --store stores/realiad.zarr
+    """
+    index = read_realiad(root, images=images, annotations=annotations, categories=category)
+    encoder = load_encoder(teacher_weights)
+    folder = store.resolve().parent
+    while not folder.is_dir():
+        folder = folder.parent
+    with progress_bar("measuring", "steps") as listen:
+        plan = plan_store(
+            root,
+            index,
+            folder,
+            encoder,
+            image_size=image_size,
+            storage=dtype,
+            device=evaluation_device(),
+            progress=listen,
+        )
+    value = {"store": str(store), "storage": dtype, "image_size": image_size, "fits": plan.fits}
+    emit(value | asdict(plan), as_json=as_json, otherwise=plan_table(plan, str(store)))
+    if not as_json:
+        for line in plan_words(plan):
+            out.print(line)
 
 
 @app.command()
@@ -144,6 +207,42 @@ def verify(
     )
     if not report.sound:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    store: Annotated[Path, typer.Argument(help="The store.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.h5", help="The file to make.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a store into one HDF5 file that plain h5py reads; every row is checked on the way.
+
+    Example:
+
+        idif cache export stores/realiad.zarr realiad.h5
+    """
+    with progress_bar("exporting", "samples") as listen:
+        size = export_store(store, target, progress=listen)
+    value = {"store": str(store), "file": str(target), "bytes": size}
+    emit(value, as_json=as_json, otherwise=f"{target}: {size / 1e6:,.1f} MB")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="IN.h5", help="A file that `cache export` wrote.")],
+    store: Annotated[Path, typer.Argument(help="The store to make.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a store again from an exported file: the same arrays, bytes and promises.
+
+    Example:
+
+        idif cache import realiad.h5 stores/realiad.zarr
+    """
+    with progress_bar("importing", "samples") as listen:
+        samples = import_store(source, store, progress=listen)
+    value = {"store": str(store), "file": str(source), "samples": samples}
+    emit(value, as_json=as_json, otherwise=f"{store}: {samples} samples from {source}")
 
 
 @app.command()

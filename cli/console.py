@@ -57,9 +57,9 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(title: str, unit: str) -> Iterator[Listener]:
+def progress_bar(title: str, unit: str, *, show: bool = True) -> Iterator[Listener]:
     """A bar with rate and time left while the block runs; nothing where stderr is no terminal."""
-    if not err.is_terminal:
+    if not show or not err.is_terminal:
         yield silent
         return
     columns = (

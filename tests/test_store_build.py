@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-import cache.build
 import cache.files
+import cache.survey
 from cache import FeatureStore
 from cache.build import BuildReport, build_store
 from cache.lock import builder_lock
@@ -247,9 +247,10 @@ def test_a_build_cut_short_before_its_first_image_is_known_as_one(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for step in ("safetensors_bytes", "Journal"):  # before the root's manifest, before the groups' plans
+    # before the root's manifest, before the groups' plans
+    for step in ("cache.build.safetensors_bytes", "cache.build.Journal.begin"):
         with monkeypatch.context() as patch:
-            patch.setattr(cache.build, step, interrupt)
+            patch.setattr(step, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 build(data, tmp_path / "s")
         with pytest.raises(StoreIncomplete):
@@ -303,7 +304,7 @@ def test_space_is_checked_before_anything_is_encoded(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr(cache.build.shutil, "disk_usage", lambda path: Usage(10**6, 0, 900_000))
+    monkeypatch.setattr(cache.survey.shutil, "disk_usage", lambda path: Usage(10**6, 0, 900_000))
     with pytest.raises(CannotFinish, match=r"needs 0\.000995 GB and 0\.0009 GB are free"):
         build(data, tmp_path / "s")
     assert list((tmp_path / "s").iterdir()) == []
