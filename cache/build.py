@@ -239,7 +239,7 @@ def _encode(
         folder, plan = group_folder(store, state.plan.group), state.plan
         arrays = array_layouts(spec, len(plan.index.view_numbers))
         files, checks = write_shard(folder, arrays, len(plan.index), plan.shard_rows, made.values)
-        record = ShardRecord(made.job.shard, files, checks, made.content)
+        record = ShardRecord.of(made.job.shard, files, checks, made.content)
         Journal.of_member(folder, plan, state.shards, team.rank).add(record)
         if team.first:
             _publish_if_complete(store, state)

@@ -40,12 +40,32 @@ class ShardRecord:
     """Path relative to the group -> size and digest."""
     crc32c: dict[str, tuple[int, ...]]
     """Array -> CRC-32C of each row's values in memory, checked on every read."""
-    content: tuple[SampleContent, ...]
-    """What each row was built from."""
+    sources: list[Any]
+    """What each row was built from, as JSON has it: a reader of features never makes more of it."""
+
+    @classmethod
+    def of(
+        cls,
+        shard: int,
+        files: dict[str, FileRecord],
+        crc32c: dict[str, tuple[int, ...]],
+        content: tuple[SampleContent, ...],
+    ) -> Self:
+        """The record of a shard built from ``content``."""
+        sources = [[None if view is None else asdict(view) for view in row] for row in content]
+        return cls(shard, files, crc32c, sources)
+
+    @cached_property
+    def content(self) -> tuple[SampleContent, ...]:
+        """What each row was built from."""
+        return tuple(
+            tuple(None if view is None else ViewContent(**view) for view in row) for row in self.sources
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal record."""
-        return asdict(self)
+        files = {name: asdict(record) for name, record in self.files.items()}
+        return {"shard": self.shard, "files": files, "crc32c": self.crc32c, "content": self.sources}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -54,10 +74,7 @@ class ShardRecord:
             shard=data["shard"],
             files={name: FileRecord(**record) for name, record in data["files"].items()},
             crc32c={name: tuple(values) for name, values in data["crc32c"].items()},
-            content=tuple(
-                tuple(None if view is None else ViewContent(**view) for view in row)
-                for row in data["content"]
-            ),
+            sources=data["content"],
         )
 
 
@@ -169,8 +186,15 @@ class RootManifest:
 
     def to_bytes(self) -> bytes:
         """The root's ``manifest.json``."""
-        files = {name: asdict(record) for name, record in self.files.items()}
-        return seal({"spec": self.spec.to_json(), "view_numbers": list(self.view_numbers), "files": files})
+        arrays = array_layouts(self.spec, len(self.view_numbers))
+        value = {
+            "spec": self.spec.to_json(),
+            "view_numbers": list(self.view_numbers),
+            "files": {name: asdict(record) for name, record in self.files.items()},
+            # for people: the spec decides them, and each array's own zarr.json states them
+            "codecs": {array.name: [codec["name"] for codec in array.codecs] for array in arrays},
+        }
+        return seal(value)
 
     @classmethod
     def load(cls, store: Path) -> Self:

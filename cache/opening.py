@@ -2,7 +2,8 @@
 
 import contextlib
 import difflib
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,21 @@ class OpenGroup:
 
     folder: Path
     manifest: GroupManifest
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep Python from looking for garbage while a manifest's many small objects are made.
+
+    None of them is garbage, and looking takes three times as long as making them.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def list_groups(store: Path) -> dict[GroupName, bool]:

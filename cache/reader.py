@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cache.layout import TEACHER, TRUTH, ArrayLayout, array_layouts, scale_name
 from cache.manifest import RootManifest
-from cache.opening import OpenGroup, choose_groups, list_groups, load_root, open_group
+from cache.opening import OpenGroup, choose_groups, collector_paused, list_groups, load_root, open_group
 from cache.problem import spans_of_rows
 from cache.quantise import dequantise
 from idif.ahead import ahead
@@ -90,7 +90,8 @@ class FeatureStore:
         store = Path(path)
         root = load_root(store)
         chosen = choose_groups(store, list_groups(store), categories, split)
-        groups = [open_group(store, root, group) for group in chosen]
+        with collector_paused():
+            groups = [open_group(store, root, group) for group in chosen]
         opened_with = (str(store), None if categories is None else tuple(categories), split)
         return cls(store, root, groups, opened_with)
 

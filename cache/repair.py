@@ -117,7 +117,7 @@ def _replace(
             write_file(folder / name, data)
         checks = {name: row_crc32c(values) for name, values in made.values.arrays.items()}
         shards = list(finished.shards)
-        shards[shard] = ShardRecord(shard, records, checks, made.content)
+        shards[shard] = ShardRecord.of(shard, records, checks, made.content)
         groups[group] = GroupManifest(plan, tuple(shards))
         write_file(folder / MANIFEST, groups[group].to_bytes())
     report.shards_repaired += 1

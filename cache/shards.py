@@ -101,10 +101,11 @@ def make_shards(
                     if spec.storage == "uint8":
                         check_not_negative(job.plan, first, layer, half)
                         levels, scales = quantise(x)
-                        arrays[layer][here] = levels.cpu().numpy()
-                        arrays[scale_name(layer)][here] = scales.cpu().numpy()
+                        kept = {layer: levels, scale_name(layer): scales}
                     else:
-                        arrays[layer][here] = half.cpu().numpy()
+                        kept = {layer: half}
+                    for name, values in kept.items():
+                        torch.from_numpy(arrays[name][here]).copy_(values)
                 yield int(present[here].sum())
             yield MadeShard(job, ShardValues(job.shard, start, stop, arrays), tuple(content))
     finally:

@@ -14,6 +14,8 @@ from idif.errors import IdifError
 # Typer does not export the base of its usage errors, and newer ones bring click along under another name
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
+_INTERRUPTED = 130
+
 
 class _Terminated(BaseException):
     """SIGTERM, raised where the program is, so that everything is closed on the way out."""
@@ -38,11 +40,13 @@ def run(arguments: list[str]) -> int:
     """
     try:
         result = app(args=arguments, prog_name="idif", standalone_mode=False)
+        if result == _INTERRUPTED:  # typer takes Ctrl-C for itself and says nothing
+            return _fail("interrupted", _INTERRUPTED, arguments)
         return result if isinstance(result, int) else 0
     except typer.Exit as stop:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130, arguments)
+        return _fail("interrupted", _INTERRUPTED, arguments)
     except _Terminated:
         return _fail("terminated", 143, arguments)
     except IdifError as error:
