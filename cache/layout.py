@@ -17,6 +17,7 @@ Every array of a group has the same rows per shard, so shard ``i`` is one file o
 
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -85,6 +86,12 @@ class ArrayLayout:
     """Whether a shard holds one chunk per row; else all its rows are a single chunk."""
     scale: str | None = None
     """The array whose values these levels are to be multiplied by, named in the array's attributes."""
+
+    @property
+    def raw(self) -> bool:
+        """Whether a row lies in its shard as it lies in memory."""
+        native = sys.byteorder == "little" or self.dtype != "float16"
+        return self.per_row and native and all(codec["name"] == "bytes" for codec in self.codecs)
 
     @property
     def row_bytes(self) -> int:

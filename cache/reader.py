@@ -4,7 +4,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from cache.manifest import RootManifest
 from cache.opening import OpenGroup, choose_groups, collector_paused, list_groups, load_root, open_group
 from cache.problem import spans_of_rows
 from cache.quantise import dequantise
+from cache.rows import RowFiles
 from idif.ahead import ahead
 from idif.batch import Batch
 from idif.datasets.index import Index, Split, concatenate, digest
@@ -71,6 +72,7 @@ class FeatureStore:
         arrays = array_layouts(root.spec, len(root.view_numbers))
         self._arrays = {array.name: array for array in arrays if array.name not in TRUTH}
         self._handles: dict[tuple[int, str], Any] = {}
+        self._files: dict[tuple[int, str], RowFiles] = {}
         self._opening = threading.Lock()
 
     @classmethod
@@ -171,27 +173,15 @@ class FeatureStore:
         for position, row in enumerate(plain):
             group, local = self._place(row)
             groups.setdefault(group, []).append((position, local))
-        # one request per group and array, all under way before the first is waited for: tensorstore spreads
-        # the rows over its threads and decodes each straight into its place
-        pending = []
-        for group, places in groups.items():
-            positions, locals_ = [list(part) for part in zip(*places, strict=True)]
-            for name, tensor in tensors.items():
-                whole = ts.array(tensor.numpy())
-                target = whole if len(groups) == 1 else whole[positions]
-                pending.append((group, name, target.write(self._handle(group, name)[locals_])))
         broken: dict[int, str] = {}
-        for group, name, future in pending:
-            try:
-                future.result()
-            except (ValueError, OSError, RuntimeError):  # what tensorstore raises differs with the damage
-                broken |= dict.fromkeys(self._one_by_one(group, name, groups[group], tensors[name]), name)
         for group, places in groups.items():
-            manifest = self._groups[group].manifest
             for name, tensor in tensors.items():
-                for position, local in places:
-                    if _crc32c(tensor[position]) != manifest.crc32c(name, local):
-                        broken.setdefault(position, name)
+                if self._arrays[name].raw:
+                    wrong = self._row_files(group, name).read((local, tensor[at]) for at, local in places)
+                else:
+                    wrong = self._decode(group, name, places, tensor)
+                for place in wrong:
+                    broken.setdefault(places[place][0], name)
         if broken:
             raise StoreDamaged(self._describe(plain, broken))
         return tensors
@@ -216,15 +206,32 @@ class FeatureStore:
         group = bisect_right(self._starts, row) - 1
         return group, row - self._starts[group]
 
-    def _one_by_one(self, group: int, name: str, places: list[tuple[int, int]], out: Tensor) -> list[int]:
-        """After a failed request: fill in the rows that can be read; the positions of those that cannot."""
-        positions = []
-        for position, local in places:
-            try:
-                out[position] = torch.from_numpy(self._handle(group, name)[local].read().result())
-            except (ValueError, OSError, RuntimeError):
-                positions.append(position)
-        return positions
+    def _decode(self, group: int, name: str, places: list[tuple[int, int]], out: Tensor) -> list[int]:
+        """Fill in the rows of an array that has codecs; the places that are damaged or missing."""
+        handle, crc32c = self._handle(group, name), partial(self._groups[group].manifest.crc32c, name)
+        # one request for all rows first: tensorstore spreads them over its threads
+        positions, locals_ = [list(part) for part in zip(*places, strict=True)]
+        unreadable = []
+        try:
+            ts.array(out.numpy())[positions].write(handle[locals_]).result()
+        except (ValueError, OSError, RuntimeError):  # what tensorstore raises differs with the damage
+            for place, (position, local) in enumerate(places):
+                try:
+                    out[position] = torch.from_numpy(handle[local].read().result())
+                except (ValueError, OSError, RuntimeError):
+                    unreadable.append(place)
+        wrong = [i for i, (at, local) in enumerate(places) if _crc32c(out[at]) != crc32c(local)]
+        return sorted({*unreadable, *wrong})
+
+    def _row_files(self, group: int, name: str) -> RowFiles:
+        key = group, name
+        with self._opening:
+            if key not in self._files:
+                opened = self._groups[group]
+                promised = partial(opened.manifest.crc32c, name)
+                shard_rows = opened.manifest.plan.shard_rows
+                self._files[key] = RowFiles(opened.folder, self._arrays[name], shard_rows, promised)
+            return self._files[key]
 
     def _handle(self, group: int, name: str) -> Any:
         key = group, name
