@@ -139,7 +139,7 @@ def import_store(source: Path, store: Path, *, progress: Progress = silent) -> i
 
 def _import_groups(source: Path, file: Any, store: Path, progress: Progress) -> int:
     raw = _bytes(source, file, MANIFEST)
-    root = RootManifest.from_json(unseal_bytes(raw, f"{source}: {MANIFEST}"))
+    root = RootManifest.from_json(unseal_bytes(raw, f"{source}: {MANIFEST}"), f"{source}: {MANIFEST}")
     teacher = _bytes(source, file, TEACHER)
     if FileRecord.of(teacher) != root.files[TEACHER]:
         raise StoreDamaged(f"{source}: {TEACHER}: not the bytes that were exported")
@@ -147,7 +147,8 @@ def _import_groups(source: Path, file: Any, store: Path, progress: Progress) -> 
     manifests: dict[GroupName, GroupManifest] = {}
     for name in names:
         where = f"{name}/{MANIFEST}"
-        manifest = GroupManifest.from_json(unseal_bytes(_bytes(source, file, where), f"{source}: {where}"))
+        sealed = unseal_bytes(_bytes(source, file, where), f"{source}: {where}")
+        manifest = GroupManifest.from_json(sealed, f"{source}: {where}")
         if str(manifest.plan.group) != name or manifest.plan.spec_fingerprint != root.spec.fingerprint:
             raise StoreDamaged(f"{source}: {where}: belongs to another group or store")
         manifests[manifest.plan.group] = manifest

@@ -16,6 +16,7 @@ from cache.layout import (
     shard_bounds,
 )
 from idif.datasets.index import Index, digest
+from idif.errors import StoreDamaged
 from idif.features import FeatureSpec
 
 
@@ -166,11 +167,17 @@ class GroupManifest:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The manifest in a group's folder; raises what `unseal` raises."""
-        return cls.from_json(unseal(folder / MANIFEST))
+        return cls.from_json(unseal(folder / MANIFEST), str(folder / MANIFEST))
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """The manifest whose ``to_bytes`` were unsealed."""
+    def from_json(cls, data: dict[str, Any], where: str) -> Self:
+        """The manifest whose ``to_bytes`` were unsealed.
+
+        Raises:
+            StoreDamaged: they are whole, but of another kind of file; ``where`` is named.
+        """
+        if "shards" not in data:
+            raise StoreDamaged(f"{where}: not the manifest of a category and split")
         shards = tuple(ShardRecord.from_json(shard) for shard in data["shards"])
         return cls(GroupPlan.from_json(data), shards)
 
@@ -199,11 +206,17 @@ class RootManifest:
     @classmethod
     def load(cls, store: Path) -> Self:
         """The manifest at a store's root; raises what `unseal` raises."""
-        return cls.from_json(unseal(store / MANIFEST))
+        return cls.from_json(unseal(store / MANIFEST), str(store / MANIFEST))
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """The manifest whose ``to_bytes`` were unsealed."""
+    def from_json(cls, data: dict[str, Any], where: str) -> Self:
+        """The manifest whose ``to_bytes`` were unsealed.
+
+        Raises:
+            StoreDamaged: they are whole, but of another kind of file; ``where`` is named.
+        """
+        if "files" not in data:
+            raise StoreDamaged(f"{where}: not the manifest of a store's root")
         files = {name: FileRecord(**record) for name, record in data["files"].items()}
         return cls(FeatureSpec.from_json(data["spec"]), tuple(data["view_numbers"]), files)
 

@@ -107,32 +107,49 @@ def _verify_without_manifest(store: Path, report: VerifyReport) -> None:
         load_encoder(store / TEACHER)
     except WeightsError as error:
         report.problems.append(Problem(TEACHER, (), str(error)))
+    for group in _list(store, report):
+        _load_group(store, group, report)
+
+
+def _list(store: Path, report: VerifyReport) -> dict[GroupName, bool]:
+    try:
+        return list_groups(store)
+    except StoreDamaged as error:
+        report.problems.append(Problem(PENDING, (), str(error).partition(": ")[2]))
+        return {}
+
+
+def _load_group(store: Path, group: GroupName, report: VerifyReport) -> GroupManifest | None:
+    """A group's manifest, if it is whole and this group's."""
+    name = f"{group}/{MANIFEST}"
+    try:
+        manifest = GroupManifest.load(group_folder(store, group))
+    except FileNotFoundError:
+        report.problems.append(Problem(name, (), "missing: the build has not finished", str(group)))
+        return None
+    except StoreDamaged:
+        what = f"not the bytes that were written; remove {group} and build it again"
+        report.problems.append(Problem(name, (), what, str(group)))
+        return None
+    report.files += 1
+    if manifest.plan.group != group:
+        what = f"belongs to {manifest.plan.group} of another place or store"
+        report.problems.append(Problem(name, (), what, str(group)))
+        return None
+    return manifest
 
 
 def _load_groups(store: Path, root: RootManifest, report: VerifyReport) -> dict[GroupName, GroupManifest]:
     """The groups whose manifests are sound, their metadata checked."""
-    try:
-        listed = list_groups(store)
-    except StoreDamaged as error:
-        report.problems.append(Problem(PENDING, (), str(error).partition(": ")[2]))
-        return {}
     groups = {}
-    for group, finished in listed.items():
-        folder, name = group_folder(store, group), f"{group}/{MANIFEST}"
-        if not finished:
-            report.problems.append(Problem(name, (), "missing: the build has not finished", str(group)))
+    for group in _list(store, report):
+        manifest = _load_group(store, group, report)
+        if manifest is None:
             continue
-        try:
-            manifest = GroupManifest.load(folder)
-        except StoreDamaged:
-            what = f"not the bytes that were written; remove {group} and build it again"
-            report.problems.append(Problem(name, (), what, str(group)))
+        if manifest.plan.spec_fingerprint != root.spec.fingerprint:
+            what = "belongs to a store of other settings"
+            report.problems.append(Problem(f"{group}/{MANIFEST}", (), what, str(group)))
             continue
-        if manifest.plan.group != group or manifest.plan.spec_fingerprint != root.spec.fingerprint:
-            what = f"belongs to {manifest.plan.group} of another place or store"
-            report.problems.append(Problem(name, (), what, str(group)))
-            continue
-        report.files += 1
         wanted = {f"{group}/{file}": data for file, data in manifest.plan.metadata_files(root.spec).items()}
         wanted[f"{group.category}/{ZARR_JSON}"] = group_metadata()
         for file, data in wanted.items():

@@ -156,7 +156,7 @@ def plan_realiad(
     emit(value | asdict(plan), as_json=as_json, otherwise=plan_table(plan, str(store)))
     if not as_json:
         for line in plan_words(plan):
-            out.print(line)
+            out.print(line, soft_wrap=True)
 
 
 @app.command()
