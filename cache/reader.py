@@ -29,7 +29,7 @@ from idif.features import FeatureSpec
 from idif.live import check_rows, truth
 
 CACHE_BYTES = 64 * 2**20
-"""Of tensorstore's cache, which keeps the shards' indexes (and a few chunks) from being read again."""
+"""Of tensorstore's cache, which keeps scales and the indexes of compressed shards from being read again."""
 READERS = 2
 """Batches read at once by `FeatureStore.batches`."""
 READ_AHEAD = 3

@@ -31,7 +31,7 @@ class RowFiles:
     shard_rows: int
     crc32c: Any
     """Callable: row of the group -> CRC-32C of its values."""
-    _offsets: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _offsets: dict[int, tuple[int | None, ...]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, wanted: Iterable[tuple[int, Tensor]]) -> list[int]:
@@ -58,7 +58,9 @@ class RowFiles:
                 broken += [place for place, _, _ in rows]
         return broken
 
-    def _read_row(self, file: Any, offset: int, row: int, out: Tensor) -> bool:
+    def _read_row(self, file: Any, offset: int | None, row: int, out: Tensor) -> bool:
+        if offset is None:
+            return False
         values = out.numpy()
         file.seek(offset)
         if file.readinto(values.data.cast("B")) != values.nbytes:
@@ -66,16 +68,16 @@ class RowFiles:
         values.flags.writeable = False  # the C function takes nothing that could change under it
         return bool(google_crc32c.value(values) == self.crc32c(row))
 
-    def _index(self, shard: int, file: Any) -> tuple[int, ...]:
-        """Where each row begins. What is wrong here shows in the rows' checksums."""
+    def _index(self, shard: int, file: Any) -> tuple[int | None, ...]:
+        """Where each row begins, None where that is not in the file; other faults show in the checksums."""
         with self._lock:
             if shard in self._offsets:
                 return self._offsets[shard]
         size = self.shard_rows * ENTRY
-        file.seek(-size - CHECKSUM, 2)
+        end = file.seek(-size - CHECKSUM, 2)
         entries = struct.unpack(f"<{2 * self.shard_rows}Q", file.read(size))
         # a row that was never written has an offset beyond every file
-        offsets = tuple(min(offset, 2**62) for offset in entries[::2])
+        offsets = tuple(offset if offset < end else None for offset in entries[::2])
         with self._lock:
             self._offsets[shard] = offsets
         return offsets

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorstore as ts
 import torch
 import zarr
 from hypothesis import given, settings
@@ -107,6 +108,16 @@ def test_one_category_and_split_are_the_same_rows(path: Path, whole: Batch) -> N
     assert torch.equal(part.images, whole.images[-len(store.index) :])
 
 
+def test_a_read_is_what_tensorstore_decodes(path: Path, whole: Batch) -> None:
+    """Rows read straight from the files are those a Zarr library finds there, whatever the shard's order."""
+    for array, tensor in [*whole.features.items(), ("images", whole.images)]:
+        spec = {
+            "driver": "zarr3",
+            "kvstore": {"driver": "file", "path": f"{path.as_posix()}/cup/train/{array}/"},
+        }
+        assert np.array_equal(ts.open(spec, open=True).result().read().result(), tensor[9:14].numpy())
+
+
 def test_zarr_python_reads_the_same_values(path: Path, whole: Batch) -> None:
     group = zarr.open_group(str(path), mode="r")
     names = ("bolt/train", "bolt/test", "cup/train", "cup/test")
@@ -150,6 +161,17 @@ def test_a_damaged_chunk_raises_and_names_its_row(copy: Path) -> None:
     with pytest.raises(StoreDamaged):
         list(store.batches(range(18), 4))
     store.read([0, 12])
+
+
+def test_a_row_that_was_never_written_raises(copy: Path) -> None:
+    file = copy / LAYER
+    raw = file.read_bytes()
+    index = 2 * 16 + 4  # offset and length of two rows, and the index's own checksum
+    file.write_bytes(raw[:-index] + b"\xff" * 16 + raw[-index + 16 :])  # how Zarr marks a missing chunk
+    store = FeatureStore.open(copy)
+    with pytest.raises(StoreDamaged, match=r"layer1/c/1/.*row 11 "):
+        store.read([11, 12])
+    store.read([12])
 
 
 def test_swapped_shards_raise_on_reading(copy: Path) -> None:
