@@ -2,11 +2,11 @@
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -27,6 +27,8 @@ from idif.encoders import FrozenEncoder, load_encoder
 from idif.errors import StoreDamaged, WeightsError
 from idif.features import FeatureSpec
 from idif.live import check_rows, truth
+
+T = TypeVar("T")
 
 CACHE_BYTES = 64 * 2**20
 """Of tensorstore's cache, which keeps scales and the indexes of compressed shards from being read again."""
@@ -148,7 +150,10 @@ class FeatureStore:
     def read_packed(self, rows: Sequence[int]) -> "PackedBatch":
         """As `read`, with features as they are stored."""
         plain = check_rows(self._index, rows)
-        tensors = self.read_arrays(plain)
+        return self._pack(plain, self._room(len(plain)))
+
+    def _pack(self, plain: list[int], tensors: dict[str, Tensor]) -> "PackedBatch":
+        self._fill(plain, tensors)
         present, labels = truth(self._index, plain)
         layers = [layer.name for layer in self._spec.layers]
         batch = Batch(
@@ -168,7 +173,15 @@ class FeatureStore:
             What `read` raises.
         """
         plain = check_rows(self._index, rows)
-        tensors = {name: _empty(array, len(plain)) for name, array in self._arrays.items()}
+        tensors = self._room(len(plain))
+        self._fill(plain, tensors)
+        return tensors
+
+    def _room(self, rows: int) -> dict[str, Tensor]:
+        return {name: _empty(array, rows) for name, array in self._arrays.items()}
+
+    def _fill(self, plain: list[int], tensors: dict[str, Tensor]) -> None:
+        """Read these rows of every array into ``tensors``; raises what `read` raises."""
         groups: dict[int, list[tuple[int, int]]] = {}
         for position, row in enumerate(plain):
             group, local = self._place(row)
@@ -184,23 +197,28 @@ class FeatureStore:
                     broken.setdefault(places[place][0], name)
         if broken:
             raise StoreDamaged(self._describe(plain, broken))
-        return tensors
 
     def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
         """The rows of ``order``, in that order, read ahead in threads; see `FeatureSource.batches`.
 
         Holds at most `READ_AHEAD` batches beside the one handed out. Raises what `read` raises, in turn.
         """
-        return ahead(self.read, self._parts(order, batch_size), workers=READERS, depth=READ_AHEAD)
+        return self._ahead(lambda part: self._pack(*part).unpack(), order, batch_size)
 
     def packed_batches(self, order: Sequence[int], batch_size: int) -> Iterator["PackedBatch"]:
         """As `batches`, with features as they are stored."""
-        return ahead(self.read_packed, self._parts(order, batch_size), workers=READERS, depth=READ_AHEAD)
+        return self._ahead(lambda part: self._pack(*part), order, batch_size)
 
-    def _parts(self, order: Sequence[int], batch_size: int) -> list[list[int]]:
+    def _ahead(
+        self, read: Callable[[tuple[list[int], dict[str, Tensor]]], T], order: Sequence[int], batch_size: int
+    ) -> Iterator[T]:
         assert batch_size > 0, batch_size
         plain = check_rows(self._index, order)
-        return [plain[start : start + batch_size] for start in range(0, len(plain), batch_size)]
+        parts = (plain[start : start + batch_size] for start in range(0, len(plain), batch_size))
+        # room is made in the caller's thread: memory that a thread of its own had allocated would go back to
+        # the system with every batch, and be cleared again for the next
+        rooms = ((part, self._room(len(part))) for part in parts)
+        return ahead(read, rooms, workers=READERS, depth=READ_AHEAD)
 
     def _place(self, row: int) -> tuple[int, int]:
         group = bisect_right(self._starts, row) - 1
