@@ -108,7 +108,10 @@ def make_data(root: Path, samples: int, size: int, images: Sequence[Path]) -> In
 def measure_build(
     root: Path, index: Index, folder: Path, encoder: FrozenEncoder, size: int
 ) -> dict[str, float]:
-    """A build beside the encoder's forward pass over as many images, in turn."""
+    """A build beside the encoder's forward pass over as many images, in turn.
+
+    Shards are small, so that most are written while the next is encoded, as in a build of a real category.
+    """
     images = torch.randint(0, 256, (BATCH * VIEWS, 3, size, size), dtype=torch.uint8)
     count = sum(sum(sample.present) for sample in index.samples)
 
@@ -121,7 +124,9 @@ def measure_build(
     for number in range(3):
         alone.append(clock(forward))
         path = folder / f"built{number}"
-        built.append(clock(partial(build_store, root, index, path, encoder, image_size=size)))
+        built.append(
+            clock(partial(build_store, root, index, path, encoder, image_size=size, shard_rows=BATCH))
+        )
     alone_cpu, built_cpu = (statistics.median(t.cpu for t in times) for times in (alone, built))
     alone_wall, built_wall = (statistics.median(t.wall for t in times) for times in (alone, built))
     encoded = count // len(images) * len(images)
@@ -297,6 +302,7 @@ def main() -> None:
         figures |= measure_resident(wide)
         figures |= measure_verify(wide)
         figures |= measure_leak(root, index.take(range(min(32, len(index)))), root / "small", encoder)
+        figures["scale_quarter"] = measure_scale(root / "quarter", share=0.25)
         figures["scale"] = measure_scale(root / "scale")
     print(json.dumps(figures, indent=1))
 

@@ -21,6 +21,8 @@ from tests.tiny_data import make_tiny_realiad, tiny_index, tree, untrained
 
 INDEX = tiny_index(train=6, test=4)
 VIEWS = sum(sum(sample.present) for sample in INDEX.samples)
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""What leaves a process no time for anything; Windows has one such signal."""
 GONE = 3
 """Exit code of a member that says that another is gone."""
 
@@ -33,7 +35,7 @@ def build(data: Path, store: Path, team: Team, die_after: int | None = None) -> 
 
     def count(module: object, inputs: tuple[torch.Tensor, ...]) -> None:
         if len(batches) == die_after:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), KILL)
         batches.append(len(inputs[0]))
 
     encoder.module.register_forward_pre_hook(count)
@@ -87,7 +89,8 @@ def test_two_builders_make_the_store_of_one(folder: Path) -> None:
 def test_a_team_of_three_loses_one_and_goes_on(folder: Path) -> None:
     store = folder / "three"
     codes = run_team(folder, store, 3, die_after=2)
-    assert codes == [GONE, GONE, -signal.SIGKILL]
+    assert codes[:2] == [GONE, GONE]
+    assert codes[2] not in (0, GONE)
     with pytest.raises(StoreIncomplete):
         FeatureStore.open(store)
     assert list(store.glob("*/*/build-2.jsonl"))  # what the dead one had finished is on record
