@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from cache import FeatureStore
 from cache.compare import index_differences
-from cache.placement import place
+from cache.placement import Placement, choose_placement, place
 from cli.console import progress_bar, say
 from idif.checkpoint import find_checkpoint, load_into, reached
 from idif.config import Config, load_configs
@@ -56,6 +56,7 @@ class Sources:
         self.config, self.device = config, device
         self._store: FeatureStore | None = None
         self._encoder: FrozenEncoder | None = None
+        self._said: Placement | None = None
         if not config.live and config.cache.store is not None:
             chosen = list(config.data.categories) or None
             self._store = FeatureStore.open(config.cache.store, categories=chosen)
@@ -92,8 +93,15 @@ class Sources:
 
     def open(self, categories: Sequence[str], split: Split) -> FeatureSource:
         """Clean images and frozen features of these categories, placed as the config says."""
-        source = self.find(categories, split)
-        return source if self._store is None else place(source, self.config.cache.placement, self.device)
+        source, placement = self.find(categories, split), self.config.cache.placement
+        if self._store is None:
+            return source
+        if placement == "auto":
+            placement, reason = choose_placement(source, self.device)
+            if placement != self._said:
+                say(f"features stay on disk: {reason}" if placement == "disk" else f"{placement}: {reason}")
+                self._said = placement
+        return place(source, placement, self.device)
 
     def find(self, categories: Sequence[str], split: Split) -> FeatureSource:
         """As `open`, but left where it lies: for whoever asks what there is, or reads a few rows."""
