@@ -125,12 +125,14 @@ def plan_realiad(
     category: CategoryOption = [],  # noqa: B006
     dtype: DtypeOption = "float16",
     image_size: SizeOption = 256,
-    teacher_weights: WeightsOption = "imagenet",
+    teacher_weights: WeightsOption = "untrained",
     images: ImagesOption = "realiad_256",
     annotations: AnnotationsOption = "realiad_jsons",
     as_json: JsonOption = False,
 ) -> None:
     """Build and read a store of a few samples, and say what the whole would cost and when it pays.
+
+    Weights do not change the speed, so any will do.
 
     Example:
 

@@ -83,7 +83,7 @@ def test_a_plan_in_numbers_and_in_words(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["cache", "plan", "realiad", f"--root={data}", f"--store={tmp_path / 'new' / 's.zarr'}"]
-    command += ["--image-size=32", "--teacher-weights=untrained"]
+    command += ["--image-size=32"]
     assert run([*command, "--json"]) == 0
     plan = result(capsys)[0]
     assert [part["images"] for part in plan["estimates"]] == [8, 5, 13]
