@@ -46,6 +46,16 @@ class ScoreCounts:
         none, zero = np.empty(0, np.float32), np.empty(0, np.int64)
         return cls(none, none, zero, zero, zero)
 
+    def take(self, entries: BoolArray | IntArray) -> Self:
+        """The table of these entries, given by flag [K] or by ascending number."""
+        return type(self)(
+            self.low[entries],
+            self.high[entries],
+            self.normal[entries],
+            self.anomalous[entries],
+            self.region[entries],
+        )
+
     @property
     def exact(self) -> bool:
         """True where every entry is one score."""
@@ -98,18 +108,27 @@ def count_scores(scores: Array, anomalous: Array, weights: IntArray | None = Non
         anomalous: [A]: the scores of the anomalous items among them.
         weights: [A]: region weight of each anomalous item; none means zero.
     """
-    scores, anomalous = _at_least_float32(scores), _at_least_float32(anomalous)
-    low, total = np.unique(scores, return_counts=True)
-    flagged, region = np.zeros(low.size, np.int64), np.zeros(low.size, np.int64)
-    if anomalous.size:
-        order = np.argsort(anomalous, kind="stable")
-        ordered = anomalous[order]
-        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-        at = np.searchsorted(low, ordered[starts])
-        flagged[at] = np.diff(starts, append=ordered.size)
-        if weights is not None:
-            region[at] = np.add.reduceat(weights[order], starts)
-    return ScoreCounts(low, low, total.astype(np.int64) - flagged, flagged, region)
+    values, totals = distinct(_at_least_float32(scores))
+    return _tabulate(values, totals, _at_least_float32(anomalous), weights)
+
+
+def distinct(scores: Array) -> tuple[Array, IntArray]:
+    """The distinct scores, ascending, and how often each occurs."""
+    ordered = np.sort(scores)
+    starts = np.flatnonzero(
+        np.concatenate((np.ones(min(1, ordered.size), bool), ordered[1:] != ordered[:-1]))
+    )
+    return ordered[starts], np.diff(starts, append=ordered.size).astype(np.int64)
+
+
+def _tabulate(values: Array, totals: IntArray, anomalous: Array, weights: IntArray | None) -> ScoreCounts:
+    """Counts of distinct ascending ``values``, among which all ``anomalous`` are."""
+    at = np.searchsorted(values, anomalous)
+    flagged = np.bincount(at, minlength=values.size)
+    region = np.zeros(values.size, np.int64)
+    if weights is not None:
+        np.add.at(region, at, weights)
+    return ScoreCounts(values, values, totals - flagged, flagged, region)
 
 
 def fuse(tables: Sequence[ScoreCounts]) -> ScoreCounts:
@@ -133,27 +152,41 @@ def fuse(tables: Sequence[ScoreCounts]) -> ScoreCounts:
     )
 
 
-def absorb(table: ScoreCounts, scores: Array, anomalous: Array, weights: IntArray) -> ScoreCounts:
+def absorb(
+    table: ScoreCounts, values: Array, totals: IntArray, anomalous: Array, weights: IntArray
+) -> ScoreCounts:
     """``table`` with more scores counted in: those inside an entry go there, the rest become entries.
 
-    The same as fusing with `count_scores` of them, at a cost that falls as the table comes to cover the
-    scores. Arguments as there, float32; ``scores`` is sorted in place.
+    The same as fusing with their own table, at a cost that falls as the table comes to cover the scores.
+
+    Args:
+        table: of float32 scores.
+        values: float32 [D]: the distinct scores, ascending.
+        totals: [D]: how many items have each.
+        anomalous: float32 [A]: the scores of the anomalous items among them, in any order.
+        weights: [A]: their region weights.
     """
-    scores.sort()
-    left, right, outside = _spans(table, scores)
-    order = np.argsort(anomalous, kind="stable")
-    anomalous, weights = anomalous[order], weights[order]
-    a_left, a_right, a_outside = _spans(table, anomalous)
-    running = np.concatenate(([0], np.cumsum(weights)))
-    flagged = a_right - a_left
+    new = _tabulate(values, totals, anomalous, weights)
+    if not len(table):
+        return new
+    left = np.searchsorted(values, table.low, side="left")
+    right = np.searchsorted(values, table.high, side="right")
+    edges = np.stack([left, right], axis=1).ravel()
+    lengths = np.diff(edges, prepend=0, append=values.size)
+    outside = np.repeat(np.arange(lengths.size) % 2 == 0, lengths)
+
+    def within(counts: IntArray) -> IntArray:
+        running = np.concatenate(([0], np.cumsum(counts)))
+        return running[right] - running[left]
+
     grown = ScoreCounts(
         table.low,
         table.high,
-        table.normal + (right - left) - flagged,
-        table.anomalous + flagged,
-        table.region + running[a_right] - running[a_left],
+        table.normal + within(new.normal),
+        table.anomalous + within(new.anomalous),
+        table.region + within(new.region),
     )
-    return fuse([grown, count_scores(scores[outside], anomalous[a_outside], weights[a_outside])])
+    return fuse([grown, new.take(outside)])
 
 
 def compact(table: ScoreCounts, target: int) -> ScoreCounts:
@@ -208,16 +241,6 @@ def compact(table: ScoreCounts, target: int) -> ScoreCounts:
 
 def _at_least_float32(scores: Array) -> Array:
     return scores.astype(np.float32) if scores.dtype in (np.float16, np.bool_) else scores
-
-
-def _spans(table: ScoreCounts, ordered: Array) -> tuple[IntArray, IntArray, BoolArray]:
-    """Per entry [left, right) into the ascending scores, and which scores lie in no entry."""
-    left = np.searchsorted(ordered, table.low, side="left")
-    right = np.searchsorted(ordered, table.high, side="right")
-    edges = np.stack([left, right], axis=1).ravel()
-    lengths = np.diff(edges, prepend=0, append=ordered.size)
-    outside = np.repeat(np.arange(lengths.size) % 2 == 0, lengths)
-    return left, right, outside
 
 
 def _key(scores: Array) -> IntArray:

@@ -5,7 +5,7 @@ items score at least as high. Entries of one score are ties and exact. An entry 
 their order unknown; the bounds below take the best and the worst order.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from idif.metrics.counts import (
     check_scores,
     count_scores,
 )
+
+
+AuproRule = Literal["interpolated", "rescaled"]
 
 
 class Estimate(NamedTuple):
@@ -100,6 +103,39 @@ def roc_area(counts: ScoreCounts, positive: IntArray | None = None, fpr_limit: f
     # straight line as below it, and further above where the limit cuts the entry off.
     slack = np.where(several, width * above - area, 0.0)
     return _estimate(area.sum() / cut, slack.sum() / cut)
+
+
+def rescaled_area(
+    counts: ScoreCounts, positive: IntArray, fpr_limit: float, steps: int = 200
+) -> float | None:
+    """AUPRO as much of the literature computes it, to compare with its tables; `roc_area` is the definition.
+
+    The curve has ``steps`` points, at thresholds evenly spaced from the least score (included) to the
+    greatest (left out); a pixel counts where it scores above the threshold. Points whose false-positive rate
+    reaches the limit are dropped, the other rates divided by the greatest of them, and the trapezoids added
+    up. The result depends on the extreme scores, and on how near to the limit the last point happens to be.
+
+    Args:
+        counts: exact, with at least one normal item.
+        positive: [K]: what is counted as positive, with a sum above zero.
+        fpr_limit: in (0, 1].
+        steps: thresholds.
+
+    Returns:
+        0..1; None where fewer than two points, or none with a rate above zero, are left.
+    """
+    assert counts.exact
+    low, high = float(counts.low[0]), float(counts.low[-1])
+    thresholds = low + (high - low) / steps * np.arange(steps)
+    above = np.searchsorted(counts.low, thresholds, side="right")
+    fp, normal = _descending(counts.normal)
+    tp, total = _descending(positive)
+    rate, overlap = fp[len(counts) - above] / normal, tp[len(counts) - above] / total
+    kept = rate < fpr_limit
+    rate, overlap = rate[kept][::-1], overlap[kept][::-1]
+    if rate.size < 2 or rate[-1] == 0:
+        return None
+    return float(np.trapezoid(overlap, rate / rate[-1]))
 
 
 def precision_area(counts: ScoreCounts) -> Estimate:

@@ -4,11 +4,13 @@ Region overlap averaged over regions is a weighted true-positive rate: an anomal
 (its region's size times the number of regions). So AUPRO is the area under a weighted ROC curve.
 """
 
+import copy
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
-import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from idif.metrics.counts import (
     Array,
@@ -18,23 +20,29 @@ from idif.metrics.counts import (
     ScoreCounts,
     absorb,
     as_flags,
-    as_numpy,
-    check_scores,
     compact,
-    count_scores,
     fuse,
 )
-from idif.metrics.curves import Estimate, best_f1, one_class_reason, precision_area, roc_area
+from idif.metrics.curves import (
+    AuproRule,
+    Estimate,
+    best_f1,
+    one_class_reason,
+    precision_area,
+    rescaled_area,
+    roc_area,
+)
+from idif.metrics.half import HalfCounts
+from idif.metrics.maps import Maps, distinct_scores, read_maps
+from idif.metrics.regions import MAX_REGIONS, Connectivity, Regions, find_regions
+from idif.metrics.windows import Window, place_window
 
-Connectivity = Literal[4, 8]
-
-REGION_UNIT = 1 << 40
-"""Weight of a whole region. Whole numbers add up the same in every order, which floats do not; rounding
-1/size to 2^-40 moves a region of 65,536 pixels by at most 3e-8."""
-_MAX_REGIONS = (1 << 63) // REGION_UNIT - 1
-_HALF = 1 << 16
-# cv2.calcHist counts in float32, exact to 2^24.
-_HISTOGRAM_PIXELS = 1 << 24
+_MOST_LANES = 8
+_MOST_WINDOWS = 3
+_FEWEST_CELLS = 16
+"""Windows of fewer cells are not worth their name; small tables are for tests."""
+_REMAINDER = 0.05
+"""Share of the pixels outside the windows from which on another is opened."""
 
 
 def metric_name(fpr_limit: float) -> str:
@@ -43,79 +51,90 @@ def metric_name(fpr_limit: float) -> str:
 
 
 def aupro(
-    maps: ArrayLike, masks: ArrayLike, fpr_limit: float = 0.3, connectivity: Connectivity = 8
+    maps: ArrayLike,
+    masks: ArrayLike,
+    fpr_limit: float = 0.3,
+    connectivity: Connectivity = 8,
+    rule: AuproRule = "interpolated",
 ) -> float | None:
     """Area under the per-region-overlap curve up to a false-positive rate, divided by that rate. Exact.
 
     The overlap is averaged over the connected regions of all masks; the false-positive rate is over the
-    normal pixels of all images together; the curve is interpolated at the limit.
+    normal pixels of all images together.
 
     Args:
         maps: [N,H,W], finite; higher is more anomalous.
         masks: [N,H,W], bool or 0 and 1; true on anomalous pixels.
         fpr_limit: in (0, 1].
         connectivity: 8 joins pixels that touch at a corner, 4 does not.
+        rule: the exact curve interpolated at the limit, or `rescaled_area`, for comparisons alone.
 
     Returns:
-        0..1; None where there is no normal or no anomalous pixel.
+        0..1; None where there is no normal or no anomalous pixel, or no point to rescale.
 
     Raises:
         ValueError: shapes differ, a score is not finite, a limit or connectivity that cannot be.
     """
-    _check_choices((fpr_limit,), connectivity)
-    scores, flags = _checked(maps, masks)
-    check_scores(scores, "maps")
-    anomalous, weights, _ = _regions(scores, flags, connectivity)
-    counts = count_scores(scores.ravel(), anomalous, weights)
-    if not (counts.normal.any() and counts.anomalous.any()):
-        return None
-    return roc_area(counts, counts.region, fpr_limit).value
+    size = int(np.prod(np.shape(masks)))
+    pixel = PixelMetrics((fpr_limit,), connectivity, max_distinct=max(2, size), aupro_rule=rule)
+    pixel.update(maps, masks)
+    return pixel.compute()[metric_name(fpr_limit)]
 
 
 class PixelMetrics:
     """Counts of pixels by score, updated in any number of steps and merged across processes.
 
     float16 maps have at most 63,487 distinct finite scores: always exact, in 1.5 MB. Other maps are taken as
-    float32 and are exact until ``max_distinct`` distinct scores were seen; from then on neighbouring scores
-    share an entry where that costs least, and ``compute`` gives a bound on the error, computed from the
-    counts. Exact results do not depend, bit for bit, on the order or the grouping of updates and merges.
+    float32 and are exact until ``max_distinct`` distinct scores were seen. From then on most scores are
+    counted by address in windows of fine cells (`idif.metrics.windows`), the rest in a table whose entries
+    join where that costs least, and ``compute`` gives a bound on the error, computed from the counts. Exact
+    results do not depend, bit for bit, on the order or the grouping of updates and merges, nor on the device.
     """
 
     def __init__(
         self,
         fpr_limits: Sequence[float] = (0.3,),
         connectivity: Connectivity = 8,
-        max_distinct: int = 1 << 20,
+        max_distinct: int = 1 << 21,
         buffer_pixels: int = 1 << 22,
+        aupro_rule: AuproRule = "interpolated",
     ) -> None:
         """An empty count.
 
         Args:
             fpr_limits: limits of AUPRO, each in (0, 1].
             connectivity: of regions, 8 or 4.
-            max_distinct: entries kept for float32 maps, at least 2; about 40 bytes each and four times that
-                while entries are merged.
+            max_distinct: entries kept for float32 maps, at least 2; about 40 bytes each, and about as much
+                again while metrics are computed.
             buffer_pixels: float32 scores gathered before they are sorted in; 4 bytes each and as much again
-                in passing. Allocated with the first float32 map.
+                in passing.
+            aupro_rule: see `aupro`.
         """
-        _check_choices(fpr_limits, connectivity)
+        for limit in fpr_limits:
+            if not 0 < limit <= 1:
+                raise ValueError(f"fpr_limit must lie in (0, 1], not {limit}")
+        if connectivity not in (4, 8):
+            raise ValueError(f"connectivity must be 4 or 8, not {connectivity}")
         if max_distinct < 2 or buffer_pixels < 1:
             raise ValueError("max_distinct must be at least 2 and buffer_pixels at least 1")
         self.fpr_limits = tuple(fpr_limits)
         self.connectivity: Connectivity = connectivity
+        self.aupro_rule: AuproRule = aupro_rule
         self.regions = 0
         """Connected anomalous regions so far."""
         self.normal_pixels = 0
         self.anomalous_pixels = 0
-        self._max_distinct = max_distinct
-        self._buffer_pixels = buffer_pixels
         self.undefined: str | None = None
         """Why nothing can be said, whatever is counted; see `declare_undefined`."""
-        # [3, 65536] by float16 bit pattern: all pixels, anomalous ones, region weight.
-        self._half = np.zeros((3, _HALF), np.int64)
+        self._max_distinct = max_distinct
+        self._buffer_pixels = buffer_pixels
+        self._lanes = min(torch.get_num_threads(), _MOST_LANES)
+        self._half = HalfCounts()
         self._table = ScoreCounts.empty()
-        self._buffer: Array | None = None
-        self._filled = 0
+        self._windows: list[Window] = []
+        # Scores that wait to be sorted into the table, and the anomalous ones among them.
+        self._waiting: list[Array | Tensor] = []
+        self._waiting_pixels = 0
         self._anomalous: list[tuple[Array, IntArray]] = []
 
     def update(self, maps: ArrayLike, masks: ArrayLike) -> None:
@@ -123,39 +142,33 @@ class PixelMetrics:
 
         Args:
             maps: [N,H,W], finite, numpy or torch; higher is more anomalous. What is not float16 is taken as
-                float32.
+                float32. Maps on an accelerator are counted there: only counts and the scores of anomalous
+                pixels are fetched.
             masks: [N,H,W], bool or 0 and 1; true on anomalous pixels.
 
         Raises:
             ValueError: shapes differ, or a score is not finite (in float32). Nothing was counted then.
             OverflowError: more than 8,388,606 regions in all.
         """
-        scores, flags = _checked(maps, masks)
-        half = scores.dtype == np.float16
-        if half:
-            histogram = _half_histogram(scores)
-            bad = int(histogram[_HALF_NOT_FINITE].sum())
-            if bad:
-                raise ValueError(f"maps must be finite; {bad} of {scores.size} scores are NaN or infinite")
+        flags: BoolArray = np.ascontiguousarray(as_flags(masks, "masks"))
+        shape = tuple(maps.shape) if isinstance(maps, Tensor) else np.shape(maps)
+        if len(shape) != 3 or shape != flags.shape:
+            raise ValueError(
+                f"maps and masks must both be [N,H,W], not {list(shape)} and {list(flags.shape)}"
+            )
+        scores = read_maps(maps, self._lanes)
+        histogram = scores.half_histogram() if scores.half else None
+        bad = scores.not_finite() if histogram is None else HalfCounts.not_finite(histogram)
+        if bad:
+            raise ValueError(f"maps must be finite; {bad} of {scores.size} scores are NaN or infinite")
+        found = find_regions(flags, self.connectivity, self._lanes)
+        self._add_regions(found.count)
+        self.anomalous_pixels += found.at.size
+        self.normal_pixels += scores.size - found.at.size
+        if histogram is None:
+            self._count(scores, found)
         else:
-            with np.errstate(over="ignore"):
-                scores = scores.astype(np.float32, copy=False)
-            check_scores(scores, "maps")
-        anomalous, weights, regions = _regions(scores, flags, self.connectivity)
-        self._add_regions(regions)
-        self.anomalous_pixels += anomalous.size
-        self.normal_pixels += scores.size - anomalous.size
-        if half:
-            bits = anomalous.view(np.uint16)
-            self._half[0] += histogram
-            self._half[1] += np.bincount(bits, minlength=_HALF)
-            np.add.at(self._half[2], bits, weights)
-        else:
-            self._gather(scores.ravel())
-            if anomalous.size:
-                self._anomalous.append((anomalous, weights))
-            if self._filled >= self._buffer_pixels:
-                self._flush()
+            self._half.add(histogram, scores.pick(found.at), found)
 
     def merge(self, other: "PixelMetrics") -> None:
         """Add another count to this one; ``other`` stays as it was.
@@ -171,10 +184,21 @@ class PixelMetrics:
         self.normal_pixels += other.normal_pixels
         self.anomalous_pixels += other.anomalous_pixels
         self.undefined = self.undefined or other.undefined
-        self._half += other._half
+        self._half.merge(other._half)
         self._flush()
         other._flush()
-        self._table = compact_above(fuse([self._table, other._table]), self._max_distinct)
+        coming = [other._table]
+        if self._windows:
+            coming += [window.table() for window in other._windows]
+        else:
+            self._windows = copy.deepcopy(other._windows)
+            coming.append(self._table)
+            self._table = ScoreCounts.empty()
+        for table in coming:
+            for window in self._windows:
+                table = window.take_in(table)
+            self._table = fuse([self._table, table])
+        self._reduce()
 
     def declare_undefined(self, reason: str) -> None:
         """From now on every metric is None for this reason, e.g. an anomalous image without a mask."""
@@ -184,13 +208,24 @@ class PixelMetrics:
     def reasons(self) -> dict[str, str]:
         """Why each metric that is None is None."""
         reason = self.undefined or one_class_reason(self.normal_pixels, self.anomalous_pixels, "pixels")
-        return {} if reason is None else dict.fromkeys(self._names(), reason)
+        if reason is not None:
+            return dict.fromkeys(self._names(), reason)
+        if self.aupro_rule == "interpolated":
+            return {}
+        counts = self.counts()
+        if not counts.exact:
+            reason = "rescaled AUPRO needs exact counts, which float16 maps give"
+            return dict.fromkeys(map(metric_name, self.fpr_limits), reason)
+        return {
+            metric_name(limit): "no two thresholds have rates below the limit"
+            for limit in self.fpr_limits
+            if rescaled_area(counts, counts.region, limit) is None
+        }
 
     @property
     def exact(self) -> bool:
         """True while every distinct score has its own count."""
-        self._flush()
-        return self._table.exact
+        return self.counts().exact
 
     def compute(self) -> dict[str, float | None]:
         """The metrics of everything counted so far; counting may go on.
@@ -200,15 +235,17 @@ class PixelMetrics:
             None where undefined (see `reasons`); ``error_bound``: how far any of them can be from the exact
             value, 0 where the counts are exact.
         """
-        if self.reasons:
-            return {**dict.fromkeys(self._names()), "error_bound": None}
+        values: dict[str, float | None] = dict.fromkeys(self._names())
         estimates = self.estimates()
-        values: dict[str, float | None] = {name: e.value for name, e in estimates.items()}
-        return {**values, "error_bound": max(e.error for e in estimates.values())}
+        values.update({name: e.value for name, e in estimates.items()})
+        error = max((e.error for e in estimates.values()), default=None)
+        return {**values, "error_bound": error}
 
     def estimates(self) -> dict[str, Estimate]:
-        """Each metric with its own error bound. Must not be called while there are `reasons`."""
-        assert not self.reasons, self.reasons
+        """Each metric that is defined, with its own error bound."""
+        undefined = self.reasons
+        if "p_auroc" in undefined:
+            return {}
         counts = self.counts()
         found = {
             "p_auroc": roc_area(counts),
@@ -216,109 +253,86 @@ class PixelMetrics:
             "p_f1_max": best_f1(counts)[0],
         }
         for limit in self.fpr_limits:
-            found[metric_name(limit)] = roc_area(counts, counts.region, limit)
+            name = metric_name(limit)
+            if self.aupro_rule == "interpolated":
+                found[name] = roc_area(counts, counts.region, limit)
+            elif name not in undefined:
+                value = rescaled_area(counts, counts.region, limit)
+                assert value is not None
+                found[name] = Estimate(value, 0.0)
         return found
 
     def counts(self) -> ScoreCounts:
         """The table behind the metrics, ascending by score."""
         self._flush()
-        return fuse([_half_counts(self._half), self._table])
+        return fuse([self._half.table(), self._table, *(w.table() for w in self._windows)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: nothing on a device."""
+        self._flush()
+        return self.__dict__
 
     def _names(self) -> list[str]:
         return ["p_auroc", "p_ap", "p_f1_max", *map(metric_name, self.fpr_limits)]
 
     def _add_regions(self, count: int) -> None:
-        if self.regions + count > _MAX_REGIONS:
-            raise OverflowError(f"more than {_MAX_REGIONS} regions cannot be counted exactly")
+        if self.regions + count > MAX_REGIONS:
+            raise OverflowError(f"more than {MAX_REGIONS} regions cannot be counted exactly")
         self.regions += count
 
-    def _gather(self, scores: Array) -> None:
-        """Copy float32 scores behind the ones already waiting."""
-        needed = self._filled + scores.size
-        if self._buffer is None or needed > self._buffer.size:
-            grown = np.empty(max(needed, self._buffer_pixels), np.float32)
-            if self._buffer is not None:
-                grown[: self._filled] = self._buffer[: self._filled]
-            self._buffer = grown
-        self._buffer[self._filled : needed] = scores
-        self._filled = needed
+    def _count(self, maps: Maps, found: Regions) -> None:
+        """Count float32 maps: into the windows, where there are any yet, or behind the scores that wait."""
+        scores, weights, start = maps.pick(found.at), found.weights, 0
+        while start < maps.size:
+            if self._windows:
+                stop = maps.size
+                part: Array | Tensor = maps.count(self._windows, start)
+            else:
+                stop = min(maps.size, start + self._buffer_pixels - self._waiting_pixels)
+                part = maps.part(start, stop)
+            first, last = np.searchsorted(found.at, (start, stop))
+            anomalous = scores[first:last], weights[first:last]
+            for window in self._windows:
+                left = ~window.mark(*anomalous)
+                anomalous = anomalous[0][left], anomalous[1][left]
+            if len(part):
+                self._waiting.append(part)
+                self._waiting_pixels += len(part)
+            if anomalous[0].size:
+                self._anomalous.append(anomalous)
+            if self._waiting_pixels >= self._buffer_pixels:
+                self._flush()
+            start = stop
 
     def _flush(self) -> None:
         """Sort the waiting scores into the table."""
-        if self._buffer is None or not self._filled:
+        if not self._waiting_pixels:
             return
-        none = (np.empty(0, np.float32), np.empty(0, np.int64))
-        values, weights = zip(none, *self._anomalous, strict=True)
-        table = absorb(
-            self._table, self._buffer[: self._filled], np.concatenate(values), np.concatenate(weights)
+        scores, weights = zip((np.empty(0, np.float32), np.empty(0, np.int64)), *self._anomalous, strict=True)
+        values, totals = distinct_scores(self._waiting)
+        self._table = absorb(self._table, values, totals, np.concatenate(scores), np.concatenate(weights))
+        self._waiting, self._waiting_pixels, self._anomalous = [], 0, []
+        self._reduce()
+
+    def _reduce(self) -> None:
+        """Keep the bound on memory: half of it the first window's, a quarter the others', a quarter the table's."""
+        if len(self._table) <= (self._max_distinct // 4 if self._windows else self._max_distinct):
+            return
+        pixels = self.normal_pixels + self.anomalous_pixels
+        while len(self._windows) < _MOST_WINDOWS:
+            cells = self._max_distinct // (8 if self._windows else 2)
+            window = place_window(self._table, cells, self._lanes) if cells >= _FEWEST_CELLS else None
+            if window is None:
+                break
+            self._windows.append(window)
+            self._table = window.take_in(self._table)
+            if (self._table.normal + self._table.anomalous).sum() <= _REMAINDER * pixels:
+                break
+        self._table = compact_above(
+            self._table, self._max_distinct // 4 if self._windows else self._max_distinct
         )
-        self._table = compact_above(table, self._max_distinct)
-        self._filled, self._anomalous = 0, []
 
 
 def compact_above(table: ScoreCounts, limit: int) -> ScoreCounts:
     """The table itself, or one of half as many entries as the limit where it has more."""
     return table if len(table) <= limit else compact(table, max(1, limit // 2))
-
-
-def _check_choices(fpr_limits: Sequence[float], connectivity: int) -> None:
-    for limit in fpr_limits:
-        if not 0 < limit <= 1:
-            raise ValueError(f"fpr_limit must lie in (0, 1], not {limit}")
-    if connectivity not in (4, 8):
-        raise ValueError(f"connectivity must be 4 or 8, not {connectivity}")
-
-
-def _checked(maps: ArrayLike, masks: ArrayLike) -> tuple[Array, BoolArray]:
-    scores, flags = np.ascontiguousarray(as_numpy(maps)), np.ascontiguousarray(as_flags(masks, "masks"))
-    if scores.ndim != 3 or scores.shape != flags.shape:
-        raise ValueError(
-            f"maps and masks must both be [N,H,W], not {list(scores.shape)} and {list(flags.shape)}"
-        )
-    return scores, flags
-
-
-def _regions(maps: Array, masks: BoolArray, connectivity: Connectivity) -> tuple[Array, IntArray, int]:
-    """Scores [A] and region weights [A] of the anomalous pixels, and the number of regions."""
-    scores, weights, count = [maps[:0].ravel()], [np.empty(0, np.int64)], 0
-    for i in np.flatnonzero(masks.reshape(len(masks), -1).any(axis=1)):
-        found, labelled = cv2.connectedComponents(
-            masks[i].view(np.uint8), connectivity=connectivity, ltype=cv2.CV_32S
-        )
-        labels = labelled[masks[i]]
-        sizes = np.bincount(labels, minlength=found)
-        sizes[0] = 1  # the background, which no anomalous pixel has
-        # Rounded to nearest: (2 unit + size) // (2 size).
-        weights.append(((2 * REGION_UNIT + sizes) // (2 * sizes))[labels])
-        scores.append(maps[i][masks[i]])
-        count += found - 1
-    return np.concatenate(scores), np.concatenate(weights), count
-
-
-def _half_histogram(maps: Array) -> IntArray:
-    """How often each float16 bit pattern occurs: int64 [65536]."""
-    rows = maps.view(np.uint16).reshape(-1, maps.shape[-1])
-    step = max(1, _HISTOGRAM_PIXELS // rows.shape[1])
-    total = np.zeros(_HALF, np.int64)
-    for start in range(0, len(rows), step):
-        part = cv2.calcHist([rows[start : start + step]], [0], None, [_HALF], [0, _HALF])
-        total += part.ravel().astype(np.int64)
-    return total
-
-
-def _half_counts(half: IntArray) -> ScoreCounts:
-    seen = _HALF_ORDER[half[0, _HALF_ORDER] > 0]
-    scores = seen.astype(np.uint16).view(np.float16).astype(np.float32)
-    total, anomalous, region = half[:, seen]
-    # 0.0 and -0.0 are one score under two patterns: fusing joins what is equal.
-    return fuse([ScoreCounts(scores, scores, total - anomalous, anomalous, region)])
-
-
-def _patterns() -> tuple[IntArray, BoolArray]:
-    values = np.arange(_HALF, dtype=np.uint16).view(np.float16).astype(np.float32)
-    finite = np.isfinite(values)
-    order = np.argsort(np.where(finite, values, np.inf), kind="stable")[: int(finite.sum())]
-    return order, ~finite
-
-
-_HALF_ORDER, _HALF_NOT_FINITE = _patterns()

@@ -1,0 +1,21 @@
+"""Work on many images in a few threads. numpy and OpenCV let go of the interpreter's lock where it matters."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+_WORTH_A_THREAD = 1 << 18
+"""Pixels below which another thread costs more than it saves."""
+
+T = TypeVar("T")
+
+
+def in_lanes(work: Callable[[int, slice], T], items: int, pixels: int, lanes: int) -> list[T]:
+    """``work(lane, part)`` for each of at most ``lanes`` parts of ``items`` things, which hold ``pixels``."""
+    lanes = max(1, min(lanes, items, pixels // _WORTH_A_THREAD))
+    edges = [items * lane // lanes for lane in range(lanes + 1)]
+    parts = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    if lanes == 1:
+        return [work(0, parts[0])]
+    with ThreadPoolExecutor(lanes) as pool:
+        return list(pool.map(work, range(lanes), parts))
