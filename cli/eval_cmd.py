@@ -13,11 +13,13 @@ from cli.device import evaluation_device
 from cli.session import Run, Sources, load_method, open_run
 from cli.train_cmd import SetOption, training_rows
 from idif.datasets.index import Split
+from idif.decision import normal_thresholds
 from idif.evaluate import Subject, metrics_of, write_predictions
 from idif.features import FeatureSource
 from idif.methods import Method
 from idif.metrics.pixel import metric_name
 from idif.predictions import Predictions
+from idif.report.export import check_exports, export
 from idif.runlog import write_json
 from idif.score import Calibration, fit_calibration
 
@@ -33,18 +35,30 @@ def evaluate(
     no_maps: Annotated[
         bool, typer.Option("--no-maps", help="Keep no anomaly maps; pixel metrics come from the pass.")
     ] = False,
+    exports: Annotated[
+        list[Path],
+        typer.Option(
+            "--export",
+            metavar="FILE",
+            help="Also write .csv, .md, .tex: a table beside the paper's; .pkl: maps and scores for ADEval.",
+        ),
+    ] = [],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
     """Write predictions.h5 and metrics.json for all the run's categories; the last epoch's weights are used.
 
-    Example:
+    Examples:
 
         idif eval runs/realiad --set cache.store=/mnt/stores/realiad.zarr
+
+        idif eval runs/realiad --from-predictions --export table.tex --export maps.pkl
     """
-    metrics = evaluate_run(
-        open_run(run, overrides), split=split, from_predictions=from_predictions, maps=not no_maps
-    )
+    check_exports(exports)
+    opened = open_run(run, overrides)
+    metrics = evaluate_run(opened, split=split, from_predictions=from_predictions, maps=not no_maps)
+    for path in exports:
+        export(path, metrics, Predictions.open(opened.results / "predictions.h5"))
     emit(metrics, as_json=as_json, otherwise=metrics_table(metrics))
 
 
@@ -70,7 +84,7 @@ def evaluate_run(
                 maps=maps,
                 progress=listen,
             )
-    metrics = metrics_of(Predictions.open(path), run.config.eval.fpr_limits, pixels)
+    metrics = metrics_of(Predictions.open(path), run.config.eval, pixels)
     write_json(run.results / "metrics.json", metrics)
     return metrics
 
@@ -79,7 +93,9 @@ def _subjects(run: Run, sources: Sources, split: Split, device: torch.device) ->
     for category, name in run.models(sources):
         source = sources.open([category], split)
         method = load_method(run, name, source.spec, source.index.view_numbers).to(device)
-        yield Subject(category, method, source, calibration(run, sources, category, method, device))
+        fitted = calibration(run, sources, category, method, device)
+        chosen = _normal_thresholds(run, sources, category, method, device, fitted)
+        yield Subject(category, method, source, fitted, chosen)
 
 
 def calibration(
@@ -91,6 +107,22 @@ def calibration(
     source: FeatureSource = sources.open([category], "train")
     _, held = training_rows(run.config, source.index)
     return fit_calibration(run.config.eval, method, source, held, device)
+
+
+def _normal_thresholds(
+    run: Run,
+    sources: Sources,
+    category: str,
+    method: Method,
+    device: torch.device,
+    fitted: Calibration | None,
+) -> dict[str, Any] | None:
+    """The category's thresholds on held-out training normals; None where not asked for."""
+    if run.config.eval.threshold != "false-positive-rate":
+        return None
+    source: FeatureSource = sources.open([category], "train")
+    _, held = training_rows(run.config, source.index)
+    return normal_thresholds(run.config.eval, method, source, held, device, fitted)
 
 
 def metrics_table(metrics: dict[str, Any]) -> Table:

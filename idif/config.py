@@ -174,6 +174,18 @@ class EvalConfig(Section):
     """Whether each camera's view scores are centred and scaled on held-out training normals."""
     fpr_limits: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.3, 0.1, 0.05, 0.01)
     """False-positive limits of AUPRO."""
+    aupro: Literal["interpolated", "rescaled"] = "interpolated"
+    """``rescaled``: 200 thresholds, points at or above the limit dropped and the rest rescaled, as in many
+    papers; for comparing with their tables only."""
+    sample_label: Literal["views", "folder"] = "views"
+    """A sample is anomalous when any present view is, or when its images lie in the folder ``NG``."""
+    pooled: bool = False
+    """Whether all categories' samples are also ranked together."""
+    threshold: Literal["f1-max", "false-positive-rate"] | float = "f1-max"
+    """What the recorded threshold is chosen by: the best F1 on the evaluated split (an oracle), a rate of
+    false alarms on held-out training normals, or a number."""
+    target_fpr: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """The rate of ``threshold: false-positive-rate``."""
     batch_size: Count = 8
 
 
@@ -204,6 +216,11 @@ class Config(Section):
             raise ValueError("cache.source is 'store' but cache.store names none")
         if self.eval.calibrate != "none" and self.train.holdout == 0:
             raise ValueError("eval.calibrate needs held-out training normals: set train.holdout, e.g. 0.1")
+        if self.eval.threshold == "false-positive-rate" and self.train.holdout == 0:
+            raise ValueError(
+                "eval.threshold: false-positive-rate needs held-out training normals: set train.holdout, "
+                "e.g. 0.1"
+            )
         return self
 
     @property

@@ -10,12 +10,13 @@ import torch
 
 from idif.config import Config, EvalConfig
 from idif.datasets.index import Split
+from idif.decision import sample_labels_of, thresholds_of
 from idif.features import FeatureSource
 from idif.methods import Method
-from idif.metrics import PixelMetrics
+from idif.metrics import PixelMetrics, auroc
 from idif.metrics.category import category_metrics, mean_metrics, update_pixels
-from idif.metrics.sample import ranking_metrics
-from idif.predictions import Predictions, PredictionsWriter, half_maps
+from idif.metrics.counts import BoolArray, IntArray
+from idif.predictions import Predictions, PredictionsWriter
 from idif.progress import Progress, silent
 from idif.score import Calibration, final_scores, score_batches
 
@@ -28,10 +29,15 @@ class Subject:
     method: Method
     source: FeatureSource
     calibration: Calibration | None
+    false_positive: dict[str, Any] | None = None
+    """`idif.decision.normal_thresholds`, where the config asks for them."""
 
 
 def protocol(config: Config) -> dict[str, Any]:
-    """The choices behind the numbers, as metrics.json and reports state them."""
+    """The choices behind the scores, as the predictions file, metrics.json and reports state them.
+
+    What people read is prose; ``rules`` holds what programs read.
+    """
     evaluation = config.eval
     top = f"mean of the top {evaluation.top_k} pixels" if evaluation.score == "topk" else "max over pixels"
     return {
@@ -39,12 +45,33 @@ def protocol(config: Config) -> dict[str, Any]:
         "map": f"cosine distance per scale, upsampled bilinearly, {config.method.combine} of scales",
         "view_score": top,
         "sample_score": f"{evaluation.sample_score} over the views present",
-        "sample_label": "anomalous when any present view is",
         "calibrate": evaluation.calibrate,
         "epoch": "last",
         "pixels": "present views, maps stored as float16, masks resized by nearest neighbour",
-        "aupro": "8-connected regions, normal pixels pooled, interpolated at the limit",
-        "fpr_limits": list(evaluation.fpr_limits),
+        "rules": {
+            "view_score": evaluation.score,
+            "top_k": evaluation.top_k if evaluation.score == "topk" else None,
+            "sample_score": evaluation.sample_score,
+        },
+    }
+
+
+def measurement(settings: EvalConfig) -> dict[str, Any]:
+    """The choices made when metrics are computed from scores, anew at every ``--from-predictions``."""
+    area = {
+        "interpolated": "interpolated at the limit",
+        "rescaled": "200 thresholds, points at or above the limit dropped, the rest rescaled",
+    }[settings.aupro]
+    labels = {"views": "any present view is", "folder": "its images lie in NG"}[settings.sample_label]
+    threshold = {
+        "f1-max": "greatest F1 on the evaluated split (an oracle)",
+        "false-positive-rate": f"{settings.target_fpr} of held-out training normals score as high",
+    }.get(str(settings.threshold), "fixed")
+    return {
+        "sample_label": f"anomalous when {labels}",
+        "aupro": f"8-connected regions, normal pixels pooled, {area}",
+        "fpr_limits": list(settings.fpr_limits),
+        "threshold": threshold,
     }
 
 
@@ -71,11 +98,15 @@ def write_predictions(
     """
     pixels: dict[str, PixelMetrics] = {}
     calibrations: dict[str, Any] = {}
-    stated = protocol(config) | {"split": split, "calibrations": calibrations}
+    false_positive: dict[str, Any] = {}
+    learned = {"calibrations": calibrations, "false_positive": false_positive}
+    stated = protocol(config) | {"split": split} | learned
     with PredictionsWriter(path, view_numbers, image_size, maps, stated) as writer:
         for subject in subjects:
             if subject.calibration is not None:
                 calibrations[subject.category] = asdict(subject.calibration)
+            if subject.false_positive is not None:
+                false_positive[subject.category] = subject.false_positive
             pixels[subject.category] = _predict(
                 config.eval, subject, writer, device, count=not maps, progress=progress
             )
@@ -91,7 +122,7 @@ def _predict(
     count: bool,
     progress: Progress,
 ) -> PixelMetrics:
-    pixels = PixelMetrics(fpr_limits=config.fpr_limits)
+    pixels = PixelMetrics(config.fpr_limits, aupro_rule=config.aupro)
     source, samples = subject.source, subject.source.index.samples
     rows = range(len(samples))
     what = f"evaluating {subject.category}"
@@ -103,38 +134,71 @@ def _predict(
         writer.append(chosen, views, whole, scored.maps, batch.masks)
         if count:
             has_mask = np.array([s.has_mask for s in chosen], dtype=np.bool_)
-            half, masks = half_maps(scored.maps), batch.masks.numpy()
+            # halved where they are, as the file would keep them
+            half, masks = scored.maps.half(), batch.masks.numpy()
             update_pixels(pixels, half, masks, present, batch.labels.numpy(), has_mask)
     return pixels
 
 
 def metrics_of(
-    predictions: Predictions, fpr_limits: tuple[float, ...], pixels: dict[str, PixelMetrics] | None = None
+    predictions: Predictions, settings: EvalConfig, pixels: dict[str, PixelMetrics] | None = None
 ) -> dict[str, Any]:
     """``metrics.json``: every category's metrics, their mean, and the protocol they were computed by.
 
     Args:
         predictions: the file of a test pass.
-        fpr_limits: limits of AUPRO.
+        settings: how to measure: limits and rule of AUPRO, labels, thresholds, pooling.
         pixels: each category's streaming count, for a file without maps.
+
+    Raises:
+        RunError: the file lacks what a setting asks for, or holds a score that is not finite.
     """
+    counted = pixels if pixels is not None and not predictions.has_maps else {}
+    labels = sample_labels_of(predictions, np.arange(len(predictions)), settings)
+
+    def measured(category: str | None, pixel: PixelMetrics | None) -> dict[str, Any]:
+        rows = slice(None) if category is None else predictions.rows(category)
+        return category_metrics(
+            predictions,
+            category,
+            pixel=pixel,
+            sample_labels=labels[rows],
+            fpr_limits=settings.fpr_limits,
+            aupro_rule=settings.aupro,
+        )
+
     categories: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(predictions.category):
-        counted = None if pixels is None or predictions.has_maps else pixels.get(name)
-        categories[name] = category_metrics(predictions, name, pixel=counted, fpr_limits=fpr_limits)
+        found = categories[name] = measured(name, counted.get(name))
+        rows = predictions.rows(name)
+        found["thresholds"], why = thresholds_of(predictions, name, labels[rows], settings)
+        found["reasons"].update(why)
         calibration = predictions.protocol.get("calibrations", {}).get(name)
         if calibration is not None:
-            categories[name]["s_auroc_raw"] = _uncalibrated(predictions, name, calibration)
-    return {"mean": mean_metrics(categories), "categories": categories, "protocol": predictions.protocol}
+            found["s_auroc_raw"] = _uncalibrated(predictions, rows, labels[rows], calibration)
+    whole: dict[str, Any] = {"mean": mean_metrics(categories), "categories": categories}
+    if settings.pooled:
+        whole["pooled"] = measured(None, _pool(list(counted.values()), settings))
+    return whole | {"protocol": predictions.protocol | measurement(settings)}
 
 
-def _uncalibrated(predictions: Predictions, category: str, fitted: dict[str, Any]) -> float | None:
+def _pool(pixels: list[PixelMetrics], settings: EvalConfig) -> PixelMetrics | None:
+    """One count of all categories' pixels; None where there are none."""
+    if not pixels:
+        return None
+    pooled = PixelMetrics(settings.fpr_limits, aupro_rule=settings.aupro)
+    for pixel in pixels:
+        pooled.merge(pixel)
+    return pooled
+
+
+def _uncalibrated(
+    predictions: Predictions, rows: IntArray, labels: BoolArray, fitted: dict[str, Any]
+) -> float | None:
     """S-AUROC as it would be without calibration: the file's view scores, taken back to the maps' scale."""
-    rows = predictions.rows(category)
-    present, labels = predictions.present[rows], predictions.labels[rows]
+    present = predictions.present[rows]
     raw = predictions.view_scores[rows] * np.asarray(fitted["spread"]) + np.asarray(fitted["mean"])
-    rule = EvalConfig(sample_score=predictions.protocol["sample_score"].split()[0])
+    rule = EvalConfig(sample_score=predictions.protocol["rules"]["sample_score"])
     _, samples = final_scores(rule, raw.astype(np.float32), present, None)
     seen = np.any(present, axis=1)
-    values, _ = ranking_metrics("s", samples[seen], np.any(labels, axis=1)[seen], "samples")
-    return values["s_auroc"]
+    return auroc(samples[seen], labels[seen])

@@ -3,7 +3,8 @@
 Datasets (N samples, V views, H W pixels), as fixed in the project's surface:
 
     sample_id, category   [N] text             image_path     [N,V] text, empty for an absent view
-    labels, present       [N,V] bool           anomaly_class  [N,V] text, empty for an absent view
+    labels, present       [N,V] bool           mask_path      [N,V] text, empty where there is none
+    anomaly_class         [N,V] text, empty for an absent view
     view_scores           [N,V] float32, NaN for an absent view
     sample_scores         [N] float32, NaN for a sample without any view
     has_mask              [N,V] bool: the data give a mask of the view
@@ -30,9 +31,10 @@ from torch import Tensor
 from idif.datasets.index import Sample
 from idif.errors import CannotFinish, RunError
 
-FORMAT = "idif predictions 1"
+FORMAT = "idif predictions 2"
 
-_TEXT = ("sample_id", "category", "image_path", "anomaly_class")
+_TEXT_PER_VIEW = ("image_path", "mask_path", "anomaly_class")
+_TEXT = ("sample_id", "category", *_TEXT_PER_VIEW)
 _PER_VIEW: dict[str, type] = {
     "labels": np.bool_,
     "present": np.bool_,
@@ -90,14 +92,15 @@ class PredictionsWriter:
             RunError: the folder cannot be written.
         """
         try:
-            self._file = h5py.File(self._partial, "w")
+            # From this version on HDF5 keeps checksums of its own structures, such as where each chunk lies.
+            self._file = h5py.File(self._partial, "w", libver=("v110", "latest"))
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written: {error}") from error
         self._file.attrs["format"] = FORMAT
         self._file.attrs["view_numbers"] = np.array(self._view_numbers, np.int64)
         views, text = len(self._view_numbers), h5py.string_dtype()
         for name in _TEXT:
-            shape = (views,) if name in ("image_path", "anomaly_class") else ()
+            shape = (views,) if name in _TEXT_PER_VIEW else ()
             self._create(name, shape, text, 256)
         for name, dtype in _PER_VIEW.items():
             self._create(name, (views,), dtype, 1024)
@@ -138,6 +141,7 @@ class PredictionsWriter:
             "sample_id": [s.sample_id for s in samples],
             "category": [s.category for s in samples],
             "image_path": [["" if v is None else v.image for v in s.views] for s in samples],
+            "mask_path": [["" if v is None else v.mask or "" for v in s.views] for s in samples],
             "anomaly_class": [["" if v is None else v.anomaly_class for v in s.views] for s in samples],
             "labels": np.array([s.labels for s in samples], bool).reshape(-1, views),
             "present": present,
@@ -213,6 +217,8 @@ class Predictions:
     category: tuple[str, ...]
     image_path: tuple[tuple[str, ...], ...]
     """[N,V]: relative to the dataset's root; empty for an absent view."""
+    mask_path: tuple[tuple[str, ...], ...]
+    """[N,V]: relative to the dataset's root; empty where the data give none."""
     anomaly_class: tuple[tuple[str, ...], ...]
     """[N,V]: ``OK`` or the defect's name; empty for an absent view."""
     labels: BoolArray
@@ -253,6 +259,7 @@ class Predictions:
                 sample_id=tuple(text["sample_id"]),
                 category=tuple(text["category"]),
                 image_path=tuple(map(tuple, text["image_path"])),
+                mask_path=tuple(map(tuple, text["mask_path"])),
                 anomaly_class=tuple(map(tuple, text["anomaly_class"])),
                 labels=file["labels"][:],
                 present=file["present"][:],
@@ -333,7 +340,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _check_shapes(path: Path, file: h5py.File, samples: int, views: int) -> None:
     shapes: dict[str, tuple[int, ...]] = {"category": (samples,), "sample_scores": (samples,)}
-    shapes.update(dict.fromkeys((*_PER_VIEW, "image_path", "anomaly_class"), (samples, views)))
+    shapes.update(dict.fromkeys((*_PER_VIEW, *_TEXT_PER_VIEW), (samples, views)))
     for name in ("maps", "masks"):
         if "maps" in file:
             shapes[name] = (samples, views, *file["maps"].shape[2:])

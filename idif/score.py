@@ -82,6 +82,21 @@ class Calibration:
         return (scores - mean) / spread
 
 
+def held_out_scores(
+    config: EvalConfig,
+    method: Method,
+    source: FeatureSource,
+    rows: Sequence[int],
+    device: torch.device,
+    *,
+    progress: Progress = silent,
+    what: str,
+) -> tuple[Tensor, Tensor]:
+    """View scores float32 [N,V], uncalibrated, and presence bool [N,V] of ``rows``, on the CPU."""
+    scored = list(score_batches(config, method, source, rows, device, progress=progress, what=what))
+    return torch.cat([s.scores for s in scored]), torch.cat([s.batch.view_mask.cpu() for s in scored])
+
+
 def fit_calibration(
     config: EvalConfig,
     method: Method,
@@ -92,12 +107,12 @@ def fit_calibration(
     progress: Progress = silent,
 ) -> Calibration:
     """Calibrate on ``rows`` of training normals that the method was not trained on."""
-    scored = list(score_batches(config, method, source, rows, device, progress=progress, what="calibrating"))
-    scores = torch.cat([s.scores for s in scored]).double()
-    present = torch.cat([s.batch.view_mask.cpu() for s in scored])
+    scores, present = held_out_scores(
+        config, method, source, rows, device, progress=progress, what="calibrating"
+    )
     means, spreads = [], []
     for slot, number in enumerate(source.index.view_numbers):
-        normal = scores[present[:, slot], slot]
+        normal = scores[present[:, slot], slot].double()
         spread = float(normal.std(correction=0)) if len(normal) > 1 else 0.0
         if spread == 0:
             raise ConfigError(

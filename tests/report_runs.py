@@ -54,7 +54,7 @@ def make_run(
             scores = heat.max(axis=(1, 2))
             whole = max(s for s, here in zip(scores, sample.present, strict=True) if here)
             writer.append([sample], scores[None], np.array([whole]), heat[None], masks[None])
-    metrics = metrics_of(Predictions.open(path), config.eval.fpr_limits)
+    metrics = metrics_of(Predictions.open(path), config.eval)
     metrics["protocol"]["split"] = "test"
     write_json(folder / "metrics.json", metrics)
     for category in categories:

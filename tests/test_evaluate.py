@@ -34,7 +34,7 @@ def test_metrics_come_from_what_the_file_holds(tmp_path: Path) -> None:
     subjects = [Subject(n, BrightestIsWorst(), data(n, s), None) for s, n in enumerate(("cup", "nut"))]
     path = tmp_path / "predictions.h5"
     write_predictions(config(), subjects, path, (1, 2, 3), SIZE, CPU)
-    metrics = metrics_of(Predictions.open(path), (0.3, 0.05))
+    metrics = metrics_of(Predictions.open(path), config().eval)
     assert set(metrics) == {"mean", "categories", "protocol"}
     expected = []
     for subject in subjects:
@@ -63,9 +63,9 @@ def test_without_maps_the_streaming_count_gives_the_same_pixel_metrics(tmp_path:
         path = tmp_path / f"{maps}.h5"
         subject = Subject("cup", BrightestIsWorst(), data(), None)
         pixels = write_predictions(config(), [subject], path, (1, 2, 3), SIZE, CPU, maps=maps)
-        results.append(metrics_of(Predictions.open(path), (0.3, 0.05), pixels)["categories"]["cup"])
+        results.append(metrics_of(Predictions.open(path), config().eval, pixels)["categories"]["cup"])
     assert results[0] == results[1]
-    alone = metrics_of(Predictions.open(tmp_path / "False.h5"), (0.3,))["categories"]["cup"]
+    alone = metrics_of(Predictions.open(tmp_path / "False.h5"), config().eval)["categories"]["cup"]
     assert alone["p_auroc"] is None
     assert "--no-maps" in alone["reasons"]["p_auroc"]
 
@@ -86,7 +86,7 @@ def test_calibration_is_fitted_on_held_out_normals_and_the_raw_figure_is_kept(tm
         write_predictions(
             settings, [Subject("cup", BrightestIsWorst(), data(), calibration)], path, (1, 2, 3), SIZE, CPU
         )
-        results[name] = metrics_of(Predictions.open(path), (0.3,))["categories"]["cup"]
+        results[name] = metrics_of(Predictions.open(path), settings.eval)["categories"]["cup"]
     assert results["calibrated"]["s_auroc_raw"] == pytest.approx(results["plain"]["s_auroc"])
     assert "s_auroc_raw" not in results["plain"]
 

@@ -96,6 +96,7 @@ def test_the_file_is_as_the_surface_says(tmp_path: Path) -> None:
             "maps": (7, 3, SIZE, SIZE),
             "masks": (7, 3, SIZE, SIZE),
             "image_path": (7, 3),
+            "mask_path": (7, 3),
             "anomaly_class": (7, 3),
         }
         assert file["maps"].dtype == np.float16

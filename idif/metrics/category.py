@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from idif.errors import RunError
-from idif.metrics.counts import Array, BoolArray, IntArray
-from idif.metrics.curves import auroc, one_class_reason
-from idif.metrics.pixel import Connectivity, PixelMetrics, metric_name
+from idif.metrics.counts import ArrayLike, BoolArray, IntArray
+from idif.metrics.curves import AuproRule, auroc, one_class_reason
+from idif.metrics.pixel import PixelMetrics, metric_name
+from idif.metrics.regions import Connectivity
 from idif.metrics.sample import sample_metrics
 from idif.predictions import Predictions
 
@@ -22,6 +25,8 @@ def category_metrics(
     pixel: PixelMetrics | None = None,
     fpr_limits: Sequence[float] = (0.3,),
     connectivity: Connectivity = 8,
+    aupro_rule: AuproRule = "interpolated",
+    sample_labels: BoolArray | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -31,9 +36,11 @@ def category_metrics(
         predictions: an open predictions file.
         category: whose rows; none pools all rows.
         pixel: the count of a streaming pass over the same rows, for files without maps; none reads the
-            file's maps, ``fpr_limits`` and ``connectivity`` then apply.
+            file's maps, ``fpr_limits``, ``connectivity`` and ``aupro_rule`` then apply.
         fpr_limits: limits of AUPRO.
         connectivity: of regions, 8 or 4.
+        aupro_rule: see `idif.metrics.aupro`.
+        sample_labels: bool [N] of these rows; none means: anomalous when any present view is.
         resamples: of the bootstrap interval; 0 leaves it out.
         seed: of the bootstrap.
 
@@ -59,6 +66,7 @@ def category_metrics(
         predictions.labels[rows],
         predictions.present[rows],
         predictions.view_numbers,
+        sample_labels,
         resamples=resamples,
         seed=seed,
     )
@@ -72,7 +80,7 @@ def category_metrics(
         reasons.update(dict.fromkeys(names, "the predictions file was written without maps (--no-maps)"))
     else:
         if pixel is None:
-            pixel = pixel_metrics(predictions, rows, fpr_limits, connectivity)
+            pixel = pixel_metrics(predictions, rows, fpr_limits, connectivity, aupro_rule)
         values = pixel.compute()
         found["p_error_bound"] = values.pop("error_bound")
         found.update(values)
@@ -87,9 +95,10 @@ def pixel_metrics(
     rows: IntArray,
     fpr_limits: Sequence[float] = (0.3,),
     connectivity: Connectivity = 8,
+    aupro_rule: AuproRule = "interpolated",
 ) -> PixelMetrics:
     """The pixels of these rows' present views, counted from a file that has maps."""
-    pixel = PixelMetrics(fpr_limits, connectivity)
+    pixel = PixelMetrics(fpr_limits, connectivity, aupro_rule=aupro_rule)
     for block, maps, masks in predictions.iter_maps(rows, _BLOCK):
         p = predictions
         try:
@@ -103,7 +112,7 @@ def pixel_metrics(
 
 def update_pixels(
     pixel: PixelMetrics,
-    maps: Array,
+    maps: ArrayLike,
     masks: BoolArray,
     present: BoolArray,
     labels: BoolArray,
@@ -113,7 +122,7 @@ def update_pixels(
 
     Args:
         pixel: the count.
-        maps: [B,V,H,W]; float16 as in the predictions file, so that both give the same metrics.
+        maps: [B,V,H,W], on any device; float16 as in the predictions file, so that both give the same.
         masks: bool [B,V,H,W].
         present: bool [B,V].
         labels: bool [B,V].
@@ -122,7 +131,8 @@ def update_pixels(
     if (present & labels & ~has_mask).any():
         pixel.declare_undefined("an anomalous view has no mask")
     if pixel.undefined is None:
-        pixel.update(maps[present], masks[present])
+        shown = torch.from_numpy(present).to(maps.device) if isinstance(maps, Tensor) else present
+        pixel.update(maps[shown], masks[present])
 
 
 def mean_metrics(categories: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from idif.metrics.counts import (
     count_scores,
 )
 
-
 AuproRule = Literal["interpolated", "rescaled"]
 
 

@@ -1,7 +1,8 @@
-"""Work on many images in a few threads. numpy and OpenCV let go of the interpreter's lock where it matters."""
+"""Work on many images in a few threads: numpy and OpenCV let go of the interpreter's lock."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TypeVar
 
 _WORTH_A_THREAD = 1 << 18
@@ -14,7 +15,7 @@ def in_lanes(work: Callable[[int, slice], T], items: int, pixels: int, lanes: in
     """``work(lane, part)`` for each of at most ``lanes`` parts of ``items`` things, which hold ``pixels``."""
     lanes = max(1, min(lanes, items, pixels // _WORTH_A_THREAD))
     edges = [items * lane // lanes for lane in range(lanes + 1)]
-    parts = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [slice(a, b) for a, b in pairwise(edges)]
     if lanes == 1:
         return [work(0, parts[0])]
     with ThreadPoolExecutor(lanes) as pool:

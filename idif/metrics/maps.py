@@ -78,7 +78,7 @@ def distinct_scores(parts: Sequence[Array | Tensor]) -> tuple[Array, IntArray]:
 
 
 class HostMaps:
-    """Maps that numpy can read. numpy and OpenCV let go of the interpreter's lock, so threads count at once."""
+    """Maps that numpy can read, counted by a few threads at once."""
 
     def __init__(self, maps: Array, lanes: int) -> None:
         self.half = maps.dtype == np.float16
@@ -99,7 +99,8 @@ class HostMaps:
                 total += cv2.calcHist([some[None]], [0], None, [HALF], [0, HALF]).ravel().astype(np.int64)
             return total
 
-        return np.sum(in_lanes(work, self.size, self.size, self._lanes), axis=0)
+        found: IntArray = np.sum(in_lanes(work, self.size, self.size, self._lanes), axis=0)
+        return found
 
     def not_finite(self) -> int:
         """See `Maps`."""

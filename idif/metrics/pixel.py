@@ -162,7 +162,7 @@ class PixelMetrics:
         if bad:
             raise ValueError(f"maps must be finite; {bad} of {scores.size} scores are NaN or infinite")
         found = find_regions(flags, self.connectivity, self._lanes)
-        self._add_regions(found.count)
+        self._add_regions(found.regions)
         self.anomalous_pixels += found.at.size
         self.normal_pixels += scores.size - found.at.size
         if histogram is None:
@@ -315,7 +315,7 @@ class PixelMetrics:
         self._reduce()
 
     def _reduce(self) -> None:
-        """Keep the bound on memory: half of it the first window's, a quarter the others', a quarter the table's."""
+        """Keep the bound on memory: half the first window's, a quarter the others', a quarter the table's."""
         if len(self._table) <= (self._max_distinct // 4 if self._windows else self._max_distinct):
             return
         pixels = self.normal_pixels + self.anomalous_pixels

@@ -24,8 +24,8 @@ class Regions(NamedTuple):
     """[A]: place of each in the flattened masks, ascending."""
     weights: IntArray
     """[A]: `REGION_UNIT` over the size of its region, rounded to nearest."""
-    count: int
-    """Regions in all."""
+    regions: int
+    """How many there are in all."""
 
 
 def find_regions(masks: BoolArray, connectivity: Connectivity, lanes: int = 1) -> Regions:
@@ -40,7 +40,7 @@ def find_regions(masks: BoolArray, connectivity: Connectivity, lanes: int = 1) -
     return Regions(
         np.concatenate([none, *(one.at for one in found)]),
         np.concatenate([none, *(one.weights for one in found)]),
-        sum(one.count for one in found),
+        sum(one.regions for one in found),
     )
 
 

@@ -1,9 +1,9 @@
 """Windows: stretches of the float32 number line whose scores are counted by address, at memory speed.
 
-A window is a run of equal dyadic cells of float32 bit patterns of one sign. A score's cell is a subtraction and a
-shift of its bits, so nothing is sorted or searched. Cells are as fine as the memory allows, and lie where the
-first scores were; what falls outside every window goes to the table of `idif.metrics.counts`, whose cells are
-dyadic too, so that all of them fuse.
+A window is a run of equal dyadic cells of float32 bit patterns of one sign. A score's cell is a subtraction
+and a shift of its bits, so nothing is sorted or searched. Cells are as fine as the memory allows, and lie
+where the first scores were; what falls outside every window goes to the table of `idif.metrics.counts`, whose
+cells are dyadic too, so that all of them fuse.
 """
 
 from typing import Any
@@ -150,7 +150,7 @@ class Window:
 
 
 def place_window(table: ScoreCounts, cells: int, lanes: int) -> Window | None:
-    """A window of ``cells`` where most of a table's scores are; None where no stretch holds enough of them."""
+    """A window of ``cells`` where most of a table's scores are; None where no stretch holds enough."""
     alone = table.take(np.flatnonzero(table.low == table.high))
     bits, mass = _bits(alone.low), alone.normal + alone.anomalous
     negative = mass[bits >= _NEGATIVE].sum() > mass[bits < _NEGATIVE].sum()

@@ -1,4 +1,4 @@
-"""The paper's own numbers (IDIF, AAAI 2025: Tables 1 and 2, missing views), from ``paper.csv``."""
+"""The paper's numbers (IDIF, AAAI 2025: Tables 1 and 2, missing views), from ``paper.csv``."""
 
 import csv
 import re
@@ -9,6 +9,7 @@ from importlib.resources import files
 
 MEAN = "Mean"
 MISSING_VIEWS = "Real-IAD missing views"
+METHOD = "IDIF"
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,20 @@ class PaperRow:
     category: str
     s_auroc: float | None
     p_auroc: float | None
+    method: str = METHOD
 
 
 @cache
 def _rows() -> tuple[PaperRow, ...]:
     text = (files("idif.report") / "paper.csv").read_text(encoding="utf-8")
     return tuple(
-        PaperRow(row["dataset"], row["category"], _fraction(row["s_auroc"]), _fraction(row["p_auroc"]))
+        PaperRow(
+            row["dataset"],
+            row["category"],
+            _fraction(row["s_auroc"]),
+            _fraction(row["p_auroc"]),
+            row["method"],
+        )
         for row in csv.DictReader(text.splitlines())
     )
 
@@ -40,15 +48,25 @@ def _plain(name: str) -> str:
 
 
 def paper_rows(categories: Iterable[str]) -> dict[str, PaperRow]:
-    """The paper's row of each category, by name. Empty unless all belong to one of the paper's datasets:
-    a single namesake among other data is a coincidence.
+    """The row of the paper's own method of each category, in the paper's order; see `paper_methods`."""
+    return paper_methods(categories).get(METHOD, {})
+
+
+def paper_methods(categories: Iterable[str]) -> dict[str, dict[str, PaperRow]]:
+    """Method -> category -> its row, both in the order of the paper's table, the paper's own method last.
+
+    Empty unless all categories belong, by name, to one of the paper's datasets: a single namesake among other
+    data is a coincidence.
     """
-    names = list(categories)
+    names = {_plain(name): name for name in categories}
     for dataset in dict.fromkeys(row.dataset for row in _rows()):
-        known = {_plain(row.category): row for row in _rows() if row.dataset == dataset != MISSING_VIEWS}
-        known.pop(_plain(MEAN), None)
-        found = {name: known[_plain(name)] for name in names if _plain(name) in known}
-        if names and len(found) == len(names):
+        if dataset == MISSING_VIEWS:
+            continue
+        found: dict[str, dict[str, PaperRow]] = {}
+        for row in _rows():
+            if row.dataset == dataset and row.category != MEAN and _plain(row.category) in names:
+                found.setdefault(row.method, {})[names[_plain(row.category)]] = row
+        if names and len(found.get(METHOD, {})) == len(names):
             return found
     return {}
 
