@@ -134,9 +134,10 @@ def _tabulate(values: Array, totals: IntArray, anomalous: Array, weights: IntArr
 def fuse(tables: Sequence[ScoreCounts]) -> ScoreCounts:
     """One table of all the counts. Entries that overlap become one; equal scores stay exact."""
     tables = [t for t in tables if len(t)] or tables[:1]
+    first = tables[0]
+    if len(tables) == 1 and (first.low[1:] > first.high[:-1]).all():
+        return first
     low = np.concatenate([t.low for t in tables])
-    if not low.size:
-        return tables[0]
     # Timsort finds the tables' ascending runs and merges them, which is far cheaper than sorting.
     order = np.argsort(low, kind="stable")
     low, high = low[order], np.concatenate([t.high for t in tables])[order]

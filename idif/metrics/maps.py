@@ -72,6 +72,8 @@ def distinct_scores(parts: Sequence[Array | Tensor]) -> tuple[Array, IntArray]:
         there = torch.cat([part for part in tensors if part.device == device])
         values, totals = torch.unique(there, return_counts=True)
         found.append((values.cpu().numpy(), totals.cpu().numpy()))
+    if len(found) == 1:
+        return found[0]
     none = [np.zeros(totals.size, np.int64) for _, totals in found]
     whole = fuse([ScoreCounts(v, v, t, zero, zero) for (v, t), zero in zip(found, none, strict=True)])
     return whole.low, whole.normal

@@ -305,32 +305,47 @@ class PixelMetrics:
             start = stop
 
     def _flush(self) -> None:
-        """Sort the waiting scores into the table."""
+        """Sort the waiting scores into the table, or into a window where they are too many for it."""
         if not self._waiting_pixels:
             return
-        scores, weights = zip((np.empty(0, np.float32), np.empty(0, np.int64)), *self._anomalous, strict=True)
+        parts = zip((np.empty(0, np.float32), np.empty(0, np.int64)), *self._anomalous, strict=True)
+        scores, weights = map(np.concatenate, parts)
         values, totals = distinct_scores(self._waiting)
-        self._table = absorb(self._table, values, totals, np.concatenate(scores), np.concatenate(weights))
+        if not self._windows and values.size > self._max_distinct and self._open_window(values, totals):
+            outside = ~self._windows[0].add(values, totals)
+            values, totals = values[outside], totals[outside]
+            outside = ~self._windows[0].mark(scores, weights)
+            scores, weights = scores[outside], weights[outside]
+        self._table = absorb(self._table, values, totals, scores, weights)
         self._waiting, self._waiting_pixels, self._anomalous = [], 0, []
         self._reduce()
 
-    def _reduce(self) -> None:
-        """Keep the bound on memory: half the first window's, a quarter the others', a quarter the table's."""
-        if len(self._table) <= (self._max_distinct // 4 if self._windows else self._max_distinct):
-            return
-        pixels = self.normal_pixels + self.anomalous_pixels
-        while len(self._windows) < _MOST_WINDOWS:
-            cells = self._max_distinct // (8 if self._windows else 2)
-            window = place_window(self._table, cells, self._lanes) if cells >= _FEWEST_CELLS else None
-            if window is None:
-                break
+    def _open_window(self, values: Array, totals: IntArray) -> bool:
+        """Add a window where these scores are, if there may be another and it is worth it."""
+        cells = self._max_distinct // (8 if self._windows else 2)
+        if cells < _FEWEST_CELLS or len(self._windows) == _MOST_WINDOWS:
+            return False
+        window = place_window(values, totals, cells, self._lanes)
+        if window is not None:
             self._windows.append(window)
-            self._table = window.take_in(self._table)
-            if (self._table.normal + self._table.anomalous).sum() <= _REMAINDER * pixels:
+        return window is not None
+
+    def _reduce(self) -> None:
+        """Keep memory bounded: half is the first window's, a quarter the others', a quarter the table's.
+
+        As long as much lies outside the windows, another is opened: sorting is slow.
+        """
+        while True:
+            table, limit = self._table, self._max_distinct // (4 if self._windows else 1)
+            totals = table.normal + table.anomalous
+            pixels = self.normal_pixels + self.anomalous_pixels
+            if len(table) <= limit and not (self._windows and totals.sum() > _REMAINDER * pixels):
+                return
+            single = table.low == table.high
+            if not self._open_window(table.low[single], totals[single]):
                 break
-        self._table = compact_above(
-            self._table, self._max_distinct // 4 if self._windows else self._max_distinct
-        )
+            self._table = self._windows[-1].take_in(table)
+        self._table = compact_above(table, limit)
 
 
 def compact_above(table: ScoreCounts, limit: int) -> ScoreCounts:

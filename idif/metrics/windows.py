@@ -105,16 +105,27 @@ class Window:
         np.add.at(self._counts[2], cell[inside], weights[inside])
         return inside
 
+    def add(self, values: Array, totals: IntArray) -> BoolArray:
+        """Count distinct scores, each occurring so many times; returns which lie in this window.
+
+        Args:
+            values: float32 [D].
+            totals: [D].
+        """
+        cell = (_bits(values) - self._bottom) >> self._shift
+        inside: BoolArray = (cell >= 0) & (cell < self._cells)
+        np.add.at(self._counts[0], cell[inside], totals[inside])
+        return inside
+
     def take_in(self, table: ScoreCounts) -> ScoreCounts:
         """Add the entries that lie in one of the cells; returns the others."""
         cell = (_bits(table.low) - self._bottom) >> self._shift
         end = (_bits(table.high) - self._bottom) >> self._shift
         inside = (cell == end) & (cell >= 0) & (cell < self._cells)
-        chosen = table.take(inside)
-        for into, counts in zip(
-            self._counts, (chosen.normal + chosen.anomalous, chosen.anomalous, chosen.region), strict=True
-        ):
-            np.add.at(into, cell[inside], counts)
+        chosen, cell = table.take(inside), cell[inside]
+        np.add.at(self._counts[0], cell, chosen.normal + chosen.anomalous)
+        np.add.at(self._counts[1], cell, chosen.anomalous)
+        np.add.at(self._counts[2], cell, chosen.region)
         return table.take(~inside)
 
     def table(self) -> ScoreCounts:
@@ -149,27 +160,29 @@ class Window:
         self._on_device.clear()
 
 
-def place_window(table: ScoreCounts, cells: int, lanes: int) -> Window | None:
-    """A window of ``cells`` where most of a table's scores are; None where no stretch holds enough."""
-    alone = table.take(np.flatnonzero(table.low == table.high))
-    bits, mass = _bits(alone.low), alone.normal + alone.anomalous
-    negative = mass[bits >= _NEGATIVE].sum() > mass[bits < _NEGATIVE].sum()
-    side = (bits >= _NEGATIVE) == negative
-    bits, mass = bits[side], mass[side]
-    if negative:
-        bits, mass = bits[::-1], mass[::-1]
-    running = np.cumsum(mass)
+def place_window(values: Array, totals: IntArray, cells: int, lanes: int) -> Window | None:
+    """A window where most of some scores are; None where no stretch of so many cells holds enough of them.
+
+    Args:
+        values: float32 [D]: distinct scores, ascending.
+        totals: [D]: how often each occurs.
+        cells: of the window.
+        lanes: of the window.
+    """
+    running = np.cumsum(totals)
     if not running.size:
         return None
     # Scores in equal steps of rank: each stands for as many as the others.
     at = np.searchsorted(running, (np.arange(_SAMPLE) + 0.5) * running[-1] / _SAMPLE)
-    sample = bits[at]
+    sample = np.sort(_bits(values[at]))
+    negative = int((sample >= _NEGATIVE).sum()) > _SAMPLE // 2
+    sample = sample[(sample >= _NEGATIVE) == negative]
 
     def best(shift: int) -> tuple[float, int, int]:
         """Greatest share in any window of this shift, and the first and last cell that hold it."""
         cell = sample >> shift
         end = np.searchsorted(cell, cell + cells)
-        left = int(np.argmax(end - np.arange(_SAMPLE)))
+        left = int(np.argmax(end - np.arange(sample.size)))
         return float(end[left] - left) / _SAMPLE, int(cell[left]), int(cell[end[left] - 1])
 
     shift, (share, first, last) = 0, best(0)
