@@ -1,6 +1,7 @@
 """The commands as users type them: the whole path on tiny data, and every mistake told in one sentence."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,17 @@ def test_eval_and_sweep_write_what_the_surface_promises(
     found = Predictions.open(folder / "predictions.h5")
     assert len(found) == 8
     before = metrics
-    assert run(["eval", str(folder), "--from-predictions", "--json"]) == 0
+    exports = [f"--export={folder / name}" for name in ("t.csv", "t.md", "t.tex", "maps.pkl")]
+    assert run(["eval", str(folder), "--from-predictions", "--json", *exports]) == 0
     assert one_json(capsys) == before
+    assert (folder / "t.csv").read_text().startswith("category,s_auroc")
+    assert len(pickle.loads((folder / "maps.pkl").read_bytes())) == found.present.sum()
+    rate = ["--set=eval.threshold=false-positive-rate", "--set=eval.pooled=true"]
+    assert run(["eval", str(folder), "--json", *rate]) == 0
+    chosen = one_json(capsys)
+    assert chosen["categories"]["cup"]["thresholds"]["sample"]["rule"] == "false-positive-rate"
+    assert chosen["categories"]["cup"]["thresholds"]["sample"]["items"] == 3
+    assert chosen["pooled"]["counts"]["samples"] == 8
 
     assert run(["sweep", "missing-views", str(folder), "--json"]) == 0
     sweep = one_json(capsys)
@@ -217,6 +227,11 @@ def test_verify_finds_damage_and_commands_refuse_it(
         ),
         (["eval", "HOME/data"], "not a run"),
         (["eval", "HOME/runs/tiny/mug"], "holds bolt, cup"),
+        (["eval", "HOME/runs/tiny", "--export=HOME/t.xls"], ".tex, .pkl"),
+        (
+            ["eval", "HOME/runs/tiny", "--set=eval.threshold=false-positive-rate", "--set=train.holdout=0"],
+            "train.holdout",
+        ),
         (["sweep", "missing-views", "HOME/runs/tiny", "--subsets=some"], "subsets"),
         (
             ["eval", "HOME/runs/tiny", "--set=eval.calibrate=per-view", "--set=train.holdout=0"],

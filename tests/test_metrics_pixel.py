@@ -83,6 +83,45 @@ def test_aupro_is_the_definition(data, limit, connectivity) -> None:  # type: ig
     assert values["error_bound"] == 0
 
 
+def published_aupro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float | None:
+    """The loop that many repositories share: 200 thresholds, drop the rates from the limit on, rescale."""
+    low, high = float(maps.min()), float(maps.max())
+    points = []
+    for step in range(200):
+        found = maps.astype(np.float64) > low + (high - low) / 200 * step
+        overlaps = []
+        for hit, mask in zip(found, masks, strict=True):
+            labels, count = ndi.label(mask, np.ones((3, 3)))
+            overlaps += [hit[labels == i].mean() for i in range(1, count + 1)]
+        points.append((float(found[~masks].mean()), float(np.mean(overlaps))))
+    kept = sorted(p for p in points if p[0] < limit)
+    if len(kept) < 2 or kept[-1][0] == 0:
+        return None
+    rate, overlap = np.array(kept).T
+    return float(np.trapezoid(overlap, rate / rate[-1]))
+
+
+def test_the_published_aupro_can_be_had_for_comparison() -> None:
+    maps, masks = noise(6, 24)
+    maps = maps.astype(np.float16)
+    for limit in (0.3, 0.05):
+        expected = published_aupro(maps, masks, limit)
+        assert aupro(maps, masks, limit, rule="rescaled") == pytest.approx(expected, abs=1e-9)
+        assert aupro(maps, masks, limit) != pytest.approx(expected, abs=1e-4), "it is another quantity"
+    assert published_aupro(maps, masks, 1e-9) is None
+    pixel = PixelMetrics((0.3, 1e-9), aupro_rule="rescaled")
+    pixel.update(maps, masks)
+    values = pixel.compute()
+    assert values["aupro"] is not None
+    assert values["aupro@1e-09"] is None
+    assert pixel.reasons == {"aupro@1e-09": "no two thresholds have rates below the limit"}
+    rough = PixelMetrics((0.3,), max_distinct=100, buffer_pixels=100, aupro_rule="rescaled")
+    rough.update(maps.astype(np.float32), masks)
+    assert rough.compute()["aupro"] is None
+    assert rough.compute()["p_auroc"] is not None
+    assert "float16" in rough.reasons["aupro"]
+
+
 def test_aupro_by_hand() -> None:
     # Regions of 1 and 3 pixels, 4 normal pixels. Above 5: the single pixel (overlap 1/2). Above 4: one
     # normal pixel (rate 1/4). Above 3: the three (overlap 1). The rest normal.
