@@ -82,6 +82,7 @@ def evaluate_run(
                 device,
                 split=split,
                 maps=maps,
+                derived=[run.results / "metrics.json"],
                 progress=listen,
             )
     metrics = metrics_of(Predictions.open(path), run.config.eval, pixels)

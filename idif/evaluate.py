@@ -1,6 +1,6 @@
 """The test pass of a run: every category's predictions into one file, and the metrics computed from it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ def write_predictions(
     *,
     split: Split = "test",
     maps: bool = True,
+    derived: Sequence[Path] = (),
     progress: Progress = silent,
 ) -> dict[str, PixelMetrics]:
     """One pass over every category into ``path`` (`idif.predictions`).
@@ -92,6 +93,7 @@ def write_predictions(
     Args:
         split: where the samples are from, for the protocol.
         maps: whether anomaly maps and masks are kept in the file.
+        derived: files to remove when the new file replaces an old one.
 
     Returns:
         The streaming pixel count of each category, equal to what the file's maps would give.
@@ -101,7 +103,7 @@ def write_predictions(
     false_positive: dict[str, Any] = {}
     learned = {"calibrations": calibrations, "false_positive": false_positive}
     stated = protocol(config) | {"split": split} | learned
-    with PredictionsWriter(path, view_numbers, image_size, maps, stated) as writer:
+    with PredictionsWriter(path, view_numbers, image_size, maps, stated, derived) as writer:
         for subject in subjects:
             if subject.calibration is not None:
                 calibrations[subject.category] = asdict(subject.calibration)

@@ -63,6 +63,7 @@ class PredictionsWriter:
         image_size: int,
         maps: bool = True,
         protocol: dict[str, Any] | None = None,
+        derived: Sequence[Path] = (),
     ) -> None:
         """A writer; the file beside ``path`` is opened on entering it.
 
@@ -74,6 +75,8 @@ class PredictionsWriter:
                 five views.
             protocol: how the scores were made, for people and reports; any JSON value. Written on leaving,
                 so that it may hold what is learned on the way.
+            derived: files computed from the predictions that are replaced; they are removed just before, so
+                that nobody takes them for results of the new ones.
         """
         self.path = path
         self._partial = path.with_name(path.name + ".partial")
@@ -81,6 +84,7 @@ class PredictionsWriter:
         self._size = image_size
         self._maps = maps
         self._protocol = {} if protocol is None else protocol
+        self._derived = tuple(derived)
         self._file: h5py.File | None = None
         self._rows = 0
         self._digest = hashlib.sha256()
@@ -182,6 +186,8 @@ class PredictionsWriter:
                 self._file.attrs["protocol"] = json.dumps(self._protocol)
                 self._file.attrs["text_sha256"] = self._digest.hexdigest()
                 self._file.close()
+                for path in self._derived:
+                    path.unlink(missing_ok=True)
                 self._partial.replace(self.path)
             else:
                 # A failure to close must not hide the exception that is on its way.

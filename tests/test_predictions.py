@@ -129,6 +129,18 @@ def test_an_interrupted_writer_leaves_nothing_and_keeps_the_old_file(tmp_path: P
     assert len(Predictions.open(path)) == 2
 
 
+def test_results_of_the_old_file_go_with_it_and_not_before(tmp_path: Path) -> None:
+    path, metrics, samples = tmp_path / "predictions.h5", tmp_path / "metrics.json", made(2)
+    write(path, samples)
+    metrics.write_text("{}")
+    with pytest.raises(KeyboardInterrupt), PredictionsWriter(path, NUMBERS, SIZE, derived=[metrics]):
+        raise KeyboardInterrupt
+    assert metrics.exists(), "an interrupted pass replaces nothing"
+    with PredictionsWriter(path, NUMBERS, SIZE, derived=[metrics]):
+        pass
+    assert not metrics.exists()
+
+
 def test_no_samples_at_all(tmp_path: Path) -> None:
     with PredictionsWriter(tmp_path / "p.h5", NUMBERS, SIZE):
         pass
