@@ -108,6 +108,10 @@ def test_the_published_aupro_can_be_had_for_comparison() -> None:
         expected = published_aupro(maps, masks, limit)
         assert aupro(maps, masks, limit, rule="rescaled") == pytest.approx(expected, abs=1e-9)
         assert aupro(maps, masks, limit) != pytest.approx(expected, abs=1e-4), "it is another quantity"
+    whole = np.clip(np.round(maps * 40) - 5, 0, 200).astype(np.float16)
+    assert (whole.min(), whole.max()) == (0, 200)
+    expected = published_aupro(whole, masks, 0.3)
+    assert aupro(whole, masks, rule="rescaled") == pytest.approx(expected, abs=1e-9), "scores at thresholds"
     assert published_aupro(maps, masks, 1e-9) is None
     pixel = PixelMetrics((0.3, 1e-9), aupro_rule="rescaled")
     pixel.update(maps, masks)

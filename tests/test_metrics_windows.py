@@ -120,6 +120,8 @@ def test_a_count_can_be_sent_to_another_process_and_merged() -> None:
     for whole in (parts[0], empty):
         assert whole.normal_pixels + whole.anomalous_pixels == scores.size
         assert len(whole.counts()) <= 2000
+        outside = (whole._table.normal + whole._table.anomalous).sum()
+        assert outside < 0.1 * scores.size, "what comes goes into the windows that are there"
         for metric, (deviation, bound) in deviations(whole, scores, masks).items():
             assert deviation <= bound + 1e-12, metric
             assert bound < 0.05, metric
