@@ -11,6 +11,7 @@ import torch
 from idif.config import Config, EvalConfig
 from idif.datasets.index import Split
 from idif.decision import sample_labels_of, thresholds_of
+from idif.errors import CannotFinish
 from idif.features import FeatureSource
 from idif.methods import Method
 from idif.metrics import PixelMetrics, auroc
@@ -138,7 +139,12 @@ def _predict(
             has_mask = np.array([s.has_mask for s in chosen], dtype=np.bool_)
             # halved where they are, as the file would keep them
             half, masks = scored.maps.half(), batch.masks.numpy()
-            update_pixels(pixels, half, masks, present, batch.labels.numpy(), has_mask)
+            try:
+                update_pixels(pixels, half, masks, present, batch.labels.numpy(), has_mask)
+            except ValueError as error:
+                sound = torch.isfinite(half).all(dim=(2, 3)).cpu().numpy() | ~present
+                bad = [s.sample_id for s, fine in zip(chosen, sound.all(axis=1), strict=True) if not fine]
+                raise CannotFinish(f"{', '.join(bad)}: anomaly map in float16: {error}") from error
     return pixels
 
 

@@ -104,3 +104,13 @@ def test_a_score_that_is_not_finite_names_the_sample() -> None:
         method.weight.fill_(float("nan"))
     with pytest.raises(CannotFinish, match="cup/S0000: the anomaly score is not finite"):
         list(score_batches(EvalConfig(), method, source, range(20), CPU))
+
+
+def test_a_map_beyond_float16_names_the_sample_when_it_is_counted(tmp_path: Path) -> None:
+    source, method = data(), BrightestIsWorst()
+    with torch.no_grad():
+        method.weight.fill_(1e6)
+    subject = Subject("cup", method, source, None)
+    with pytest.raises(CannotFinish, match=r"cup/S0000.*: anomaly map in float16: .*NaN or infinite"):
+        write_predictions(config(), [subject], tmp_path / "p.h5", (1, 2, 3), SIZE, CPU, maps=False)
+    assert list(tmp_path.iterdir()) == []
