@@ -49,7 +49,7 @@ def test_bounds_hold_whatever_the_scores_look_like(name: str) -> None:
     scores, masks = shapes_of_scores()[name]
     pixel = stream(scores, masks)
     counts = pixel.counts()
-    assert pixel._windows, "the scores are too many for the table"
+    assert pixel._single._windows, "the scores are too many for the table"
     assert len(counts) <= 2000
     assert (counts.high[:-1] < counts.low[1:]).all(), "disjoint"
     assert counts.normal.sum() + counts.anomalous.sum() == scores.size
@@ -66,7 +66,7 @@ def test_default_memory_is_exact_to_1e_5_where_scores_are_too_many_to_keep() -> 
     pixel = PixelMetrics(LIMITS)
     for i in range(0, 90, 30):
         pixel.update(scores[i : i + 30], masks[i : i + 30])
-    assert pixel._windows
+    assert pixel._single._windows
     for metric, (deviation, bound) in deviations(pixel, scores, masks).items():
         # with this few anomalous pixels one step of the F1 curve alone is 3e-4
         assert deviation < (1e-5 if metric != "p_f1_max" else 1e-4), metric
@@ -106,7 +106,7 @@ def test_threads_leave_no_trace(dtype: type, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     pixel = stream(scores, masks, 6)
     assert pixel.compute() == expected
-    assert dtype == np.float16 or pixel._windows[0]._lanes.shape[0] == 3
+    assert dtype == np.float16 or pixel._single._windows[0]._lanes.shape[0] == 3
 
 
 def test_a_count_can_be_sent_to_another_process_and_merged() -> None:
@@ -120,11 +120,25 @@ def test_a_count_can_be_sent_to_another_process_and_merged() -> None:
     for whole in (parts[0], empty):
         assert whole.normal_pixels + whole.anomalous_pixels == scores.size
         assert len(whole.counts()) <= 2000
-        outside = (whole._table.normal + whole._table.anomalous).sum()
+        outside = (whole._single._table.normal + whole._single._table.anomalous).sum()
         assert outside < 0.1 * scores.size, "what comes goes into the windows that are there"
         for metric, (deviation, bound) in deviations(whole, scores, masks).items():
             assert deviation <= bound + 1e-12, metric
             assert bound < 0.05, metric
+
+
+def test_a_count_from_a_process_with_fewer_threads_goes_on_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, masks = noise(24, 32)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    other = stream(scores[:12], masks[:12])
+    monkeypatch.setattr(lanes, "_WORTH_A_THREAD", 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    here = PixelMetrics(LIMITS, **SMALL)
+    here.merge(other)
+    here.update(scores[12:], masks[12:])
+    assert here.normal_pixels + here.anomalous_pixels == scores.size
+    for metric, (deviation, bound) in deviations(here, scores, masks).items():
+        assert deviation <= bound + 1e-12, metric
 
 
 def test_lanes_never_overflow() -> None:

@@ -4,25 +4,13 @@ Region overlap averaged over regions is a weighted true-positive rate: an anomal
 (its region's size times the number of regions). So AUPRO is the area under a weighted ROC curve.
 """
 
-import copy
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from idif.metrics.counts import (
-    Array,
-    ArrayLike,
-    BoolArray,
-    IntArray,
-    ScoreCounts,
-    absorb,
-    as_flags,
-    compact,
-    fuse,
-)
+from idif.metrics.counts import ArrayLike, BoolArray, ScoreCounts, as_flags, fuse
 from idif.metrics.curves import (
     AuproRule,
     Estimate,
@@ -33,16 +21,11 @@ from idif.metrics.curves import (
     roc_area,
 )
 from idif.metrics.half import HalfCounts
-from idif.metrics.maps import Maps, distinct_scores, read_maps
-from idif.metrics.regions import MAX_REGIONS, Connectivity, Regions, find_regions
-from idif.metrics.windows import Window, place_window
+from idif.metrics.maps import read_maps
+from idif.metrics.regions import MAX_REGIONS, Connectivity, find_regions
+from idif.metrics.single import SingleCounts
 
 _MOST_LANES = 8
-_MOST_WINDOWS = 3
-_FEWEST_CELLS = 16
-"""Windows of fewer cells are not worth their name; small tables are for tests."""
-_REMAINDER = 0.05
-"""Share of the pixels outside the windows from which on another is opened."""
 
 
 def metric_name(fpr_limit: float) -> str:
@@ -126,16 +109,9 @@ class PixelMetrics:
         self.anomalous_pixels = 0
         self.undefined: str | None = None
         """Why nothing can be said, whatever is counted; see `declare_undefined`."""
-        self._max_distinct = max_distinct
-        self._buffer_pixels = buffer_pixels
         self._lanes = min(torch.get_num_threads(), _MOST_LANES)
         self._half = HalfCounts()
-        self._table = ScoreCounts.empty()
-        self._windows: list[Window] = []
-        # Scores that wait to be sorted into the table, and the anomalous ones among them.
-        self._waiting: list[Array | Tensor] = []
-        self._waiting_pixels = 0
-        self._anomalous: list[tuple[Array, IntArray]] = []
+        self._single = SingleCounts(max_distinct, buffer_pixels, self._lanes)
 
     def update(self, maps: ArrayLike, masks: ArrayLike) -> None:
         """Count the pixels of some images. Absent views must be left out by the caller.
@@ -166,7 +142,7 @@ class PixelMetrics:
         self.anomalous_pixels += found.at.size
         self.normal_pixels += scores.size - found.at.size
         if histogram is None:
-            self._count(scores, found)
+            self._single.add(scores, found)
         else:
             self._half.add(histogram, scores.pick(found.at), found)
 
@@ -185,20 +161,7 @@ class PixelMetrics:
         self.anomalous_pixels += other.anomalous_pixels
         self.undefined = self.undefined or other.undefined
         self._half.merge(other._half)
-        self._flush()
-        other._flush()
-        coming = [other._table]
-        if self._windows:
-            coming += [window.table() for window in other._windows]
-        else:
-            self._windows = copy.deepcopy(other._windows)
-            coming.append(self._table)
-            self._table = ScoreCounts.empty()
-        for table in coming:
-            for window in self._windows:
-                table = window.take_in(table)
-            self._table = fuse([self._table, table])
-        self._reduce()
+        self._single.merge(other._single)
 
     def declare_undefined(self, reason: str) -> None:
         """From now on every metric is None for this reason, e.g. an anomalous image without a mask."""
@@ -264,13 +227,7 @@ class PixelMetrics:
 
     def counts(self) -> ScoreCounts:
         """The table behind the metrics, ascending by score."""
-        self._flush()
-        return fuse([self._half.table(), self._table, *(w.table() for w in self._windows)])
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What another process needs: nothing on a device."""
-        self._flush()
-        return self.__dict__
+        return fuse([self._half.table(), *self._single.tables()])
 
     def _names(self) -> list[str]:
         return ["p_auroc", "p_ap", "p_f1_max", *map(metric_name, self.fpr_limits)]
@@ -279,75 +236,3 @@ class PixelMetrics:
         if self.regions + count > MAX_REGIONS:
             raise OverflowError(f"more than {MAX_REGIONS} regions cannot be counted exactly")
         self.regions += count
-
-    def _count(self, maps: Maps, found: Regions) -> None:
-        """Count float32 maps: into the windows, where there are any yet, or behind the scores that wait."""
-        scores, weights, start = maps.pick(found.at), found.weights, 0
-        while start < maps.size:
-            if self._windows:
-                stop = maps.size
-                part: Array | Tensor = maps.count(self._windows, start)
-            else:
-                stop = min(maps.size, start + self._buffer_pixels - self._waiting_pixels)
-                part = maps.part(start, stop)
-            first, last = np.searchsorted(found.at, (start, stop))
-            anomalous = scores[first:last], weights[first:last]
-            for window in self._windows:
-                left = ~window.mark(*anomalous)
-                anomalous = anomalous[0][left], anomalous[1][left]
-            if len(part):
-                self._waiting.append(part)
-                self._waiting_pixels += len(part)
-            if anomalous[0].size:
-                self._anomalous.append(anomalous)
-            if self._waiting_pixels >= self._buffer_pixels:
-                self._flush()
-            start = stop
-
-    def _flush(self) -> None:
-        """Sort the waiting scores into the table, or into a window where they are too many for it."""
-        if not self._waiting_pixels:
-            return
-        parts = zip((np.empty(0, np.float32), np.empty(0, np.int64)), *self._anomalous, strict=True)
-        scores, weights = map(np.concatenate, parts)
-        values, totals = distinct_scores(self._waiting)
-        if not self._windows and values.size > self._max_distinct and self._open_window(values, totals):
-            outside = ~self._windows[0].add(values, totals)
-            values, totals = values[outside], totals[outside]
-            outside = ~self._windows[0].mark(scores, weights)
-            scores, weights = scores[outside], weights[outside]
-        self._table = absorb(self._table, values, totals, scores, weights)
-        self._waiting, self._waiting_pixels, self._anomalous = [], 0, []
-        self._reduce()
-
-    def _open_window(self, values: Array, totals: IntArray) -> bool:
-        """Add a window where these scores are, if there may be another and it is worth it."""
-        cells = self._max_distinct // (8 if self._windows else 2)
-        if cells < _FEWEST_CELLS or len(self._windows) == _MOST_WINDOWS:
-            return False
-        window = place_window(values, totals, cells, self._lanes)
-        if window is not None:
-            self._windows.append(window)
-        return window is not None
-
-    def _reduce(self) -> None:
-        """Keep memory bounded: half is the first window's, a quarter the others', a quarter the table's.
-
-        As long as much lies outside the windows, another is opened: sorting is slow.
-        """
-        while True:
-            table, limit = self._table, self._max_distinct // (4 if self._windows else 1)
-            totals = table.normal + table.anomalous
-            pixels = self.normal_pixels + self.anomalous_pixels
-            if len(table) <= limit and not (self._windows and totals.sum() > _REMAINDER * pixels):
-                return
-            single = table.low == table.high
-            if not self._open_window(table.low[single], totals[single]):
-                break
-            self._table = self._windows[-1].take_in(table)
-        self._table = compact_above(table, limit)
-
-
-def compact_above(table: ScoreCounts, limit: int) -> ScoreCounts:
-    """The table itself, or one of half as many entries as the limit where it has more."""
-    return table if len(table) <= limit else compact(table, max(1, limit // 2))

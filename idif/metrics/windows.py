@@ -72,6 +72,11 @@ class Window:
                 outside.append(chunk[cell == cells])
         return np.concatenate(outside)
 
+    def set_lanes(self, lanes: int) -> None:
+        """Let so many threads count at once: the process it came from may have had fewer."""
+        self._settle()
+        self._lanes = np.zeros((lanes, self._cells + 1), np.uint32)
+
     def make_room(self, pixels: int) -> None:
         """Before ``pixels`` scores are counted: see that no lane can overflow."""
         if self._room < pixels:

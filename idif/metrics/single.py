@@ -1,0 +1,134 @@
+"""Counts of float32 scores in bounded memory: exact while they are few, then by address where most lie."""
+
+import copy
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from idif.metrics.counts import Array, IntArray, ScoreCounts, absorb, compact, fuse
+from idif.metrics.maps import Maps, distinct_scores
+from idif.metrics.regions import Regions
+from idif.metrics.windows import Window, place_window
+
+_MOST_WINDOWS = 3
+_FEWEST_CELLS = 16
+"""Windows of fewer cells are not worth their name; small tables are for tests."""
+_REMAINDER = 0.05
+"""Share of the pixels outside the windows from which on another is opened."""
+
+
+class SingleCounts:
+    """A table by distinct score until those are too many; then windows, and a table of what lies outside."""
+
+    def __init__(self, max_distinct: int, buffer_pixels: int, lanes: int) -> None:
+        """No scores yet; for the arguments see `idif.metrics.PixelMetrics`. ``lanes``: threads that count."""
+        self._max_distinct = max_distinct
+        self._buffer_pixels = buffer_pixels
+        self._lanes = lanes
+        self._pixels = 0
+        self._table = ScoreCounts.empty()
+        self._windows: list[Window] = []
+        # Scores that wait to be sorted into the table, and the anomalous ones among them.
+        self._waiting: list[Array | Tensor] = []
+        self._waiting_pixels = 0
+        self._anomalous: list[tuple[Array, IntArray]] = []
+
+    def add(self, maps: Maps, found: Regions) -> None:
+        """Count maps: into the windows, where there are any yet, or behind the scores that wait."""
+        self._pixels += maps.size
+        scores, weights, start = maps.pick(found.at), found.weights, 0
+        while start < maps.size:
+            if self._windows:
+                stop = maps.size
+                part: Array | Tensor = maps.count(self._windows, start)
+            else:
+                stop = min(maps.size, start + self._buffer_pixels - self._waiting_pixels)
+                part = maps.part(start, stop)
+            first, last = np.searchsorted(found.at, (start, stop))
+            anomalous = scores[first:last], weights[first:last]
+            for window in self._windows:
+                left = ~window.mark(*anomalous)
+                anomalous = anomalous[0][left], anomalous[1][left]
+            if len(part):
+                self._waiting.append(part)
+                self._waiting_pixels += len(part)
+            if anomalous[0].size:
+                self._anomalous.append(anomalous)
+            if self._waiting_pixels >= self._buffer_pixels:
+                self._flush()
+            start = stop
+
+    def merge(self, other: "SingleCounts") -> None:
+        """Add another's counts; ``other`` stays as it was."""
+        self._flush()
+        other._flush()
+        self._pixels += other._pixels
+        coming = [other._table]
+        if self._windows:
+            coming += [window.table() for window in other._windows]
+        else:
+            self._windows = copy.deepcopy(other._windows)
+            for window in self._windows:
+                window.set_lanes(self._lanes)
+            coming.append(self._table)
+            self._table = ScoreCounts.empty()
+        for table in coming:
+            for window in self._windows:
+                table = window.take_in(table)
+            self._table = fuse([self._table, table])
+        self._reduce()
+
+    def tables(self) -> list[ScoreCounts]:
+        """Tables of everything counted; entries of different ones may overlap."""
+        self._flush()
+        return [self._table, *(window.table() for window in self._windows)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: nothing that waits on a device."""
+        self._flush()
+        return self.__dict__
+
+    def _flush(self) -> None:
+        """Sort the waiting scores into the table, or into a window where they are too many for it."""
+        if not self._waiting_pixels:
+            return
+        parts = zip((np.empty(0, np.float32), np.empty(0, np.int64)), *self._anomalous, strict=True)
+        scores, weights = map(np.concatenate, parts)
+        values, totals = distinct_scores(self._waiting)
+        if not self._windows and values.size > self._max_distinct and self._open_window(values, totals):
+            outside = ~self._windows[0].add(values, totals)
+            values, totals = values[outside], totals[outside]
+            outside = ~self._windows[0].mark(scores, weights)
+            scores, weights = scores[outside], weights[outside]
+            self._table = self._windows[0].take_in(self._table)
+        self._table = absorb(self._table, values, totals, scores, weights)
+        self._waiting, self._waiting_pixels, self._anomalous = [], 0, []
+        self._reduce()
+
+    def _open_window(self, values: Array, totals: IntArray) -> bool:
+        """Add a window where these scores are, if there may be another and it is worth it."""
+        cells = self._max_distinct // (8 if self._windows else 2)
+        if cells < _FEWEST_CELLS or len(self._windows) == _MOST_WINDOWS:
+            return False
+        window = place_window(values, totals, cells, self._lanes)
+        if window is not None:
+            self._windows.append(window)
+        return window is not None
+
+    def _reduce(self) -> None:
+        """Keep memory bounded: half is the first window's, a quarter the others', a quarter the table's.
+
+        As long as much lies outside the windows, another is opened: sorting is slow.
+        """
+        while True:
+            table, limit = self._table, self._max_distinct // (4 if self._windows else 1)
+            totals = table.normal + table.anomalous
+            if len(table) <= limit and not (self._windows and totals.sum() > _REMAINDER * self._pixels):
+                return
+            single = table.low == table.high
+            if not self._open_window(table.low[single], totals[single]):
+                break
+            self._table = self._windows[-1].take_in(table)
+        if len(table) > limit:
+            self._table = compact(table, max(1, limit // 2))
