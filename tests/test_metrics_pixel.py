@@ -136,6 +136,12 @@ def test_aupro_by_hand() -> None:
     assert aupro(maps, masks, 0.5, 4) == pytest.approx((0.25 * 0.5 + 0.25 * 1) / 0.5)
 
 
+def test_float64_maps_closer_than_float32_can_tell_are_not_ties() -> None:
+    maps, masks = np.array([[[1.0, 1.0 + 1e-12]]]), np.array([[[False, True]]])
+    assert aupro(maps, masks) == 1.0
+    assert aupro(maps, ~masks) == 0.0
+
+
 def test_corners_join_regions_only_when_asked() -> None:
     masks = np.zeros((1, 4, 4), bool)
     masks[0, 0, 0] = masks[0, 1, 1] = masks[0, 1, 2] = True

@@ -10,7 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idif.metrics.counts import ArrayLike, BoolArray, ScoreCounts, as_flags, fuse
+from idif.metrics.counts import (
+    ArrayLike,
+    BoolArray,
+    ScoreCounts,
+    as_flags,
+    as_numpy,
+    check_scores,
+    count_scores,
+    fuse,
+)
 from idif.metrics.curves import (
     AuproRule,
     Estimate,
@@ -58,10 +67,17 @@ def aupro(
     Raises:
         ValueError: shapes differ, a score is not finite, a limit or connectivity that cannot be.
     """
-    size = int(np.prod(np.shape(masks)))
-    pixel = PixelMetrics((fpr_limit,), connectivity, max_distinct=max(2, size), aupro_rule=rule)
-    pixel.update(maps, masks)
-    return pixel.compute()[metric_name(fpr_limit)]
+    _check_choices((fpr_limit,), connectivity)
+    scores = as_numpy(maps)
+    flags = _checked(scores.shape, masks)
+    check_scores(scores, "maps")
+    found, flat = find_regions(flags, connectivity), scores.ravel()
+    counts = count_scores(flat, flat[found.at], found.weights)
+    if not (counts.normal.any() and counts.anomalous.any()):
+        return None
+    if rule == "rescaled":
+        return rescaled_area(counts, counts.region, fpr_limit)
+    return roc_area(counts, counts.region, fpr_limit).value
 
 
 class PixelMetrics:
@@ -93,11 +109,7 @@ class PixelMetrics:
                 in passing.
             aupro_rule: see `aupro`.
         """
-        for limit in fpr_limits:
-            if not 0 < limit <= 1:
-                raise ValueError(f"fpr_limit must lie in (0, 1], not {limit}")
-        if connectivity not in (4, 8):
-            raise ValueError(f"connectivity must be 4 or 8, not {connectivity}")
+        _check_choices(fpr_limits, connectivity)
         if max_distinct < 2 or buffer_pixels < 1:
             raise ValueError("max_distinct must be at least 2 and buffer_pixels at least 1")
         self.fpr_limits = tuple(fpr_limits)
@@ -126,12 +138,7 @@ class PixelMetrics:
             ValueError: shapes differ, or a score is not finite (in float32). Nothing was counted then.
             OverflowError: more than 8,388,606 regions in all.
         """
-        flags: BoolArray = np.ascontiguousarray(as_flags(masks, "masks"))
-        shape = tuple(maps.shape) if isinstance(maps, Tensor) else np.shape(maps)
-        if len(shape) != 3 or shape != flags.shape:
-            raise ValueError(
-                f"maps and masks must both be [N,H,W], not {list(shape)} and {list(flags.shape)}"
-            )
+        flags = _checked(tuple(maps.shape) if isinstance(maps, Tensor) else np.shape(maps), masks)
         scores = read_maps(maps, self._lanes)
         histogram = scores.half_histogram() if scores.half else None
         bad = scores.not_finite() if histogram is None else HalfCounts.not_finite(histogram)
@@ -236,3 +243,18 @@ class PixelMetrics:
         if self.regions + count > MAX_REGIONS:
             raise OverflowError(f"more than {MAX_REGIONS} regions cannot be counted exactly")
         self.regions += count
+
+
+def _check_choices(fpr_limits: Sequence[float], connectivity: int) -> None:
+    for limit in fpr_limits:
+        if not 0 < limit <= 1:
+            raise ValueError(f"fpr_limit must lie in (0, 1], not {limit}")
+    if connectivity not in (4, 8):
+        raise ValueError(f"connectivity must be 4 or 8, not {connectivity}")
+
+
+def _checked(shape: tuple[int, ...], masks: ArrayLike) -> BoolArray:
+    flags: BoolArray = np.ascontiguousarray(as_flags(masks, "masks"))
+    if len(shape) != 3 or shape != flags.shape:
+        raise ValueError(f"maps and masks must both be [N,H,W], not {list(shape)} and {list(flags.shape)}")
+    return flags
