@@ -1,4 +1,4 @@
-"""Work on many images in a few threads: numpy and OpenCV let go of the interpreter's lock."""
+"""Work on many images in a few threads: OpenCV, torch and most of numpy let go of the interpreter's lock."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -7,7 +7,6 @@ Region overlap averaged over regions is a weighted true-positive rate: an anomal
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from idif.metrics.counts import (
@@ -33,8 +32,6 @@ from idif.metrics.half import HalfCounts
 from idif.metrics.maps import read_maps
 from idif.metrics.regions import MAX_REGIONS, Connectivity, find_regions
 from idif.metrics.single import SingleCounts
-
-_MOST_LANES = 8
 
 
 def metric_name(fpr_limit: float) -> str:
@@ -97,6 +94,7 @@ class PixelMetrics:
         max_distinct: int = 1 << 21,
         buffer_pixels: int = 1 << 22,
         aupro_rule: AuproRule = "interpolated",
+        threads: int = 1,
     ) -> None:
         """An empty count.
 
@@ -108,10 +106,14 @@ class PixelMetrics:
             buffer_pixels: float32 scores gathered before they are sorted in; 4 bytes each and as much again
                 in passing.
             aupro_rule: see `aupro`.
+            threads: that count maps on the host at once, at least 1; each costs more processor time than it
+                saves, so more than one is for machines with cores to spare.
         """
         _check_choices(fpr_limits, connectivity)
         if max_distinct < 2 or buffer_pixels < 1:
             raise ValueError("max_distinct must be at least 2 and buffer_pixels at least 1")
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
         self.fpr_limits = tuple(fpr_limits)
         self.connectivity: Connectivity = connectivity
         self.aupro_rule: AuproRule = aupro_rule
@@ -121,7 +123,7 @@ class PixelMetrics:
         self.anomalous_pixels = 0
         self.undefined: str | None = None
         """Why nothing can be said, whatever is counted; see `declare_undefined`."""
-        self._lanes = min(torch.get_num_threads(), _MOST_LANES)
+        self._lanes = threads
         self._half = HalfCounts()
         self._single = SingleCounts(max_distinct, buffer_pixels, self._lanes)
 

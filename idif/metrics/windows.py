@@ -46,7 +46,7 @@ class Window:
         # A cell that ends in -0.0 would hold 0.0 without knowing.
         assert self._bottom + (cells << shift) <= _NEGATIVE or self._bottom > _NEGATIVE
         # The last place of each lane counts what lies outside.
-        self._lanes = np.zeros((lanes, cells + 1), np.uint32)
+        self._lanes = np.zeros((lanes, cells + 1), np.int32)
         self._room = 0
         self._on_device: dict[torch.device, Tensor] = {}
         # [3, cells]: all scores, the anomalous ones, their region weights.
@@ -55,8 +55,10 @@ class Window:
     def count(self, bits: BitArray, lane: int) -> BitArray:
         """Count scores given by their bits [M] in a lane; returns the bits of those outside."""
         counts, cells = self._lanes[lane], self._cells
-        space, places = np.empty(_CHUNK, np.uint32), np.empty(_CHUNK, np.intp)
-        bottom, one, before = np.uint32(self._bottom), np.uint32(1), counts[-1]
+        space, places = np.empty(_CHUNK, np.uint32), np.empty(_CHUNK, np.int64)
+        bottom, before = np.uint32(self._bottom), counts[-1]
+        # torch lets other threads run while it adds, which numpy does not.
+        into, ones = torch.from_numpy(counts), torch.ones(_CHUNK, dtype=torch.int32)
         outside = [bits[:0]]
         for start in range(0, bits.size, _CHUNK):
             chunk = bits[start : start + _CHUNK]
@@ -66,7 +68,7 @@ class Window:
             np.right_shift(cell, self._shift, out=cell)
             np.minimum(cell, cells, out=cell)
             np.copyto(place, cell)
-            np.add.at(counts, place, one)
+            into.scatter_add_(0, torch.from_numpy(place), ones[: place.size])
             if counts[-1] != before:
                 before = counts[-1]
                 outside.append(chunk[cell == cells])
@@ -75,19 +77,23 @@ class Window:
     def set_lanes(self, lanes: int) -> None:
         """Let so many threads count at once: the process it came from may have had fewer."""
         self._settle()
-        self._lanes = np.zeros((lanes, self._cells + 1), np.uint32)
+        self._lanes = np.zeros((lanes, self._cells + 1), np.int32)
 
     def make_room(self, pixels: int) -> None:
         """Before ``pixels`` scores are counted: see that no lane can overflow."""
         if self._room < pixels:
             self._settle()
-            self._room = int(np.iinfo(np.uint32).max)
+            self._room = int(np.iinfo(np.int32).max)
         self._room -= pixels
 
     def count_tensor(self, bits: Tensor) -> Tensor:
         """`count` on the device ``bits`` (int32 [M]) is on: returns those outside, int32."""
         if bits.device not in self._on_device:
-            self._on_device[bits.device] = torch.zeros(self._cells + 1, dtype=torch.int64, device=bits.device)
+            # A tensor made in inference mode could not be added to outside of it.
+            with torch.inference_mode(False):
+                self._on_device[bits.device] = torch.zeros(
+                    self._cells + 1, dtype=torch.int64, device=bits.device
+                )
         cell = ((bits.long() & 0xFFFFFFFF) - self._bottom) >> self._shift
         outside = (cell < 0) | (cell >= self._cells)
         cell[outside] = self._cells
