@@ -9,8 +9,8 @@ anomalous, all made beforehand. Ours computes P-AUROC, P-AP, P-F1max and AUPRO a
 scikit-learn is always there; torchmetrics and ADEval are measured where they are installed
 (``pip install --no-deps --target DIR torchmetrics lightning-utilities ADEval``, DIR on PYTHONPATH; nothing
 in idif needs them). ADEval is given the exact least and greatest score, and numpy's new name for ``trapz``.
-Speeds are by wall clock and by processor time; on a shared machine the second says more. Threads: as the
-environment allows (OMP_NUM_THREADS).
+Speeds are by wall clock and by processor time; on a shared machine the second says more. Ours counts in one
+thread; torch and OpenCV take what the environment allows (OMP_NUM_THREADS).
 
 ``--real-iad`` counts as many maps as the whole Real-IAD test set has (114,585 of 256x256), made on the fly,
 and reports the time of counting and computing alone, and the process's peak memory.
