@@ -32,6 +32,9 @@ class BrightestIsWorst(Method):
         shared = (encoded * view_mask[:, :, None, None]).amax(dim=(1, 2, 3), keepdim=True)
         return (encoded * self.weight + 0.1 * seen * shared) * view_mask[:, :, None, None]
 
+    def subset_maps(self, encoded: Tensor, features: dict[str, Tensor], view_masks: Tensor) -> Tensor:
+        return torch.cat([self.anomaly_maps(encoded, features, mask)[mask] for mask in view_masks])
+
 
 class InMemory:
     """Random images with bright squares where the labels say so."""

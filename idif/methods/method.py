@@ -39,3 +39,19 @@ class Method(nn.Module):
             float32 [B,V,H,W], higher is more anomalous; zero where a view is dropped. A dropped view's
             pixels and features have no influence on the others' maps.
         """
+
+    @abstractmethod
+    def subset_maps(self, encoded: Any, features: dict[str, Tensor], view_masks: Tensor) -> Tensor:
+        """`anomaly_maps` for K choices of views of the same samples, sharing what they have in common.
+
+        A method without anything to share gives
+        ``torch.cat([self.anomaly_maps(encoded, features, mask)[mask] for mask in view_masks])``.
+
+        Args:
+            encoded: what `encode` returned.
+            features: {layer: [B,V,C,h,w]}.
+            view_masks: bool [K,B,V]; a sample may have no view at all in some of them.
+
+        Returns:
+            float32 [P,H,W]: the maps of the P kept views, in the order of ``view_masks.nonzero()``.
+        """

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idif.methods.idif.norm import Norm, norm_layer
@@ -82,3 +83,20 @@ class ConsistencyBottleneck(nn.Module):
             m, s = mean.float(), logvar.float()
             losses["kl"] = 0.5 * (m**2 + s.exp() - s - 1).mean()
         return Decoupled(common, specific, losses)
+
+    def brought(self, f_e: Tensor) -> Tensor:
+        """What each view of ``f_e`` [B,V,C,h,w] adds to the first layer's output: [B,V,C,h,w].
+
+        That layer is linear and 1x1, so its output for any choice of views is their scaled sum.
+        """
+        first = self.merge[0]
+        assert isinstance(first, nn.Conv2d)
+        weight = first.weight.view(self.channels, self.views, self.channels, 1, 1).transpose(0, 1)
+        added = F.conv2d(f_e.flatten(1, 2), weight.flatten(0, 1), groups=self.views)
+        return added.view_as(f_e)
+
+    def common_of(self, brought: Tensor) -> Tensor:
+        """f_c [N,C,h,w] at test, from what the n kept views of N samples brought, [N,n,C,h,w]."""
+        merged = self.merge[1:](brought.sum(dim=1) * (self.views / brought.shape[1]))
+        common: Tensor = self.lift(self.mean(merged))
+        return common

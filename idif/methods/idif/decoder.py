@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from idif.features import LayerSpec
 from idif.methods.idif.norm import Norm, norm_layer
@@ -17,9 +18,9 @@ class GroupedBasicBlock(nn.Module):
         super().__init__()
         make_norm, total = norm_layer(norm, views), views * channels
         self.conv1 = nn.Conv2d(total, total, 3, padding=1, groups=views, bias=False)
-        self.norm1 = make_norm(total)
+        self.norm1: nn.Module = make_norm(total)
         self.conv2 = nn.Conv2d(total, total, 3, padding=1, groups=views, bias=False)
-        self.norm2 = make_norm(total)
+        self.norm2: nn.Module = make_norm(total)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -39,6 +40,7 @@ class ViewDecoders(nn.Module):
         self, views: int, channels: int, layers: Sequence[LayerSpec], blocks: int, norm: Norm
     ) -> None:
         super().__init__()
+        self._sizes = (channels, blocks, norm)
         self.views, self.layers = views, tuple(sorted(layers, key=lambda layer: -layer.stride))
         make_norm = norm_layer(norm, views)
         self.narrow, self.refine, self.emit = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -65,3 +67,34 @@ class ViewDecoders(nn.Module):
             x = refine(F.relu(x))
             out[layer.name] = emit(x).unflatten(1, (self.views, layer.channels))
         return out
+
+    def alone(self, slot: int) -> "ViewDecoders":
+        """A copy of the decoder of one view slot, a `ViewDecoders` of one view, in eval mode.
+
+        Every parameter holds the views side by side along its first axis.
+        """
+        channels, blocks, norm = self._sizes
+        with torch.device("meta"):
+            single = ViewDecoders(1, channels, self.layers, blocks, norm)
+        mine = {
+            name: value.detach().chunk(self.views)[slot] if value.ndim else value
+            for name, value in self.state_dict().items()
+        }
+        single.load_state_dict(mine, assign=True)
+        single.eval()
+        for narrow in single.narrow:
+            assert isinstance(narrow, nn.Sequential)
+            narrow[0], narrow[1] = _folded(narrow[0], narrow[1])
+        for block in single.refine.modules():
+            if isinstance(block, GroupedBasicBlock):
+                block.conv1, block.norm1 = _folded(block.conv1, block.norm1)
+                block.conv2, block.norm2 = _folded(block.conv2, block.norm2)
+        return single.to(memory_format=torch.channels_last)
+
+
+def _folded(conv: nn.Module, norm: nn.Module) -> tuple[nn.Conv2d, nn.Module]:
+    """The two as one convolution and nothing, where the norm is a batch norm in eval mode."""
+    assert isinstance(conv, nn.Conv2d)
+    if not isinstance(norm, nn.BatchNorm2d):
+        return conv, norm
+    return fuse_conv_bn_eval(conv, norm), nn.Identity()

@@ -16,6 +16,9 @@ from idif.methods.idif.rotation import ViewTransform
 from idif.methods.idif.voxel import VoxelConstruction
 from idif.methods.method import Method
 
+SAMPLES_AT_ONCE, VIEWS_AT_ONCE = 32, 64
+"""What is fused and decoded together when many choices of views are scored; bounds memory."""
+
 
 class Encoded(NamedTuple):
     """What `IDIF.encode` keeps of the images."""
@@ -105,6 +108,69 @@ class IDIF(Method):
         """See `Method.anomaly_maps`."""
         student, _ = self._decode(encoded.f_e, features, view_mask)
         return combine_maps(student, features, view_mask, encoded.size, self.config.combine)
+
+    def subset_maps(self, encoded: Encoded, features: dict[str, Tensor], view_masks: Tensor) -> Tensor:
+        """See `Method.subset_maps`. Only kept views are fused and decoded, each by its own decoder."""
+        _, sample, view = view_masks.nonzero(as_tuple=True)
+        if self.bottleneck is None and self.config.fusion == "none":
+            maps = self.anomaly_maps(encoded, features, view_masks.any(dim=0))
+            return maps[sample, view]
+        fused = self._fuse_subsets(encoded.f_e, view_masks)
+        found = fused.new_empty((len(fused), *encoded.size), dtype=torch.float32)
+        sizes = {name: (f.shape[-2], f.shape[-1]) for name, f in features.items()}
+        for slot in view.unique().tolist():
+            decoder = self.decoders.alone(slot)
+            # channels last as the decoder's output: mixed layouts make the distance three times as slow
+            teacher = {
+                name: f[:, slot].float().permute(0, 2, 3, 1).contiguous() for name, f in features.items()
+            }
+            for part in (view == slot).nonzero()[:, 0].split(VIEWS_AT_ONCE):
+                student = decoder(fused[part, None], sizes)
+                rows = sample[part]
+                wanted = {name: f[rows].permute(0, 3, 1, 2)[:, None] for name, f in teacher.items()}
+                kept = view_masks.new_ones(len(part), 1)
+                found[part] = combine_maps(student, wanted, kept, encoded.size, self.config.combine)[:, 0]
+        return found
+
+    def _fuse_subsets(self, f_e: Tensor, view_masks: Tensor) -> Tensor:
+        """Decoder inputs [P,C,h,w] of the kept views of ``view_masks`` [K,B,V], in their order."""
+        choice, sample = view_masks.any(dim=2).nonzero(as_tuple=True)
+        kept = view_masks[choice, sample]
+        place = (view_masks.flatten().cumsum(0) - 1).view_as(view_masks)[choice, sample]
+        fused = f_e.new_empty(int(view_masks.sum()), *f_e.shape[2:])
+        brought = None if self.bottleneck is None else self.bottleneck.brought(f_e)
+        turns = None
+        if self.transform is not None and self.voxel is not None:
+            turns = self.transform.turns(self.voxel.grid)
+        for count in kept.sum(dim=1).unique().tolist():
+            for part in (kept.sum(dim=1) == count).nonzero()[:, 0].split(SAMPLES_AT_ONCE):
+                slots = kept[part].nonzero()[:, 1].view(-1, count)
+                rows = sample[part, None]
+                specific, common = f_e[rows, slots], None
+                if self.bottleneck is not None and brought is not None:
+                    common = self.bottleneck.common_of(brought[rows, slots])
+                    specific = specific - common[:, None]
+                f_p = self._f_p_of_views(specific, slots, turns)
+                fused[place[part].gather(1, slots)] = f_p if common is None else f_p + common[:, None]
+        return fused
+
+    def _f_p_of_views(self, specific: Tensor, slots: Tensor, turns: Tensor | None) -> Tensor:
+        """f_p [N,n,C,h,w] of the kept views alone, from f_s, slots [N,n] and the transform's turns."""
+        if self.voxel is not None and self.transform is not None and turns is not None:
+            volume, f_p = self.voxel.of_views(specific, slots), torch.empty_like(specific)
+            for slot in slots.unique().tolist():
+                chosen, at = (slots == slot).nonzero(as_tuple=True)
+                f_p[chosen, at] = self.transform.look(volume[chosen], turns[slot], f_p.shape[-2:])
+            return f_p
+        if self.conv3d is not None:
+            views = self.decoders.views
+            rows = torch.arange(len(slots), device=slots.device)[:, None]
+            whole = specific.new_zeros(len(slots), views, *specific.shape[2:])
+            whole[rows, slots] = specific
+            mask = torch.zeros(whole.shape[:2], dtype=torch.bool, device=slots.device)
+            mask[rows, slots] = True
+            return self.conv3d(whole, mask)[rows, slots]
+        return specific
 
 
 def build_idif(config: Config, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> IDIF:

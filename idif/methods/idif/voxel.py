@@ -35,12 +35,13 @@ class Attention(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None) -> Tensor:
-        """queries [B,N,d], keys and values [B,M,d], key_mask bool [B,M] or None -> [B,N,d]."""
+        """queries [B,N,d] or [1,N,d], keys and values [B,M,d], key_mask bool [B,M] or None -> [B,N,d]."""
         q, k, v = (
             t.view(*t.shape[:2], self.heads, -1).transpose(1, 2)
             for t in (self.query(queries), self.key(keys), self.value(values))
         )
         mask = None if key_mask is None else key_mask[:, None, None, :]
+        q = q.expand(len(k), -1, -1, -1)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         projected: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return projected
@@ -67,9 +68,18 @@ class FusionBlock(nn.Module):
         self.after_self, self.after_cross = feed_forward(channels), feed_forward(channels)
 
     def forward(
-        self, voxels: Tensor, voxel_code: Tensor, tokens: Tensor, token_code: Tensor, token_mask: Tensor
+        self,
+        voxels: Tensor,
+        voxel_code: Tensor,
+        tokens: Tensor,
+        token_code: Tensor,
+        token_mask: Tensor | None,
     ) -> Tensor:
-        """voxels [B,N,d], voxel_code [N,d], tokens [B,M,d], token_code [M,d], token_mask bool [B,M]."""
+        """P [B,N,d] of voxels [B,N,d] or [1,N,d], which all samples then share.
+
+        voxel_code [N,d], tokens [B,M,d], token_code [M,d] or [B,M,d]; token_mask bool [B,M], or None to take
+        every token.
+        """
         x = self.self_norm(voxels)
         voxels = voxels + self.self_attention(x + voxel_code, x + voxel_code, x, None)
         voxels = voxels + self.after_self(voxels)
@@ -112,3 +122,22 @@ class VoxelConstruction(nn.Module):
         for block in self.blocks:
             voxels = block(voxels, self.voxel_code, tokens, token_code, token_mask)
         return voxels.transpose(1, 2).reshape(batch, -1, *self.grid)
+
+    def of_views(self, specific: Tensor, slots: Tensor) -> Tensor:
+        """As `forward`, from the kept views alone; what the prototype does by itself is done once.
+
+        Args:
+            specific: f_s [N,n,C,h,w] of the n views that each of N samples keeps.
+            slots: int64 [N,n], which views they are.
+
+        Returns:
+            P [N,d,D,H,W].
+        """
+        count, _, _, height, width = specific.shape
+        tokens = self.embed(specific.flatten(3).transpose(2, 3)).flatten(1, 2)
+        code = position_code(height, width, self.view_code.shape[1], self.view_code)
+        token_code = (self.view_code[slots][:, :, None] + code).flatten(1, 2)
+        voxels = self.prototype[None]
+        for block in self.blocks:
+            voxels = block(voxels, self.voxel_code, tokens, token_code, None)
+        return voxels.transpose(1, 2).reshape(count, -1, *self.grid)
