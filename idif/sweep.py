@@ -1,12 +1,10 @@
 """Missing views: what a trained method is worth when cameras fail, and what each camera is worth.
 
-The encoder runs once per view; each view mask then costs only what depends on it.
+The encoder runs once per view; each choice of views then costs only what depends on it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from math import factorial
 from typing import Any
 
 import numpy as np
@@ -25,12 +23,25 @@ from idif.predictions import half_maps
 from idif.progress import Progress, silent
 from idif.score import Calibration, final_scores, require_finite
 from idif.seeding import numpy_rng
-from idif.views import all_subsets
+from idif.worth import (
+    EXACT_UP_TO,
+    best_subsets,
+    camera_orders,
+    camera_subsets,
+    leave_one_out,
+    mean_auroc_interval,
+    shapley,
+    shapley_sampled,
+    standard_error,
+)
 
 Bools = npt.NDArray[np.bool_]
 
-WORTH_OF_NOTHING = 0.5
-"""S-AUROC of no camera at all, the start of every Shapley sum."""
+MASKS_AT_ONCE = 32
+"""View masks scored together; their maps are in memory at once."""
+
+NO_SUBSETS = dict.fromkeys(("view_value", "view_value_se", "leave_one_out", "best_subsets"))
+"""What a sweep over random choices of views cannot say."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ def score_masks(
     """Score every sample of ``source`` under each view mask bool [N,V]."""
     method.eval()
     count, views = len(source.index), len(source.index.view_numbers)
-    scores = [np.zeros((count, views), np.float32) for _ in masks]
+    scores = np.zeros((len(masks), count, views), np.float32)
     pixels = [PixelMetrics(fpr_limits=()) for _ in masks]
     has_mask = np.array([s.has_mask for s in source.index.samples], dtype=np.bool_)
     done = 0
@@ -89,22 +100,55 @@ def score_masks(
         rows = batch.rows.cpu().numpy()
         moved = batch.to(device)
         encoded = method.encode(moved.images.float() / 255, moved.view_mask)
-        defects, labels = batch.masks.cpu().numpy(), batch.labels.cpu().numpy()
-        for mask, into, pixel in zip(masks, scores, pixels, strict=True):
-            visible = torch.from_numpy(mask[rows])
-            # a sample that nobody sees is decoded from what is there, and its scores are thrown away
-            decoded = torch.where(visible.any(dim=1, keepdim=True), visible, batch.view_mask.cpu())
-            maps = method.anomaly_maps(encoded, moved.features, decoded.to(device))
-            of_views = view_scores(maps, config.score, config.top_k).cpu()
-            require_finite(of_views, batch, source)
-            into[rows] = of_views.numpy()
-            update_pixels(pixel, half_maps(maps), defects, visible.numpy(), labels, has_mask[rows])
+        truths = (batch.masks.cpu().numpy(), batch.labels.cpu().numpy(), has_mask[rows])
+        for start in range(0, len(masks), MASKS_AT_ONCE):
+            some = slice(start, start + MASKS_AT_ONCE)
+            visible = torch.from_numpy(np.stack([mask[rows] for mask in masks[some]]))
+            maps = method.subset_maps(encoded, moved.features, visible.to(device))
+            of_views = torch.zeros(visible.shape)
+            of_views[visible] = view_scores(maps, config.score, config.top_k).cpu()
+            require_finite(of_views.sum(dim=0), batch, source)
+            scores[some, rows] = of_views.numpy()
+            _count_pixels(pixels[some], half_maps(maps), visible.numpy(), *truths)
         done += len(batch)
         progress(done, count, what)
     return [
         MaskedScores(mask, final_scores(config, s, mask, calibration)[1], pixel)
         for mask, s, pixel in zip(masks, scores, pixels, strict=True)
     ]
+
+
+def _count_pixels(
+    pixels: Sequence[PixelMetrics],
+    maps: npt.NDArray[np.float16],
+    visible: Bools,
+    defects: Bools,
+    labels: Bools,
+    has_mask: Bools,
+) -> None:
+    """Count maps [P,H,W] of the views that K masks ``visible`` [K,B,V] show, each to its mask's pixels."""
+    start = 0
+    for pixel, shown in zip(pixels, visible, strict=True):
+        stop = start + int(shown.sum())
+        # every shown view stands here as a sample of one view
+        truths = (defects[shown], shown[shown], labels[shown], has_mask[shown])
+        update_pixels(pixel, maps[start:stop, None], *(truth[:, None] for truth in truths))
+        start = stop
+
+
+def random_masks(index: Index, seed: int) -> list[Bools]:
+    """The paper's protocol: masks bool [N,V] with 0, 1, ... V-1 views of each sample hidden.
+
+    Which ones depends on the sample's id and ``seed`` alone; who loses more views loses the same and others.
+    """
+    present, _ = presence(index)
+    views = present.shape[1]
+    masks = [present.copy() for _ in range(views)]
+    for row, sample in enumerate(index.samples):
+        order = numpy_rng("missing views", seed, sample.sample_id).permutation(views)
+        for missing in range(views):
+            masks[missing][row, order[:missing]] = False
+    return masks
 
 
 def sweep_all(
@@ -116,31 +160,56 @@ def sweep_all(
     calibration: Calibration | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Every non-empty subset of the cameras, exactly; one category's part of ``sweep.json``."""
+    """Every subset of the cameras that `camera_subsets` names; one category's part of ``sweep.json``."""
     numbers = source.index.view_numbers
     present, labels = presence(source.index)
-    subsets = all_subsets(len(numbers))
-    masks = []
-    for subset in subsets:
-        chosen = np.zeros(len(numbers), np.bool_)
-        chosen[list(subset)] = True
-        masks.append(present & chosen)
+    subsets = camera_subsets(numbers)
+    masks = [present & np.isin(numbers, subset) for subset in subsets]
     scored = score_masks(config, method, source, masks, device, calibration=calibration, progress=progress)
     results = [
-        {"views": [numbers[slot] for slot in subset], **scores.metrics(labels)}
+        {"views": list(subset), **scores.metrics(labels)}
         for subset, scores in zip(subsets, scored, strict=True)
     ]
-    return summarise_subsets(results, numbers)
+    found = summarise_subsets(results, numbers)
+    for missing, values in found["by_missing"].items():
+        alike = [
+            scores.scores
+            for subset, scores in zip(subsets, scored, strict=True)
+            if len(subset) == len(numbers) - int(missing)
+        ]
+        values["s_auroc_ci"] = mean_auroc_interval(alike, np.any(labels, axis=1))
+    return found
 
 
 def summarise_subsets(subsets: list[dict[str, Any]], numbers: Sequence[int]) -> dict[str, Any]:
-    """``subsets`` with the mean by number of missing cameras and each camera's value."""
+    """``subsets`` with the mean by number of missing cameras and what each camera is worth.
+
+    Where the subsets are a sample of all, ``s_auroc_se`` and ``view_value_se`` are the standard errors that
+    come from the sampling.
+    """
+    orders = camera_orders(numbers) if len(numbers) > EXACT_UP_TO else None
+    worth = {frozenset(s["views"]): s["s_auroc"] for s in subsets}
     by_missing = {}
     for missing in range(len(numbers)):
-        chosen = [s for s in subsets if len(s["views"]) == len(numbers) - missing]
+        size = len(numbers) - missing
+        chosen = [s for s in subsets if len(s["views"]) == size]
         by_missing[str(missing)] = mean_of(chosen)
-    worth = {frozenset(s["views"]): s["s_auroc"] for s in subsets}
-    return {"subsets": subsets, "by_missing": by_missing, "view_value": shapley(worth, numbers)}
+        if orders is not None:
+            drawn = [worth[frozenset(order[:size])] for order in orders]
+            known = [value for value in drawn if value is not None]
+            by_missing[str(missing)]["s_auroc_se"] = standard_error(known) if len(known) > 1 else None
+    if orders is None:
+        value, error = shapley(worth, numbers), None
+    else:
+        value, error = shapley_sampled(worth, orders) or (None, None)
+    return {
+        "subsets": subsets,
+        "by_missing": by_missing,
+        "view_value": value,
+        "view_value_se": error,
+        "leave_one_out": leave_one_out(worth, numbers),
+        "best_subsets": best_subsets(worth),
+    }
 
 
 def sweep_paper(
@@ -154,41 +223,15 @@ def sweep_paper(
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """The paper's protocol: every sample loses 0..V-1 views chosen at random, by its id and ``seed``."""
-    present, labels = presence(source.index)
-    views = present.shape[1]
-    masks = [present.copy() for _ in range(views)]
-    for row, sample in enumerate(source.index.samples):
-        order = numpy_rng("missing views", seed, sample.sample_id).permutation(views)
-        for missing in range(views):
-            masks[missing][row, order[:missing]] = False
+    _, labels = presence(source.index)
+    masks = random_masks(source.index, seed)
     scored = score_masks(config, method, source, masks, device, calibration=calibration, progress=progress)
-    by_missing = {str(missing): scores.metrics(labels) for missing, scores in enumerate(scored)}
-    return {"subsets": [], "by_missing": by_missing, "view_value": None}
-
-
-def shapley(worth: Mapping[frozenset[int], float | None], numbers: Sequence[int]) -> dict[str, float] | None:
-    """Shapley value of each camera for S-AUROC: its mean gain over all orders in which cameras are added.
-
-    The values add up to the worth of all cameras less `WORTH_OF_NOTHING`. None where a subset's worth is
-    undefined.
-    """
-    if any(value is None for value in worth.values()):
-        return None
-    count = len(numbers)
-    values = {}
-    for camera in numbers:
-        others = [n for n in numbers if n != camera]
-        total = 0.0
-        for size in range(count):
-            weight = factorial(size) * factorial(count - size - 1) / factorial(count)
-            for before in combinations(others, size):
-                base = worth[frozenset(before)] if before else WORTH_OF_NOTHING
-                gained = worth[frozenset((*before, camera))]
-                assert base is not None
-                assert gained is not None
-                total += weight * (gained - base)
-        values[str(camera)] = total
-    return values
+    any_view = np.any(labels, axis=1)
+    by_missing = {
+        str(missing): scores.metrics(labels) | {"s_auroc_ci": mean_auroc_interval([scores.scores], any_view)}
+        for missing, scores in enumerate(scored)
+    }
+    return {"subsets": [], "by_missing": by_missing, **NO_SUBSETS}
 
 
 def mean_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -214,5 +257,9 @@ def mean_sweep(categories: Mapping[str, dict[str, Any]], numbers: Sequence[int])
     else:
         keys = sweeps[0]["by_missing"]
         by_missing = {key: mean_of([sweep["by_missing"][key] for sweep in sweeps]) for key in keys}
-        whole = {"subsets": [], "by_missing": by_missing, "view_value": None}
+        whole = {"subsets": [], "by_missing": by_missing, **NO_SUBSETS}
+    if len(sweeps) == 1:
+        # an interval of a mean is not the mean of the intervals, but of one category it is its own
+        for missing, values in whole["by_missing"].items():
+            values["s_auroc_ci"] = sweeps[0]["by_missing"][missing]["s_auroc_ci"]
     return {**whole, "categories": dict(categories)}

@@ -1,6 +1,5 @@
-"""View masks: which views a method sees. Dropout while training, subsets while testing."""
+"""View masks while training: view-wise dropout."""
 
-from itertools import combinations
 from typing import Literal
 
 import torch
@@ -31,8 +30,3 @@ def drop_views(present: Tensor, seeds: Tensor, probability: float, per: Literal[
     best = torch.where(present, chance, -1.0).argmax(dim=1, keepdim=True)
     rescued = torch.zeros_like(present).scatter(1, best, True) & present
     return torch.where(kept.any(dim=1, keepdim=True), kept, rescued)
-
-
-def all_subsets(views: int) -> list[tuple[int, ...]]:
-    """Every non-empty subset of the view slots 0..views-1, the largest first."""
-    return [subset for size in range(views, 0, -1) for subset in combinations(range(views), size)]

@@ -13,8 +13,8 @@ from idif.evaluate import metrics_of, protocol
 from idif.predictions import Predictions, PredictionsWriter
 from idif.report.gallery import Images
 from idif.runlog import RunLog, write_json
-from idif.sweep import WORTH_OF_NOTHING, mean_sweep, summarise_subsets
-from idif.views import all_subsets
+from idif.sweep import mean_sweep, summarise_subsets
+from idif.worth import WORTH_OF_NOTHING, camera_subsets
 
 SIZE = 64
 VIEWS = (1, 2, 3, 4, 5)
@@ -144,12 +144,12 @@ def _write_log(folder: Path, rng: np.random.Generator, epochs: int = 12, steps: 
 def _sweep(s_auroc: float | None) -> dict[str, Any]:
     """A category's sweep in which every missing camera costs, the first most; undefined where that is."""
     subsets = []
-    for subset in all_subsets(len(VIEWS)):
-        missing = len(VIEWS) - len(subset) + (0 not in subset)
+    for subset in camera_subsets(VIEWS):
+        missing = len(VIEWS) - len(subset) + (1 not in subset)
         worth = None if s_auroc is None else max(WORTH_OF_NOTHING, s_auroc - 0.02 * missing)
         subsets.append(
             {
-                "views": [VIEWS[slot] for slot in subset],
+                "views": list(subset),
                 "s_auroc": worth,
                 "s_auroc_visible": None if worth is None else min(1.0, worth + 0.01 * missing),
                 "p_auroc": worth,
@@ -157,4 +157,8 @@ def _sweep(s_auroc: float | None) -> dict[str, Any]:
                 "unscorable": 0,
             }
         )
-    return summarise_subsets(subsets, VIEWS)
+    found = summarise_subsets(subsets, VIEWS)
+    for values in found["by_missing"].values():
+        middle = values["s_auroc"]
+        values["s_auroc_ci"] = None if middle is None else [middle - 0.06, min(1.0, middle + 0.04)]
+    return found

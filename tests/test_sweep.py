@@ -1,6 +1,4 @@
-"""Missing views: each subset equals an evaluation from scratch, cameras get their fair value."""
-
-from itertools import permutations
+"""Missing views: each subset equals an evaluation from scratch."""
 
 import numpy as np
 import pytest
@@ -9,7 +7,8 @@ from sklearn.metrics import roc_auc_score
 
 from idif.config import EvalConfig
 from idif.score import Calibration
-from idif.sweep import mean_sweep, presence, shapley, sweep_all, sweep_paper
+from idif.sweep import mean_sweep, presence, sweep_all, sweep_paper
+from idif.worth import mean_auroc_interval
 from tests.stubs import BrightestIsWorst, InMemory
 
 CPU = torch.device("cpu")
@@ -55,28 +54,33 @@ def test_the_mean_by_missing_views_is_over_subsets_of_that_size() -> None:
         assert sweep["by_missing"][str(missing)]["s_auroc"] == pytest.approx(np.mean(chosen))
 
 
-def test_shapley_is_the_mean_gain_over_all_orders() -> None:
-    rng = np.random.default_rng(0)
-    cameras = (1, 3, 4, 7)
-    worth: dict[frozenset[int], float | None] = {}
-    for order in permutations(cameras):
-        for size in range(1, 5):
-            worth.setdefault(frozenset(order[:size]), float(rng.uniform(0.5, 1)))
-    gains = {camera: [] for camera in cameras}
-    for order in permutations(cameras):
-        before = 0.5
-        for size, camera in enumerate(order, start=1):
-            after = worth[frozenset(order[:size])]
-            assert after is not None
-            gains[camera].append(after - before)
-            before = after
-    values = shapley(worth, cameras)
-    assert values == {str(c): pytest.approx(np.mean(g)) for c, g in gains.items()}
-    whole = worth[frozenset(cameras)]
-    assert whole is not None
-    assert sum(values.values()) == pytest.approx(whole - 0.5)
-    worth[frozenset((1,))] = None
-    assert shapley(worth, cameras) is None
+def test_the_interval_of_the_mean_is_over_samples() -> None:
+    data = source()
+    sweep = sweep_all(CONFIG, BrightestIsWorst(), data, CPU)
+    for values in sweep["by_missing"].values():
+        low, high = values["s_auroc_ci"]
+        assert low <= values["s_auroc"] <= high
+    with torch.inference_mode():
+        images = data.images.float() / 255
+        method = BrightestIsWorst()
+        maps = method.anomaly_maps(method.encode(images, data.present), {}, data.present)
+    scores, labels = maps.flatten(1).amax(dim=1).numpy(), data.labels.any(dim=1).numpy()
+    assert sweep["by_missing"]["0"]["s_auroc_ci"] == mean_auroc_interval([scores], labels)
+    assert sweep_paper(CONFIG, BrightestIsWorst(), data, CPU, seed=1)["by_missing"]["2"]["s_auroc_ci"]
+
+
+def test_more_cameras_than_can_be_tried_are_sampled_with_error_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("idif.worth.ORDERS", 3)
+    present = torch.ones(8, 12, dtype=torch.bool)
+    labels = torch.zeros(8, 12, dtype=torch.bool)
+    labels[::2, :6] = True
+    data = InMemory(present, labels)
+    sweep = sweep_all(CONFIG, BrightestIsWorst(), data, CPU)
+    assert len(sweep["subsets"]) <= 12 * 4
+    assert all(values["s_auroc_se"] >= 0 for values in sweep["by_missing"].values())
+    assert sweep["view_value"].keys() == sweep["view_value_se"].keys() == {str(n) for n in range(1, 13)}
+    assert sum(sweep["view_value"].values()) == pytest.approx(sweep["by_missing"]["0"]["s_auroc"] - 0.5)
+    assert mean_sweep({"cup": sweep}, tuple(range(1, 13)))["view_value"] == sweep["view_value"]
 
 
 def test_the_paper_s_protocol_drops_so_many_views_of_each_sample() -> None:
@@ -117,6 +121,10 @@ def test_the_mean_over_categories_is_taken_subset_by_subset() -> None:
         assert result["s_auroc"] == pytest.approx(np.mean([m["s_auroc"] for m in mine]))
         assert result["samples"] == sum(m["samples"] for m in mine)
     assert whole["categories"].keys() == parts.keys()
+    assert whole["leave_one_out"]["2"] == pytest.approx(
+        np.mean([part["leave_one_out"]["2"] for part in parts.values()])
+    )
+    assert "s_auroc_ci" not in whole["by_missing"]["0"], "the mean of intervals is no interval of the mean"
     assert sum(whole["view_value"].values()) == pytest.approx(whole["by_missing"]["0"]["s_auroc"] - 0.5)
 
 

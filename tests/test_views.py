@@ -6,7 +6,7 @@ import torch
 
 from idif.order import epoch_order, split_holdout
 from idif.seeding import view_seeds
-from idif.views import all_subsets, drop_views
+from idif.views import drop_views
 
 
 def seeds(samples: int, views: int, epoch: int = 0) -> torch.Tensor:
@@ -46,12 +46,6 @@ def test_dropout_does_not_depend_on_the_batch() -> None:
     whole = drop_views(present, seeds(6, 5), 0.5, "sample")
     parts = [drop_views(present[i : i + 2], seeds(6, 5)[i : i + 2], 0.5, "sample") for i in (0, 2, 4)]
     assert torch.equal(whole, torch.cat(parts))
-
-
-def test_subsets_are_all_and_once() -> None:
-    subsets = all_subsets(5)
-    assert len(subsets) == len(set(subsets)) == 31
-    assert sum(map(len, subsets)) == 80
 
 
 def test_an_epoch_visits_every_row_once_and_differs_from_the_next() -> None:

@@ -1,0 +1,213 @@
+"""Times the sweep over all view subsets beside each from scratch and beside one evaluation, as JSON.
+
+    python benchmarks/sweep.py --json [--samples 4] [--size 128] [--run RUN --set cache.store=...]
+
+All three score, rank and count pixels in one process; the single evaluation is timed before and after the
+others. Without ``--run``, images and features are noise and the student is fresh: times do not depend on
+what the numbers are. Ratios are of CPU time on a CPU, of wall-clock time elsewhere.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cli.device import evaluation_device
+from cli.session import Sources, load_method, open_run
+from idif.batch import Batch
+from idif.config import Config, EvalConfig
+from idif.datasets.index import Index, Sample, View
+from idif.encoders import load_encoder
+from idif.features import FeatureSource, FeatureSpec
+from idif.methods import METHODS, Method
+from idif.metrics import PixelMetrics, auroc
+from idif.metrics.category import update_pixels
+from idif.predictions import half_maps
+from idif.score import final_scores, score_batches
+from idif.sweep import sweep_all
+from idif.worth import camera_subsets
+
+
+@dataclass(frozen=True)
+class Held:
+    """A feature source of batches held in memory."""
+
+    spec: FeatureSpec
+    index: Index
+    held: tuple[Batch, ...]
+
+    def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
+        """The held batches, whatever their size; ``order`` must be all rows."""
+        assert list(order) == list(range(len(self.index)))
+        yield from self.held
+
+    def only(self, cameras: Sequence[int]) -> "Held":
+        """The same samples with no other cameras, as data that lack them would be read."""
+        keep = torch.tensor([number in cameras for number in self.index.view_numbers])
+
+        def hidden(x: torch.Tensor) -> torch.Tensor:
+            return x * keep.view(1, -1, *(1,) * (x.ndim - 2)).to(x.dtype)
+
+        batches = tuple(
+            Batch(
+                b.rows,
+                hidden(b.images),
+                {name: hidden(f) for name, f in b.features.items()},
+                b.view_mask & keep,
+                b.labels & keep,
+                b.masks & keep[:, None, None],
+            )
+            for b in self.held
+        )
+        samples = tuple(
+            replace(s, views=tuple(v if k else None for v, k in zip(s.views, keep.tolist(), strict=True)))
+            for s in self.index.samples
+        )
+        return Held(self.spec, Index(self.index.view_numbers, samples), batches)
+
+
+def noise(samples: int, size: int, views: int, batch_size: int) -> Held:
+    """Samples of noise, every other one with a defect in every view."""
+    spec = load_encoder("untrained").spec(size, "float16")
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for number in range(samples):
+        bad = bool(number % 2)
+        stem = f"{number}.png"
+        rows.append(
+            Sample(
+                f"part/{number}",
+                "part",
+                "test",
+                tuple(View(v + 1, stem, stem if bad else None, "cut" if bad else "OK") for v in range(views)),
+            )
+        )
+    held = []
+    for start in range(0, samples, batch_size):
+        numbers = torch.arange(start, min(samples, start + batch_size))
+        shape = (len(numbers), views)
+        labels = (numbers % 2 == 1)[:, None].expand(shape)
+        masks = torch.zeros(*shape, size, size, dtype=torch.bool)
+        masks[..., size // 4 : size // 2, size // 4 : size // 2] = labels[..., None, None]
+        features = {
+            layer.name: torch.randn(*shape, *spec.shape(layer), generator=generator).half()
+            for layer in spec.layers
+        }
+        images = torch.randint(0, 256, (*shape, 3, size, size), generator=generator, dtype=torch.uint8)
+        held.append(Batch(numbers, images, features, torch.ones(shape, dtype=torch.bool), labels, masks))
+    return Held(spec, Index(tuple(range(1, views + 1)), tuple(rows)), tuple(held))
+
+
+def of_run(run_folder: Path, overrides: list[str], samples: int) -> tuple[Config, Method, Held]:
+    """A trained run with its first test samples, read beforehand."""
+    run = open_run(run_folder, overrides)
+    sources = Sources(run.config, torch.device("cpu"))
+    category, name = run.models(sources)[0]
+    source: FeatureSource = sources.find([category], "test")
+    # from both ends, since normal and anomalous samples lie apart
+    count = len(source.index)
+    rows = sorted({*range(samples // 2), *range(count - (samples - samples // 2), count)})
+    batches = [
+        replace(b, rows=torch.arange(start, start + len(b)))
+        for start, b in zip(
+            range(0, len(rows), run.config.eval.batch_size),
+            source.batches(rows, run.config.eval.batch_size),
+            strict=True,
+        )
+    ]
+    method = load_method(run, name, source.spec, source.index.view_numbers)
+    return run.config, method, Held(source.spec, source.index.take(rows), tuple(batches))
+
+
+def evaluate(config: EvalConfig, method: Method, source: Held, device: torch.device) -> dict[str, Any]:
+    """One test pass with the sweep's metrics."""
+    rows, views = len(source.index), len(source.index.view_numbers)
+    scores, present = np.zeros((rows, views), np.float32), np.zeros((rows, views), np.bool_)
+    labels, pixels, at = np.zeros((rows, views), np.bool_), PixelMetrics(fpr_limits=()), 0
+    has_mask = np.array([s.has_mask for s in source.index.samples])
+    for scored in score_batches(config, method, source, range(rows), device):
+        b, here = scored.batch, slice(at, at + len(scored.batch))
+        scores[here], present[here], labels[here] = scored.scores, b.view_mask, b.labels
+        update_pixels(
+            pixels, half_maps(scored.maps), b.masks.numpy(), present[here], labels[here], has_mask[here]
+        )
+        at += len(b)
+    _, whole = final_scores(config, scores, present, None)
+    return {"s_auroc": auroc(whole, labels.any(axis=1)), "p_auroc": pixels.compute()["p_auroc"]}
+
+
+def timed(device: torch.device, work: Callable[[], Any]) -> tuple[float, float, Any]:
+    """(CPU seconds, wall seconds, result)."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    cpu, wall = time.process_time(), time.perf_counter()
+    found = work()
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.process_time() - cpu, time.perf_counter() - wall, found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="accepted for uniformity: it always is JSON")
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--views", type=int, default=5)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    options = parser.parse_args()
+    device = evaluation_device()
+    if options.run is not None:
+        config, method, source = of_run(options.run, options.overrides, options.samples)
+    else:
+        config = Config()
+        source = noise(options.samples, options.size, options.views, config.eval.batch_size)
+        torch.manual_seed(0)
+        method = METHODS["idif"](config, source.spec, source.index.view_numbers)
+    method = method.to(device).eval()
+    subsets = camera_subsets(source.index.view_numbers)
+    restricted = [source.only(subset) for subset in subsets]
+    evaluate(config.eval, method, source, device)  # warms the allocator up
+    before = timed(device, lambda: evaluate(config.eval, method, source, device))
+    sweep = timed(device, lambda: sweep_all(config.eval, method, source, device))
+    naive = timed(device, lambda: [evaluate(config.eval, method, one, device) for one in restricted])
+    after = timed(device, lambda: evaluate(config.eval, method, source, device))
+    clock = 0 if device.type == "cpu" else 1
+    single = (before[clock] + after[clock]) / 2
+    differences = {
+        f"largest_{key}_difference": max(
+            abs(a[key] - b[key])
+            for a, b in zip(sweep[2]["subsets"], naive[2], strict=True)
+            if a[key] is not None and b[key] is not None
+        )
+        for key in ("s_auroc", "p_auroc")
+    }
+    found = {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "samples": len(source.index),
+        "image_size": source.spec.image_size,
+        "views": len(source.index.view_numbers),
+        "subsets": len(subsets),
+        "clock": ("cpu", "wall")[clock],
+        "eval_seconds": single,
+        "sweep_seconds": sweep[clock],
+        "naive_seconds": naive[clock],
+        "sweep_over_eval": sweep[clock] / single,
+        "sweep_over_naive": sweep[clock] / naive[clock],
+        "sweep_wall_seconds": sweep[1],
+        **differences,
+    }
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
