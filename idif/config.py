@@ -189,6 +189,30 @@ class EvalConfig(Section):
     batch_size: Count = 8
 
 
+class PainterConfig(Section):
+    """The small network that paints missing views from the others."""
+
+    epochs: Count = 40
+    batch_size: Count = 8
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    """Peak learning rate of AdamW: one cycle."""
+    width: Count = 32
+    """Channels of the first layer; the deepest has four times as many."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class StrategiesConfig(Section):
+    """What `idif sweep strategies` puts in a missing view's place."""
+
+    layer: str = "layer3"
+    """Layer whose pooled features tell which training samples are alike."""
+    neighbours: Count = 1
+    """Training samples whose views are averaged into the one that is lent."""
+    score_filled: bool = False
+    """Whether a view that was filled in is scored beside those present."""
+    painter: PainterConfig = PainterConfig()
+
+
 class RunConfig(Section):
     """Where results go: ``<dir>/<name>/``."""
 
@@ -208,6 +232,7 @@ class Config(Section):
     method: MethodConfig = MethodConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+    strategies: StrategiesConfig = StrategiesConfig()
     run: RunConfig = RunConfig()
 
     @model_validator(mode="after")

@@ -73,6 +73,36 @@ def test_eval_and_sweep_write_what_the_surface_promises(
     assert one_json(capsys)["view_value"] is None
 
 
+def test_strategies_train_a_painter_once_and_compare_runs(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = world / "runs" / "tiny", world / "runs" / "again"
+    shutil.copytree(first, second)
+    config = (second / "config.yaml").read_text(encoding="utf-8")
+    (second / "config.yaml").write_text(config.replace("name: tiny", "name: again"), encoding="utf-8")
+    small = ["--set=strategies.painter.epochs=1", "--set=strategies.painter.width=8"]
+    command = ["sweep", "strategies", str(first / "cup"), str(second / "cup"), *small, "--json"]
+    assert run(command) == 0
+    found = one_json(capsys)
+    assert found == json.loads((first / "cup" / "strategies.json").read_text())
+    assert [(c["run"], c["strategy"]) for c in found["curves"]] == [
+        (name, strategy) for name in ("tiny", "again") for strategy in ("dropout", "retrieve", "reconstruct")
+    ]
+    for curve in found["curves"]:
+        assert list(curve["by_missing"]) == ["0", "1", "2"]
+        assert curve["view_dropout"] == 0
+        assert curve["categories"]["cup"]["1"]["samples"] + curve["categories"]["cup"]["1"]["unscorable"] == 4
+    assert found["curves"][0]["by_missing"] == found["curves"][3]["by_missing"], "the same run, copied"
+    painter = first / "cup" / "reconstruct" / "checkpoint" / "model.safetensors"
+    before = painter.stat().st_mtime_ns
+    assert run([*command, "--set=strategies.score_filled=true"]) == 0
+    assert one_json(capsys)["protocol"]["score_filled"] is True
+    assert painter.stat().st_mtime_ns == before, "a painter is trained once"
+    assert run(["sweep", "strategies", str(first / "cup")]) == 2
+    assert "delete the folder to train it again" in capsys.readouterr().err
+    shutil.rmtree(second)
+
+
 def test_one_category_of_a_run_works_as_a_run(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = world / "runs" / "tiny" / "cup"
     assert run(["eval", str(folder), "--no-maps", "--json"]) == 0

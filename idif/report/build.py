@@ -184,22 +184,29 @@ def _training(run: RunData, model: str) -> list[Figure]:
 
 
 def _sweep(run: RunData) -> dict[str, Any]:
+    compared, table = [], []
+    if run.strategies is not None:
+        figure = figures.strategies(run.strategies)
+        compared = [] if figure is None else [figure]
+        table = [tables.strategies(run.strategies)]
     if run.sweep is None:
         yet = f"No missing-view sweep has been made yet: idif sweep missing-views {run.folder.name}"
-        return {"sweep_figures": [], "sweep_tables": [], "sweep_note": yet}
+        return {"sweep_figures": compared, "sweep_tables": table, "sweep_note": yet}
     curve = figures.missing_views(run.sweep["by_missing"])
     drawn = [] if curve is None else [curve]
     made = [tables.missing_views(run.sweep)]
     if len(run.sweep["categories"]) > 1:
         made.append(tables.missing_by_category(run.sweep))
+    if run.sweep.get("leave_one_out"):
+        made += [tables.cameras(run.sweep), tables.best_subsets(run.sweep)]
     note = None
     if run.sweep["view_value"] is not None:
-        drawn.append(figures.camera_values(run.sweep["view_value"]))
+        drawn.append(figures.camera_values(run.sweep["view_value"], run.sweep.get("view_value_se")))
     elif not run.sweep["subsets"]:
         note = "Cameras have no value here: the views were left out at random (--subsets paper)."
     else:
         note = "Cameras have no value here: the S-AUROC of some subset is undefined."
-    return {"sweep_figures": drawn, "sweep_tables": made, "sweep_note": note}
+    return {"sweep_figures": drawn + compared, "sweep_tables": made + table, "sweep_note": note}
 
 
 def _headline(run: RunData) -> list[tuple[str, str, str]]:

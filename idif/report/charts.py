@@ -73,12 +73,21 @@ class Line:
     style: str
     dots: Sequence[str] = field(default=())
     """A text for each point, shown when it is pointed at; empty draws no dots."""
+    band: Sequence[Point] = field(default=())
+    """(low, high) of each point's interval, drawn behind the line; empty draws none."""
 
 
 def line_chart(lines: Sequence[Line], x: Axis, y: Axis, alt: str, *, chance: bool = False) -> Markup:
     """Lines over a grid; ``chance`` adds the diagonal of a ROC chart."""
     ends = _place(x, y, (x.low, y.low)), _place(x, y, (x.high, y.high))
     body = [_segment("chance", *ends)] if chance else []
+    for line in lines:
+        if line.band:
+            across = [point[0] for point in line.points]
+            edge = [(a, low) for a, (low, _) in zip(across, line.band, strict=True)]
+            edge += [(a, high) for a, (_, high) in zip(across, line.band, strict=True)][::-1]
+            corners = _points([_place(x, y, point) for point in edge])
+            body.append(Markup('<polygon class="band {}" points="{}"/>').format(line.style, corners))
     for line in lines:
         spots = [_place(x, y, point) for point in line.points]
         body.append(Markup('<polyline class="line {}" points="{}"/>').format(line.style, _points(spots)))

@@ -26,6 +26,7 @@ class RunData:
     environment: Json | None
     predictions: Predictions | None
     sweep: Json | None
+    strategies: Json | None
     logs: dict[str, list[Json]]
     """Model (a category, or ``all``) -> the lines of its training log."""
 
@@ -80,6 +81,7 @@ def read_run(folder: Path) -> RunData:
         environment=_read(home / "environment.json", ()),
         predictions=Predictions.open(folder / "predictions.h5") if has_predictions else None,
         sweep=_read(folder / "sweep.json", ("subsets", "by_missing", "view_value", "categories")),
+        strategies=_read(folder / "strategies.json", ("curves", "protocol")),
         logs=dict(_logs(home, list(metrics["categories"]))),
     )
 

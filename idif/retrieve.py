@@ -1,0 +1,97 @@
+"""Missing views borrowed from the training samples that look most alike in the views that are there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from idif.batch import Batch
+from idif.errors import ConfigError
+from idif.features import FeatureSource
+from idif.fill import Filled
+from idif.progress import Progress, silent
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """A `Filler` that lends a missing view of the nearest training sample that has it.
+
+    The distance of two samples is the mean over the views that both have of 1 - cosine of their pooled
+    features; every training sample is compared, so the nearest is exact. Only stored features are read: no
+    image file is opened and no encoder runs.
+    """
+
+    source: FeatureSource
+    """The training samples."""
+    layer: str
+    neighbours: int
+    """k: what is lent is the mean of the k nearest samples' views, images and features alike."""
+    pooled: Tensor
+    """float32 [N,V,C], unit length: ``layer`` averaged over positions; zero where a view is absent."""
+    present: Tensor
+    """bool [N,V]."""
+
+    @classmethod
+    def build(cls, source: FeatureSource, layer: str, neighbours: int, progress: Progress = silent) -> Self:
+        """Pool every training sample once.
+
+        Raises:
+            ConfigError: the features have no such layer, or there are fewer samples than neighbours.
+        """
+        names = [spec.name for spec in source.spec.layers]
+        if layer not in names:
+            raise ConfigError(f"strategies.layer: expected one of {', '.join(names)}, got {layer!r}")
+        count = len(source.index)
+        if count < neighbours:
+            raise ConfigError(f"strategies.neighbours: {neighbours}, but there are {count} training samples")
+        pooled, present = [], []
+        for batch in source.batches(range(count), _BATCH):
+            pooled.append(_pool(batch.features[layer]).cpu())
+            present.append(batch.view_mask.cpu())
+            progress(sum(map(len, pooled)), count, "pooling training features")
+        return cls(source, layer, neighbours, torch.cat(pooled), torch.cat(present))
+
+    def nearest(self, pooled: Tensor, seen: Tensor) -> Tensor:
+        """Distances float32 [B,N] of samples, pooled [B,V,C] with views ``seen`` [B,V], to the training ones.
+
+        Infinite where two samples have no view in common.
+        """
+        shared = seen.float() @ self.present.float().T
+        alike = (pooled * seen[..., None]).flatten(1) @ self.pooled.flatten(1).T
+        return torch.where(shared > 0, 1 - alike / shared, torch.inf)
+
+    def fill(self, batch: Batch, missing: Tensor) -> Filled:
+        """See `Filler.fill`. A view that fewer than k comparable training samples have stays missing."""
+        seen = batch.view_mask.cpu()
+        distance = self.nearest(_pool(batch.features[self.layer]).cpu(), seen)
+        sample, slot = missing.cpu().nonzero(as_tuple=True)
+        candidates = distance[sample].masked_fill(~self.present.T[slot], torch.inf)
+        near = candidates.topk(self.neighbours, dim=1, largest=False)
+        images, features = self._lent(
+            near.indices.flatten().tolist(), slot.repeat_interleave(self.neighbours)
+        )
+        known = near.values.isfinite().all(dim=1)
+        shape = (len(slot), self.neighbours)
+        return Filled(
+            images.float().unflatten(0, shape).mean(dim=1).round().to(torch.uint8),
+            {name: f.float().unflatten(0, shape).mean(dim=1) for name, f in features.items()},
+            known,
+        )
+
+    def _lent(self, rows: Sequence[int], slots: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Images [P,3,H,W] and features {layer: [P,C,h,w]} of one view of each of P training rows."""
+        distinct, where = torch.tensor(rows).unique(return_inverse=True)
+        read = list(self.source.batches(distinct.tolist(), _BATCH))
+        images = torch.cat([b.images.cpu() for b in read])[where, slots]
+        names = read[0].features
+        features = {name: torch.cat([b.features[name].cpu() for b in read])[where, slots] for name in names}
+        return images, features
+
+
+def _pool(features: Tensor) -> Tensor:
+    """[B,V,C,h,w] -> float32 [B,V,C] of unit length, zero where the view is absent."""
+    return torch.nn.functional.normalize(features.float().mean(dim=(3, 4)), dim=2)
