@@ -1,14 +1,17 @@
 """Times the sweep over all view subsets beside each from scratch and beside one evaluation, as JSON.
 
-    python benchmarks/sweep.py --json [--samples 4] [--size 128] [--run RUN --set cache.store=...]
+    python benchmarks/sweep.py --json [--samples 8] [--size 128] [--run RUN --set cache.store=...]
 
-All three score, rank and count pixels in one process; the single evaluation is timed before and after the
-others. Without ``--run``, images and features are noise and the student is fresh: times do not depend on
-what the numbers are. Ratios are of CPU time on a CPU, of wall-clock time elsewhere.
+One evaluation is what `idif eval` does: predictions file and all metrics. The bare test pass, with the
+sweep's metrics alone and no file, is timed too; from scratch means such a pass for each subset. Everything
+runs in one process; evaluation and pass are timed before and after the others. Without ``--run``, images and
+features are noise and the student is fresh: times do not depend on what the numbers are. Ratios are of CPU
+time on a CPU, of wall-clock time elsewhere.
 """
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,11 +27,12 @@ from idif.batch import Batch
 from idif.config import Config, EvalConfig
 from idif.datasets.index import Index, Sample, View
 from idif.encoders import load_encoder
+from idif.evaluate import Subject, metrics_of, write_predictions
 from idif.features import FeatureSource, FeatureSpec
 from idif.methods import METHODS, Method
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.category import update_pixels
-from idif.predictions import half_maps
+from idif.predictions import Predictions, half_maps
 from idif.score import final_scores, score_batches
 from idif.sweep import sweep_all
 from idif.worth import camera_subsets
@@ -125,7 +129,17 @@ def of_run(run_folder: Path, overrides: list[str], samples: int) -> tuple[Config
     return run.config, method, Held(source.spec, source.index.take(rows), tuple(batches))
 
 
-def evaluate(config: EvalConfig, method: Method, source: Held, device: torch.device) -> dict[str, Any]:
+def evaluate(config: Config, method: Method, source: Held, device: torch.device) -> None:
+    """What `idif eval` does after its sources are open."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "predictions.h5"
+        subject = Subject(source.index.categories[0], method, source, None)
+        numbers, size = source.index.view_numbers, source.spec.image_size
+        write_predictions(config, [subject], path, numbers, size, device)
+        metrics_of(Predictions.open(path), config.eval.fpr_limits)
+
+
+def test_pass(config: EvalConfig, method: Method, source: Held, device: torch.device) -> dict[str, Any]:
     """One test pass with the sweep's metrics."""
     rows, views = len(source.index), len(source.index.view_numbers)
     scores, present = np.zeros((rows, views), np.float32), np.zeros((rows, views), np.bool_)
@@ -142,8 +156,12 @@ def evaluate(config: EvalConfig, method: Method, source: Held, device: torch.dev
     return {"s_auroc": auroc(whole, labels.any(axis=1)), "p_auroc": pixels.compute()["p_auroc"]}
 
 
-def timed(device: torch.device, work: Callable[[], Any]) -> tuple[float, float, Any]:
-    """(CPU seconds, wall seconds, result)."""
+Timed = tuple[float, float, Any]
+"""(CPU seconds, wall seconds, result)."""
+
+
+def timed(device: torch.device, work: Callable[[], Any]) -> Timed:
+    """Do the work and wait until the device has done its part."""
     if device.type != "cpu":
         torch.accelerator.synchronize()
     cpu, wall = time.process_time(), time.perf_counter()
@@ -158,7 +176,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="accepted for uniformity: it always is JSON")
-    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--views", type=int, default=5)
     parser.add_argument("--run", type=Path)
@@ -175,13 +193,18 @@ def main() -> None:
     method = method.to(device).eval()
     subsets = camera_subsets(source.index.view_numbers)
     restricted = [source.only(subset) for subset in subsets]
-    evaluate(config.eval, method, source, device)  # warms the allocator up
-    before = timed(device, lambda: evaluate(config.eval, method, source, device))
-    sweep = timed(device, lambda: sweep_all(config.eval, method, source, device))
-    naive = timed(device, lambda: [evaluate(config.eval, method, one, device) for one in restricted])
-    after = timed(device, lambda: evaluate(config.eval, method, source, device))
+    test_pass(config.eval, method, source, device)  # warms the allocator up
+    evaluations, passes = [], []
+    sweep: Timed = (0.0, 0.0, None)
+    naive: Timed = (0.0, 0.0, None)
+    for middle in (True, False):
+        evaluations.append(timed(device, lambda: evaluate(config, method, source, device)))
+        passes.append(timed(device, lambda: test_pass(config.eval, method, source, device)))
+        if middle:
+            sweep = timed(device, lambda: sweep_all(config.eval, method, source, device))
+            naive = timed(device, lambda: [test_pass(config.eval, method, r, device) for r in restricted])
     clock = 0 if device.type == "cpu" else 1
-    single = (before[clock] + after[clock]) / 2
+    single, bare = (sum(run[clock] for run in runs) / 2 for runs in (evaluations, passes))
     differences = {
         f"largest_{key}_difference": max(
             abs(a[key] - b[key])
@@ -201,7 +224,9 @@ def main() -> None:
         "eval_seconds": single,
         "sweep_seconds": sweep[clock],
         "naive_seconds": naive[clock],
+        "pass_seconds": bare,
         "sweep_over_eval": sweep[clock] / single,
+        "sweep_over_pass": sweep[clock] / bare,
         "sweep_over_naive": sweep[clock] / naive[clock],
         "sweep_wall_seconds": sweep[1],
         **differences,

@@ -15,6 +15,7 @@ from cli.device import evaluation_device
 from cli.eval_cmd import calibration
 from cli.session import Run, Sources, load_method, open_run
 from cli.train_cmd import SetOption, training_rows
+from idif.fill import Filler
 from idif.reconstruct import Painter, Reconstructor, load_painter, train_painter
 from idif.retrieve import Retriever
 from idif.runlog import write_json
@@ -117,7 +118,10 @@ def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:
         teacher = sources.encoder() if chosen.score_filled else None
         if teacher is not None:
             teacher.module.to(device)
-        fillers = {"retrieve": retriever, "reconstruct": Reconstructor(painter, teacher, device)}
+        fillers: dict[str, Filler] = {
+            "retrieve": retriever,
+            "reconstruct": Reconstructor(painter, teacher, device),
+        }
         for strategy in STRATEGIES:
             title = f"{category}: {strategy}"
             with progress_bar(title, "samples") as listen:

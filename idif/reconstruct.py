@@ -1,6 +1,5 @@
 """Missing views painted by a small network that learns on training normals what the others tell of them."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,50 +20,53 @@ from idif.fill import Filled
 from idif.progress import Progress, silent
 from idif.seeding import numpy_rng
 
-STRIDE = 16
-"""Image pixels per position of the painter's deepest layer."""
-
 
 class Painter(nn.Module):
     """All views of a sample from some of them: images [B,V,3,H,W] in 0..1 -> the same shape.
 
-    Views enter side by side with a plane each that tells whether they are there. Four strided convolutions
-    and a layer that sees all positions at once, since cameras do not see a thing at the same place; then
-    four upsampling ones. Group norm, so that a sample does not depend on its batch.
+    Views enter side by side with a plane each that tells whether they are there, and two that tell the place,
+    since cameras do not see a thing at the same one. Four strided convolutions and a layer that sees all
+    positions at once; then upsampling ones, which paint what differs from the mean colour of the views
+    present. There is no norm: it would take away the brightness that one view tells of another.
     """
 
     def __init__(self, views: int, width: int) -> None:
         super().__init__()
         self.views = views
-        channels = [4 * views, width, 2 * width, 4 * width, 4 * width]
+        channels = [4 * views + 2, width, 2 * width, 4 * width, 4 * width]
         steps = list(pairwise(channels))
         self.down = nn.Sequential(*(_step(a, b, stride=2) for a, b in steps))
         self.everywhere = nn.Sequential(nn.Linear(4 * width, 4 * width), nn.ReLU(inplace=True))
         self.mix = _step(8 * width, 4 * width, stride=1)
-        self.up = nn.ModuleList(_step(b, max(a, width), stride=1) for a, b in reversed(steps[1:]))
-        self.paint = nn.Conv2d(width, 3 * views, 3, padding=1)
+        self.up = nn.ModuleList(_step(b, a, stride=1) for a, b in reversed(steps[1:]))
+        self.paint = nn.Conv2d(width + 2, 3 * views, 3, padding=1)
 
     def forward(self, images: Tensor, visible: Tensor) -> Tensor:
-        """See the class; views not in ``visible`` bool [B,V] are not looked at."""
+        """See the class; views not in ``visible`` bool [B,V] are not looked at. Not cut to 0..1."""
         batch, _, _, height, width = images.shape
         keep = visible[:, :, None, None, None].to(images.dtype)
-        planes = keep.expand(-1, -1, 1, height, width)
-        x = self.down(torch.cat([images * keep, planes], dim=2).flatten(1, 2))
+        shown, planes = images * keep, keep.expand(-1, -1, 1, height, width)
+        place = _place(height, width, images).expand(batch, -1, -1, -1)
+        x = self.down(torch.cat([shown.flatten(1, 2), planes.flatten(1, 2), place], dim=1))
         whole = self.everywhere(x.mean(dim=(2, 3)))[:, :, None, None].expand_as(x)
         x = self.mix(torch.cat([x, whole], dim=1))
         for step in self.up:
             x = step(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
         x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
-        painted: Tensor = self.paint(x).sigmoid().view(batch, self.views, 3, height, width)
-        return painted
+        colour = shown.mean(dim=(3, 4)).sum(dim=1) / keep.sum(dim=1)[..., 0, 0]
+        painted = self.paint(torch.cat([x, place], dim=1)).unflatten(1, (self.views, 3))
+        whole_views: Tensor = painted + colour[:, None, :, None, None]
+        return whole_views
+
+
+def _place(height: int, width: int, like: Tensor) -> Tensor:
+    """Row and column of each pixel in -1..1: [1,2,height,width]."""
+    rows, columns = (torch.linspace(-1, 1, size).to(like) for size in (height, width))
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
 
 
 def _step(before: int, after: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
-        nn.GroupNorm(math.gcd(8, after), after),
-        nn.ReLU(inplace=True),
-    )
+    return nn.Sequential(nn.Conv2d(before, after, 3, stride=stride, padding=1), nn.ReLU(inplace=True))
 
 
 def settings_of(config: PainterConfig, source: FeatureSource) -> dict[str, Any]:
@@ -115,30 +117,28 @@ def train_painter(
         CannotFinish: the loss is no longer finite.
         RunError: no training sample has two views, so there is nothing to learn from.
     """
+    if not any(sum(source.index.samples[row].present) > 1 for row in rows):
+        raise RunError(f"{folder}: a painter needs training samples with two views or more; there are none")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         painter = Painter(len(source.index.view_numbers), config.width).to(device)
     optimizer = torch.optim.AdamW(painter.parameters(), lr=config.lr)
     total, step = config.epochs * -(-len(rows) // config.batch_size), 0
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total, pct_start=0.1)
-    learned = False
     for batch, visible in _lessons(config, source, rows):
         target = batch.images.to(device).float() / 255
-        hidden = (batch.view_mask & ~visible).to(device)
-        step += 1
-        if hidden.any():
+        hidden = (batch.view_mask.cpu() & ~visible).to(device)
+        if hidden.any():  # a sample of one view has none to hide
             error = (painter(target, visible.to(device)) - target).abs().mean(dim=(2, 3, 4))
             loss = error[hidden].mean()
             if not torch.isfinite(loss):
-                raise CannotFinish(f"{folder}: the painter's loss is {float(loss)} at step {step}")
+                raise CannotFinish(f"{folder}: the painter's loss is {float(loss)} at step {step + 1}")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            learned = True
-        schedule.step()
+            schedule.step()
+        step += 1
         progress(step, total, "training the painter")
-    if not learned:
-        raise RunError(f"{folder}: a painter needs training samples with two views or more; there are none")
     state = {"settings": settings_of(config, source)}
     save_checkpoint(folder, painter.state_dict(), state, Reached(config.epochs, step, finished=True))
     return painter.eval()
@@ -174,7 +174,7 @@ class Reconstructor:
         """See `Filler.fill`; every view can be painted."""
         images, visible = batch.images.to(self.device), batch.view_mask.to(self.device)
         painted = self.painter(images.float() / 255, visible)[missing.to(self.device)]
-        whole = (painted * 255).round().to(torch.uint8)
+        whole = (painted.clamp(0, 1) * 255).round().to(torch.uint8)
         if self.encoder is None:
             features = {n: f.new_zeros(len(whole), *f.shape[2:]) for n, f in batch.features.items()}
         else:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,16 +76,16 @@ class Retriever:
             near.indices.flatten().tolist(), slot.repeat_interleave(self.neighbours)
         )
         known = near.values.isfinite().all(dim=1)
-        shape = (len(slot), self.neighbours)
-        return Filled(
-            images.float().unflatten(0, shape).mean(dim=1).round().to(torch.uint8),
-            {name: f.float().unflatten(0, shape).mean(dim=1) for name, f in features.items()},
-            known,
-        )
+        means = {name: self._mean(f) for name, f in features.items()}
+        return Filled(self._mean(images).round().to(torch.uint8), means, known)
+
+    def _mean(self, lent: Tensor) -> Tensor:
+        """[P*k,...] -> float32 [P,...], over the k neighbours."""
+        return lent.float().view(-1, self.neighbours, *lent.shape[1:]).mean(dim=1)
 
     def _lent(self, rows: Sequence[int], slots: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Images [P,3,H,W] and features {layer: [P,C,h,w]} of one view of each of P training rows."""
-        distinct, where = torch.tensor(rows).unique(return_inverse=True)
+        distinct, where = np.unique(rows, return_inverse=True)
         read = list(self.source.batches(distinct.tolist(), _BATCH))
         images = torch.cat([b.images.cpu() for b in read])[where, slots]
         names = read[0].features

@@ -1,6 +1,7 @@
 """What to do about missing views (Fig. 4): score what is there, borrow the rest, or paint it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,14 +59,18 @@ def score_strategy(
     masks, labels = random_masks(source.index, seed), presence(source.index)[1]
     found: dict[str, Any] = {}
     for missing, visible in enumerate(masks):
-
-        def listen(done: int, total: int, _: str = "", before: int = missing) -> None:
-            progress(before * total + done, len(masks) * total, what)
-
+        listen = partial(_of_all, progress, missing, len(masks), what)
         found[str(missing)] = _score_mask(
             config, method, source, device, visible, labels, filler, score_filled, calibration, listen
         )
     return found
+
+
+def _of_all(
+    progress: Progress, before: int, parts: int, title: str, done: int, total: int, what: str = ""
+) -> None:
+    """Progress of one mask as progress of all."""
+    progress(before * total + done, parts * total, title)
 
 
 def _score_mask(

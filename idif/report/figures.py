@@ -197,8 +197,9 @@ def missing_views(by_missing: dict[str, Json]) -> Figure | None:
     for name, style, points in curves:
         known = [(float(m), value) for m, value in points if value is not None]
         texts = [f"{name}, {m:g} missing: {100 * value:.1f} %" for m, value in known]
-        ends = [by_missing[f"{m:g}"].get("s_auroc_ci") for m, _ in known] if style == "c1" else []
-        band = [(low, high) for low, high in ends] if all(ends) else []
+        ends = [by_missing[f"{m:g}"].get("s_auroc_ci") for m, _ in known if style == "c1"]
+        band = [(end[0], end[1]) for end in ends if end is not None]
+        band = band if len(band) == len(known) else []
         lines.append(Line(name, known, style, texts, band))
     if not lines[0].points and not lines[1].points:
         return None

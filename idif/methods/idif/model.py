@@ -118,7 +118,7 @@ class IDIF(Method):
         fused = self._fuse_subsets(encoded.f_e, view_masks)
         found = fused.new_empty((len(fused), *encoded.size), dtype=torch.float32)
         sizes = {name: (f.shape[-2], f.shape[-1]) for name, f in features.items()}
-        for slot in view.unique().tolist():
+        for slot in sorted(set(view.tolist())):
             decoder = self.decoders.alone(slot)
             # channels last as the decoder's output: mixed layouts make the distance three times as slow
             teacher = {
@@ -142,7 +142,7 @@ class IDIF(Method):
         turns = None
         if self.transform is not None and self.voxel is not None:
             turns = self.transform.turns(self.voxel.grid)
-        for count in kept.sum(dim=1).unique().tolist():
+        for count in sorted(set(kept.sum(dim=1).tolist())):
             for part in (kept.sum(dim=1) == count).nonzero()[:, 0].split(SAMPLES_AT_ONCE):
                 slots = kept[part].nonzero()[:, 1].view(-1, count)
                 rows = sample[part, None]
@@ -158,9 +158,10 @@ class IDIF(Method):
         """f_p [N,n,C,h,w] of the kept views alone, from f_s, slots [N,n] and the transform's turns."""
         if self.voxel is not None and self.transform is not None and turns is not None:
             volume, f_p = self.voxel.of_views(specific, slots), torch.empty_like(specific)
-            for slot in slots.unique().tolist():
+            size = (specific.shape[-2], specific.shape[-1])
+            for slot in sorted(set(slots.flatten().tolist())):
                 chosen, at = (slots == slot).nonzero(as_tuple=True)
-                f_p[chosen, at] = self.transform.look(volume[chosen], turns[slot], f_p.shape[-2:])
+                f_p[chosen, at] = self.transform.look(volume[chosen], turns[slot], size)
             return f_p
         if self.conv3d is not None:
             views = self.decoders.views
@@ -169,7 +170,8 @@ class IDIF(Method):
             whole[rows, slots] = specific
             mask = torch.zeros(whole.shape[:2], dtype=torch.bool, device=slots.device)
             mask[rows, slots] = True
-            return self.conv3d(whole, mask)[rows, slots]
+            fused: Tensor = self.conv3d(whole, mask)[rows, slots]
+            return fused
         return specific
 
 
