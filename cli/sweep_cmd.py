@@ -171,17 +171,27 @@ def sweep_run(run: Run, *, subsets: Subsets = "all", seed: int = 0) -> dict[str,
     sources = Sources(run.config, device)
     categories: dict[str, dict[str, Any]] = {}
     numbers: tuple[int, ...] = ()
+    incomplete: dict[str, int] = {}
     sweep = sweep_all if subsets == "all" else partial(sweep_paper, seed=seed)
     for category, name in run.models(sources):
         source = sources.open([category], "test")
         numbers = source.index.view_numbers
         method = load_method(run, name, source.spec, numbers).to(device)
         fitted = calibration(run, sources, category, method, device)
+        incomplete[category] = sum(not all(sample.present) for sample in source.index.samples)
+        if incomplete[category]:
+            some = f"{incomplete[category]} of {len(source.index)} samples"
+            say(f"note: {category}: {some} lack views in the data; they are scored on the rest")
         with progress_bar(f"sweeping {category}", "samples") as listen:
             categories[category] = sweep(
                 run.config.eval, method, source, device, calibration=fitted, progress=listen
             )
-    protocol = {"subsets": subsets, "seed": seed if subsets == "paper" else None, "views": list(numbers)}
+    protocol = {
+        "subsets": subsets,
+        "seed": seed if subsets == "paper" else None,
+        "views": list(numbers),
+        "incomplete_samples": incomplete,
+    }
     whole = mean_sweep(categories, numbers) | {"protocol": protocol}
     write_json(run.results / "sweep.json", whole)
     return whole
@@ -189,9 +199,7 @@ def sweep_run(run: Run, *, subsets: Subsets = "all", seed: int = 0) -> dict[str,
 
 def sweep_table(sweep: dict[str, Any]) -> Group:
     """S- and P-AUROC by number of missing views, and what each camera is worth."""
-    table = Table(
-        "missing views", "S-AUROC", "95 % interval", "S-AUROC, visible defects", "P-AUROC", "best views"
-    )
+    table = Table("missing", "S-AUROC", "95 % interval", "visible", "P-AUROC", "best cameras")
     best = sweep["best_subsets"] or {}
     for missing, values in sweep["by_missing"].items():
         ends = values.get("s_auroc_ci")
@@ -206,7 +214,8 @@ def sweep_table(sweep: dict[str, Any]) -> Group:
             picked,
         )
     table.caption = (
-        "percent, mean over the subsets of each size; the best of each size was picked on these data"
+        "percent, mean over the choices of that many cameras; visible: S-AUROC where only defects that are "
+        "seen count; the best choice was picked on these very data"
     )
     if sweep["leave_one_out"] is None:
         return Group(table)

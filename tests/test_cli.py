@@ -67,10 +67,28 @@ def test_eval_and_sweep_write_what_the_surface_promises(
     assert sweep == json.loads((folder / "sweep.json").read_text())
     assert len(sweep["subsets"]) == 7
     assert set(sweep["by_missing"]) == {"0", "1", "2"}
+    # the second sample of each category has no second view in the annotations
+    assert sweep["protocol"]["incomplete_samples"] == {"bolt": 1, "cup": 1}
+    unscorable = {tuple(s["views"]): s["unscorable"] for s in sweep["categories"]["cup"]["subsets"]}
+    assert unscorable == {views: int(views == (2,)) for views in unscorable}
+    row = found.sample_id.index("cup/NG/scratch/S1001")
+    assert found.present[row].tolist() == [True, False, True]
+    assert found.labels[row].any(), "what is not listed makes nothing normal"
     full = sweep["categories"]["cup"]["by_missing"]["0"]["s_auroc"]
     assert full == pytest.approx(metrics["categories"]["cup"]["s_auroc"])
     assert run(["sweep", "missing-views", str(folder), "--subsets=paper", "--json"]) == 0
     assert one_json(capsys)["view_value"] is None
+
+
+def test_a_listed_file_that_is_absent_stops_a_build_by_its_name(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(world / "data", tmp_path / "data")
+    gone = next((tmp_path / "data").rglob("cup_*_C3_*.jpg"))
+    gone.unlink()
+    build = ["cache", "build", "realiad", f"--root={tmp_path / 'data'}", f"--store={tmp_path / 's.zarr'}"]
+    assert run([*build, f"--image-size={SIZE}", "--teacher-weights=untrained", "--category=cup"]) == 2
+    assert gone.name in capsys.readouterr().err
 
 
 def test_strategies_train_a_painter_once_and_compare_runs(

@@ -219,6 +219,52 @@ def test_the_missing_view_curve_is_that_of_sweep_json(demo: Path, page: Page) ->
         assert f"C{camera} {100 * value:+.1f}" in " ".join(page.attributes("aria-label"))
 
 
+def test_cameras_are_valued_three_ways_and_the_best_are_named(demo: Path, page: Page) -> None:
+    sweep = json.loads((demo / "sweep.json").read_text())
+    _, rows = page.table("Worth of each camera")
+    for camera, lost in sweep["leave_one_out"].items():
+        (alone,) = (s["s_auroc"] for s in sweep["subsets"] if s["views"] == [int(camera)])
+        value = sweep["view_value"][camera]
+        assert rows[f"C{camera}"] == [f"{100 * value:+.1f}", f"{100 * lost:+.1f}", f"{100 * alone:.1f}"]
+    _, rows = page.table("The best cameras")
+    assert {size: row[0] for size, row in rows.items()} == {
+        size: " ".join(f"C{n}" for n in best["views"]) for size, best in sweep["best_subsets"].items()
+    }
+
+
+def test_the_interval_is_drawn_for_one_category_alone(tmp_path: Path, page: Page) -> None:
+    assert "95 % interval of the first curve" not in page.text, "a mean of intervals was drawn"
+    folder = make_run(tmp_path / "one", ("gear",))
+    one = page_of(folder)
+    low, high = json.loads((folder / "sweep.json").read_text())["by_missing"]["2"]["s_auroc_ci"]
+    assert one.table("By number of missing views")[1]["2"][1] == f"{100 * low:.1f} to {100 * high:.1f}"
+    assert "95 % interval of the first curve" in one.text
+    assert [style for style in one.attributes("class") if style.startswith("band")] == ["band c1"]
+
+
+def test_strategies_of_several_runs_share_one_figure(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", ("gear",))
+    curves = [
+        {
+            "run": run,
+            "view_dropout": share,
+            "strategy": strategy,
+            "by_missing": {str(m): {"s_auroc": 0.9 - 0.01 * m * place} for m in range(5)},
+            "categories": {},
+        }
+        for run, share in (("with", 0.2), ("without", 0.0))
+        for place, strategy in enumerate(("dropout", "retrieve", "reconstruct"), start=1)
+    ]
+    found = {"curves": curves, "protocol": {"seed": 0, "score_filled": False}}
+    (folder / "strategies.json").write_text(json.dumps(found))
+    page = page_of(folder)
+    assert "with with view dropout 0.2, without with view dropout 0" in page.text
+    _, rows = page.table("What to do about missing views")
+    assert rows["without: reconstruct"] == ["90.0", "87.0", "84.0", "81.0", "78.0"]
+    assert "with: retrieve, 4 missing: 82.0 %" in " ".join(page.attributes("aria-label"))
+    assert "line c3 other" in page.attributes("class")
+
+
 def test_a_run_without_a_sweep_says_how_to_make_one(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "plain", ("gear",), sweep=False)
     page = page_of(folder)

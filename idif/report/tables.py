@@ -204,7 +204,9 @@ def missing_views(sweep: Json) -> Table:
 def cameras(sweep: Json) -> Table:
     """What each camera is worth, three ways."""
     columns = ["value (Shapley)", "lost when it alone fails", "S-AUROC alone"]
-    table = Table("By camera: points of S-AUROC, and percent", columns)
+    table = Table(
+        "Worth of each camera, in points of S-AUROC, and what it reaches alone, in percent", columns
+    )
     alone = {str(s["views"][0]): s["s_auroc"] for s in sweep["subsets"] if len(s["views"]) == 1}
     values = sweep["view_value"] or {}
     why = "undefined: one class only in some subset"
