@@ -207,9 +207,12 @@ def main() -> None:
     single, bare = (sum(run[clock] for run in runs) / 2 for runs in (evaluations, passes))
     differences = {
         f"largest_{key}_difference": max(
-            abs(a[key] - b[key])
-            for a, b in zip(sweep[2]["subsets"], naive[2], strict=True)
-            if a[key] is not None and b[key] is not None
+            (
+                abs(a[key] - b[key])
+                for a, b in zip(sweep[2]["subsets"], naive[2], strict=True)
+                if a[key] is not None and b[key] is not None
+            ),
+            default=None,
         )
         for key in ("s_auroc", "p_auroc")
     }

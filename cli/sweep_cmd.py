@@ -199,22 +199,23 @@ def sweep_run(run: Run, *, subsets: Subsets = "all", seed: int = 0) -> dict[str,
 
 def sweep_table(sweep: dict[str, Any]) -> Group:
     """S- and P-AUROC by number of missing views, and what each camera is worth."""
-    table = Table("missing", "S-AUROC", "95 % interval", "visible", "P-AUROC", "best cameras")
+    table = Table("missing", "S-AUROC", "95 %", "lost, 95 %", "visible", "P-AUROC", "best cameras")
     best = sweep["best_subsets"] or {}
     for missing, values in sweep["by_missing"].items():
-        ends = values.get("s_auroc_ci")
         found = best.get(str(len(sweep["by_missing"]) - int(missing)))
         picked = "-" if found is None else f"{_cameras(found['views'])} ({percent(found['s_auroc'])})"
         table.add_row(
             missing,
             percent(values["s_auroc"]),
-            "-" if ends is None else f"{percent(ends[0])} to {percent(ends[1])}",
+            _ends(values.get("s_auroc_ci")),
+            _ends(values.get("loss_ci")),
             percent(values["s_auroc_visible"]),
             percent(values["p_auroc"]),
             picked,
         )
     table.caption = (
-        "percent, mean over the choices of that many cameras; visible: S-AUROC where only defects that are "
+        "percent, mean over the choices of that many cameras, with intervals over samples, also of what is "
+        "lost; visible: S-AUROC where only defects that are "
         "seen count; the best choice was picked on these very data"
     )
     if sweep["leave_one_out"] is None:
@@ -226,6 +227,10 @@ def sweep_table(sweep: dict[str, Any]) -> Group:
         cameras.add_row(f"C{camera}", _points(value), _points(lost), percent(alone.get(int(camera))))
     cameras.caption = "points of S-AUROC; values add up to what all cameras reach above 50"
     return Group(table, cameras)
+
+
+def _ends(interval: list[float] | None) -> str:
+    return "-" if interval is None else " to ".join(map(percent, interval))
 
 
 def _cameras(numbers: list[int]) -> str:

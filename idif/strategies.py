@@ -17,7 +17,7 @@ from idif.predictions import half_maps
 from idif.progress import Progress, silent
 from idif.score import Calibration, final_scores, score_batches
 from idif.sweep import Bools, presence, random_masks
-from idif.worth import mean_auroc_interval
+from idif.worth import interval, mean_auroc_draws
 
 STRATEGIES = ("dropout", "retrieve", "reconstruct")
 """Score the views present alone; fill the missing ones in from the nearest training samples; paint them."""
@@ -103,7 +103,7 @@ def _score_mask(
     any_view: Bools = np.any(labels, axis=1)
     return {
         "s_auroc": auroc(of_samples[seen], any_view[seen]),
-        "s_auroc_ci": mean_auroc_interval([of_samples], any_view),
+        "s_auroc_ci": interval(mean_auroc_draws([of_samples], any_view)),
         "p_auroc": pixels.compute()["p_auroc"],
         "samples": int(seen.sum()),
         "unscorable": int((~seen).sum()),

@@ -29,7 +29,7 @@ from idif.worth import (
     camera_orders,
     camera_subsets,
     leave_one_out,
-    mean_auroc_interval,
+    missing_intervals,
     shapley,
     shapley_sampled,
     standard_error,
@@ -171,13 +171,11 @@ def sweep_all(
         for subset, scores in zip(subsets, scored, strict=True)
     ]
     found = summarise_subsets(results, numbers)
-    for missing, values in found["by_missing"].items():
-        alike = [
-            scores.scores
-            for subset, scores in zip(subsets, scored, strict=True)
-            if len(subset) == len(numbers) - int(missing)
-        ]
-        values["s_auroc_ci"] = mean_auroc_interval(alike, np.any(labels, axis=1))
+    alike: dict[int, list[npt.NDArray[np.float32]]] = {}
+    for subset, scores in zip(subsets, scored, strict=True):
+        alike.setdefault(len(numbers) - len(subset), []).append(scores.scores)
+    for missing, ends in missing_intervals(alike, np.any(labels, axis=1)).items():
+        found["by_missing"][str(missing)] |= ends
     return found
 
 
@@ -226,11 +224,10 @@ def sweep_paper(
     _, labels = presence(source.index)
     masks = random_masks(source.index, seed)
     scored = score_masks(config, method, source, masks, device, calibration=calibration, progress=progress)
-    any_view = np.any(labels, axis=1)
-    by_missing = {
-        str(missing): scores.metrics(labels) | {"s_auroc_ci": mean_auroc_interval([scores.scores], any_view)}
-        for missing, scores in enumerate(scored)
-    }
+    by_missing = {str(missing): scores.metrics(labels) for missing, scores in enumerate(scored)}
+    alike = {missing: [scores.scores] for missing, scores in enumerate(scored)}
+    for missing, ends in missing_intervals(alike, np.any(labels, axis=1)).items():
+        by_missing[str(missing)] |= ends
     return {"subsets": [], "by_missing": by_missing, **NO_SUBSETS}
 
 
@@ -261,5 +258,5 @@ def mean_sweep(categories: Mapping[str, dict[str, Any]], numbers: Sequence[int])
     if len(sweeps) == 1:
         # an interval of a mean is not the mean of the intervals, but of one category it is its own
         for missing, values in whole["by_missing"].items():
-            values["s_auroc_ci"] = sweeps[0]["by_missing"][missing]["s_auroc_ci"]
+            values |= {key: sweeps[0]["by_missing"][missing][key] for key in ("s_auroc_ci", "loss_ci")}
     return {**whole, "categories": dict(categories)}

@@ -134,28 +134,28 @@ def standard_error(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
-def mean_auroc_interval(
+def mean_auroc_draws(
     scores: Sequence[npt.NDArray[np.float32]],
     labels: npt.NDArray[np.bool_],
     *,
     resamples: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
-) -> list[float] | None:
-    """Bootstrap percentile interval, over samples, of the mean AUROC of several scorings of them.
+) -> npt.NDArray[np.float64] | None:
+    """The mean AUROC of several scorings of the same samples, in bootstrap resamples of the samples.
 
     Normal and anomalous samples are drawn with replacement each from their own; every scoring sees the same
-    draw, since it is the same samples that the cameras look at.
+    draw, since it is the same samples that the cameras look at. The same labels and seed give the same draws,
+    so that the difference of two results is paired.
 
     Args:
         scores: one or more [N]; NaN where a scoring leaves a sample out.
         labels: bool [N].
         resamples: number of draws.
         seed: of the draws.
-        level: share of the resamples inside.
 
     Returns:
-        [low, high]; None where a scoring has one class only.
+        [resamples], NaN in a draw that holds none of the few samples which a scoring can see; None where a
+        scoring has one class only.
     """
     normal, anomalous = np.flatnonzero(~labels), np.flatnonzero(labels)
     kept = [~np.isnan(one) for one in scores]
@@ -177,7 +177,35 @@ def mean_auroc_interval(
             with np.errstate(divide="ignore", invalid="ignore"):
                 total += ((n @ wins) * a).sum(axis=1) / ((n @ there[normal]) * (a @ there[anomalous]))
     total += ((n @ complete) * a).sum(axis=1) / (len(normal) * len(anomalous))
-    # a draw may hold none of the few samples that a scoring can see: it says nothing
-    drawn = total[np.isfinite(total)] / len(scores)
-    ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return total / len(scores)
+
+
+def interval(draws: npt.NDArray[np.float64] | None, level: float = 0.95) -> list[float] | None:
+    """[low, high] with a share ``level`` of the draws inside, NaN left out; None of None or of NaN alone."""
+    if draws is None or not np.isfinite(draws).any():
+        return None
+    ends = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return [float(end) for end in ends]
+
+
+def missing_intervals(
+    scores: Mapping[int, Sequence[npt.NDArray[np.float32]]], labels: npt.NDArray[np.bool_]
+) -> dict[int, dict[str, list[float] | None]]:
+    """95 % intervals over samples of the mean S-AUROC by number of missing views, and of what is lost.
+
+    Args:
+        scores: number of missing views, from 0 -> sample scores [N] of every choice of that many.
+        labels: bool [N].
+
+    Returns:
+        The same numbers -> ``s_auroc_ci``, and ``loss_ci`` of the paired difference to no view missing.
+    """
+    draws = {missing: mean_auroc_draws(alike, labels) for missing, alike in scores.items()}
+    whole = draws[0]
+    return {
+        missing: {
+            "s_auroc_ci": interval(found),
+            "loss_ci": None if whole is None or found is None else interval(whole - found),
+        }
+        for missing, found in draws.items()
+    }

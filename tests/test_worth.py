@@ -12,8 +12,10 @@ from idif.worth import (
     best_subsets,
     camera_orders,
     camera_subsets,
+    interval,
     leave_one_out,
-    mean_auroc_interval,
+    mean_auroc_draws,
+    missing_intervals,
     shapley,
     shapley_sampled,
 )
@@ -124,7 +126,26 @@ def test_the_interval_is_that_of_resampled_samples() -> None:
             for one, s in zip(scores, seen, strict=True)
         ]
         means.append(np.mean(areas))
-    expected = np.quantile(means, [0.025, 0.975])
-    got = mean_auroc_interval(scores, labels, resamples=50, seed=7)
-    assert got == pytest.approx(expected, abs=1e-6)
-    assert mean_auroc_interval(scores, np.ones(30, np.bool_)) is None
+    got = mean_auroc_draws(scores, labels, resamples=50, seed=7)
+    assert got == pytest.approx(np.array(means), abs=1e-6)
+    assert interval(got) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=1e-6)
+    assert mean_auroc_draws(scores, np.ones(30, np.bool_)) is None
+    assert interval(None) is None
+    assert interval(np.array([np.nan, 0.2, 0.4])) == pytest.approx([0.205, 0.395])
+
+
+def test_what_is_lost_has_a_paired_interval() -> None:
+    """Scores that lose a little everywhere: each figure is uncertain, their difference hardly."""
+    rng = np.random.default_rng(3)
+    labels = rng.uniform(size=60) < 0.6
+    whole = (rng.normal(size=60) + labels).astype(np.float32)
+    worse = (whole + rng.normal(0, 0.02, 60)).astype(np.float32)
+    found = missing_intervals({0: [whole], 1: [worse, worse]}, labels)
+    assert found[0]["loss_ci"] == [0, 0]
+    width = {key: np.diff(found[1][key] or [0, 0])[0] for key in ("s_auroc_ci", "loss_ci")}
+    assert 0 < width["loss_ci"] < 0.2 * width["s_auroc_ci"]
+    apart = mean_auroc_draws([whole], labels)
+    other = mean_auroc_draws([worse, worse], labels)
+    assert apart is not None
+    assert other is not None
+    assert found[1]["loss_ci"] == interval(apart - other)

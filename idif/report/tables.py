@@ -183,8 +183,8 @@ def per_defect(values: Json) -> Table:
 
 def missing_views(sweep: Json) -> Table:
     """S- and P-AUROC by number of missing views."""
-    columns = ["S-AUROC, any view labelled", "95 % interval", "S-AUROC, a visible view labelled", "P-AUROC"]
-    columns.append("left out")
+    columns = ["S-AUROC, any view labelled", "95 % interval", "lost, 95 % interval"]
+    columns += ["S-AUROC, a visible view labelled", "P-AUROC", "left out"]
     table = Table(
         "By number of missing views, mean over categories, in percent; "
         "left out: samples that had none of the views, over all subsets",
@@ -195,9 +195,11 @@ def missing_views(sweep: Json) -> Table:
             table.figure(found[key], "undefined: one class only, or no masks")
             for key in ("s_auroc", "s_auroc_visible", "p_auroc")
         ]
-        ends = found.get("s_auroc_ci")
-        interval = Cell("" if ends is None else f"{percent(ends[0])} to {percent(ends[1])}")
-        table.rows.append((missing, [cells[0], interval, *cells[1:], Cell(str(found["unscorable"]))]))
+        intervals = [
+            Cell("" if ends is None else f"{percent(ends[0])} to {percent(ends[1])}")
+            for ends in (found.get("s_auroc_ci"), found.get("loss_ci"))
+        ]
+        table.rows.append((missing, [cells[0], *intervals, *cells[1:], Cell(str(found["unscorable"]))]))
     return table
 
 
