@@ -156,12 +156,12 @@ def _painter(run: Run, sources: Sources, name: str, device: torch.device) -> Pai
 def strategies_table(found: dict[str, Any]) -> Table:
     """S-AUROC by strategy and number of missing views."""
     missing = list(found["curves"][0]["by_missing"])
-    table = Table("run", "view dropout", "strategy", *(f"{m} missing" for m in missing))
+    table = Table("run", "dropout p", "strategy", *missing)
     for curve in found["curves"]:
         cells = [percent(curve["by_missing"][m]["s_auroc"]) for m in missing]
         table.add_row(curve["run"], f"{curve['view_dropout']:g}", curve["strategy"], *cells)
     scored = "present and filled in" if found["protocol"]["score_filled"] else "present"
-    table.caption = f"S-AUROC in percent, random views missing, scored on the views {scored}"
+    table.caption = f"S-AUROC in percent by number of random views missing, scored on the views {scored}"
     return table
 
 
