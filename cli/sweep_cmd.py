@@ -191,6 +191,10 @@ def sweep_run(run: Run, *, subsets: Subsets = "all", seed: int = 0) -> dict[str,
         "seed": seed if subsets == "paper" else None,
         "views": list(numbers),
         "incomplete_samples": incomplete,
+        "labels": {
+            "s_auroc": "anomalous when any view is, seen or not",
+            "s_auroc_visible": "anomalous when a view that is seen is",
+        },
     }
     whole = mean_sweep(categories, numbers) | {"protocol": protocol}
     write_json(run.results / "sweep.json", whole)
