@@ -203,24 +203,14 @@ def sweep_run(run: Run, *, subsets: Subsets = "all", seed: int = 0) -> dict[str,
 
 def sweep_table(sweep: dict[str, Any]) -> Group:
     """S- and P-AUROC by number of missing views, and what each camera is worth."""
-    table = Table("missing", "S-AUROC", "95 %", "lost, 95 %", "visible", "P-AUROC", "best cameras")
-    best = sweep["best_subsets"] or {}
+    table = Table("missing", "S-AUROC", "95 %", "lost, 95 %", "visible", "P-AUROC")
     for missing, values in sweep["by_missing"].items():
-        found = best.get(str(len(sweep["by_missing"]) - int(missing)))
-        picked = "-" if found is None else f"{_cameras(found['views'])} ({percent(found['s_auroc'])})"
-        table.add_row(
-            missing,
-            percent(values["s_auroc"]),
-            _ends(values.get("s_auroc_ci")),
-            _ends(values.get("loss_ci")),
-            percent(values["s_auroc_visible"]),
-            percent(values["p_auroc"]),
-            picked,
-        )
+        cells = [percent(values[key]) for key in ("s_auroc", "s_auroc_visible", "p_auroc")]
+        ends = [_ends(values.get(key)) for key in ("s_auroc_ci", "loss_ci")]
+        table.add_row(missing, cells[0], *ends, *cells[1:])
     table.caption = (
-        "percent, mean over the choices of that many cameras, with intervals over samples, also of what is "
-        "lost; visible: S-AUROC where only defects that are "
-        "seen count; the best choice was picked on these very data"
+        "percent, mean over the choices of cameras, with intervals over samples, also of what is lost; "
+        "visible: S-AUROC where only defects that are seen count"
     )
     if sweep["leave_one_out"] is None:
         return Group(table)
@@ -230,15 +220,16 @@ def sweep_table(sweep: dict[str, Any]) -> Group:
         value = None if sweep["view_value"] is None else sweep["view_value"][camera]
         cameras.add_row(f"C{camera}", _points(value), _points(lost), percent(alone.get(int(camera))))
     cameras.caption = "points of S-AUROC; values add up to what all cameras reach above 50"
-    return Group(table, cameras)
+    best = Table("cameras", "the best of that many", "S-AUROC")
+    for size, found in sweep["best_subsets"].items():
+        names = " ".join(f"C{number}" for number in found["views"])
+        best.add_row(size, names, percent(found["s_auroc"]))
+    best.caption = "picked on these very data"
+    return Group(table, cameras, best)
 
 
 def _ends(interval: list[float] | None) -> str:
     return "-" if interval is None else " to ".join(map(percent, interval))
-
-
-def _cameras(numbers: list[int]) -> str:
-    return " ".join(f"C{number}" for number in numbers)
 
 
 def _points(value: float | None) -> str:
