@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from cli.device import evaluation_device
-from cli.session import Sources, load_method, open_run
+from cli.runs import load_method, open_run
+from cli.session import Sources
 from idif.batch import Batch
 from idif.config import Config, EvalConfig
 from idif.datasets.index import Index, Sample, View

@@ -19,7 +19,7 @@ from cli.console import JsonOption, emit, percent, progress_bar, say
 from cli.device import evaluation_device
 from cli.eval_cmd import evaluate_run
 from cli.report_cmd import report_run
-from cli.session import open_run
+from cli.runs import open_run
 from cli.sweep_cmd import sweep_run
 from cli.train_cmd import train_run
 from idif.config import Config, resolve

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from cli.console import JsonOption, emit, percent, progress_bar
 from cli.device import evaluation_device
-from cli.session import Run, Sources, load_method, open_run
+from cli.runs import Run, load_method, open_run
+from cli.session import Sources
 from cli.train_cmd import SetOption, training_rows
 from idif.datasets.index import Split
 from idif.decision import normal_thresholds

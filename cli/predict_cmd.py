@@ -11,12 +11,12 @@ from rich.table import Table
 
 from cli.console import JsonOption, emit, progress_bar, say
 from cli.device import evaluation_device
-from cli.session import Run, load_method, open_run, run_features, run_teacher
+from cli.runs import Run, load_method, open_run, run_features, run_teacher
 from cli.train_cmd import SetOption
 from idif.errors import ConfigError, DatasetError, RunError
 from idif.heat import category_scale
 from idif.photographs import Part, find_parts
-from idif.predict import Judged, judgement, predict, write_pictures
+from idif.predict import Judged, Limits, judgement, predict, write_pictures
 from idif.predictions import Predictions
 from idif.score import Calibration
 
@@ -81,7 +81,7 @@ def _judge(
     for category in dict.fromkeys(part.category for part in parts):
         mine = [part for part in parts if part.category == category]
         method = load_method(run, "all" if unified else category, spec, numbers)
-        threshold, calibration = _fitted(run, category)
+        limits, calibration = _fitted(run, category)
         scale = None if to is None else _scale(run, category)
         with progress_bar(f"judging {category}", "parts") as listen:
             for judged in predict(
@@ -94,24 +94,24 @@ def _judge(
                 calibration=calibration,
                 progress=listen,
             ):
-                yield _result(judged, numbers, threshold, to, scale)
+                yield _result(judged, numbers, limits, to, scale)
 
 
 def _result(
     judged: Judged,
     numbers: tuple[int, ...],
-    threshold: float | None,
+    limits: Limits,
     to: Path | None,
     scale: tuple[float, float] | None,
 ) -> dict[str, Any]:
-    result = judgement(judged, numbers, threshold)
+    result = judgement(judged, numbers, limits)
     if to is not None:
         write_pictures(to / judged.part.name, judged, numbers, scale)
     return result
 
 
-def _fitted(run: Run, category: str) -> tuple[float | None, Calibration | None]:
-    """The category's decision threshold and calibration, as `idif eval` found them."""
+def _fitted(run: Run, category: str) -> tuple[Limits, Calibration | None]:
+    """The category's decision thresholds and calibration, as `idif eval` found them."""
     path = run.results / "metrics.json"
     calibrated = run.config.eval.calibrate != "none"
     if not path.exists():
@@ -120,12 +120,12 @@ def _fitted(run: Run, category: str) -> tuple[float | None, Calibration | None]:
                 f"{path}: missing, and this run calibrates its scores; evaluate it with `idif eval`"
             )
         say("note: the run is not evaluated, so there is no threshold and no decision")
-        return None, None
+        return Limits(), None
     metrics = json.loads(path.read_text(encoding="utf-8"))
     fitted = metrics.get("protocol", {}).get("calibrations", {}).get(category)
-    values = metrics.get("categories", {}).get(category, {})
-    calibration = None if fitted is None else Calibration(**fitted)
-    return (values.get("threshold") or {}).get("value"), calibration
+    chosen = metrics.get("categories", {}).get(category, {}).get("thresholds", {})
+    part, view = ((chosen.get(kind) or {}).get("value") for kind in ("sample", "view"))
+    return Limits(part, view), None if fitted is None else Calibration(**fitted)
 
 
 def _scale(run: Run, category: str) -> tuple[float, float] | None:

@@ -8,7 +8,8 @@ import torch
 import typer
 
 from cli.console import JsonOption, emit, progress_bar, say
-from cli.session import Run, Sources
+from cli.runs import Run
+from cli.session import Sources
 from cli.train_cmd import SetOption
 from idif.config import Config, load_configs
 from idif.datasets.index import Split

@@ -13,7 +13,8 @@ from rich.table import Table
 from cli.console import JsonOption, emit, percent, progress_bar, say
 from cli.device import evaluation_device
 from cli.eval_cmd import calibration
-from cli.session import Run, Sources, load_method, open_run
+from cli.runs import Run, load_method, open_run
+from cli.session import Sources
 from cli.train_cmd import SetOption, training_rows
 from idif.fill import Filler
 from idif.reconstruct import Painter, Reconstructor, load_painter, train_painter

@@ -7,14 +7,8 @@ import typer
 from rich.table import Table
 
 from cli.console import JsonOption, emit, progress_bar, say
-from cli.session import (
-    Sources,
-    announce,
-    caveats,
-    make_fabric,
-    starting_checkpoint,
-    write_run_folder,
-)
+from cli.runs import announce, caveats, starting_checkpoint, write_run_folder
+from cli.session import Sources, make_fabric
 from idif.checkpoint import find_checkpoint, reached
 from idif.config import Config, load_configs
 from idif.datasets.index import Index

@@ -148,20 +148,33 @@ def _judge(
         yield results.get(decoded.part.name, unseen)
 
 
-def judgement(judged: Judged, view_numbers: Sequence[int], threshold: float | None) -> dict[str, object]:
-    """A part's result, ready for JSON: score, decision, and each view's file and score.
+@dataclass(frozen=True)
+class Limits:
+    """Scores from which on something is called anomalous; None where a run has chosen none."""
 
-    ``anomalous`` is true from the threshold on, and None without a score or a threshold.
+    part: float | None = None
+    view: float | None = None
+
+
+def judgement(judged: Judged, view_numbers: Sequence[int], limits: Limits) -> dict[str, object]:
+    """A part's result, ready for JSON: score, decision, and each view's file, score and decision.
+
+    ``anomalous`` is true from the limit on, and None without a score or a limit.
     """
     score = judged.score
     return {
         "sample": judged.part.name,
         "category": judged.part.category,
         "score": score,
-        "threshold": threshold,
-        "anomalous": None if score is None or threshold is None else score >= threshold,
+        "threshold": limits.part,
+        "anomalous": _from_on(score, limits.part),
+        "view_threshold": limits.view,
         "views": {
-            str(number): {"image": str(path), "score": float(of_view)}
+            str(number): {
+                "image": str(path),
+                "score": float(of_view),
+                "anomalous": _from_on(float(of_view), limits.view),
+            }
             for number, path, there, of_view in zip(
                 view_numbers, judged.part.images, judged.present, judged.view_scores, strict=True
             )
@@ -170,6 +183,10 @@ def judgement(judged: Judged, view_numbers: Sequence[int], threshold: float | No
         "missing": [n for n, there in zip(view_numbers, judged.present, strict=True) if not there],
         "problems": list(judged.problems),
     }
+
+
+def _from_on(score: float | None, limit: float | None) -> bool | None:
+    return None if score is None or limit is None else score >= limit
 
 
 def write_pictures(

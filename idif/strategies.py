@@ -13,7 +13,6 @@ from idif.fill import FilledSource, Filler
 from idif.methods import Method
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.category import update_pixels
-from idif.predictions import half_maps
 from idif.progress import Progress, silent
 from idif.score import Calibration, final_scores, score_batches
 from idif.sweep import Bools, presence, random_masks
@@ -97,7 +96,7 @@ def _score_mask(
         scores[here] = scored.scores.numpy()
         if score_filled:
             counted[here] = batch.view_mask.numpy()
-        maps, defects = half_maps(scored.maps), batch.masks.numpy()
+        maps, defects = scored.maps.half(), batch.masks.numpy()
         update_pixels(pixels, maps, defects, visible[here], labels[here], has_mask[here])
     _, of_samples = final_scores(config, scores, counted, calibration)
     any_view: Bools = np.any(labels, axis=1)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from idif.config import EvalConfig
 from idif.datasets.index import Index
@@ -19,7 +20,6 @@ from idif.methods import Method
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.category import update_pixels
 from idif.metrics.sample import view_scores
-from idif.predictions import half_maps
 from idif.progress import Progress, silent
 from idif.score import Calibration, final_scores, require_finite
 from idif.seeding import numpy_rng
@@ -109,7 +109,7 @@ def score_masks(
             of_views[visible] = view_scores(maps, config.score, config.top_k).cpu()
             require_finite(of_views.sum(dim=0), batch, source)
             scores[some, rows] = of_views.numpy()
-            _count_pixels(pixels[some], half_maps(maps), visible.numpy(), *truths)
+            _count_pixels(pixels[some], maps.half(), visible.numpy(), *truths)
         done += len(batch)
         progress(done, count, what)
     return [
@@ -120,13 +120,13 @@ def score_masks(
 
 def _count_pixels(
     pixels: Sequence[PixelMetrics],
-    maps: npt.NDArray[np.float16],
+    maps: Tensor,
     visible: Bools,
     defects: Bools,
     labels: Bools,
     has_mask: Bools,
 ) -> None:
-    """Count maps [P,H,W] of the views that K masks ``visible`` [K,B,V] show, each to its mask's pixels."""
+    """Count float16 maps [P,H,W] of the views that masks ``visible`` [K,B,V] show, each to its mask."""
     start = 0
     for pixel, shown in zip(pixels, visible, strict=True):
         stop = start + int(shown.sum())

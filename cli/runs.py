@@ -1,0 +1,190 @@
+"""A run's folder: written when training starts, opened by every command after it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_fabric import Fabric
+from safetensors.torch import save_file
+
+from cli.console import say
+from cli.session import Sources
+from idif.checkpoint import find_checkpoint, load_into, reached
+from idif.config import Config, load_configs
+from idif.corruption.textures import TextureBank
+from idif.encoders import FrozenEncoder, load_encoder
+from idif.errors import RunError
+from idif.features import FeatureSource, FeatureSpec
+from idif.methods import METHODS, Method
+from idif.precision import fabric_precision
+from idif.runlog import environment, write_json
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as commands see it: all its models, or one."""
+
+    folder: Path
+    """Holds ``config.yaml``."""
+    results: Path
+    """Where results go: the folder itself, or the one category's that was named."""
+    config: Config
+    names: tuple[str, ...]
+    """Models to use: categories, or ``all`` for a unified run."""
+
+    def models(self, sources: Sources) -> list[tuple[str, str]]:
+        """(category, model's name) for every category to evaluate."""
+        if self.config.train.mode == "unified":
+            return [(category, "all") for category in sources.categories()]
+        if self.results == self.folder:
+            for category in sources.categories():
+                if category not in self.names:
+                    raise RunError(f"{self.folder}: {category} is not trained yet; use `idif train --resume`")
+        return [(name, name) for name in self.names]
+
+    def known_categories(self) -> tuple[str, ...]:
+        """The categories it was trained on, from its own files alone."""
+        return self.config.data.categories if self.config.train.mode == "unified" else self.names
+
+    def categories(self, sources: Sources) -> list[str]:
+        """The categories to evaluate."""
+        return [category for category, _ in self.models(sources)]
+
+
+def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
+    """Open RUN, or RUN/<category> as a run of one.
+
+    Raises:
+        RunError: not a run, or a category is not trained to its last epoch.
+    """
+    folder, only = path, None
+    if not (folder / "config.yaml").is_file() and (folder.parent / "config.yaml").is_file():
+        folder, only = path.parent, path.name
+    if not (folder / "config.yaml").is_file():
+        raise RunError(f"{path}: not a run (it has no config.yaml); expected a folder that `idif train` made")
+    (config,) = load_configs(folder / "config.yaml", overrides)
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and find_checkpoint(p) is not None)
+    if only is not None:
+        if only not in names:
+            raise RunError(f"{path}: has no checkpoint; this run holds {', '.join(names) or 'none'}")
+        names = [only]
+    if not names:
+        raise RunError(f"{folder}: has no checkpoint yet; train it with `idif train`")
+    for name in names:
+        _require_finished(folder / name, config)
+    return Run(folder, folder if only is None else folder / only, config, tuple(names))
+
+
+def _require_finished(folder: Path, config: Config) -> None:
+    """Results are the last epoch's, so a model that is not there yet has none."""
+    checkpoint = find_checkpoint(folder)
+    assert checkpoint is not None
+    done = reached(checkpoint)
+    if not done.finished:
+        raise RunError(
+            f"{folder}: trained to epoch {done.epoch} of {config.train.epochs}; results are those of the "
+            "last epoch, finish it with `idif train --resume`"
+        )
+
+
+def load_method(run: Run, name: str, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> Method:
+    """A trained method of a run, in eval mode on the CPU."""
+    checkpoint = find_checkpoint(run.folder / name)
+    assert checkpoint is not None
+    method = METHODS[run.config.method.name](run.config, spec, view_numbers)
+    load_into(method, checkpoint)
+    return method.eval()
+
+
+def run_features(run: Run) -> FeatureSpec:
+    """What features the run was trained on, from its ``environment.json``.
+
+    Raises:
+        RunError: the file is missing or does not say.
+    """
+    path = run.folder / "environment.json"
+    try:
+        return FeatureSpec.from_json(json.loads(path.read_text(encoding="utf-8"))["features"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: expected the run's features, but it cannot be used ({error!r})") from None
+
+
+def run_teacher(run: Run, spec: FeatureSpec) -> FrozenEncoder:
+    """The run's own copy of the frozen encoder.
+
+    Raises:
+        RunError: it is not the one the run was trained beside.
+        WeightsError: it is missing or unreadable.
+    """
+    path = run.folder / "teacher.safetensors"
+    encoder = load_encoder(path, spec.encoder)
+    if encoder.sha256 != spec.weights_sha256:
+        raise RunError(
+            f"{path}: SHA-256 of the weights is {encoder.sha256[:12]}, but the run was trained beside "
+            f"{spec.weights_sha256[:12]}"
+        )
+    return encoder
+
+
+def starting_checkpoint(config: Config, name: str) -> Path | None:
+    """The checkpoint that ``train.init`` names for the model ``name``; None where there is none.
+
+    Raises:
+        RunError: it is not a finished run, or it holds no such model.
+    """
+    if config.train.init is None:
+        return None
+    run = open_run(config.train.init)
+    chosen = name if run.results == run.folder else run.names[0]
+    if chosen not in run.names:
+        raise RunError(f"train.init: {run.folder} holds no model {name!r}; it holds {', '.join(run.names)}")
+    return find_checkpoint(run.folder / chosen)
+
+
+def write_run_folder(
+    config: Config, sources: Sources, source: FeatureSource, textures: TextureBank, fabric: Fabric
+) -> None:
+    """``config.yaml``, ``environment.json`` and the run's own copy of the teacher."""
+    folder, spec, view_numbers = config.folder, source.spec, source.index.view_numbers
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder = sources.encoder()
+    beside = folder / "teacher.safetensors.part"
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in encoder.module.state_dict().items()
+    }
+    save_file(weights, beside)
+    beside.replace(folder / "teacher.safetensors")
+    facts = environment(
+        fabric.device,
+        precision=fabric_precision(config.train.precision, fabric.device),
+        world_size=fabric.world_size,
+        features=spec.to_json(),
+        store_fingerprint=sources.fingerprint(),
+        textures={"origin": textures.origin, "fingerprint": textures.fingerprint},
+        caveats=caveats(config, spec, textures.origin) + ([config.run.note] if config.run.note else []),
+    )
+    write_json(folder / "environment.json", facts)
+    beside = folder / "config.yaml.part"
+    # categories and cameras by name: a store may grow, a run does not
+    data = config.data.model_copy(update={"categories": tuple(sources.categories()), "views": view_numbers})
+    beside.write_text(config.model_copy(update={"data": data}).to_yaml(), encoding="utf-8")
+    beside.replace(folder / "config.yaml")
+
+
+def caveats(config: Config, spec: FeatureSpec, textures: str) -> list[str]:
+    """What a reader of the results must know: stand-ins that were asked for by name, borrowed weights."""
+    found = []
+    if config.train.init is not None:
+        found.append(f"training starts from the weights of the run {config.train.init.name}")
+    if spec.weights == "untrained":
+        found.append("the teacher is an untrained, seeded random network, not ImageNet's")
+    if textures.startswith("procedural"):
+        found.append("the corruption textures are generated, not DTD's")
+    return found
+
+
+def announce(lines: Sequence[str]) -> None:
+    """Say each caveat on a line of its own."""
+    for line in lines:
+        say(f"note: {line}")
