@@ -40,7 +40,13 @@ def test_it_says_what_evaluation_said_without_the_store(
     assert run(["predict", str(moved), *given, "--json", f"--out={tmp_path}"]) == 0
     parts = parts_of(capsys)
     assert len(parts) == len(found)
+    chosen = json.loads((moved / "metrics.json").read_text(encoding="utf-8"))["categories"]
     for part in parts:
+        limits = chosen[part["category"]]["thresholds"]
+        assert part["threshold"] == limits["sample"]["value"]
+        assert part["anomalous"] is (part["score"] >= limits["sample"]["value"])
+        for view in part["views"].values():
+            assert view["anomalous"] is (view["score"] >= limits["view"]["value"])
         image = next(iter(part["views"].values()))["image"]
         (row,) = [
             r
