@@ -1,9 +1,10 @@
 """A memory bank in the manner of PatchCore on multi-view data: the baseline that learns nothing.
 
 One bank per camera of the training views' layer2 and layer3 features; a view's score is its farthest patch's
-distance to the nearest one in the bank, a sample's the maximum or mean over its views.
+distance to the nearest one in the bank, a sample's the maximum or mean over its views. ``--run`` sets an
+evaluated run beside it, on the same test samples.
 
-    python benchmarks/memory_bank.py --root DATA --category cable_gland --teacher-weights FILE
+    python benchmarks/memory_bank.py --root DATA --category cable_gland --teacher-weights FILE --run RUN
 """
 
 import argparse
@@ -22,7 +23,9 @@ from torch.nn import functional as F
 from idif.datasets.index import Index
 from idif.datasets.realiad import read_realiad
 from idif.encoders import FrozenEncoder, load_encoder
+from idif.predictions import Predictions
 from idif.preprocess import load_image
+from idif.worth import interval, mean_auroc_draws
 
 
 def patches(encoder: FrozenEncoder, root: Path, paths: Sequence[str], size: int) -> Tensor:
@@ -66,6 +69,23 @@ def score(
     return scores
 
 
+def beside(
+    run: Path, ids: Sequence[str], labels: np.ndarray, banks: dict[str, np.ndarray]
+) -> dict[str, object]:
+    """The run's S-AUROC, and by how much it exceeds the bank's: 95 % intervals of the paired difference."""
+    predictions = Predictions.open(run / "predictions.h5")
+    row = {sample: number for number, sample in enumerate(predictions.sample_id)}
+    scores = np.array([predictions.sample_scores[row[sample]] for sample in ids], np.float32)
+    ours = mean_auroc_draws([scores], labels, resamples=10_000)
+    found: dict[str, object] = {"run": run.name, "s_auroc_run": float(roc_auc_score(labels, scores))}
+    for rule, of_bank in banks.items():
+        theirs = mean_auroc_draws([of_bank.astype(np.float32)], labels, resamples=10_000)
+        if ours is not None and theirs is not None:
+            found[f"run_minus_{rule}_ci"] = interval(ours - theirs)
+            found[f"run_above_{rule}_share"] = float(np.mean(ours > theirs))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -78,6 +98,7 @@ def main() -> None:
     parser.add_argument("--keep", type=float, default=0.1, help="share of the training patches in the bank")
     parser.add_argument("--width", type=int, default=128, help="dimensions of the random projection")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", type=Path, help="an evaluated run of the same test samples")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
 
@@ -87,11 +108,13 @@ def main() -> None:
     scores = score(
         index, options.root, encoder, options.image_size, options.keep, options.width, options.seed
     )
-    labels = [sample.label for sample in index.samples if sample.split == "test"]
-    result = {
+    test = [sample for sample in index.samples if sample.split == "test"]
+    labels = np.array([sample.label for sample in test], np.bool_)
+    banks = {"max": np.nanmax(scores, axis=1), "mean": np.nanmean(scores, axis=1)}
+    result: dict[str, object] = {
         "category": options.category,
-        "s_auroc_max": float(roc_auc_score(labels, np.nanmax(scores, axis=1))),
-        "s_auroc_mean": float(roc_auc_score(labels, np.nanmean(scores, axis=1))),
+        "s_auroc_max": float(roc_auc_score(labels, banks["max"])),
+        "s_auroc_mean": float(roc_auc_score(labels, banks["mean"])),
         "train_samples": len(index) - len(labels),
         "test_samples": len(labels),
         "keep": options.keep,
@@ -99,6 +122,8 @@ def main() -> None:
         "seed": options.seed,
         "seconds": round(time.perf_counter() - start, 1),
     }
+    if options.run is not None:
+        result |= beside(options.run, [sample.sample_id for sample in test], labels, banks)
     if options.json:
         print(json.dumps(result))
     else:
