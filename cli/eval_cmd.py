@@ -8,7 +8,7 @@ import torch
 import typer
 from rich.table import Table
 
-from cli.console import JsonOption, emit, percent, progress_bar
+from cli.console import JsonOption, emit, percent, progress_bar, say
 from cli.device import evaluation_device
 from cli.runs import Run, load_method, open_run
 from cli.session import Sources
@@ -88,7 +88,19 @@ def evaluate_run(
             )
     metrics = metrics_of(Predictions.open(path), run.config.eval, pixels)
     write_json(run.results / "metrics.json", metrics)
+    _say_what_is_missing(metrics)
     return metrics
+
+
+def _say_what_is_missing(metrics: dict[str, Any]) -> None:
+    """One line where samples lack views: they are scored by fewer cameras, or not at all."""
+    counts = [values["counts"] for values in metrics["categories"].values()]
+    lacking, unseen = (sum(c[key] for c in counts) for key in ("incomplete_samples", "unscorable"))
+    if lacking:
+        of = sum(c["samples"] for c in counts)
+        say(f"note: {lacking:,} of {of:,} samples lack views and are scored by those they have")
+    if unseen:
+        say(f"note: {unseen:,} samples have no view at all and are left out")
 
 
 def _subjects(run: Run, sources: Sources, split: Split, device: torch.device) -> Iterator[Subject]:

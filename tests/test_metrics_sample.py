@@ -55,6 +55,7 @@ def test_sample_metrics_against_scikit_learn() -> None:
         assert found["per_view"][number]["i_auroc"] == pytest.approx(expected)
     assert found["counts"]["unscorable"] == 1
     assert found["counts"]["samples"] == 59
+    assert found["counts"]["incomplete_samples"] == int((there & ~present.all(1)).sum()) > 0
     assert found["reasons"] == {}
     low, high = found["s_auroc_ci"]
     assert low < found["s_auroc"] < high

@@ -126,6 +126,7 @@ def sample_metrics(
     found["counts"] = {
         "samples": int(scorable.sum()),
         "anomalous_samples": int(truth.sum()),
+        "incomplete_samples": int((scorable & ~present.all(axis=1)).sum()),
         "unscorable": int((~scorable).sum()),
         "views": int(present.sum()),
         "anomalous_views": int((labels & present).sum()),
