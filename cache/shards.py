@@ -20,6 +20,7 @@ from idif.encoders import FrozenEncoder
 from idif.errors import CannotFinish, ConfigError, DatasetError
 from idif.features import FeatureSpec
 from idif.live import DECODED_AHEAD, decode_sample, encode_views, truth
+from idif.paths import resolve_inside
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def sample_content(root: Path, sample: Sample) -> SampleContent:
 
     def hashed(name: str) -> str:
         try:
-            return hash_file(root / name)
+            return hash_file(resolve_inside(root, name))
         except OSError as error:
             raise DatasetError(f"{root / name}: cannot be read ({error.strerror or error})") from None
 

@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from cli import data_check
 from cli.console import JsonOption, emit, progress_bar
 
 app = typer.Typer(help="Make and import multi-view datasets in the Real-IAD layout.", no_args_is_help=True)
 import_app = typer.Typer(help="Bring other data into the Real-IAD layout.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
+app.add_typer(data_check.app, name="check")
 
 
 @app.command()

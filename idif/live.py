@@ -17,6 +17,7 @@ from idif.datasets.index import Index, Sample
 from idif.encoders import FrozenEncoder
 from idif.errors import ConfigError
 from idif.features import FeatureSpec
+from idif.paths import resolve_inside
 from idif.preprocess import load_image, load_mask
 
 DECODED_AHEAD = 2
@@ -34,15 +35,15 @@ def decode_sample(
     """One sample's images uint8 [V,3,S,S] and masks bool [V,S,S]; an absent view is zeros in both.
 
     Raises:
-        DatasetError: a file is missing or unreadable, or a mask does not fit its image.
+        DatasetError: a file is missing, unreadable or outside ``root``, or a mask does not fit its image.
     """
     images = np.zeros((len(sample.views), 3, size, size), np.uint8)
     masks = np.zeros((len(sample.views), size, size), np.bool_)
     for slot, view in enumerate(sample.views):
         if view is not None:
-            images[slot], shape = load_image(root / view.image, size)
+            images[slot], shape = load_image(resolve_inside(root, view.image), size)
             if view.mask is not None:
-                masks[slot] = load_mask(root / view.mask, size, shape)
+                masks[slot] = load_mask(resolve_inside(root, view.mask), size, shape)
     return images, masks
 
 

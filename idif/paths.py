@@ -63,5 +63,7 @@ def resolve_inside(root: Path, relative: str) -> Path:
     except (OSError, RuntimeError) as error:
         raise DatasetError(f"{root}: {shown(relative)} cannot be resolved ({error})") from None
     if not path.is_relative_to(base):
-        raise DatasetError(f"{root}: {shown(relative)} is a link to {path}, outside the dataset's root")
+        raise DatasetError(
+            f"{root}: {shown(relative)} is a link to {shown(str(path))}, outside the dataset's root"
+        )
     return path

@@ -1,36 +1,98 @@
-"""Decode and resize: deterministic, and part of every fingerprint by `RESIZE_RULE`."""
+"""Decode and resize: deterministic, bounded in memory, and part of every fingerprint by `RESIZE_RULE`."""
 
-import warnings
+import io
+import stat
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from idif.errors import DatasetError
 
-RESIZE_RULE = "pillow-rgb-bilinear-antialias-square/mask-nearest-nonzero/v1"
-"""Images: Pillow, RGB, bilinear with antialiasing to a square, aspect ratio given up. Masks: > 0, nearest."""
+RESIZE_RULE = "pillow-upright-rgb8-bilinear-antialias-square/mask-nearest-nonzero/v2"
+"""Images: Pillow, turned as EXIF says, 16 bits to their upper 8, RGB, bilinear with antialiasing to a square,
+aspect ratio given up. Masks: turned likewise, > 0, nearest."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+MAX_FILE_BYTES = 512 * 2**20
+"""Largest image file read; an uncompressed picture of as many pixels as Pillow decodes is smaller."""
 
-def _decode(path: Path, what: str) -> Image.Image:
-    """The fully decoded image. A file cut short raises here, where OpenCV would return half a picture."""
+_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Kinds of file that are decoded. Pillow knows others that run programs (EPS) or hold no photographs."""
+
+What = Literal["image", "mask"]
+
+
+def read_file(path: Path, what: What) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        DatasetError: missing, no regular file (a pipe would be waited on for ever), too large, unreadable.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                return image.copy()
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DatasetError(f"{path}: {what} cannot be read (not a regular file)")
+        if status.st_size > MAX_FILE_BYTES:
+            raise DatasetError(
+                f"{path}: {what} cannot be read (expected at most {MAX_FILE_BYTES:,} bytes, "
+                f"got {status.st_size:,})"
+            )
+        return path.read_bytes()
     except FileNotFoundError:
         raise DatasetError(f"{path}: {what} is missing") from None
+    except OSError as error:
+        raise DatasetError(f"{path}: {what} cannot be read ({error.strerror or error})") from None
+
+
+def decode(content: bytes, path: Path, what: What) -> Image.Image:
+    """The fully decoded image, upright. A file cut short raises here, where OpenCV returns half a picture.
+
+    Args:
+        path: where the content came from, for messages.
+
+    Raises:
+        DatasetError: no image, damaged, or of more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    limit = Image.MAX_IMAGE_PIXELS or 2**27
+    too_many = f"{path}: {what} has more than {limit:,} pixels and was not decoded"
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            # Pillow itself only warns up to twice the limit; filters of warnings are no thread's own
+            if image.width * image.height > limit:
+                raise DatasetError(too_many)
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except (DatasetError, MemoryError):
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        limit = Image.MAX_IMAGE_PIXELS
-        raise DatasetError(f"{path}: {what} has more than {limit:,} pixels and was not decoded") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        raise DatasetError(f"{path}: {what} cannot be read ({error})") from None
+        raise DatasetError(too_many) from None
+    except UnidentifiedImageError:
+        kinds = ", ".join(_FORMATS)
+        raise DatasetError(f"{path}: {what} cannot be read (its bytes are none of {kinds})") from None
+    except Exception as error:  # what a decoder raises for hostile bytes is anything at all
+        raise DatasetError(f"{path}: {what} cannot be read ({str(error) or type(error).__name__})") from None
+
+
+def to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    """An image of any mode as 8-bit RGB; of 16 bits the upper 8, of an alpha channel nothing.
+
+    Raises:
+        DatasetError: 32-bit values, whose range nothing tells.
+    """
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise DatasetError(f"{path}: expected an image of 8 or 16 bits a channel, got 32")
+    return image.convert("RGB")
+
+
+def _load_rgb(path: Path) -> Image.Image:
+    return to_rgb(decode(read_file(path, "image"), path, "image"), path)
 
 
 def load_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
@@ -42,7 +104,7 @@ def load_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int,
     Raises:
         DatasetError: missing, unreadable or truncated; the message names the file.
     """
-    rgb = _decode(path, "image").convert("RGB")
+    rgb = _load_rgb(path)
     height, width = rgb.height, rgb.width
     if (height, width) != (size, size):
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
@@ -55,7 +117,7 @@ def load_photograph(path: Path) -> npt.NDArray[np.uint8]:
     Raises:
         DatasetError: as `load_image`.
     """
-    return np.asarray(_decode(path, "image").convert("RGB"))
+    return np.asarray(_load_rgb(path))
 
 
 def load_mask(path: Path, size: int, image_shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -70,16 +132,27 @@ def load_mask(path: Path, size: int, image_shape: tuple[int, int]) -> npt.NDArra
     Raises:
         DatasetError: missing, unreadable, or of another size than its image.
     """
-    image = _decode(path, "mask")
-    if (image.height, image.width) != image_shape:
+    marked = load_whole_mask(path)
+    if marked.shape != image_shape:
+        height, width = marked.shape
         raise DatasetError(
-            f"{path}: mask is {image.width}x{image.height}, its image is {image_shape[1]}x{image_shape[0]}"
+            f"{path}: mask is {width}x{height}, its image is {image_shape[1]}x{image_shape[0]}"
         )
-    pixels = np.asarray(image)
-    channels = pixels.reshape(image.height, image.width, -1)
+    if image_shape == (size, size):
+        return marked
+    binary = Image.fromarray(marked.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
+    return np.asarray(binary).astype(np.bool_)
+
+
+def load_whole_mask(path: Path) -> npt.NDArray[np.bool_]:
+    """Decode one defect mask at its own size: bool [H,W], any value above 0 is anomalous.
+
+    Raises:
+        DatasetError: missing or unreadable.
+    """
+    image = decode(read_file(path, "mask"), path, "mask")
+    channels = np.asarray(image).reshape(image.height, image.width, -1)
     # an alpha channel (the last of 2 or 4) says nothing about defects
     colours = channels[..., : channels.shape[2] - (channels.shape[2] in (2, 4))]
-    binary = Image.fromarray((colours > 0).any(axis=2).astype(np.uint8))
-    if image_shape != (size, size):
-        binary = binary.resize((size, size), Image.Resampling.NEAREST)
-    return np.asarray(binary).astype(np.bool_)
+    marked: npt.NDArray[np.bool_] = (colours > 0).any(axis=2)
+    return marked

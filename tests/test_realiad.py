@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idif.datasets.index import MIXED_CLASS, Index
-from idif.datasets.realiad import list_categories, missing_files, read_realiad
+from idif.datasets.realiad import list_categories, read_realiad
 from idif.errors import DatasetError
 from idif.paths import relative_posix, resolve_inside
 
@@ -213,16 +213,6 @@ def test_other_images_folder(tmp_path: Path) -> None:
     view = index.samples[0].views[0]
     assert view is not None
     assert view.image.startswith("realiad_512/audiojack/OK/")
-
-
-def test_missing_files(tmp_path: Path) -> None:
-    root = write(tmp_path, content("audiojack", train=1, test=1, views=(1,)))
-    index = read_realiad(root)
-    absent = missing_files(root, index)
-    assert len(absent) == 3
-    (root / absent[1]).parent.mkdir(parents=True)
-    (root / absent[1]).touch()
-    assert missing_files(root, index) == [absent[0], absent[2]]
 
 
 # ---- what is wrong with the data is said in one sentence ----

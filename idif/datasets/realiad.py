@@ -19,10 +19,11 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from idif.datasets.index import NORMAL_CLASS, Index, Sample, Split, View
 from idif.errors import DatasetError
-from idif.paths import is_plain, relative_posix, shown
+from idif.paths import is_plain, relative_posix, resolve_inside, shown
 
-MAX_JSON_BYTES = 256 * 2**20
-"""Largest annotation file read, about 80 times the largest of Real-IAD's own."""
+MAX_JSON_BYTES = 64 * 2**20
+"""Largest annotation file read, about 20 times the largest of Real-IAD's own; Python's objects take ten times
+the room."""
 
 MAX_VIEW_NUMBER = 999
 
@@ -70,14 +71,9 @@ def read_realiad(
             broken, a path that leaves its folder, two files for one view, a sample in both splits, or a
             category of which no sample is left.
     """
-    files = _annotation_files(root, annotations)
+    files = annotation_files(root, images=images, annotations=annotations, categories=categories)
     images = relative_posix(images, "data.images")
-    _require_folder(root, images, "images", lambda name: not _is_annotations(name))
-    chosen = sorted(set(categories) or files)
-    for category in chosen:
-        if category not in files:
-            raise DatasetError(_unknown_category(root / annotations, category, sorted(files)))
-
+    chosen = sorted(files)
     photos = {category: list(_read_photos(files[category], category, images)) for category in chosen}
     numbers = _view_numbers(files, photos, views)
     samples: list[Sample] = []
@@ -100,11 +96,21 @@ def list_categories(root: Path, annotations: str = "realiad_jsons") -> list[str]
     return sorted(_annotation_files(root, annotations))
 
 
-def missing_files(root: Path, index: Index) -> list[str]:
-    """The images and masks of ``index`` that are not files under ``root``, as relative POSIX paths."""
-    views = [view for sample in index.samples for view in sample.views if view is not None]
-    wanted = [path for view in views for path in (view.image, view.mask) if path is not None]
-    return [path for path in wanted if not (root / path).is_file()]
+def annotation_files(
+    root: Path, *, images: str, annotations: str, categories: Sequence[str] = ()
+) -> dict[str, Path]:
+    """Category -> annotation file of the categories asked for, without reading any.
+
+    Raises:
+        DatasetError: a folder or category that does not exist, or a link that leaves the root.
+    """
+    files = _annotation_files(root, annotations)
+    images = relative_posix(images, "data.images")
+    _require_folder(root, images, "images", lambda name: not _is_annotations(name))
+    for category in categories:
+        if category not in files:
+            raise DatasetError(_unknown_category(root / annotations, category, sorted(files)))
+    return {category: files[category] for category in sorted(set(categories) or files)}
 
 
 def _annotation_files(root: Path, annotations: str) -> dict[str, Path]:
@@ -118,13 +124,14 @@ def _annotation_files(root: Path, annotations: str) -> dict[str, Path]:
     for place in (folder / folder.name, folder):
         # names that begin with a dot are an operating system's own
         found = [path for path in _children(place) if path.suffix.lower() == ".json" and path.name[0] != "."]
-        files |= {path.stem: path for path in found if path.is_file()}
+        for path in found:
+            if not is_plain(path.name):
+                raise DatasetError(f"{shown(str(path))}: a category's name holds control characters")
+            if resolve_inside(root, path.relative_to(root).as_posix()).is_file():
+                files[path.stem] = path
     if not files:
         below = [f"{annotations}/{path.name}" for path in _children(folder) if path.is_dir()]
         raise DatasetError(f"{folder}: expected files <category>.json, found none{_listing(below)}")
-    for category, path in files.items():
-        if not is_plain(category):
-            raise DatasetError(f"{shown(str(path))}: a category's name holds control characters")
     return files
 
 
@@ -147,6 +154,7 @@ def _require_folder(
         siblings = [p.name for p in _children(root) if p.is_dir() and p.name.lower().startswith("realiad_")]
         alternatives = _listing([sibling for sibling in siblings if alike(sibling)])
         raise DatasetError(f"{root / name}: expected the folder data.{what}, but it is missing{alternatives}")
+    resolve_inside(root, name)
 
 
 def _listing(names: Sequence[str]) -> str:
