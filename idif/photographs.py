@@ -8,7 +8,7 @@ from pathlib import Path
 
 from idif.datasets.realiad import read_file_name
 from idif.errors import DatasetError
-from idif.paths import shown
+from idif.paths import is_plain, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """Files of a folder that are taken for photographs, in either case of letters."""
@@ -43,8 +43,8 @@ def find_parts(
         category: of files whose names do not say it; may be left out where the run has one category.
 
     Raises:
-        DatasetError: nothing to look at, a category, view or grouping that cannot be told, or two files for
-            one view.
+        DatasetError: nothing to look at, a category, view or grouping that cannot be told, two files for
+            one view, or a name with control characters.
     """
     if category is not None and category not in categories:
         raise DatasetError(f"--category {shown(category)}: the run has {', '.join(categories)}")
@@ -79,14 +79,21 @@ def _files(given: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
     """Every photograph, with the folder it was found in; None for those given one by one."""
     for path in given:
         if not path.is_dir():
-            yield path, None
+            yield _plain(path), None
             continue
         found = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
         jpegs = {p.with_suffix("") for p in found if p.suffix.lower() in (".jpg", ".jpeg")}
         # Real-IAD keeps the mask of a JPEG beside it, as a PNG of the same name
         found = [p for p in found if p.suffix.lower() != ".png" or p.with_suffix("") not in jpegs]
         for file in sorted(found, key=lambda p: (p.parent, _natural(p.name))):
-            yield file, file.parent
+            yield _plain(file), file.parent
+
+
+def _plain(path: Path) -> Path:
+    """``path``, whose name ends up in messages and file names."""
+    if not is_plain(str(path)):
+        raise DatasetError(f"{shown(str(path))}: expected a name without control characters")
+    return path
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -154,5 +154,4 @@ def load_whole_mask(path: Path) -> npt.NDArray[np.bool_]:
     channels = np.asarray(image).reshape(image.height, image.width, -1)
     # an alpha channel (the last of 2 or 4) says nothing about defects
     colours = channels[..., : channels.shape[2] - (channels.shape[2] in (2, 4))]
-    marked: npt.NDArray[np.bool_] = (colours > 0).any(axis=2)
-    return marked
+    return np.asarray((colours > 0).any(axis=2))
