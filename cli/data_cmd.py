@@ -90,3 +90,48 @@ def mvtec3d(
             f"{summary.test_samples} test samples, {summary.images} images, {summary.masks} masks"
         ),
     )
+
+
+@import_app.command()
+def folder(
+    src: Annotated[Path, typer.Argument(help="A folder per category, each with train/good and test/...")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    category: Annotated[list[str], typer.Option("--category", help="Only these; may be repeated.")] = [],  # noqa: B006
+    pattern: Annotated[
+        str | None, typer.Option(help="How a file name tells sample and view, e.g. '{sample}_{view}'.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Image side in pixels.", min=32)] = 256,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring photographs in the layout of MVTec AD or VisA's one-class split, with masks or without.
+
+    Examples:
+
+        idif data import folder photographs data/mine
+
+        idif data import folder line-7 data/line7 --category housing --pattern '{sample}_{view}.png'
+    """
+    from idif.datasets.folder import import_folder
+    from idif.live import decode_threads
+
+    with progress_bar("reading", "samples") as listen:
+        summary = import_folder(
+            src,
+            out,
+            categories=category,
+            pattern=pattern,
+            size=size,
+            workers=decode_threads(),
+            progress=listen,
+        )
+    cameras = ", ".join(f"{number} = {name}" for number, name in summary.cameras.items())
+    masks = f"{summary.masks} masks" if summary.masks else "no masks, so pixel metrics will be null"
+    emit(
+        asdict(summary),
+        as_json=as_json,
+        otherwise=(
+            f"{out}: {', '.join(summary.categories)}; {summary.train_samples} training and "
+            f"{summary.test_samples} test samples, {summary.images} images, {masks}; views: {cameras}\n"
+            f"next: idif data check realiad --root {out} --images realiad_{size}"
+        ),
+    )

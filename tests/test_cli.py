@@ -323,6 +323,7 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     for command in (
         ["data", "synth"],
         ["data", "import", "mvtec3d"],
+        ["data", "import", "folder"],
         ["data", "check", "realiad"],
         ["cache", "build", "realiad"],
         ["cache", "verify"],

@@ -25,7 +25,7 @@ from idif.datasets.views3d import NoObject, Scan, Studio, open_studio, photograp
 from idif.datasets.write_realiad import (
     CategoryWriter,
     ImportSummary,
-    Picture,
+    Shot,
     category_writer,
     check_out,
 )
@@ -40,6 +40,8 @@ STUDIO_SCANS = 40
 SMALLEST_MASK = 1.2e-4
 """A view is anomalous where its mask covers this share of the picture: 8 pixels at 256."""
 PROCESSES = 2
+Picture = tuple[npt.NDArray[np.uint8], Bools]
+"""A view and its defect mask: RGB [size,size,3], 0..255, and [size,size]."""
 FEW = 20
 """Fewer scans than this are not worth another process."""
 
@@ -109,7 +111,8 @@ def import_mvtec3d(
             for scan, pictures in zip(files, _photograph_all(files, studio, remove), strict=True):
                 labels = label_views([mask for _, mask in pictures], scan.defect is not None)
                 stamp = f"{scan.split}{scan.rgb.stem.replace('_', '-')}"
-                writer.add(scan.split, scan.defect, stamp, pictures, labels)
+                shots = [Shot(*picture, label) for picture, label in zip(pictures, labels, strict=True)]
+                writer.add(scan.split, scan.defect, stamp, dict(enumerate(shots, start=1)))
                 done += 1
                 progress(done, total, category)
     return ImportSummary(

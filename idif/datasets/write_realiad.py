@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,17 @@ from PIL import Image
 from idif.datasets.index import NORMAL_CLASS, Split
 from idif.errors import CannotFinish, DatasetError
 
-Picture = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
-"""A view and its defect mask: RGB [H,W,3], 0..255, and [H,W]."""
+
+@dataclass(frozen=True)
+class Shot:
+    """One view of a sample."""
+
+    image: npt.NDArray[np.uint8]
+    """[H,W,3], RGB, 0..255."""
+    mask: npt.NDArray[np.bool_] | None
+    """[H,W]: where the defect is; None where that is not known."""
+    anomalous: bool
+    """Whether the view shows the defect; the mask is written only then."""
 
 
 @dataclass(frozen=True)
@@ -51,35 +60,33 @@ class CategoryWriter:
         split: Split,
         defect: str | None,
         stamp: str,
-        pictures: Sequence[Picture],
-        labels: Sequence[bool],
+        shots: Mapping[int, Shot],
     ) -> None:
-        """Write one sample: a PNG for each view, a mask for each view that is labelled anomalous.
+        """Write one sample: a PNG for each view, a mask for each that is anomalous and has one.
 
         Args:
             defect: the sample's defect class, None for a normal sample.
             stamp: ends the file names, in the place of Real-IAD's time.
-            labels: per view, whether it is anomalous; all false where ``defect`` is None.
+            shots: view number -> view; none is anomalous where ``defect`` is None.
         """
-        assert len(pictures) == len(labels)
-        assert defect is not None or not any(labels)
+        assert defect is not None or not any(shot.anomalous for shot in shots.values())
         self._count += 1
         number = f"{self._count:04d}"
         folder = f"{NORMAL_CLASS if defect is None else f'NG/{defect}'}/S{number}"
         (self._staging / folder).mkdir(parents=True)
-        for view, ((image, mask), anomalous) in enumerate(zip(pictures, labels, strict=True), start=1):
+        for view, shot in sorted(shots.items()):
             name = f"{folder}/{self._category}_{number}_{defect or NORMAL_CLASS}_C{view}_{stamp}"
-            Image.fromarray(image).save(self._staging / f"{name}.png")
+            Image.fromarray(shot.image).save(self._staging / f"{name}.png")
             self.images += 1
             mask_path = None
-            if anomalous:
+            if shot.anomalous and shot.mask is not None:
                 mask_path = f"{name}_mask.png"
-                Image.fromarray(mask.astype(np.uint8) * 255).save(self._staging / mask_path)
+                Image.fromarray(shot.mask.astype(np.uint8) * 255).save(self._staging / mask_path)
                 self.masks += 1
             self._entries[split].append(
                 {
                     "category": self._category,
-                    "anomaly_class": defect if defect is not None and anomalous else NORMAL_CLASS,
+                    "anomaly_class": defect if defect is not None and shot.anomalous else NORMAL_CLASS,
                     "image_path": f"{name}.png",
                     "mask_path": mask_path,
                 }
