@@ -147,6 +147,26 @@ def test_a_link_that_leaves_the_root_is_not_followed(root: Path, tmp_path: Path)
     assert "outside the dataset's root" in report.errors[0].message
 
 
+def test_another_set_of_another_size(root: Path) -> None:
+    """One view a sample, a contaminated training split, raw images: all without a fault."""
+    content = json.loads((root / "realiad_jsons" / "cup.json").read_text())
+    for split in ("train", "test"):
+        content[split] = [entry for entry in content[split] if "_C3_" in entry["image_path"]]
+    moved = [entry for entry in content["test"] if entry["anomaly_class"] != "OK"][:2]
+    content["train"] += moved
+    content["test"] = [entry for entry in content["test"] if entry not in moved]
+    nested = root / "realiad_jsons_fuiad_0.1" / "realiad_jsons_fuiad_0.1"
+    nested.mkdir(parents=True)
+    (nested / "cup.JSON").write_text(json.dumps(content))
+    (root / "realiad_256").rename(root / "realiad_raw")
+    report = check_dataset(root, images="realiad_raw", annotations="realiad_jsons_fuiad_0.1")
+    assert report.sound
+    assert report.views == (3,)
+    counts = report.counts["cup"]
+    assert (counts.train_samples, counts.train_anomalous, counts.test_anomalous) == (12, 2, 3)
+    assert not report.whole
+
+
 def test_small_and_one_sided_splits_are_told(tmp_path: Path) -> None:
     index = tiny_index(train=9, test=1)
     make_tiny_realiad(tmp_path, index)

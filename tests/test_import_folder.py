@@ -18,6 +18,7 @@ from idif.datasets.index import Sample
 from idif.datasets.realiad import read_realiad
 from idif.errors import DatasetError
 from idif.preprocess import load_image, load_mask
+from tests.tiny_run import FAST, SIZE
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -231,3 +232,31 @@ def test_the_command(mug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "no category 'mugg'; there is: 'mug'" in json.loads(capsys.readouterr().out)["error"]
     assert run([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cameras"] == {"1": "1"}
+
+
+def test_one_view_without_masks_goes_the_whole_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    src = tmp_path / "mug"
+    for number in range(4):
+        save(src / "train" / "good" / f"{number}.png", pixels(number))
+        save(src / "test" / "good" / f"{number}.png", pixels(40 + number))
+        save(src / "test" / "chip" / f"{number}.png", 255 - pixels(80 + number) // 4)
+    data, store, runs = tmp_path / "data", tmp_path / "store.zarr", tmp_path / "runs"
+    assert run(["data", "import", "folder", str(src), str(data), f"--size={SIZE}"]) == 0
+    read_as = [f"--root={data}", f"--images=realiad_{SIZE}"]
+    built = [f"--store={store}", f"--image-size={SIZE}", "--teacher-weights=untrained"]
+    assert run(["cache", "build", "realiad", *read_as, *built]) == 0
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"cache: {{store: '{store.as_posix()}'}}\nrun: {{name: v1, dir: '{runs.as_posix()}'}}\n"
+    )
+    assert run(["train", f"--config={config}", *FAST]) == 0
+    capsys.readouterr()
+    assert run(["eval", str(runs / "v1"), "--json"]) == 0
+    found = json.loads((runs / "v1" / "metrics.json").read_text())["categories"]["mug"]
+    assert 0 <= found["s_auroc"] <= 1
+    assert found["s_auroc"] == found["i_auroc"], "a sample is its one view"
+    assert found["p_auroc"] is None
+    assert found["reasons"]["p_auroc"]
+    assert run(["sweep", "missing-views", str(runs / "v1")]) == 0

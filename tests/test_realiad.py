@@ -215,6 +215,44 @@ def test_other_images_folder(tmp_path: Path) -> None:
     assert view.image.startswith("realiad_512/audiojack/OK/")
 
 
+def test_a_contaminated_training_split(tmp_path: Path) -> None:
+    data = content("audiojack")
+    data["train"] += [entry("audiojack", 60, v, "HS", mask=v == 2) for v in (1, 2, 3, 4, 5)]
+    index = read_realiad(
+        write(tmp_path, data, annotations="realiad_jsons_fuiad_0.1"),
+        annotations="realiad_jsons_fuiad_0.1",
+        split="train",
+    )
+    assert [sample.label for sample in index.samples] == [True, False, False, False]
+    assert index.samples[0].has_mask == (False, True, False, False, False)
+
+
+def test_the_single_view_set_has_one_slot(tmp_path: Path) -> None:
+    sets = {"realiad_jsons": (1, 2, 3, 4, 5), "realiad_jsons_sv": (1,)}
+    for annotations, views in sets.items():
+        write(tmp_path, content("audiojack", views=views), annotations=annotations)
+    single = read_realiad(tmp_path, annotations="realiad_jsons_sv")
+    assert single.view_numbers == (1,)
+    whole = read_realiad(tmp_path)
+    assert ids(single) == ids(whole)
+    assert [s.views[0] for s in single.samples] == [s.views[0] for s in whole.samples]
+
+
+def test_views_taken_at_other_times_and_kept_in_a_deeper_folder(tmp_path: Path) -> None:
+    data = content("audiojack", train=1, test=0)
+    data["meta"]["prefix"] = "real/audiojack/"
+    for nth, item in enumerate(data["train"]):
+        item["image_path"] = item["image_path"].replace("_2023", f"_{2021 + nth}").replace(".jpg", ".JPEG")
+    write(tmp_path, content("audiojack"), annotations="realiad_jsons/realiad_jsons")
+    path = tmp_path / "realiad_jsons" / "realiad_jsons" / "audiojack.json"
+    path.write_text(json.dumps(data))
+    (sample,) = read_realiad(tmp_path).samples
+    assert all(sample.present)
+    first = sample.views[0]
+    assert first is not None
+    assert first.image.startswith("realiad_256/real/audiojack/OK/S0000/audiojack_0000_OK_C1_2021")
+
+
 # ---- what is wrong with the data is said in one sentence ----
 
 
