@@ -61,6 +61,10 @@ def mvtec3d(
         Literal["remove", "keep"], typer.Option(help="The plane the object lies on.")
     ] = "remove",
     align: Annotated[bool, typer.Option(help="Turn every object the same way.")] = True,
+    modality: Annotated[
+        Literal["rgb", "depth", "both"],
+        typer.Option(help="What the cameras take; both: depth as views after the RGB ones."),
+    ] = "rgb",
     as_json: JsonOption = False,
 ) -> None:
     """Render views of MVTec 3D-AD's organised point clouds, masks along with them.
@@ -68,6 +72,8 @@ def mvtec3d(
     Example:
 
         idif data import mvtec3d mvtec_3d_anomaly_detection data/mvtec3d --category cable_gland
+
+        idif data import mvtec3d mvtec_3d_anomaly_detection data/mvtec3d-depth --modality depth
     """
     from idif.datasets.mvtec3d import import_mvtec3d
 
@@ -80,6 +86,7 @@ def mvtec3d(
             background=background,
             align=align,
             views=views,
+            modality=modality,
             progress=listen,
         )
     emit(

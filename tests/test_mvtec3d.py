@@ -16,7 +16,16 @@ from idif.datasets import mvtec3d
 from idif.datasets.mvtec3d import import_mvtec3d, label_views, list_scans, read_cloud, read_scan
 from idif.datasets.organised import Floats, close_holes, drop_flying, find_table, keep_object
 from idif.datasets.pose import Pose
-from idif.datasets.raster import SUPERSAMPLING, paint, paint_mask, rasterise, triangulate, turned_towards
+from idif.datasets.raster import (
+    FARTHEST,
+    SUPERSAMPLING,
+    paint,
+    paint_depth,
+    paint_mask,
+    rasterise,
+    triangulate,
+    turned_towards,
+)
 from idif.datasets.realiad import read_realiad
 from idif.datasets.views3d import Scan, open_studio, photograph, prepare, rig
 from idif.errors import DatasetError
@@ -271,6 +280,59 @@ def test_the_table_shows_only_when_asked_for() -> None:
     assert (covered(kept) != covered(alone)).mean() < 0.02
     assert (kept[~covered(kept)] == 10).mean() > 0.7
     assert (alone[~covered(alone)] == 0).mean() > 0.9
+
+
+CUBE: Box = (-0.02, 0.02, -0.02, 0.02, 0.04)
+
+
+def test_a_cube_s_depth_is_its_height() -> None:
+    points, _, _ = scan_boxes([CUBE], grid=200)
+    table = find_table(points)
+    assert table is not None
+    mesh = triangulate(table.to_table(keep_object(points, table)))
+    middle = np.array([*np.nanmean(mesh.points[mesh.points[..., 2] > 0.039], axis=0)[:2], 0.0])
+    fragments = rasterise(mesh, np.eye(3), middle, 0.08, 80 * SUPERSAMPLING)
+    grey = paint_depth(fragments, 0.0, 0.05)[..., 0]
+    # a pixel is a millimetre: 40 of 80 pixels, 4 of 5 cm high
+    np.testing.assert_allclose(grey[22:58, 22:58], FARTHEST + (255 - FARTHEST) * 0.8, atol=1)
+    assert not grey[:18].any()
+    assert not grey[:, :18].any()
+    assert (grey[40] > 0).sum() == pytest.approx(40, abs=3)
+    lower = paint_depth(fragments, 0.0, 0.03)[..., 0]
+    assert (lower[22:58, 22:58] == 255).all(), "what is nearer than the range is cut"
+
+
+def test_a_small_hole_in_the_cloud_leaves_no_edge_in_colour_or_depth() -> None:
+    points, rgb, mask = scan_boxes([CUBE], grid=200)
+    holed = points.copy()
+    holed[95:99, 100:104] = np.nan
+    pictures = []
+    for cloud in (points, holed):
+        scan = prepare(cloud, rgb, mask, remove_background=True)
+        studio = open_studio([scan], size=64, align=False, views=5, kinds=("rgb", "depth"))
+        pictures.append(np.stack([picture for picture, _ in photograph(scan, studio)]).astype(int))
+    assert pictures[0].shape == (10, 64, 64, 3)
+    inner = np.s_[:, 16:48, 16:48]
+    assert np.abs(pictures[1] - pictures[0])[inner].max() <= 2
+
+
+def test_depth_views_follow_the_colour_views_with_the_same_masks() -> None:
+    scan = prepared(spot=(-0.02, -0.01, -0.005, 0.005, 0))
+    taken = {
+        kinds: photograph(scan, open_studio([scan], size=64, align=False, views=3, kinds=kinds))
+        for kinds in (("rgb",), ("depth",), ("rgb", "depth"))
+    }
+    for (picture, mask), (same, same_mask) in zip(
+        taken["rgb", "depth"], taken["rgb",] + taken["depth",], strict=True
+    ):
+        np.testing.assert_array_equal(picture, same)
+        np.testing.assert_array_equal(mask, same_mask)
+    for (colour, mask), (depth, depth_mask) in zip(taken["rgb",], taken["depth",], strict=True):
+        np.testing.assert_array_equal(mask, depth_mask)
+        assert ((colour.max(2) > 60) <= (depth.max(2) > 0)).all()
+        assert (depth[..., 0] == depth[..., 2]).all()
+        # the spot is another colour on one flat top: depth cannot see it
+        assert np.ptp(depth[mask].astype(int)) < 40
 
 
 def test_a_defective_sample_never_loses_its_label() -> None:

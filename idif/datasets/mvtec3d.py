@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from idif.datasets.index import NORMAL_CLASS, Split
 from idif.datasets.organised import Bools, Floats
-from idif.datasets.views3d import NoObject, Scan, Studio, open_studio, photograph, prepare
+from idif.datasets.views3d import Kind, NoObject, Scan, Studio, open_studio, photograph, prepare
 from idif.datasets.write_realiad import (
     CategoryWriter,
     ImportSummary,
@@ -33,6 +33,8 @@ from idif.errors import CannotFinish, DatasetError
 from idif.progress import Progress, silent
 
 Background = Literal["remove", "keep"]
+Modality = Literal["rgb", "depth", "both"]
+KINDS: dict[Modality, tuple[Kind, ...]] = {"rgb": ("rgb",), "depth": ("depth",), "both": ("rgb", "depth")}
 
 GOOD = "good"
 STUDIO_SCANS = 40
@@ -66,9 +68,10 @@ def import_mvtec3d(
     background: Background = "remove",
     align: bool = True,
     views: int = 5,
+    modality: Modality = "rgb",
     progress: Progress = silent,
 ) -> ImportSummary:
-    """Render ``views`` pictures of every scan and write them in the Real-IAD layout.
+    """Render every scan from ``views`` cameras and write the pictures in the Real-IAD layout.
 
     A view of a defective scan is labelled with the defect where its mask covers `SMALLEST_MASK` of it, else
     ``OK``. Where no view's mask does, the view with the largest keeps the label, so that a defective scan
@@ -81,7 +84,9 @@ def import_mvtec3d(
         size: side of the square views in pixels.
         background: ``remove`` shows the object alone; ``keep`` shows the table as well.
         align: turn all objects to one pose; without it they stay turned as they lie.
-        views: 1 to 9: the first along the sensor's own direction, the others leaning away from it.
+        views: cameras, 1 to 9: the first along the sensor's own direction, the others leaning away from it.
+        modality: ``rgb``; ``depth`` for grey pictures of the same views, brighter where nearer, one range of
+            depths for the category; ``both`` for RGB as views 1..n and depth as views n+1..2n.
 
     Raises:
         DatasetError: a folder, file or category that is missing, unreadable or not what it should be, or an
@@ -94,6 +99,8 @@ def import_mvtec3d(
         raise DatasetError(f"size: expected 32 to 2048 pixels, got {size}")
     if background not in get_args(Background):
         raise DatasetError(f"background: expected 'remove' or 'keep', got {background!r}")
+    if modality not in KINDS:
+        raise DatasetError(f"modality: expected 'rgb', 'depth' or 'both', got {modality!r}")
     chosen = _categories(src, categories)
     scans = {category: list_scans(src / category) for category in chosen}
     images = f"realiad_{size}"
@@ -105,7 +112,9 @@ def import_mvtec3d(
         remove = background == "remove"
         train = [scan for scan in files if scan.split == "train"]
         few = [train[k] for k in np.unique(np.linspace(0, len(train) - 1, STUDIO_SCANS).astype(int))]
-        studio = open_studio([read_scan(f, remove) for f in few], size=size, align=align, views=views)
+        studio = open_studio(
+            [read_scan(f, remove) for f in few], size=size, align=align, views=views, kinds=KINDS[modality]
+        )
         with category_writer(out, images, category) as writer:
             written.append(writer)
             for scan, pictures in zip(files, _photograph_all(files, studio, remove), strict=True):

@@ -136,6 +136,10 @@ def rasterise(mesh: Mesh, camera: Floats, centre: Floats, extent: float, samples
     return Fragments(spread(column), spread(row), spread(seen[:, 2]))
 
 
+FARTHEST = 55.0
+"""Grey value of the farthest depth, so that no surface looks like the background."""
+
+
 def paint(fragments: Fragments, image: npt.NDArray[np.float32], background: float) -> npt.NDArray[np.uint8]:
     """The picture of a scan.
 
@@ -150,8 +154,27 @@ def paint(fragments: Fragments, image: npt.NDArray[np.float32], background: floa
     seen = np.isfinite(fragments.column)
     column, row = (np.where(seen, f, -1).astype(np.float32) for f in (fragments.column, fragments.row))
     colours = cv2.remap(image, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    colours = np.where(seen[..., None], colours, np.float32(background))
-    size = len(seen) // SUPERSAMPLING
+    return _reduce(np.where(seen[..., None], colours, np.float32(background)))
+
+
+def paint_depth(fragments: Fragments, low: float, high: float) -> npt.NDArray[np.uint8]:
+    """The depth picture of a scan: grey `FARTHEST` at ``low`` to 255 at ``high``, black beside the object.
+
+    Args:
+        fragments: as for `paint`.
+        low, high: depths in metres, growing towards the camera; what lies beyond is cut.
+
+    Returns:
+        uint8 [S/SUPERSAMPLING, S/SUPERSAMPLING, 3], its channels equal.
+    """
+    share = np.clip((fragments.depth - low) / (high - low), 0, 1)
+    grey = np.nan_to_num(FARTHEST + (255 - FARTHEST) * share, nan=0.0)
+    return _reduce(np.repeat(grey[..., None], 3, axis=2))
+
+
+def _reduce(colours: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """[S,S,3] samples, 0..255 -> uint8 pixels, each the mean of its samples."""
+    size = len(colours) // SUPERSAMPLING
     mean = colours.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, 3).mean((1, 3))
     picture: npt.NDArray[np.uint8] = np.clip(np.rint(mean), 0, 255).astype(np.uint8)
     return picture

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from idif.datasets.raster import (
     SUPERSAMPLING,
     Mesh,
     paint,
+    paint_depth,
     paint_mask,
     rasterise,
     triangulate,
@@ -25,6 +27,12 @@ FILL = 0.9
 BACKGROUND = 0.0
 """Grey value where nothing is seen: scans are taken on dark cloth, so that gaps look like its shadows."""
 
+Kind = Literal["rgb", "depth"]
+
+DEPTH_MARGIN = 0.1
+"""Share of the range of depths that is kept free at either end, for defects that stick out."""
+LEAST_RANGE = 0.1
+"""Least range of depths as a share of the picture's side, lest a flat object's noise fill all grey values."""
 
 MESH_CELLS = 300
 """Scans are thinned by whole strides until a mesh has fewer than twice this many cells a side."""
@@ -100,6 +108,10 @@ class Studio:
     """Side of the square that a view shows, metres."""
     size: int
     """Side of a view in pixels."""
+    depths: Floats
+    """[V,2]: depths, metres towards each camera from the centre, that are painted darkest and brightest."""
+    kinds: tuple[Kind, ...] = ("rgb",)
+    """What every camera takes, in order: all pictures of the first kind, then all of the next."""
 
     @property
     def views(self) -> int:
@@ -128,10 +140,12 @@ def rig(sensor: Floats, views: int) -> list[Floats]:
     return [first, *around]
 
 
-def open_studio(scans: Sequence[Scan], *, size: int, align: bool, views: int) -> Studio:
-    """Learn pose, centre and scale from some training scans.
+def open_studio(
+    scans: Sequence[Scan], *, size: int, align: bool, views: int, kinds: tuple[Kind, ...] = ("rgb",)
+) -> Studio:
+    """Learn pose, centre, scale and range of depths from some training scans.
 
-    The scale is one for the whole category, so that sizes can be compared between samples.
+    Scale and depths are those of the whole category, so that samples can be compared.
     """
     map_extent = 2.4 * float(np.median([radius(scan.body) for scan in scans]))
     template = make_template([height_map(scan.body, map_extent) for scan in scans]) if align else None
@@ -141,13 +155,26 @@ def open_studio(scans: Sequence[Scan], *, size: int, align: bool, views: int) ->
         for pose, scan in zip(poses, scans, strict=True)
     ]
     centre = np.median([_bounds(cloud).mean(0) for cloud in clouds], axis=0)
-    bounds = np.empty((len(scans), views, 2, 2))
+    bounds = np.empty((len(scans), views, 2, 3))
     for nth, (scan, pose, cloud) in enumerate(zip(scans, poses, clouds, strict=True)):
         for view, camera in enumerate(rig(pose.place_direction(scan.sensor), views)):
-            bounds[nth, view] = _bounds((cloud - centre) @ camera[:2].T)
+            bounds[nth, view] = _bounds((cloud - centre) @ camera.T)
     # a scan in fifty may touch the picture's edge, lest an odd one makes all others small
     low, high = np.percentile(bounds[:, :, 0], 2, axis=0), np.percentile(bounds[:, :, 1], 98, axis=0)
-    return Studio(template, map_extent, centre, (low + high) / 2, float((high - low).max()) / FILL, size)
+    extent = float((high - low)[:, :2].max()) / FILL
+    nearest, farthest = high[:, 2], low[:, 2]
+    reach = np.maximum((0.5 + DEPTH_MARGIN) * (nearest - farthest), LEAST_RANGE / 2 * extent)
+    between = (nearest + farthest) / 2
+    return Studio(
+        template,
+        map_extent,
+        centre,
+        offsets=((low + high) / 2)[:, :2],
+        extent=extent,
+        size=size,
+        depths=np.stack([between - reach, between + reach], axis=1),
+        kinds=kinds,
+    )
 
 
 def _bounds(points: Floats) -> Floats:
@@ -157,13 +184,20 @@ def _bounds(points: Floats) -> Floats:
 
 
 def photograph(scan: Scan, studio: Studio) -> list[tuple[npt.NDArray[np.uint8], Bools]]:
-    """The views of a scan, in the rig's order: uint8 [size,size,3] RGB, and the defect mask [size,size]."""
+    """The views of a scan, kind by kind, each in the rig's order: uint8 [size,size,3] and its defect mask
+    [size,size]."""
     pose = pose_of(scan, studio.template, studio.map_extent)
     mesh = Mesh(pose.place(scan.mesh.points), scan.mesh.triangles)
-    pictures = []
+    pictures: dict[Kind, list[tuple[npt.NDArray[np.uint8], Bools]]] = {kind: [] for kind in studio.kinds}
     cameras = rig(pose.place_direction(scan.sensor), studio.views)
-    for camera, offset in zip(cameras, studio.offsets, strict=True):
+    for camera, offset, (low, high) in zip(cameras, studio.offsets, studio.depths, strict=True):
+        # a point of the picture's middle plane: depths count from the centre's own
         centre = studio.centre + offset @ camera[:2]
         fragments = rasterise(mesh, camera, centre, studio.extent, studio.size * SUPERSAMPLING)
-        pictures.append((paint(fragments, scan.colours, BACKGROUND), paint_mask(fragments, scan.defect)))
-    return pictures
+        mask = paint_mask(fragments, scan.defect)
+        for kind, taken in pictures.items():
+            if kind == "rgb":
+                taken.append((paint(fragments, scan.colours, BACKGROUND), mask))
+            else:
+                taken.append((paint_depth(fragments, low, high), mask))
+    return [picture for taken in pictures.values() for picture in taken]
