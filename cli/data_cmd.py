@@ -2,12 +2,19 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cli import data_check
-from cli.console import JsonOption, emit, progress_bar
+from cli.console import JsonOption, emit, progress_bar, say
+
+if TYPE_CHECKING:
+    from idif.datasets.write_realiad import ImportSummary
+
+PreviewOption = Annotated[
+    bool, typer.Option("--preview", help="Also write a contact sheet for each category to OUT/preview.")
+]
 
 app = typer.Typer(help="Make and import multi-view datasets in the Real-IAD layout.", no_args_is_help=True)
 import_app = typer.Typer(help="Bring other data into the Real-IAD layout.", no_args_is_help=True)
@@ -50,6 +57,13 @@ def synth(
     )
 
 
+def _preview(summary: "ImportSummary", size: int) -> None:
+    from idif.datasets.contact_sheet import write_previews
+
+    for path in write_previews(Path(summary.out), images=f"realiad_{size}", categories=summary.categories):
+        say(f"preview: {path}")
+
+
 @import_app.command()
 def mvtec3d(
     src: Annotated[Path, typer.Argument(help="MVTec 3D-AD: a folder per category.")],
@@ -65,6 +79,7 @@ def mvtec3d(
         Literal["rgb", "depth", "both"],
         typer.Option(help="What the cameras take; both: depth as views after the RGB ones."),
     ] = "rgb",
+    preview: PreviewOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Render views of MVTec 3D-AD's organised point clouds, masks along with them.
@@ -89,6 +104,8 @@ def mvtec3d(
             modality=modality,
             progress=listen,
         )
+    if preview:
+        _preview(summary, size)
     emit(
         asdict(summary),
         as_json=as_json,
@@ -108,6 +125,7 @@ def folder(
         str | None, typer.Option(help="How a file name tells sample and view, e.g. '{sample}_{view}'.")
     ] = None,
     size: Annotated[int, typer.Option(help="Image side in pixels.", min=32)] = 256,
+    preview: PreviewOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Bring photographs in the layout of MVTec AD or VisA's one-class split, with masks or without.
@@ -131,6 +149,8 @@ def folder(
             workers=decode_threads(),
             progress=listen,
         )
+    if preview:
+        _preview(summary, size)
     cameras = ", ".join(f"{number} = {name}" for number, name in summary.cameras.items())
     masks = f"{summary.masks} masks" if summary.masks else "no masks, so pixel metrics will be null"
     emit(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cli.__main__ import run
 from idif.datasets.check import check_dataset
+from idif.datasets.contact_sheet import CELL
 from idif.datasets.folder import import_folder
 from idif.datasets.folder_layout import read_pattern
 from idif.datasets.index import Sample
@@ -231,7 +232,20 @@ def test_the_command(mug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert run([*command, "--category=mugg", "--json"]) == 2
     assert "no category 'mugg'; there is: 'mug'" in json.loads(capsys.readouterr().out)["error"]
     assert run([*command, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["cameras"] == {"1": "1"}
+    said = json.loads(capsys.readouterr().out)
+    assert said["cameras"] == {"1": "1"}
+    assert said["kept"] == []
+    assert run([*command, "--json", "--preview"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again == said | {"kept": ["mug"]}
+    with Image.open(out / "preview" / "mug.png") as sheet:
+        # three training samples, two chips and a good one
+        assert sheet.size == (CELL, 6 * (CELL + 14))
+        red = np.asarray(sheet)[4 * (CELL + 14) + 14 :][:CELL] == (255, 40, 40)
+    assert red.all(2).any()
+    mark(mug / "mug" / "ground_truth" / "big chip" / "000_mask.png", side=7)
+    assert run([*command, "--json"]) == 2
+    assert "from another source" in json.loads(capsys.readouterr().out)["error"]
 
 
 def test_one_view_without_masks_goes_the_whole_way(

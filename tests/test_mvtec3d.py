@@ -436,7 +436,9 @@ def test_the_same_scans_give_the_same_bytes(
     assert contents(first) == contents(second)
 
 
-def test_a_category_is_added_and_none_is_overwritten(src: Path, tmp_path: Path) -> None:
+def test_a_category_is_added_and_none_is_overwritten(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     (out / ".importing-hammer" / "hammer" / "OK" / "S0001").mkdir(parents=True)  # left by a killed import
     import_mvtec3d(src, out, size=64, views=2, categories=["hammer"])
@@ -447,6 +449,14 @@ def test_a_category_is_added_and_none_is_overwritten(src: Path, tmp_path: Path) 
     assert {name: after[name] for name in before} == before
     assert len(read_realiad(out, images="realiad_64")) == 10
     with pytest.raises(DatasetError, match=r"hammer\.json: is there already"):
+        import_mvtec3d(src, out, size=64, views=1)
+    monkeypatch.setattr(mvtec3d, "read_scan", None)  # what is finished is not rendered again
+    summary = import_mvtec3d(src, out, size=64, views=2)
+    assert summary.kept == ("hammer", "mallet")
+    assert summary.images == 20
+    assert contents(out) == after
+    write_scan(src / "hammer" / "train" / "good", "007")
+    with pytest.raises(DatasetError, match=r"hammer\.json: is there already, from another source"):
         import_mvtec3d(src, out, size=64, views=2)
     with pytest.raises(DatasetError, match=r"realiad_64.*another size"):
         import_mvtec3d(src, out, size=96, views=2, categories=["mallet"])

@@ -1,7 +1,7 @@
 """Bring a folder of photographs into the Real-IAD layout: one view a sample, or several by a pattern."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,14 @@ import numpy.typing as npt
 from idif.ahead import ahead
 from idif.datasets.folder_layout import PhotoSample, find_categories, list_samples, read_pattern
 from idif.datasets.realiad import MAX_VIEW_NUMBER
-from idif.datasets.write_realiad import ImportSummary, Shot, category_writer, check_out
+from idif.datasets.write_realiad import (
+    ImportSummary,
+    Shot,
+    category_writer,
+    check_out,
+    source_digest,
+    summarise,
+)
 from idif.errors import DatasetError
 from idif.paths import resolve_inside
 from idif.preprocess import load_image, load_mask, load_whole_mask
@@ -48,7 +55,8 @@ def import_folder(
 
     Args:
         src: holds one folder per category in the layout of `folder_layout`, or is such a folder itself.
-        out: absent, empty, or in the Real-IAD layout; categories are added to it, each whole or not at all.
+        out: absent, empty, or in the Real-IAD layout; categories are added to it, each whole or not at all,
+            and those that an earlier call finished are kept.
         categories: empty for all.
         pattern: None where every photograph is a sample; see `folder_layout.read_pattern`.
         size: side of the square images in pixels.
@@ -68,15 +76,25 @@ def import_folder(
         src, [view for all_of in samples.values() for s in all_of for view in s.photographs]
     )
     images = f"realiad_{size}"
-    check_out(out, images, list(samples))
+    recipes = {
+        category: {
+            "of": "folder",
+            "pattern": pattern,
+            "cameras": numbers,
+            "files": source_digest(folders[category], _paths(folders[category], of_category)),
+        }
+        for category, of_category in samples.items()
+    }
+    kept = check_out(out, images, recipes)
 
     total, done = sum(map(len, samples.values())), 0
-    written = []
     for category, of_category in samples.items():
+        if category in kept:
+            done += len(of_category)
+            continue
         masked = any(sample.masks for sample in of_category)
         load = partial(load_sample, folders[category], size=size, masked=masked)
-        with category_writer(out, images, category) as writer:
-            written.append(writer)
+        with category_writer(out, images, category, recipes[category]) as writer:
             loaded = ahead(load, of_category, workers=workers, depth=2 * workers)
             for sample, shots in zip(of_category, loaded, strict=True):
                 stamp = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{sample.split}-{sample.name}")[-100:]
@@ -85,15 +103,12 @@ def import_folder(
                 )
                 done += 1
                 progress(done, total, category)
-    return FolderSummary(
-        out=str(out),
-        categories=tuple(samples),
-        train_samples=sum(writer.samples("train") for writer in written),
-        test_samples=sum(writer.samples("test") for writer in written),
-        images=sum(writer.images for writer in written),
-        masks=sum(writer.masks for writer in written),
-        cameras={number: name for name, number in numbers.items()},
-    )
+    summary = summarise(out, images, list(samples), kept)
+    return FolderSummary(**vars(summary), cameras={number: name for name, number in numbers.items()})
+
+
+def _paths(folder: Path, samples: Sequence[PhotoSample]) -> Iterator[Path]:
+    return (folder / file for s in samples for file in (*s.photographs.values(), *s.masks.values()))
 
 
 def _number_views(src: Path, names: Sequence[str]) -> dict[str, int]:

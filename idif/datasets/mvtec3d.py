@@ -23,11 +23,12 @@ from idif.datasets.index import NORMAL_CLASS, Split
 from idif.datasets.organised import Bools, Floats
 from idif.datasets.views3d import Kind, NoObject, Scan, Studio, open_studio, photograph, prepare
 from idif.datasets.write_realiad import (
-    CategoryWriter,
     ImportSummary,
     Shot,
     category_writer,
     check_out,
+    source_digest,
+    summarise,
 )
 from idif.errors import CannotFinish, DatasetError
 from idif.progress import Progress, silent
@@ -58,6 +59,11 @@ class ScanFiles:
     xyz: Path
     gt: Path | None
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All of them."""
+        return (self.rgb, self.xyz) if self.gt is None else (self.rgb, self.xyz, self.gt)
+
 
 def import_mvtec3d(
     src: Path,
@@ -79,7 +85,8 @@ def import_mvtec3d(
 
     Args:
         src: holds one folder per category.
-        out: absent, empty, or in the Real-IAD layout; categories are added to it, each whole or not at all.
+        out: absent, empty, or in the Real-IAD layout; categories are added to it, each whole or not at all,
+            and those that an earlier call finished are kept.
         categories: empty for all.
         size: side of the square views in pixels.
         background: ``remove`` shows the object alone; ``keep`` shows the table as well.
@@ -104,19 +111,25 @@ def import_mvtec3d(
     chosen = _categories(src, categories)
     scans = {category: list_scans(src / category) for category in chosen}
     images = f"realiad_{size}"
-    check_out(out, images, chosen)
+    settings = {"of": "mvtec3d", "views": views, "background": background, "align": align, "kinds": modality}
+    recipes = {
+        category: {**settings, "files": source_digest(src, (path for scan in files for path in scan.paths))}
+        for category, files in scans.items()
+    }
+    kept = check_out(out, images, recipes)
 
     total, done = sum(map(len, scans.values())), 0
-    written: list[CategoryWriter] = []
     for category, files in scans.items():
+        if category in kept:
+            done += len(files)
+            continue
         remove = background == "remove"
         train = [scan for scan in files if scan.split == "train"]
         few = [train[k] for k in np.unique(np.linspace(0, len(train) - 1, STUDIO_SCANS).astype(int))]
         studio = open_studio(
             [read_scan(f, remove) for f in few], size=size, align=align, views=views, kinds=KINDS[modality]
         )
-        with category_writer(out, images, category) as writer:
-            written.append(writer)
+        with category_writer(out, images, category, recipes[category]) as writer:
             for scan, pictures in zip(files, _photograph_all(files, studio, remove), strict=True):
                 labels = label_views([mask for _, mask in pictures], scan.defect is not None)
                 stamp = f"{scan.split}{scan.rgb.stem.replace('_', '-')}"
@@ -124,14 +137,7 @@ def import_mvtec3d(
                 writer.add(scan.split, scan.defect, stamp, dict(enumerate(shots, start=1)))
                 done += 1
                 progress(done, total, category)
-    return ImportSummary(
-        out=str(out),
-        categories=tuple(chosen),
-        train_samples=sum(writer.samples("train") for writer in written),
-        test_samples=sum(writer.samples("test") for writer in written),
-        images=sum(writer.images for writer in written),
-        masks=sum(writer.masks for writer in written),
-    )
+    return summarise(out, images, chosen, kept)
 
 
 def label_views(masks: Sequence[Bools], defective: bool) -> list[bool]:

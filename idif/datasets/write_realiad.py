@@ -1,19 +1,21 @@
-"""Write one category in the Real-IAD layout: all of it, or nothing that a reader would find."""
+"""Write categories in the Real-IAD layout: each whole, or nothing that a reader would find."""
 
 import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from idif.datasets.index import NORMAL_CLASS, Split
+from idif.datasets.index import NORMAL_CLASS, Split, digest
+from idif.datasets.realiad import read_realiad
 from idif.errors import CannotFinish, DatasetError
 
 
@@ -39,6 +41,24 @@ class ImportSummary:
     test_samples: int
     images: int
     masks: int
+    kept: tuple[str, ...]
+    """Categories that an earlier call with the same source and settings had finished."""
+
+
+Recipe = dict[str, Any]
+"""What a category is made from and how, as JSON: equal recipes give equal categories."""
+
+
+def source_digest(src: Path, files: Iterable[Path]) -> str:
+    """Tells sources apart by the names and sizes of their files.
+
+    Raises:
+        DatasetError: a file cannot be looked at.
+    """
+    try:
+        return digest([[path.relative_to(src).as_posix(), path.stat().st_size] for path in files])
+    except OSError as error:
+        raise DatasetError(f"{error.filename}: cannot be read ({error.strerror or error})") from None
 
 
 class CategoryWriter:
@@ -49,11 +69,6 @@ class CategoryWriter:
         self._category = category
         self._entries: dict[Split, list[dict[str, str | None]]] = {"train": [], "test": []}
         self._count = 0
-        self.images = self.masks = 0
-
-    def samples(self, split: Split) -> int:
-        """How many samples of a split were added so far."""
-        return len({str(entry["image_path"]).rsplit("/", 1)[0] for entry in self._entries[split]})
 
     def add(
         self,
@@ -77,12 +92,10 @@ class CategoryWriter:
         for view, shot in sorted(shots.items()):
             name = f"{folder}/{self._category}_{number}_{defect or NORMAL_CLASS}_C{view}_{stamp}"
             Image.fromarray(shot.image).save(self._staging / f"{name}.png")
-            self.images += 1
             mask_path = None
             if shot.anomalous and shot.mask is not None:
                 mask_path = f"{name}_mask.png"
                 Image.fromarray(shot.mask.astype(np.uint8) * 255).save(self._staging / mask_path)
-                self.masks += 1
             self._entries[split].append(
                 {
                     "category": self._category,
@@ -92,23 +105,28 @@ class CategoryWriter:
                 }
             )
 
-    def annotations(self) -> bytes:
+    def annotations(self, recipe: Recipe) -> bytes:
         """The category's annotation file."""
-        meta = {"prefix": f"{self._category}/", "normal_class": NORMAL_CLASS}
+        meta = {"prefix": f"{self._category}/", "normal_class": NORMAL_CLASS, "imported": recipe}
         return (json.dumps({"meta": meta, **self._entries}, indent=1) + "\n").encode()
 
 
-def check_out(out: Path, images: str, categories: Sequence[str]) -> None:
+def check_out(out: Path, images: str, recipes: Mapping[str, Recipe]) -> tuple[str, ...]:
     """Refuse an output folder that could not take these categories.
+
+    Returns:
+        Those that are there already, made by the same recipe.
 
     Raises:
         DatasetError: ``out`` is a file, holds something other than this layout, has images of another size,
-            or has one of the categories already.
+            or has one of the categories from elsewhere.
     """
     if out.exists() and not out.is_dir():
         raise DatasetError(f"{out}: expected a folder to write to, but it is a file")
     inside = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    foreign = [name for name in inside if not re.fullmatch(r"realiad_(jsons|[0-9]+)|\.importing-.*", name)]
+    foreign = [
+        name for name in inside if not re.fullmatch(r"realiad_(jsons|[0-9]+)|preview|\.importing-.*", name)
+    ]
     if foreign:
         raise DatasetError(
             f"{out}: expected no other files than a dataset in the Real-IAD layout, found {foreign[0]!r}"
@@ -116,14 +134,48 @@ def check_out(out: Path, images: str, categories: Sequence[str]) -> None:
     other = [name for name in inside if name.startswith("realiad_") and name not in ("realiad_jsons", images)]
     if other:
         raise DatasetError(f"{out}: holds {other[0]!r}, images of another size than {images!r}")
-    for category in categories:
-        for path in (out / "realiad_jsons" / f"{category}.json", out / images / category):
+    kept = []
+    for category, recipe in recipes.items():
+        annotations, folder = out / "realiad_jsons" / f"{category}.json", out / images / category
+        if folder.exists() and _recipe(annotations) == recipe:
+            kept.append(category)
+            continue
+        for path in (annotations, folder):
             if path.exists():
-                raise DatasetError(f"{path}: is there already; remove it, or import to another folder")
+                raise DatasetError(
+                    f"{path}: is there already, from another source or with other settings; remove it, "
+                    f"or import to another folder"
+                )
+    return tuple(kept)
+
+
+def _recipe(annotations: Path) -> Recipe | None:
+    """What an import wrote into its annotations; None where there are none or others."""
+    try:
+        recipe: Recipe | None = json.loads(annotations.read_bytes())["meta"]["imported"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return recipe
+
+
+def summarise(out: Path, images: str, categories: Sequence[str], kept: tuple[str, ...]) -> ImportSummary:
+    """What ``out`` now holds of these categories."""
+    index = read_realiad(out, images=images, categories=categories)
+    views = [view for sample in index.samples for view in sample.views if view is not None]
+    train = sum(sample.split == "train" for sample in index.samples)
+    return ImportSummary(
+        out=str(out),
+        categories=tuple(categories),
+        train_samples=train,
+        test_samples=len(index) - train,
+        images=len(views),
+        masks=sum(view.mask is not None for view in views),
+        kept=kept,
+    )
 
 
 @contextlib.contextmanager
-def category_writer(out: Path, images: str, category: str) -> Iterator[CategoryWriter]:
+def category_writer(out: Path, images: str, category: str, recipe: Recipe) -> Iterator[CategoryWriter]:
     """A writer whose category appears under ``out`` when the block ends well, and not at all otherwise.
 
     Annotations come last: a category without them does not exist for a reader.
@@ -140,7 +192,7 @@ def category_writer(out: Path, images: str, category: str) -> Iterator[CategoryW
         (out / images).mkdir(exist_ok=True)
         (out / "realiad_jsons").mkdir(exist_ok=True)
         annotations = staging / f"{category}.json"
-        annotations.write_bytes(writer.annotations())
+        annotations.write_bytes(writer.annotations(recipe))
         os.replace(staging / category, out / images / category)
         os.replace(annotations, out / "realiad_jsons" / annotations.name)
     except OSError as error:
