@@ -64,6 +64,14 @@ def _preview(summary: "ImportSummary", size: int) -> None:
         say(f"preview: {path}")
 
 
+def _imported(summary: "ImportSummary") -> str:
+    kept = f"; already there: {', '.join(summary.kept)}" if summary.kept else ""
+    return (
+        f"{summary.out}: {', '.join(summary.categories)}; {summary.train_samples} training and "
+        f"{summary.test_samples} test samples, {summary.images} images, {summary.masks} masks{kept}"
+    )
+
+
 @import_app.command()
 def mvtec3d(
     src: Annotated[Path, typer.Argument(help="MVTec 3D-AD: a folder per category.")],
@@ -106,14 +114,48 @@ def mvtec3d(
         )
     if preview:
         _preview(summary, size)
-    emit(
-        asdict(summary),
-        as_json=as_json,
-        otherwise=(
-            f"{out}: {', '.join(summary.categories)}; {summary.train_samples} training and "
-            f"{summary.test_samples} test samples, {summary.images} images, {summary.masks} masks"
-        ),
-    )
+    emit(asdict(summary), as_json=as_json, otherwise=_imported(summary))
+
+
+@import_app.command()
+def eyecandies(
+    src: Annotated[Path, typer.Argument(help="Eyecandies: a folder per category.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    category: Annotated[list[str], typer.Option("--category", help="Only these; may be repeated.")] = [],  # noqa: B006
+    size: Annotated[int, typer.Option(help="Image side in pixels.", min=64)] = 256,
+    views: Annotated[int, typer.Option(help="Cameras: one above, the rest tilted around it.", min=1)] = 5,
+    align: Annotated[bool, typer.Option(help="Turn every object the same way.")] = True,
+    modality: Annotated[
+        Literal["rgb", "normals", "both"],
+        typer.Option(help="What the cameras take; both: normals as views after the RGB ones."),
+    ] = "rgb",
+    light: Annotated[int, typer.Option(help="Which of the six pictures under different lights.")] = 0,
+    preview: PreviewOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Render views of Eyecandies' depth maps, masks along with them. Uses train and test_public.
+
+    Example:
+
+        idif data import eyecandies Eyecandies data/eyecandies --category Lollipop --modality both
+    """
+    from idif.datasets.eyecandies import import_eyecandies
+
+    with progress_bar("rendering", "samples") as listen:
+        summary = import_eyecandies(
+            src,
+            out,
+            categories=category,
+            size=size,
+            align=align,
+            views=views,
+            modality=modality,
+            light=light,
+            progress=listen,
+        )
+    if preview:
+        _preview(summary, size)
+    emit(asdict(summary), as_json=as_json, otherwise=_imported(summary))
 
 
 @import_app.command()

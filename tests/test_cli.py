@@ -324,6 +324,7 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
         ["data", "synth"],
         ["data", "import", "mvtec3d"],
         ["data", "import", "folder"],
+        ["data", "import", "eyecandies"],
         ["data", "check", "realiad"],
         ["cache", "build", "realiad"],
         ["cache", "verify"],

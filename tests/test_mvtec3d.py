@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from idif.datasets import mvtec3d
-from idif.datasets.mvtec3d import import_mvtec3d, label_views, list_scans, read_cloud, read_scan
+from idif.datasets import import_scans, mvtec3d
+from idif.datasets.import_scans import label_views
+from idif.datasets.mvtec3d import import_mvtec3d, list_scans, read_cloud, read_scan
 from idif.datasets.organised import Floats, close_holes, drop_flying, find_table, keep_object
 from idif.datasets.pose import Pose
 from idif.datasets.raster import (
@@ -431,7 +432,7 @@ def test_the_same_scans_give_the_same_bytes(
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     import_mvtec3d(src, first, size=64, categories=["hammer"])
-    monkeypatch.setattr(mvtec3d, "FEW", 0)  # now in other processes
+    monkeypatch.setattr(import_scans, "FEW", 0)  # now in other processes
     import_mvtec3d(src, second, size=64, categories=["hammer"])
     assert contents(first) == contents(second)
 

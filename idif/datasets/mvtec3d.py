@@ -6,11 +6,8 @@ results train without them.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,18 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from idif.datasets.import_scans import Request, import_scans
 from idif.datasets.index import NORMAL_CLASS, Split
-from idif.datasets.organised import Bools, Floats
-from idif.datasets.views3d import Kind, NoObject, Scan, Studio, open_studio, photograph, prepare
-from idif.datasets.write_realiad import (
-    ImportSummary,
-    Shot,
-    category_writer,
-    check_out,
-    source_digest,
-    summarise,
-)
-from idif.errors import CannotFinish, DatasetError
+from idif.datasets.organised import Floats
+from idif.datasets.views3d import Kind, NoObject, Scan, prepare
+from idif.datasets.write_realiad import ImportSummary
+from idif.errors import DatasetError
 from idif.progress import Progress, silent
 
 Background = Literal["remove", "keep"]
@@ -38,15 +29,6 @@ Modality = Literal["rgb", "depth", "both"]
 KINDS: dict[Modality, tuple[Kind, ...]] = {"rgb": ("rgb",), "depth": ("depth",), "both": ("rgb", "depth")}
 
 GOOD = "good"
-STUDIO_SCANS = 40
-"""Training scans that pose, centre and scale are learnt from, at most."""
-SMALLEST_MASK = 1.2e-4
-"""A view is anomalous where its mask covers this share of the picture: 8 pixels at 256."""
-PROCESSES = 2
-Picture = tuple[npt.NDArray[np.uint8], Bools]
-"""A view and its defect mask: RGB [size,size,3], 0..255, and [size,size]."""
-FEW = 20
-"""Fewer scans than this are not worth another process."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +46,15 @@ class ScanFiles:
         """All of them."""
         return (self.rgb, self.xyz) if self.gt is None else (self.rgb, self.xyz, self.gt)
 
+    @property
+    def name(self) -> str:
+        """Ends the names of the pictures."""
+        return self.rgb.stem
+
+    def read(self, remove_background: bool) -> Scan:
+        """See `read_scan`."""
+        return read_scan(self, remove_background)
+
 
 def import_mvtec3d(
     src: Path,
@@ -79,9 +70,7 @@ def import_mvtec3d(
 ) -> ImportSummary:
     """Render every scan from ``views`` cameras and write the pictures in the Real-IAD layout.
 
-    A view of a defective scan is labelled with the defect where its mask covers `SMALLEST_MASK` of it, else
-    ``OK``. Where no view's mask does, the view with the largest keeps the label, so that a defective scan
-    never turns into a normal sample; its mask may then be empty.
+    Views are labelled as `import_scans.label_views` says.
 
     Args:
         src: holds one folder per category.
@@ -100,55 +89,14 @@ def import_mvtec3d(
             ``out`` that cannot take the categories.
         CannotFinish: ``out`` cannot be written, or a rendering process died.
     """
-    if not 1 <= views <= 9:
-        raise DatasetError(f"views: expected 1 to 9, got {views}")
-    if not 32 <= size <= 2048:
-        raise DatasetError(f"size: expected 32 to 2048 pixels, got {size}")
     if background not in get_args(Background):
         raise DatasetError(f"background: expected 'remove' or 'keep', got {background!r}")
     if modality not in KINDS:
         raise DatasetError(f"modality: expected 'rgb', 'depth' or 'both', got {modality!r}")
+    request = Request(size, views, align, background == "remove", KINDS[modality])
     chosen = _categories(src, categories)
     scans = {category: list_scans(src / category) for category in chosen}
-    images = f"realiad_{size}"
-    settings = {"of": "mvtec3d", "views": views, "background": background, "align": align, "kinds": modality}
-    recipes = {
-        category: {**settings, "files": source_digest(src, (path for scan in files for path in scan.paths))}
-        for category, files in scans.items()
-    }
-    kept = check_out(out, images, recipes)
-
-    total, done = sum(map(len, scans.values())), 0
-    for category, files in scans.items():
-        if category in kept:
-            done += len(files)
-            continue
-        remove = background == "remove"
-        train = [scan for scan in files if scan.split == "train"]
-        few = [train[k] for k in np.unique(np.linspace(0, len(train) - 1, STUDIO_SCANS).astype(int))]
-        studio = open_studio(
-            [read_scan(f, remove) for f in few], size=size, align=align, views=views, kinds=KINDS[modality]
-        )
-        with category_writer(out, images, category, recipes[category]) as writer:
-            for scan, pictures in zip(files, _photograph_all(files, studio, remove), strict=True):
-                labels = label_views([mask for _, mask in pictures], scan.defect is not None)
-                stamp = f"{scan.split}{scan.rgb.stem.replace('_', '-')}"
-                shots = [Shot(*picture, label) for picture, label in zip(pictures, labels, strict=True)]
-                writer.add(scan.split, scan.defect, stamp, dict(enumerate(shots, start=1)))
-                done += 1
-                progress(done, total, category)
-    return summarise(out, images, chosen, kept)
-
-
-def label_views(masks: Sequence[Bools], defective: bool) -> list[bool]:
-    """Per view, whether it is anomalous; see `import_mvtec3d`."""
-    if not defective:
-        return [False] * len(masks)
-    areas = [float(mask.mean()) for mask in masks]
-    labels = [area >= SMALLEST_MASK for area in areas]
-    if not any(labels):
-        labels[int(np.argmax(areas))] = True
-    return labels
+    return import_scans("mvtec3d", src, out, scans, request, progress)
 
 
 def _categories(src: Path, wanted: Sequence[str]) -> list[str]:
@@ -236,28 +184,3 @@ def _read_png(path: Path, mode: Literal["RGB", "L"]) -> npt.NDArray[np.uint8]:
             return np.asarray(image.convert(mode))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         raise DatasetError(f"{path}: image cannot be read ({error})") from None
-
-
-def _picture(files: ScanFiles, studio: Studio, remove_background: bool) -> list[Picture]:
-    return photograph(read_scan(files, remove_background), studio)
-
-
-def _photograph_all(
-    files: Sequence[ScanFiles], studio: Studio, remove_background: bool
-) -> Iterator[list[Picture]]:
-    """The pictures of every scan, in order."""
-    if len(files) < FEW:
-        yield from (_picture(f, studio, remove_background) for f in files)
-        return
-    ahead = 4 * PROCESSES
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        pending = [pool.submit(_picture, one, studio, remove_background) for one in files[:ahead]]
-        for position, one in enumerate(files):
-            try:
-                yield pending.pop(0).result()
-            except BrokenProcessPool:
-                raise CannotFinish(
-                    f"{one.xyz}: the process that rendered it died; is memory short?"
-                ) from None
-            if position + ahead < len(files):
-                pending.append(pool.submit(_picture, files[position + ahead], studio, remove_background))

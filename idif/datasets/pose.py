@@ -38,9 +38,14 @@ class Pose:
         placed: Floats = (points - np.array([self.x, self.y, 0.0])) @ rotation_about_z(self.angle).T
         return placed
 
+    @property
+    def rotation(self) -> Floats:
+        """[3,3]: turns directions in table axes into object axes."""
+        return rotation_about_z(self.angle)
+
     def place_direction(self, direction: Floats) -> Floats:
         """[3] direction in table axes -> [3] in object axes."""
-        turned: Floats = rotation_about_z(self.angle) @ direction
+        turned: Floats = self.rotation @ direction
         return turned
 
 

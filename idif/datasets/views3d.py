@@ -27,7 +27,7 @@ FILL = 0.9
 BACKGROUND = 0.0
 """Grey value where nothing is seen: scans are taken on dark cloth, so that gaps look like its shadows."""
 
-Kind = Literal["rgb", "depth"]
+Kind = Literal["rgb", "depth", "normals"]
 
 DEPTH_MARGIN = 0.1
 """Share of the range of depths that is kept free at either end, for defects that stick out."""
@@ -52,6 +52,8 @@ class Scan:
     """[H,W]: true on defective grid points."""
     sensor: Floats
     """[3]: unit vector from the object towards the sensor, table axes."""
+    normals: npt.NDArray[np.float32] | None = None
+    """[H,W,3]: unit normals of the surface on the box, table axes; None where the source has none."""
 
 
 class NoObject(ValueError):
@@ -59,7 +61,12 @@ class NoObject(ValueError):
 
 
 def prepare(
-    points: Floats, colours: npt.NDArray[np.uint8], defect: Bools, *, remove_background: bool
+    points: Floats,
+    colours: npt.NDArray[np.uint8],
+    defect: Bools,
+    *,
+    remove_background: bool,
+    normals: Floats | None = None,
 ) -> Scan:
     """Clean an organised cloud and make it a mesh.
 
@@ -68,6 +75,7 @@ def prepare(
         colours: uint8 [H,W,3], RGB.
         defect: [H,W].
         remove_background: keep only what rises above the table.
+        normals: [H,W,3], camera axes, unit length.
 
     Raises:
         NoObject: no plane holds a tenth of the points, or nothing rises above it.
@@ -89,7 +97,8 @@ def prepare(
 
     body = join(cut[box])
     mesh = body if remove_background else join(points[box])
-    return Scan(mesh, body, colours[box].astype(np.float32), defect[box], sensor)
+    turned = None if normals is None else (normals[box] @ table.axes.T).astype(np.float32)
+    return Scan(mesh, body, colours[box].astype(np.float32), defect[box], sensor, turned)
 
 
 @dataclass(frozen=True)
@@ -198,6 +207,12 @@ def photograph(scan: Scan, studio: Studio) -> list[tuple[npt.NDArray[np.uint8], 
         for kind, taken in pictures.items():
             if kind == "rgb":
                 taken.append((paint(fragments, scan.colours, BACKGROUND), mask))
-            else:
+            elif kind == "depth":
                 taken.append((paint_depth(fragments, low, high), mask))
+            else:
+                assert scan.normals is not None
+                # the surface's directions as this camera sees them: right, up, towards it -> red, green, blue
+                to_camera = camera @ pose.rotation
+                colours = 127.5 * (scan.normals @ to_camera.T.astype(np.float32) + 1)
+                taken.append((paint(fragments, colours, BACKGROUND), mask))
     return [picture for taken in pictures.values() for picture in taken]
