@@ -1,5 +1,6 @@
 """Data made to do harm: every case ends in one clear sentence, in bounded time and memory."""
 
+import io
 import json
 import os
 import shutil
@@ -141,11 +142,19 @@ def jpeg(width: int, height: int) -> bytes:
     return b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, height, width, 1) + b"\x01\x11\x00\xff\xd9"
 
 
+def gif() -> bytes:
+    """A picture without a fault, of a kind that is not decoded."""
+    file = io.BytesIO()
+    Image.new("L", (48, 48), 90).save(file, "GIF")
+    return file.getvalue()
+
+
 BOMB = zlib.compress(bytes(100_000_000), 1)
 HUGE = 100_000
 PICTURES = {
     "png-huge": png(HUGE, HUGE),
     "png-huge-bits": png(HUGE, HUGE, depth=1),
+    "png-a-little-too-large": png(12_000, 9_000),
     "png-largest": png(2**31 - 1, 2**31 - 1),
     "png-text-bomb": png(8, 8, chunk(b"zTXt", b"note\0\0" + BOMB)),
     "png-profile-bomb": png(8, 8, chunk(b"iCCP", b"profile\0\0" + BOMB)),
@@ -161,6 +170,7 @@ PICTURES = {
     "text": b"hello\n" * 10,
     "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) run\n",
     "gif": b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0, 0, 0) + b";",
+    "gif-sound": gif(),
     "archive": b"PK\x03\x04" + bytes(200),
     "vector": b"<svg xmlns='http://www.w3.org/2000/svg' width='100000' height='100000'/>",
 }
