@@ -86,6 +86,15 @@ def beside(
     return found
 
 
+def by_views(
+    scores: np.ndarray, labels: np.ndarray, numbers: Sequence[int], views: Sequence[int]
+) -> dict[str, float]:
+    """S-AUROC of some views' scores alone."""
+    chosen = scores[:, [numbers.index(number) for number in views]]
+    rules = {"max": np.nanmax(chosen, axis=1), "mean": np.nanmean(chosen, axis=1)}
+    return {f"s_auroc_{rule}": float(roc_auc_score(labels, found)) for rule, found in rules.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -98,6 +107,9 @@ def main() -> None:
     parser.add_argument("--keep", type=float, default=0.1, help="share of the training patches in the bank")
     parser.add_argument("--width", type=int, default=128, help="dimensions of the random projection")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--of", type=int, nargs="+", action="append", help="also score these views alone; may be repeated"
+    )
     parser.add_argument("--run", type=Path, help="an evaluated run of the same test samples")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -122,6 +134,11 @@ def main() -> None:
         "seed": options.seed,
         "seconds": round(time.perf_counter() - start, 1),
     }
+    if options.of:
+        result["of"] = {
+            ",".join(map(str, views)): by_views(scores, labels, index.view_numbers, views)
+            for views in options.of
+        }
     if options.run is not None:
         result |= beside(options.run, [sample.sample_id for sample in test], labels, banks)
     if options.json:

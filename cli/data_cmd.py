@@ -166,6 +166,9 @@ def folder(
     pattern: Annotated[
         str | None, typer.Option(help="How a file name tells sample and view, e.g. '{sample}_{view}'.")
     ] = None,
+    views: Annotated[
+        int | None, typer.Option(help="How many views there must be; any number by default.", min=1)
+    ] = None,
     size: Annotated[int, typer.Option(help="Image side in pixels.", min=32)] = 256,
     preview: PreviewOption = False,
     as_json: JsonOption = False,
@@ -187,6 +190,7 @@ def folder(
             out,
             categories=category,
             pattern=pattern,
+            views=views,
             size=size,
             workers=decode_threads(),
             progress=listen,

@@ -130,7 +130,7 @@ def test_no_masks_are_needed(mug: Path, tmp_path: Path, capsys: pytest.CaptureFi
 def test_views_of_a_sample_by_pattern(tmp_path: Path, pattern: str) -> None:
     src = multi_view(tmp_path / "src", name=pattern.removesuffix(".bmp"))
     out = tmp_path / "out"
-    summary = import_folder(src, out, pattern=pattern, size=32)
+    summary = import_folder(src, out, pattern=pattern, views=2, size=32)
     assert summary.cameras == {1: "side", 2: "top"}
     samples = read(out)
     assert [s.present for s in samples] == [(True, True), (True, True), (False, True), (True, True)]
@@ -222,6 +222,8 @@ def test_patterns(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="--pattern"):
             read_pattern(wrong)
     src = multi_view(tmp_path)
+    with pytest.raises(DatasetError, match="expected 5 views, found 2: side, top"):
+        import_folder(src, tmp_path / "out", pattern="{sample}_{view}", views=5)
     with pytest.raises(DatasetError, match=r"_side\.bmp: expected a name that fits --pattern"):
         import_folder(src, tmp_path / "out", pattern="{sample}-{view}")
 

@@ -40,6 +40,7 @@ def import_folder(
     *,
     categories: Sequence[str] = (),
     pattern: str | None = None,
+    views: int | None = None,
     size: int = 256,
     workers: int = 2,
     progress: Progress = silent,
@@ -59,6 +60,7 @@ def import_folder(
             and those that an earlier call finished are kept.
         categories: empty for all.
         pattern: None where every photograph is a sample; see `folder_layout.read_pattern`.
+        views: how many views the pattern must find (1 without one); None for any number.
         size: side of the square images in pixels.
         workers: threads that decode.
 
@@ -75,6 +77,8 @@ def import_folder(
     numbers = _number_views(
         src, [view for all_of in samples.values() for s in all_of for view in s.photographs]
     )
+    if views not in (None, len(numbers)):
+        raise DatasetError(f"{src}: expected {views} views, found {len(numbers)}: {', '.join(numbers)}")
     images = f"realiad_{size}"
     recipes = {
         category: {
