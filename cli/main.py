@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from cli import cache_cmd, data_cmd, demo_cmd, eval_cmd, predict_cmd, report_cmd, sweep_cmd, train_cmd
+from cli import (
+    cache_cmd,
+    data_cmd,
+    demo_cmd,
+    eval_cmd,
+    export_cmd,
+    predict_cmd,
+    report_cmd,
+    sweep_cmd,
+    train_cmd,
+)
 from cli.console import out
 from idif import __version__
 
@@ -22,6 +32,7 @@ app.command("train")(train_cmd.train)
 app.command("eval")(eval_cmd.evaluate)
 app.add_typer(sweep_cmd.app, name="sweep")
 app.command("predict")(predict_cmd.predict_images)
+app.command("export")(export_cmd.export_run)
 app.command("report")(report_cmd.report)
 app.command("demo")(demo_cmd.demo)
 

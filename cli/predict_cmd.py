@@ -13,7 +13,7 @@ from cli.console import JsonOption, emit, progress_bar, say
 from cli.device import evaluation_device
 from cli.runs import Run, load_method, open_run, run_features, run_teacher
 from cli.train_cmd import SetOption
-from idif.errors import ConfigError, DatasetError, RunError
+from idif.errors import DatasetError, RunError
 from idif.heat import category_scale
 from idif.photographs import Part, find_parts
 from idif.predict import Judged, Limits, judgement, predict, write_pictures
@@ -49,12 +49,7 @@ def predict_images(
         idif predict runs/realiad parts/ --category audiojack --jsonl
     """
     opened = open_run(run, overrides)
-    numbers = opened.config.data.views
-    if numbers is None:
-        raise ConfigError(
-            f"{opened.folder / 'config.yaml'}: data.views: expected the run's camera numbers, got nothing; "
-            "add them, e.g. --set data.views=[1,2,3,4,5]"
-        )
+    numbers = opened.view_numbers()
     parts = find_parts(images, numbers, opened.known_categories(), category)
     results = []
     for result in _judge(opened, numbers, parts, to):
@@ -81,7 +76,7 @@ def _judge(
     for category in dict.fromkeys(part.category for part in parts):
         mine = [part for part in parts if part.category == category]
         method = load_method(run, "all" if unified else category, spec, numbers)
-        limits, calibration = _fitted(run, category)
+        limits, calibration = fitted(run, category)
         scale = None if to is None else _scale(run, category)
         with progress_bar(f"judging {category}", "parts") as listen:
             for judged in predict(
@@ -110,7 +105,7 @@ def _result(
     return result
 
 
-def _fitted(run: Run, category: str) -> tuple[Limits, Calibration | None]:
+def fitted(run: Run, category: str) -> tuple[Limits, Calibration | None]:
     """The category's decision thresholds and calibration, as `idif eval` found them."""
     path = run.results / "metrics.json"
     calibrated = run.config.eval.calibrate != "none"

@@ -35,6 +35,9 @@ class BrightestIsWorst(Method):
     def subset_maps(self, encoded: Tensor, features: dict[str, Tensor], view_masks: Tensor) -> Tensor:
         return torch.cat([self.anomaly_maps(encoded, features, mask)[mask] for mask in view_masks])
 
+    def traceable(self) -> torch.nn.Module:
+        raise NotImplementedError
+
 
 class InMemory:
     """Random images with bright squares where the labels say so."""

@@ -55,3 +55,12 @@ class Method(nn.Module):
         Returns:
             float32 [P,H,W]: the maps of the P kept views, in the order of ``view_masks.nonzero()``.
         """
+
+    @abstractmethod
+    def traceable(self) -> nn.Module:
+        """The test pass as one module that can be exported, sharing the weights; the method is in eval mode.
+
+        It maps (images, features, view_mask), as `encode` and `anomaly_maps` take them but finite on absent
+        views too, to `anomaly_maps`' result. No shape and no branch in it depends on a value; a sample
+        without any view gets zeros.
+        """

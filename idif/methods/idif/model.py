@@ -13,6 +13,7 @@ from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.distance import combine_maps, distillation_loss
 from idif.methods.idif.encoder import STUDENT_CHANNELS, StudentEncoder
 from idif.methods.idif.rotation import ViewTransform
+from idif.methods.idif.traced import TracedIDIF
 from idif.methods.idif.voxel import VoxelConstruction
 from idif.methods.method import Method
 
@@ -131,6 +132,10 @@ class IDIF(Method):
                 kept = view_masks.new_ones(len(part), 1)
                 found[part] = combine_maps(student, wanted, kept, encoded.size, self.config.combine)[:, 0]
         return found
+
+    def traceable(self) -> TracedIDIF:
+        """See `Method.traceable`."""
+        return TracedIDIF(self)
 
     def _fuse_subsets(self, f_e: Tensor, view_masks: Tensor) -> Tensor:
         """Decoder inputs [P,C,h,w] of the kept views of ``view_masks`` [K,B,V], in their order."""

@@ -81,7 +81,7 @@ class ViewTransform(nn.Module):
 
     def forward(self, volume: Tensor, size: tuple[int, int]) -> Tensor:
         """P [B,d,D,H,W] -> f_p [B,V,C,h,w] with (h, w) = ``size``."""
-        seen = self._collapsed(self.rotate(volume).flatten(0, 1), size)
+        seen = self.collapsed(self.rotate(volume).flatten(0, 1), size)
         return seen.view(len(volume), len(self.angles), -1, *size)
 
     def turns(self, grid: tuple[int, int, int]) -> Tensor:
@@ -92,9 +92,9 @@ class ViewTransform(nn.Module):
 
     def look(self, volume: Tensor, turn: Tensor, size: tuple[int, int]) -> Tensor:
         """P [N,d,D,H,W] -> f_p [N,C,h,w] of one view, ``turn`` being its matrix of `turns`."""
-        return self._collapsed((volume.flatten(2) @ turn).view_as(volume), size)
+        return self.collapsed((volume.flatten(2) @ turn).view_as(volume), size)
 
-    def _collapsed(self, turned: Tensor, size: tuple[int, int]) -> Tensor:
+    def collapsed(self, turned: Tensor, size: tuple[int, int]) -> Tensor:
         """[N,d,D,H,W] -> [N,C,h,w]."""
         seen = self.collapse(turned.flatten(1, 2))
         return F.interpolate(seen, size=size, mode="bilinear", align_corners=False)

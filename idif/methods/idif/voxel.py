@@ -41,7 +41,7 @@ class Attention(nn.Module):
             for t in (self.query(queries), self.key(keys), self.value(values))
         )
         mask = None if key_mask is None else key_mask[:, None, None, :]
-        q = q.expand(len(k), -1, -1, -1)
+        q = q.expand(k.shape[0], -1, -1, -1)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         projected: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return projected

@@ -1,0 +1,33 @@
+"""Judge one part with a file of `idif export`; onnxruntime, numpy and Pillow are all it needs.
+
+python judge_with_onnxruntime.py audiojack.onnx C1.jpg C2.jpg - C4.jpg C5.jpg      (-: no such view)
+"""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+about = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+size, cameras = about["image_size"], about["views"]
+
+images = np.zeros((1, len(cameras), 3, size, size), np.uint8)
+present = np.zeros((1, len(cameras)), np.bool_)
+for slot, path in enumerate(sys.argv[2:]):
+    if path != "-":
+        photo = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        images[0, slot] = np.asarray(photo).transpose(2, 0, 1)
+        present[0, slot] = True
+
+maps, view_scores, scores = session.run(None, {"images": images, "view_mask": present})
+limit = about["thresholds"]["sample"]
+found = {
+    "score": float(scores[0]),
+    "anomalous": None if limit is None else float(scores[0]) >= limit,
+    "views": {c: float(s) for c, s, there in zip(cameras, view_scores[0], present[0], strict=True) if there},
+}
+print(json.dumps(found))
+np.save("maps.npy", maps[0])
