@@ -8,6 +8,7 @@ from cli import (
     cache_cmd,
     data_cmd,
     demo_cmd,
+    doctor_cmd,
     eval_cmd,
     export_cmd,
     predict_cmd,
@@ -35,6 +36,7 @@ app.command("predict")(predict_cmd.predict_images)
 app.command("export")(export_cmd.export_run)
 app.command("report")(report_cmd.report)
 app.command("demo")(demo_cmd.demo)
+app.command("doctor")(doctor_cmd.diagnose)
 
 
 def _show_version(wanted: bool) -> None:

@@ -72,7 +72,7 @@ def load_textures(
         return _load_or_build(digest(recipe), origin, PROCEDURAL_COUNT, size, rows, cache_dir, progress)
 
     source = Path(source)
-    files = _texture_files(source)
+    files = texture_files(source)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         hashes = list(pool.map(_sha256, files))
         contents = [[p.relative_to(source).as_posix(), h] for p, h in zip(files, hashes, strict=True)]
@@ -86,7 +86,7 @@ def load_textures(
         return _load_or_build(digest(recipe), origin, len(files), size, decoded, cache_dir, progress)
 
 
-def _texture_files(source: Path) -> list[Path]:
+def texture_files(source: Path) -> list[Path]:
     """The image files below ``source``, sorted by relative path."""
     instead = f"DTD is at {DTD_URL}; 'procedural' asks for generated textures"
     if not source.is_dir():
