@@ -9,7 +9,7 @@ endif
 PY := $(BIN)/python
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long lint clean
+.PHONY: setup demo docs test test-long lint clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,10 @@ $(STAMP): pyproject.toml
 
 demo: setup
 	$(BIN)/idif demo
+
+# docs/commands.md and docs/config.md, from the code
+docs: setup
+	$(PY) docs/write_reference.py
 
 lint: setup
 	$(BIN)/ruff check .
