@@ -52,14 +52,15 @@ def export_run(
         for done, category in enumerate(categories):
             listen(done, len(categories), f"exporting {category}")
             path = folder / f"{category}{SUFFIXES[kind]}"
-            difference = write_deployment(_deployment(opened, category), path, kind)
+            difference = write_deployment(deployment(opened, category), path, kind)
             size = path.stat().st_size
             files.append({"path": str(path), "category": category, "bytes": size, "difference": difference})
             table.add_row(str(path), category, f"{size / 1e6:.1f}", f"{difference:.1e}")
     emit({"format": kind, "files": files}, as_json=as_json, otherwise=table)
 
 
-def _deployment(run: Run, category: str) -> Deployment:
+def deployment(run: Run, category: str) -> Deployment:
+    """One category of a run, ready to be written."""
     spec, numbers = run_features(run), run.view_numbers()
     limits, calibration = fitted(run, category)
     told = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))

@@ -36,8 +36,8 @@ def find_parts(
     with one view takes each for a part of its own.
 
     Args:
-        given: files, or folders that are searched to the bottom; a PNG beside a JPEG of its name is a mask
-            and is left out. A file need not exist.
+        given: files, or folders that are searched to the bottom; a PNG beside a JPEG of its name, or a
+            file ``X_mask`` beside an ``X``, is a mask and is left out. A file need not exist.
         view_numbers: the run's cameras, one for each slot.
         categories: the run's.
         category: of files whose names do not say it; may be left out where the run has one category.
@@ -85,6 +85,10 @@ def _files(given: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
         jpegs = {p.with_suffix("") for p in found if p.suffix.lower() in (".jpg", ".jpeg")}
         # Real-IAD keeps the mask of a JPEG beside it, as a PNG of the same name
         found = [p for p in found if p.suffix.lower() != ".png" or p.with_suffix("") not in jpegs]
+        # and imported data keep that of X.png as X_mask.png
+        stems = {p.with_suffix("") for p in found}
+        masks = {stem.with_name(f"{stem.name}_mask") for stem in stems} & stems
+        found = [p for p in found if p.with_suffix("") not in masks]
         for file in sorted(found, key=lambda p: (p.parent, _natural(p.name))):
             yield _plain(file), file.parent
 

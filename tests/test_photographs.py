@@ -39,6 +39,12 @@ def test_a_mask_beside_its_image_is_no_photograph(tmp_path: Path) -> None:
     assert [p and p.name for p in part.images] == ["cup_0001_NG_C1_.jpg", "cup_0001_NG_C2_.png", None]
 
 
+def test_a_mask_that_is_called_one_is_no_photograph(tmp_path: Path) -> None:
+    touch(tmp_path, "cup_0001_C1_a.png", "cup_0001_C1_a_mask.png", "cup_0001_C2_mask.png")
+    (part,) = find_parts([tmp_path], VIEWS, ["cup"])
+    assert [p and p.name for p in part.images] == ["cup_0001_C1_a.png", "cup_0001_C2_mask.png", None]
+
+
 def test_other_files_are_one_part_in_the_order_given(tmp_path: Path) -> None:
     left, top = touch(tmp_path, "left.png", "top.png")
     (part,) = find_parts([top, left], VIEWS, ["cup"])
