@@ -12,6 +12,7 @@ from idif import __version__
 from idif.config import EvalConfig
 from idif.encoders import FrozenEncoder, normalise
 from idif.features import FeatureSpec
+from idif.live import encode_views
 from idif.methods import Method
 from idif.metrics.sample import sample_scores, view_scores
 from idif.predict import Limits
@@ -45,6 +46,13 @@ class Deployment:
         teacher = self.teacher.module.cpu().eval()
         graph = Graph(teacher, self.method.eval().traceable(), self.settings, calibration)
         return graph.eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def maps(self, images: Tensor, view_mask: Tensor) -> Tensor:
+        """What the run itself says, by the way `idif predict` takes: as `Graph.forward`'s maps."""
+        features = encode_views(self.teacher, images, view_mask)
+        encoded = self.method.encode(images.float() / 255, view_mask)
+        return self.method.anomaly_maps(encoded, features, view_mask)
 
     def example(self, samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Random images and view masks of the right shapes; every view is missing once where V allows."""

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from idif.methods.idif.model import IDIF
 
 
-class TracedIDIF(nn.Module):
-    """The same maps as `IDIF.encode` and `IDIF.anomaly_maps`, of a model in eval mode.
+class TracedStudent(nn.Module):
+    """What the student of an `IDIF` in eval mode says the teacher's features are.
 
     All views are encoded, where `IDIF` encodes those that are there: at test a view's feature depends on no
     other view. The volume is turned by matrices that are computed once, so that no resampling is left in
@@ -28,16 +28,15 @@ class TracedIDIF(nn.Module):
         assert not model.training, "batch statistics cannot be exported"
         self.encoder, self.bottleneck, self.decoders = model.encoder, model.bottleneck, model.decoders
         self.voxel, self.transform, self.conv3d = model.voxel, model.transform, model.conv3d
-        self.combine = model.config.combine
         if model.voxel is not None and model.transform is not None:
             self.register_buffer("turns", model.transform.turns(model.voxel.grid).detach())
 
-    def forward(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
-        """Maps float32 [B,V,H,W], zero on absent views and on all of a sample without any.
+    def forward(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> dict[str, Tensor]:
+        """{layer: [B,V,C,h,w]}, of the sizes of ``features``; of no meaning on absent views.
 
         Args:
             images: float32 [B,V,3,H,W] in 0..1, finite on absent views too.
-            features: {layer: [B,V,C,h,w]}, the same.
+            features: {layer: [B,V,C,h,w]}; only their sizes matter here.
             view_mask: bool [B,V].
         """
         f_e = encode_all(self.encoder, images).contiguous()
@@ -56,7 +55,24 @@ class TracedIDIF(nn.Module):
             fused = self.conv3d(specific, view_mask)
         if common is not None:
             fused = fused + common[:, None]
-        student = self.decoders(fused, {name: (f.shape[-2], f.shape[-1]) for name, f in features.items()})
+        sizes = {name: (f.shape[-2], f.shape[-1]) for name, f in features.items()}
+        student: dict[str, Tensor] = self.decoders(fused, sizes)
+        return student
+
+
+class TracedIDIF(nn.Module):
+    """The maps of `IDIF.encode` and `IDIF.anomaly_maps`, of a model in eval mode."""
+
+    def __init__(self, model: "IDIF") -> None:
+        super().__init__()
+        self.student, self.combine = TracedStudent(model), model.config.combine
+
+    def forward(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
+        """Maps float32 [B,V,H,W], zero on absent views and on all of a sample without any.
+
+        Takes what `TracedStudent` takes.
+        """
+        student = self.student(images, features, view_mask)
         size = (images.shape[-2], images.shape[-1])
         maps = combine_maps(student, features, view_mask, size, self.combine)
         # a sample without views has no mean over views: its maps are not finite before this
