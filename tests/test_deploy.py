@@ -19,7 +19,7 @@ from cli.__main__ import run
 from cli.runs import load_method, open_run, run_features, run_teacher
 from idif import deploy_files
 from idif.config import Config, EvalConfig
-from idif.deploy import Deployment
+from idif.deploy import Deployment, Graph
 from idif.encoders import load_encoder
 from idif.methods import METHODS
 from idif.photographs import Part, find_parts
@@ -50,6 +50,32 @@ def test_the_traceable_form_gives_the_maps_of_the_method(name: str) -> None:
         alone = model.traceable()(images, features, mask)
     assert alone[1].abs().max() == 0
     torch.testing.assert_close(alone[[0, 2]], wanted[[0, 2]], atol=1e-6, rtol=1e-4)
+
+
+class LooksEverywhere(torch.nn.Module):
+    """A method that minds no mask: every map holds the mean over all views' pixels and features."""
+
+    def forward(self, images: torch.Tensor, features: dict[str, torch.Tensor], _: Any) -> torch.Tensor:
+        return images.mean(dim=2) + images.mean() + sum(f.mean() for f in features.values())
+
+
+class PixelTeacher(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"layer1": images}
+
+
+def test_not_even_a_careless_method_sees_what_a_missing_view_holds() -> None:
+    graph = Graph(PixelTeacher(), LooksEverywhere(), EvalConfig(), None)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, 3, 8, 8), generator=generator).byte()
+    mask = torch.tensor([[True, False, True], [True, True, True]])
+    other = images.clone()
+    other[~mask] = 255 - other[~mask]
+    for first, second in zip(graph(images, mask), graph(other, mask), strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
+    assert graph(images, mask)[1].isnan().equal(~mask)
+    other[0, 0] = 255 - other[0, 0]
+    assert not torch.equal(graph(images, mask)[2], graph(other, mask)[2])
 
 
 @pytest.fixture(scope="module")
