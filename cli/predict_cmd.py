@@ -13,7 +13,7 @@ from cli.console import JsonOption, emit, progress_bar, say
 from cli.device import evaluation_device
 from cli.runs import Run, load_method, open_run, run_features, run_teacher
 from cli.train_cmd import SetOption
-from idif.errors import DatasetError, RunError
+from idif.errors import ConfigError, DatasetError, RunError
 from idif.heat import category_scale
 from idif.photographs import Part, find_parts
 from idif.predict import Judged, Limits, judgement, predict, write_pictures
@@ -49,7 +49,7 @@ def predict_images(
         idif predict runs/realiad parts/ --category audiojack --jsonl
     """
     opened = open_run(run, overrides)
-    numbers = opened.view_numbers()
+    numbers = view_numbers_of(opened)
     parts = find_parts(images, numbers, opened.known_categories(), category)
     results = []
     for result in _judge(opened, numbers, parts, to):
@@ -66,6 +66,21 @@ def predict_images(
     emit({"parts": results}, as_json=as_json, otherwise=None if jsonl else _table(results))
 
 
+def view_numbers_of(run: Run) -> tuple[int, ...]:
+    """The run's camera numbers, from its own files alone.
+
+    Raises:
+        ConfigError: its config does not say; runs of early versions did not.
+    """
+    numbers = run.config.data.views
+    if numbers is None:
+        raise ConfigError(
+            f"{run.folder / 'config.yaml'}: data.views: expected the run's camera numbers, got nothing; "
+            "add them, e.g. --set data.views=[1,2,3,4,5]"
+        )
+    return numbers
+
+
 def _judge(
     run: Run, numbers: tuple[int, ...], parts: list[Part], to: Path | None
 ) -> Iterator[dict[str, Any]]:
@@ -77,7 +92,7 @@ def _judge(
         mine = [part for part in parts if part.category == category]
         method = load_method(run, "all" if unified else category, spec, numbers)
         limits, calibration = fitted(run, category)
-        scale = None if to is None else _scale(run, category)
+        scale = None if to is None else test_scale(run, category)
         with progress_bar(f"judging {category}", "parts") as listen:
             for judged in predict(
                 run.config.eval,
@@ -123,7 +138,7 @@ def fitted(run: Run, category: str) -> tuple[Limits, Calibration | None]:
     return Limits(part, view), None if fitted is None else Calibration(**fitted)
 
 
-def _scale(run: Run, category: str) -> tuple[float, float] | None:
+def test_scale(run: Run, category: str) -> tuple[float, float] | None:
     """The colours' scale, that of the run's test maps; None where there are none."""
     path = run.results / "predictions.h5"
     if path.exists():
