@@ -24,18 +24,14 @@ from idif.checkpoint import (
 from idif.config import Config
 from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import TextureBank
-from idif.errors import CannotFinish
 from idif.features import FeatureSource
+from idif.meter import FLUSH_EVERY, PART, Meter, memory_explained
 from idif.methods import METHODS, Method
 from idif.order import epoch_order
 from idif.progress import Progress, silent
 from idif.runlog import RunLog
 from idif.seeding import view_seeds
 from idif.views import drop_views
-
-FLUSH_EVERY = 10
-"""Steps between two looks at the losses: one transfer from the device, one check, one piece of log."""
-
 
 @dataclass(frozen=True)
 class Task:
@@ -74,7 +70,7 @@ def train(
         The method with the weights that were kept: the last epoch's, or their exponential mean.
 
     Raises:
-        CannotFinish: the loss is no longer finite.
+        CannotFinish: the loss or its gradient is no longer finite, or memory ran out.
         RunError: a checkpoint to go on or to start from is damaged or does not fit the config.
     """
     settings, index = config.train, task.source.index
@@ -110,38 +106,38 @@ def train(
             average.n_averaged.copy_(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-    log = RunLog(task.folder / "log.jsonl", after_step=start.step) if fabric.is_global_zero else None
+    log = timing = None
+    if fabric.is_global_zero:
+        log = RunLog(task.folder / "log.jsonl", after_step=start.step)
+        timing = RunLog(task.folder / "timing.jsonl", after_step=start.step)
 
-    step = start.step
+    meter, step = Meter(task.name, fabric, start.epoch), start.step
     for epoch in range(start.epoch, settings.epochs):
         began = time.perf_counter()
         method.train()
         order = epoch_order(
             task.rows, seed=settings.seed, epoch=epoch, rank=fabric.global_rank, world=fabric.world_size
         )
-        pending: list[dict[str, Tensor]] = []
-        rates: list[float] = []
         for batch in task.source.batches(order, settings.batch_size):
-            rates.append(float(schedule.get_last_lr()[0]))
-            pending.append(
-                train_step(
-                    config, task, model, fabric_optimizer, fabric, batch.to(fabric.device), epoch, step
-                )
-            )
+            with memory_explained(task.name, step + 1, settings.batch_size):
+                moved = batch.to(fabric.device)
+                losses = train_step(config, task, model, fabric_optimizer, fabric, moved, epoch, step)
+            meter.add(losses, float(schedule.get_last_lr()[0]))
             schedule.step()
             if average is not None:
                 average.update_parameters(method)
             step += 1
-            if len(pending) == FLUSH_EVERY or step % per_epoch == 0:
-                lines = _fetch(pending, rates, epoch, step, task.name)
+            if len(meter) == FLUSH_EVERY or step % per_epoch == 0:
+                lines = meter.take(epoch + 1, step)
                 if log is not None:
                     log.write(*lines)
                 where = f"{task.name}  epoch {epoch + 1}/{settings.epochs}"
                 progress(step, total, f"{where}  loss {lines[-1]['loss']:.3f}")
-                pending, rates = [], []
         seconds = time.perf_counter() - began
-        summary: dict[str, Any] = {"epoch": epoch + 1, "step": step, "seconds": seconds}
-        summary["samples_per_s"] = len(order) * fabric.world_size / seconds
+        summary: dict[str, Any] = {"epoch": epoch + 1, "step": step}
+        rate = len(order) * fabric.world_size / seconds
+        if timing is not None:
+            timing.write(summary | {"seconds": seconds, "samples_per_s": rate})
         if after_epoch is not None and settings.eval_every and (epoch + 1) % settings.eval_every == 0:
             summary["eval"] = after_epoch(kept, epoch + 1)
         if log is not None:
@@ -151,6 +147,7 @@ def train(
                 state |= {"method": method.state_dict(), "averaged": average.n_averaged}
             done = Reached(epoch=epoch + 1, step=step, finished=epoch + 1 == settings.epochs)
             save_checkpoint(task.folder, kept.state_dict(), state, done)
+        meter.checkpoint_epoch = epoch + 1
         fabric.barrier()
     return kept.eval()
 
@@ -165,7 +162,7 @@ def train_step(
     epoch: int,
     step: int,
 ) -> dict[str, Tensor]:
-    """One step: corrupt, drop views, forward, backward, clip, update. Returns the losses, detached."""
+    """One step: corrupt, drop views, learn. Returns the losses and gradient norms, detached."""
     samples = task.source.index.samples
     ids = [samples[row].sample_id for row in batch.rows.tolist()]
     seeds = view_seeds(config.train.seed, epoch, ids, task.source.index.view_numbers).to(fabric.device)
@@ -174,12 +171,38 @@ def train_step(
     kept = drop_views(batch.view_mask, seeds, dropout.probability, dropout.per)
     # the bottleneck draws from torch's own generator: seeded at each step, a resumed run repeats it
     torch.manual_seed(_step_seed(config.train.seed, step, fabric.global_rank))
-    losses: dict[str, Tensor] = model(corrupted, batch.features, kept)
+    return learn(model, optimizer, fabric, config.train.clip_norm, corrupted, batch.features, kept)
+
+
+def learn(
+    model: Any,
+    optimizer: Any,
+    fabric: Fabric,
+    clip_norm: float,
+    corrupted: Tensor,
+    features: dict[str, Tensor],
+    kept: Tensor,
+) -> dict[str, Tensor]:
+    """Forward, backward, clip, update: what a step costs once its input is there.
+
+    Args:
+        corrupted, features, kept: as `Method.forward` takes them.
+
+    Returns:
+        The losses, ``grad_norm`` before clipping, and its share of each part of the model, ``grad/<part>``.
+    """
+    losses: dict[str, Tensor] = model(corrupted, features, kept)
     fabric.backward(losses["loss"])
-    fabric.clip_gradients(model, optimizer, max_norm=config.train.clip_norm, error_if_nonfinite=False)
+    norms = {}
+    for name, part in model.module.named_children():
+        gradients = [p.grad for p in part.parameters() if p.grad is not None]
+        if gradients:
+            norms[PART + name] = torch.nn.utils.get_total_norm(gradients)
+    whole = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+    torch.nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, whole)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {name: loss.detach() for name, loss in losses.items()}
+    return {name: loss.detach() for name, loss in losses.items()} | {"grad_norm": whole} | norms
 
 
 def learning_rate(step: int, total: int, warmup: float) -> float:
@@ -192,26 +215,3 @@ def learning_rate(step: int, total: int, warmup: float) -> float:
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
     return (seed * 1_000_003 + step * 8_191 + rank) & 0x7FFF_FFFF_FFFF_FFFF
-
-
-def _fetch(
-    pending: list[dict[str, Tensor]], rates: list[float], epoch: int, step: int, name: str
-) -> list[dict[str, Any]]:
-    """The losses of the last steps as log lines, brought from the device at once.
-
-    Raises:
-        CannotFinish: one is not finite.
-    """
-    names = list(pending[0])
-    values = torch.stack([torch.stack([losses[n].float() for n in names]) for losses in pending]).tolist()
-    lines = []
-    for place, (row, rate) in enumerate(zip(values, rates, strict=True)):
-        number = step - len(pending) + place + 1
-        for key, value in zip(names, row, strict=True):
-            if not math.isfinite(value):
-                raise CannotFinish(
-                    f"{name}: {key} is {value} at step {number} (epoch {epoch + 1}); "
-                    f"the last checkpoint is from the epoch before; try a smaller train.lr"
-                )
-        lines.append({"epoch": epoch + 1, "step": number, **dict(zip(names, row, strict=True)), "lr": rate})
-    return lines

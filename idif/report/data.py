@@ -88,8 +88,8 @@ def read_run(folder: Path) -> RunData:
 
 def _logs(home: Path, categories: list[str]) -> Iterator[tuple[str, list[Json]]]:
     for model in (*categories, "all"):
-        path = home / model / "log.jsonl"
-        if path.is_file() and (lines := read_log(path)):
+        paths = (home / model / "log.jsonl", home / model / "timing.jsonl")
+        if lines := [line for path in paths if path.is_file() for line in read_log(path)]:
             yield model, lines
 
 

@@ -141,7 +141,7 @@ def loss_curves(lines: Sequence[Json]) -> Figure | None:
     steps = [line for line in lines if "loss" in line]
     if not steps:
         return None
-    names = [key for key in steps[0] if key not in ("epoch", "step", "lr")]
+    names = [key for key in steps[0] if key not in ("epoch", "step", "lr", "grad_norm")]
     curves: dict[str, list[Point]] = {}
     for name in names:
         curve = _averaged([(line["step"], line[name]) for line in steps if name in line])
