@@ -21,7 +21,7 @@ class Meter:
     """Collects the losses and gradient norms of steps without waiting for the device."""
 
     def __init__(self, name: str, fabric: Fabric, checkpoint_epoch: int) -> None:
-        """For the model ``name``, whose last checkpoint is of epoch ``checkpoint_epoch`` (0: there is none)."""
+        """For the model ``name``, with a checkpoint of epoch ``checkpoint_epoch`` (0: none yet)."""
         self.name, self.checkpoint_epoch = name, checkpoint_epoch
         self._fabric = fabric
         self._pending: list[tuple[dict[str, Tensor], float]] = []
@@ -44,7 +44,9 @@ class Meter:
         stacked = torch.stack(
             [torch.stack([values[n].float() for n in names]) for values, _ in self._pending]
         )
-        rows = self._fabric.all_reduce(stacked, reduce_op="mean").tolist()
+        reduced = self._fabric.all_reduce(stacked, reduce_op="mean")
+        assert isinstance(reduced, Tensor)
+        rows = reduced.tolist()
         lines = []
         for place, row in enumerate(rows):
             number, values = step - len(rows) + place + 1, dict(zip(names, row, strict=True))

@@ -11,12 +11,15 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
+import idif.train
 from idif.checkpoint import find_checkpoint, load_weights, reached
 from idif.config import Config, resolve
 from idif.corruption.textures import TextureBank, load_textures
 from idif.errors import CannotFinish, RunError
 from idif.live import LiveFeatures
+from idif.meter import memory_explained
 from idif.methods import Method
+from idif.methods.idif.decoder import ViewDecoders
 from idif.runlog import RunLog, read_log
 from idif.train import Task, learning_rate, train
 from tests.tiny_data import make_tiny_realiad, tiny_index, untrained
@@ -60,13 +63,6 @@ def task(source: LiveFeatures, textures: TextureBank, folder: Path) -> Task:
     return Task("cup", folder, source, list(range(5)), textures)
 
 
-def timeless(folder: Path) -> list[dict[str, Any]]:
-    return [
-        {k: v for k, v in line.items() if k not in ("seconds", "samples_per_s")}
-        for line in read_log(folder / "log.jsonl")
-    ]
-
-
 @pytest.mark.parametrize(
     "settings",
     [{}, {"dropout": {"probability": 0.3}, "ema": 0.9}],
@@ -95,9 +91,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     first, second = (load_file(f / "checkpoint" / "model.safetensors") for f in (whole, broken))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert timeless(whole) == timeless(broken)
-    steps = [line["step"] for line in timeless(whole) if "loss" in line]
+    assert (whole / "log.jsonl").read_bytes() == (broken / "log.jsonl").read_bytes()
+    steps = [line["step"] for line in read_log(whole / "log.jsonl") if "loss" in line]
     assert steps == list(range(1, 13))
+    assert [line["epoch"] for line in read_log(broken / "timing.jsonl")] == [1, 2, 3, 4]
 
 
 def test_training_lowers_the_loss_and_keeps_the_checkpoint_before(
@@ -123,9 +120,68 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(
         return torch.tensor(float("nan") if calls == 5 else 1.0, requires_grad=True)
 
     monkeypatch.setattr(model, "distillation_loss", broken)
-    with pytest.raises(CannotFinish, match=r"cup: loss is nan at step 5 \(epoch 2\)"):
+    told = (
+        r"cup: loss is nan at step 5 \(epoch 2\); one step before: .*distill 1.*; gradients: .*encoder.*; "
+        r"the last checkpoint of epoch 1 stays; try a smaller train\.lr"
+    )
+    with pytest.raises(CannotFinish, match=told):
+        train(config(lr=1e-9), task(source, textures, tmp_path), fabric())
+    assert reached(tmp_path / "checkpoint").epoch == 1
+
+
+def test_a_gradient_that_explodes_stops_the_run_and_names_the_part(
+    source: LiveFeatures, textures: TextureBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once, calls = ViewDecoders.forward, 0
+
+    def broken(self: ViewDecoders, fused: torch.Tensor, sizes: dict[str, tuple[int, int]]) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            fused.register_hook(lambda gradient: gradient * float("inf"))
+        return once(self, fused, sizes)
+
+    monkeypatch.setattr(ViewDecoders, "forward", broken)
+    told = (
+        r"cup: the gradient's norm is nan at step 5 \(epoch 2\), from encoder, bottleneck, voxel, transform;"
+    )
+    with pytest.raises(CannotFinish, match=told):
         train(config(), task(source, textures, tmp_path), fabric())
     assert reached(tmp_path / "checkpoint").epoch == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        MemoryError(),
+    ],
+    ids=["device", "torch on a CPU", "python"],
+)
+def test_running_out_of_memory_says_what_to_change(
+    source: LiveFeatures,
+    textures: TextureBank,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    once = idif.train.train_step
+
+    def short(*args: Any) -> Any:
+        if args[-1] == 4:
+            raise error
+        return once(*args)
+
+    monkeypatch.setattr(idif.train, "train_step", short)
+    with pytest.raises(CannotFinish, match=r"cup: out of memory at step 5 .*train\.batch_size \(2 now\)"):
+        train(config(), task(source, textures, tmp_path), fabric())
+    assert reached(tmp_path / "checkpoint").epoch == 1
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_explained("cup", 1, 2):
+        raise RuntimeError("shapes do not fit")
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_offered(
