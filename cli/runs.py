@@ -83,7 +83,7 @@ def _require_finished(folder: Path, config: Config) -> None:
     done = reached(checkpoint)
     if not done.finished:
         raise RunError(
-            f"{folder}: trained to epoch {done.epoch} of {config.train.epochs}; results are those of the "
+            f"{folder}: trained to epoch {done.epoch} of {config.last_epochs}; results are those of the "
             "last epoch, finish it with `idif train --resume`"
         )
 

@@ -102,14 +102,17 @@ def load_weights(checkpoint: Path) -> dict[str, Tensor]:
     return dict(load_file(checkpoint / MODEL))
 
 
-def load_into(method: nn.Module, checkpoint: Path) -> None:
-    """Give a method the weights of a checkpoint.
+def load_into(method: nn.Module, checkpoint: Path, within: str | None = None) -> None:
+    """Give a method the weights of a checkpoint, or its part ``within`` alone.
 
     Raises:
         RunError: the checkpoint is damaged, or its method was configured differently.
     """
+    weights = load_weights(checkpoint)
+    if within:
+        weights = method.state_dict() | {f"{within}.{name}": value for name, value in weights.items()}
     try:
-        method.load_state_dict(load_weights(checkpoint))
+        method.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise RunError(f"{checkpoint}: does not fit the run's config ({reason})") from None

@@ -91,8 +91,9 @@ class MethodConfig(Section):
     """How views meet: implicit voxel construction, 3D convolutions over stacked views, or not at all."""
     bottleneck: bool = True
     """Whether a consistency bottleneck splits features into common and specific ones."""
-    head: Literal["cosine"] = "cosine"
-    """What turns features into maps."""
+    head: Literal["cosine", "segmentation"] = "cosine"
+    """What turns features into maps. ``segmentation`` is DeSTSeg's network, trained for ``train.head_epochs``
+    after the student; that stage runs the teacher on corrupted images: it costs what a live teacher does."""
     encoder: Literal["shared", "per-view"] = "shared"
     """One student encoder for all views, or one for each."""
     norm: Literal["batch", "group"] = "batch"
@@ -137,6 +138,8 @@ class TrainConfig(Section):
     mode: Literal["per-category", "unified"] = "per-category"
     """One model for each category, or one for all."""
     epochs: Count = 50
+    head_epochs: Count = 20
+    """Epochs of the second stage, which ``method.head: segmentation`` has."""
     batch_size: Count = 8
     """Samples, each with all its views."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
@@ -252,6 +255,11 @@ class Config(Section):
     def live(self) -> bool:
         """Whether the encoder runs now instead of its features being read from a store."""
         return self.cache.source == "live" or (self.cache.source == "auto" and self.cache.store is None)
+
+    @property
+    def last_epochs(self) -> int:
+        """Epochs of the last stage, whose weights are evaluated."""
+        return self.train.head_epochs if self.method.head == "segmentation" else self.train.epochs
 
     @property
     def folder(self) -> Path:

@@ -91,7 +91,7 @@ class FrozenEncoder:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """uint8 [N,3,H,W], RGB -> {layer: float32 [N,C,h,w]}, on the device of the images."""
+        """uint8 [N,3,H,W], RGB, or float32 in 0..1 -> {layer: float32 [N,C,h,w]}, on their device."""
         result: dict[str, Tensor] = self.module(normalise(images))
         return result
 

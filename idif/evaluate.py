@@ -41,9 +41,15 @@ def protocol(config: Config) -> dict[str, Any]:
     """
     evaluation = config.eval
     top = f"mean of the top {evaluation.top_k} pixels" if evaluation.score == "topk" else "max over pixels"
+    maps = {
+        "cosine": f"cosine distance per scale, upsampled bilinearly, {config.method.combine} of scales",
+        "segmentation": "probability of a defect from the segmentation head, upsampled bilinearly",
+    }[config.method.head]
+    ema = config.train.ema
     return {
         "head": config.method.head,
-        "map": f"cosine distance per scale, upsampled bilinearly, {config.method.combine} of scales",
+        "map": maps,
+        "weights": f"exponential mean over steps, decay {ema}" if ema else "the last step's",
         "view_score": top,
         "sample_score": f"{evaluation.sample_score} over the views present",
         "calibrate": evaluation.calibrate,

@@ -62,7 +62,7 @@ def encode_views(encoder: FrozenEncoder, images: Tensor, present: Tensor) -> dic
     """Features of whole samples; only the views that are there are encoded.
 
     Args:
-        images: uint8 [B,V,3,S,S] on the encoder's device.
+        images: uint8 [B,V,3,S,S], or float32 in 0..1, on the encoder's device.
         present: bool [B,V], on the CPU or the same device.
 
     Returns:

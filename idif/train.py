@@ -24,7 +24,9 @@ from idif.checkpoint import (
 from idif.config import Config
 from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import TextureBank
+from idif.encoders import FrozenEncoder
 from idif.features import FeatureSource
+from idif.live import encode_views
 from idif.meter import FLUSH_EVERY, PART, Meter, memory_explained
 from idif.methods import METHODS, Method
 from idif.order import epoch_order
@@ -32,6 +34,7 @@ from idif.progress import Progress, silent
 from idif.runlog import RunLog
 from idif.seeding import view_seeds
 from idif.views import drop_views
+
 
 @dataclass(frozen=True)
 class Task:
@@ -47,6 +50,11 @@ class Task:
     textures: TextureBank
     init: Path | None = None
     """Checkpoint whose weights a fresh training starts from; None starts from random ones."""
+    init_part: str | None = None
+    """The part of the model that ``init`` holds; None means all of it."""
+    encoder: FrozenEncoder | None = None
+    """Frozen encoder, on the device, whose features of the corrupted images the method learns from; None
+    gives it the source's, which are those of the clean images."""
 
 
 def train(
@@ -78,7 +86,7 @@ def train(
     method = METHODS[config.method.name](config, task.source.spec, index.view_numbers)
     checkpoint = find_checkpoint(task.folder)
     if checkpoint is None and task.init is not None:
-        load_into(method, task.init)
+        load_into(method, task.init, within=task.init_part)
     optimizer = torch.optim.AdamW(
         method.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
     )
@@ -166,12 +174,13 @@ def train_step(
     samples = task.source.index.samples
     ids = [samples[row].sample_id for row in batch.rows.tolist()]
     seeds = view_seeds(config.train.seed, epoch, ids, task.source.index.view_numbers).to(fabric.device)
-    corrupted, _ = corrupt(batch.images, seeds, task.textures, config.corruption.probability)
+    corrupted, defects = corrupt(batch.images, seeds, task.textures, config.corruption.probability)
     dropout = config.train.dropout
     kept = drop_views(batch.view_mask, seeds, dropout.probability, dropout.per)
     # the bottleneck draws from torch's own generator: seeded at each step, a resumed run repeats it
     torch.manual_seed(_step_seed(config.train.seed, step, fabric.global_rank))
-    return learn(model, optimizer, fabric, config.train.clip_norm, corrupted, batch.features, kept)
+    features = batch.features if task.encoder is None else encode_views(task.encoder, corrupted, kept)
+    return learn(model, optimizer, fabric, config.train.clip_norm, corrupted, features, kept, defects)
 
 
 def learn(
@@ -182,16 +191,17 @@ def learn(
     corrupted: Tensor,
     features: dict[str, Tensor],
     kept: Tensor,
+    defects: Tensor,
 ) -> dict[str, Tensor]:
     """Forward, backward, clip, update: what a step costs once its input is there.
 
     Args:
-        corrupted, features, kept: as `Method.forward` takes them.
+        corrupted, features, kept, defects: as `Method.forward` takes them.
 
     Returns:
         The losses, ``grad_norm`` before clipping, and its share of each part of the model, ``grad/<part>``.
     """
-    losses: dict[str, Tensor] = model(corrupted, features, kept)
+    losses: dict[str, Tensor] = model(corrupted, features, kept, defects)
     fabric.backward(losses["loss"])
     norms = {}
     for name, part in model.module.named_children():

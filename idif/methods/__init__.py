@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from idif.config import Config
 from idif.features import FeatureSpec
-from idif.methods.idif.model import build_idif
+from idif.methods.idif.build import build_idif
 from idif.methods.method import Method
 
 METHODS: dict[str, Callable[[Config, FeatureSpec, tuple[int, ...]], Method]] = {

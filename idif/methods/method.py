@@ -10,13 +10,17 @@ class Method(nn.Module):
     """A trainable head over frozen features. Purely abstract: nothing is inherited but torch's own."""
 
     @abstractmethod
-    def forward(self, corrupted: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, corrupted: Tensor, features: dict[str, Tensor], view_mask: Tensor, defects: Tensor
+    ) -> dict[str, Tensor]:
         """The training losses.
 
         Args:
             corrupted: float32 [B,V,3,H,W] in 0..1, the student's input.
-            features: {layer: [B,V,C,h,w]}, the frozen encoder's features of the clean images.
+            features: {layer: [B,V,C,h,w]}, the frozen encoder's features: of the clean images, or of the
+                corrupted ones where ``Task.encoder`` is given.
             view_mask: bool [B,V], the views kept; at least one of each sample.
+            defects: bool [B,V,H,W], the pixels that were corrupted.
 
         Returns:
             Scalars: ``loss``, which is minimised, and its parts by name.

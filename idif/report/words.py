@@ -47,9 +47,9 @@ def caveats(run: RunData) -> list[str]:
         found.append(f"Trained for {trained}; the default is {usual}.")
     for model, lines in run.logs.items():
         reached = max((line["epoch"] for line in lines if "seconds" in line), default=0)
-        if reached < run.config.train.epochs:
+        if reached < run.config.last_epochs:
             found.append(
-                f"Training of {model} is not finished: {reached} of {run.config.train.epochs} epochs."
+                f"Training of {model} is not finished: {reached} of {run.config.last_epochs} epochs."
             )
     small = []
     for name, values in run.categories.items():

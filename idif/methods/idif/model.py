@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from idif.config import Config, MethodConfig
-from idif.features import FeatureSpec, LayerSpec
+from idif.config import MethodConfig
+from idif.features import LayerSpec
 from idif.methods.idif.bottleneck import ConsistencyBottleneck
 from idif.methods.idif.conv3d import Conv3dFusion
 from idif.methods.idif.decoder import ViewDecoders
@@ -91,7 +91,17 @@ class IDIF(Method):
         sizes = {name: (f.shape[-2], f.shape[-1]) for name, f in features.items()}
         return self.decoders(fused, sizes), losses
 
-    def forward(self, corrupted: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> dict[str, Tensor]:
+    def decode(self, encoded: Encoded, features: dict[str, Tensor], view_mask: Tensor) -> dict[str, Tensor]:
+        """What the student says the teacher's features are, {layer: [B,V,C,h,w]}, sized as ``features``."""
+        return self._decode(encoded.f_e, features, view_mask)[0]
+
+    def forward(
+        self,
+        corrupted: Tensor,
+        features: dict[str, Tensor],
+        view_mask: Tensor,
+        defects: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """L = alpha L_distill + beta L_IB (Eq. 10), see `Method.forward`."""
         f_e = self.encoder(corrupted, view_mask)
         student, losses = self._decode(f_e, features, view_mask)
@@ -107,7 +117,7 @@ class IDIF(Method):
 
     def anomaly_maps(self, encoded: Encoded, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
         """See `Method.anomaly_maps`."""
-        student, _ = self._decode(encoded.f_e, features, view_mask)
+        student = self.decode(encoded, features, view_mask)
         return combine_maps(student, features, view_mask, encoded.size, self.config.combine)
 
     def subset_maps(self, encoded: Encoded, features: dict[str, Tensor], view_masks: Tensor) -> Tensor:
@@ -178,9 +188,3 @@ class IDIF(Method):
             fused: Tensor = self.conv3d(whole, mask)[rows, slots]
             return fused
         return specific
-
-
-def build_idif(config: Config, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> IDIF:
-    """IDIF for a config, the features it distils and the cameras of the data."""
-    model = IDIF(config.method, spec.layers, view_numbers, config.data.rig)
-    return model.to(memory_format=torch.channels_last)
