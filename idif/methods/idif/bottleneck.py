@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from idif.methods.idif.distance import mean_over_kept
 from idif.methods.idif.norm import Norm, norm_layer
 
 LOGVAR_RANGE = (-10.0, 10.0)
@@ -79,7 +80,7 @@ class ConsistencyBottleneck(nn.Module):
         if self.training:
             predicted = self.reconstruct(common).view_as(f_e)
             error = ((predicted.float() - f_e.detach().float()) ** 2).mean(dim=(2, 3, 4))
-            losses["ib"] = (error * view_mask).sum() / view_mask.sum()
+            losses["ib"] = mean_over_kept(error, view_mask)
             m, s = mean.float(), logvar.float()
             losses["kl"] = 0.5 * (m**2 + s.exp() - s - 1).mean()
         return Decoupled(common, specific, losses)

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -10,6 +11,20 @@ from torch import Tensor
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - cosine over channels, in float32: two [B,V,C,h,w] -> [B,V,h,w] in 0..2."""
     return 1 - F.cosine_similarity(student.float(), teacher.float(), dim=2, eps=1e-6)
+
+
+def mean_over_kept(values: Tensor, view_mask: Tensor) -> Tensor:
+    """Mean of ``values`` [B,V] over the views of ``view_mask`` [B,V], a scalar.
+
+    Where several processes share a batch, the mean of their results is the mean over the kept views of all:
+    each divides by the average number kept, since the plain mean of means would favour views whose process
+    kept few.
+    """
+    kept = view_mask.sum()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(kept)
+        kept = kept / torch.distributed.get_world_size()
+    return (values * view_mask).sum() / kept
 
 
 def distillation_loss(student: dict[str, Tensor], teacher: dict[str, Tensor], view_mask: Tensor) -> Tensor:
@@ -20,7 +35,7 @@ def distillation_loss(student: dict[str, Tensor], teacher: dict[str, Tensor], vi
     total = torch.zeros((), device=view_mask.device)
     for name, features in student.items():
         per_view = cosine_distance(features, teacher[name]).mean(dim=(2, 3))
-        total = total + (per_view * view_mask).sum() / view_mask.sum()
+        total = total + mean_over_kept(per_view, view_mask)
     return total
 
 
