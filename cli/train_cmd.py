@@ -1,5 +1,6 @@
 """`idif train`: phase two, one model for each category or one for all."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,17 +9,18 @@ from rich.table import Table
 
 from cli.console import JsonOption, emit, progress_bar, say
 from cli.runs import announce, caveats, starting_checkpoint, write_run_folder
-from cli.session import Sources, make_fabric
+from cli.session import Sources, first_process, make_fabric
 from idif.checkpoint import find_checkpoint, reached
 from idif.config import Config, load_configs
 from idif.datasets.index import Index
 from idif.errors import RunError
+from idif.estimate import estimate
 from idif.methods import Method
 from idif.order import split_holdout
 from idif.runlog import read_log
 from idif.score import sample_auroc
+from idif.stages import train_stages
 from idif.train import Task
-from idif.train import train as train_model
 
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, e.g. train.epochs=10.")
@@ -31,7 +33,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Check config, data and textures; train nothing."),
+        typer.Option("--dry-run", help="Check config, data and textures, time two steps, write no run."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,8 +44,21 @@ def train(
         idif train --config configs/realiad.yaml --set cache.store=stores/realiad.zarr
 
         idif train --config configs/laptop-8gb.yaml --set train.epochs=10 --resume
+
+        idif train --config configs/ablations/table3.yaml
+
+    A file with a `matrix` makes several runs; they are evaluated too and shown side by side.
     """
-    results = [train_run(c, resume=resume, dry_run=dry_run) for c in load_configs(config, overrides)]
+    configs = load_configs(config, overrides)
+    results = [train_run(c, resume=resume, dry_run=dry_run) for c in configs]
+    if not first_process():
+        return
+    if len(configs) > 1 and not dry_run:
+        from cli.compare import comparison, comparison_table  # which needs this module
+
+        compared = comparison(configs, results)
+        emit({"runs": results, "compared": compared}, as_json=as_json, otherwise=comparison_table(compared))
+        return
     table = Table("run", "model", "samples", "epochs", "steps", "final loss", "state")
     for result in results:
         for model in result["models"]:
@@ -57,7 +72,7 @@ def train(
                 loss,
                 model["state"],
             )
-    emit({"runs": results}, as_json=as_json, otherwise=table)
+    emit({"runs": results}, as_json=as_json, otherwise=_estimates(results) if dry_run else table)
     if not dry_run:
         for result in results:
             say(f"next: idif eval {result['run']}")
@@ -69,8 +84,9 @@ def train_run(config: Config, *, resume: bool, dry_run: bool = False) -> dict[st
     Raises:
         RunError: the run exists and ``resume`` is false, or it was made with another config.
     """
-    _check_folder(config, resume=resume)
     fabric = make_fabric(config)
+    _check_folder(config, resume=resume)
+    fabric.barrier()  # else a quick process would write what a slow one then takes for an earlier run
     sources = Sources(config, fabric.device)
     categories = sources.categories()
     groups = {"all": categories} if config.train.mode == "unified" else {c: [c] for c in categories}
@@ -88,21 +104,24 @@ def train_run(config: Config, *, resume: bool, dry_run: bool = False) -> dict[st
             textures = sources.textures(source.spec.image_size)
             announce(caveats(config, source.spec, textures.origin))
             if not dry_run:
-                write_run_folder(config, sources, source, textures, fabric)
-                textures = textures.to(fabric.device)
+                if fabric.is_global_zero:
+                    write_run_folder(config, sources, source, textures, fabric)
+                fabric.barrier()
+            textures = textures.to(fabric.device)
         rows, _ = training_rows(config, source.index)
-        if dry_run:
-            models.append(_summary(name, folder, len(rows), "would train"))
-            continue
-        folder.mkdir(exist_ok=True)
         task = Task(name, folder, source, rows, textures, init)
+        if dry_run:
+            found = estimate(config, task, fabric)
+            models.append(_summary(name, folder, len(rows), "would train") | {"estimate": asdict(found)})
+            continue
+        folder.mkdir(exist_ok=True, parents=True)
 
         def after_epoch(method: Method, epoch: int, members: list[str] = members) -> dict[str, Any]:
             test = sources.open(members, "test")
             return {"s_auroc": sample_auroc(config.eval, method, test, fabric.device)}
 
-        with progress_bar(f"training {name}", "steps") as listen:
-            train_model(config, task, fabric, progress=listen, after_epoch=after_epoch)
+        with progress_bar(f"training {name}", "steps", show=fabric.is_global_zero) as listen:
+            train_stages(config, task, sources.encoder, fabric, progress=listen, after_epoch=after_epoch)
         models.append(_summary(name, folder, len(rows), "trained"))
     return {"run": str(config.folder), "models": models}
 
@@ -120,6 +139,27 @@ def training_rows(config: Config, index: Index) -> tuple[list[int], list[int]]:
         kept += mine
         held += out
     return kept, held
+
+
+def _estimates(results: list[dict[str, Any]]) -> Table:
+    """What a dry run found; memory besides that of the features and of torch itself."""
+    table = Table(
+        "run", "model", "parameters", "weights, MB", "activations, MB", "steps", "s/step", "min/epoch"
+    )
+    for result in results:
+        for model in result["models"]:
+            if found := model.get("estimate"):
+                table.add_row(
+                    result["run"],
+                    model["name"],
+                    f"{found['parameters'] / 1e6:.1f} M",
+                    f"{found['state_bytes'] / 1e6:,.0f}",
+                    f"{found['activation_bytes'] / 1e6:,.0f}",
+                    f"{found['steps']:,}",
+                    f"{found['seconds_per_step']:.2f}",
+                    f"{found['seconds_per_epoch'] / 60:.1f}",
+                )
+    return table
 
 
 def _check_folder(config: Config, *, resume: bool) -> None:

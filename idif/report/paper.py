@@ -1,4 +1,4 @@
-"""The paper's numbers (IDIF, AAAI 2025: Tables 1 and 2, missing views), from ``paper.csv``."""
+"""The paper's numbers (IDIF, AAAI 2025: Tables 1 to 3, missing views), from ``paper.csv``."""
 
 import csv
 import re
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from idif.config import MethodConfig
+
 MEAN = "Mean"
-MISSING_VIEWS = "Real-IAD missing views"
+MISSING_VIEWS, ABLATION = "Real-IAD missing views", "Real-IAD ablation"
 METHOD = "IDIF"
 
 
@@ -60,7 +62,7 @@ def paper_methods(categories: Iterable[str]) -> dict[str, dict[str, PaperRow]]:
     """
     names = {_plain(name): name for name in categories}
     for dataset in dict.fromkeys(row.dataset for row in _rows()):
-        if dataset == MISSING_VIEWS:
+        if dataset in (MISSING_VIEWS, ABLATION):
             continue
         found: dict[str, dict[str, PaperRow]] = {}
         for row in _rows():
@@ -75,3 +77,19 @@ def paper_missing_views() -> list[float]:
     """The paper's S-AUROC on Real-IAD with 0, 1, ... views missing, trained with view-wise dropout."""
     found = sorted((int(r.category), r.s_auroc) for r in _rows() if r.dataset == MISSING_VIEWS)
     return [value for _, value in found if value is not None]
+
+
+def table_3_row(method: MethodConfig) -> str | None:
+    """The row of the paper's Table 3 that a method's settings make; None where they make none of the four."""
+    parts = (method.fusion, method.bottleneck, method.encoder)
+    return {
+        ("none", False, "per-view"): "dkd",
+        ("conv3d", False, "shared"): "dkd+3dconv",
+        ("ivc", False, "shared"): "dkd+ivc",
+        ("ivc", True, "shared"): "dkd+ivc+cb",
+    }.get(parts)
+
+
+def paper_table_3() -> dict[str, float]:
+    """The paper's S-AUROC on Real-IAD (Table 3), row -> a fraction in 0..1."""
+    return {r.category: r.s_auroc for r in _rows() if r.dataset == ABLATION and r.s_auroc is not None}
