@@ -41,6 +41,8 @@ class ViewDecoders(nn.Module):
     ) -> None:
         super().__init__()
         self._sizes = (channels, blocks, norm)
+        # a benchmark sets the other layout, to compare
+        self.memory_format = torch.channels_last
         self.views, self.layers = views, tuple(sorted(layers, key=lambda layer: -layer.stride))
         make_norm = norm_layer(norm, views)
         self.narrow, self.refine, self.emit = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -58,7 +60,7 @@ class ViewDecoders(nn.Module):
 
     def forward(self, fused: Tensor, sizes: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
         """``fused`` [B,V,C,h,w] and each layer's (h', w') -> {layer: [B,V,C',h',w']}."""
-        x = fused.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        x = fused.flatten(1, 2).contiguous(memory_format=self.memory_format)
         out: dict[str, Tensor] = {}
         for layer, narrow, refine, emit in zip(self.layers, self.narrow, self.refine, self.emit, strict=True):
             x = narrow(x)

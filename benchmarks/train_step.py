@@ -1,0 +1,307 @@
+"""Times one training step and where its time goes, printed as one JSON object.
+
+    python benchmarks/train_step.py --json [--batch-size 8] [--size 256] [--rounds 3] [--steps 2]
+
+In every round, in turn, a few steps each of: `student_only` (forward, backward, optimizer on inputs already
+corrupted and on the device), `cached` (the whole step from a store on disk), `live` (the whole step with the
+teacher running) and `plain` (as live, by the same model in float32, contiguous, with a decoder for each view
+and AdamW unfused). Medians over the rounds; ratios are of processor time on a CPU, of the clock elsewhere.
+A round opens its source anew, so nothing is read while another variant is timed, and its first step waits
+for its batch. Images are noise: times
+do not depend on what the numbers are.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from store import make_data
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cache import FeatureStore
+from cache.build import build_store
+from cli.session import make_fabric
+from idif.batch import Batch
+from idif.config import Config, resolve
+from idif.corruption.synthesis import corrupt
+from idif.corruption.textures import load_textures
+from idif.encoders import load_encoder, normalise
+from idif.features import FeatureSource
+from idif.live import LiveFeatures
+from idif.methods import METHODS
+from idif.methods.idif.decoder import ViewDecoders
+from idif.methods.idif.model import IDIF
+from idif.seeding import view_seeds
+from idif.train import Task, learn, train_step
+
+
+class SeparateDecoders(nn.Module):
+    """The decoders one after another, each with its own weights, as a plain implementation has them."""
+
+    def __init__(self, grouped: ViewDecoders) -> None:
+        super().__init__()
+        channels, blocks, norm = grouped._sizes
+        self.each = nn.ModuleList(
+            ViewDecoders(1, channels, grouped.layers, blocks, norm) for _ in range(grouped.views)
+        )
+        for slot, decoder in enumerate(self.each):
+            weights = {
+                name: value.chunk(grouped.views)[slot] if value.ndim else value
+                for name, value in grouped.state_dict().items()
+            }
+            decoder.load_state_dict(weights)
+
+    def forward(self, fused: Tensor, sizes: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
+        """As `ViewDecoders.forward`."""
+        each = [decoder(fused[:, [slot]], sizes) for slot, decoder in enumerate(self.each)]
+        return {name: torch.cat([out[name] for out in each], dim=1) for name in each[0]}
+
+
+class PlainEncoder(nn.Module):
+    """The student encoder on all views, in torch's default layout."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, images: Tensor, view_mask: Tensor) -> Tensor:
+        """As `StudentEncoder.forward`."""
+        encoded: Tensor = self.trunk(normalise(images.flatten(0, 1)).contiguous())
+        return encoded.unflatten(0, view_mask.shape)
+
+
+def plain_copy(model: IDIF) -> IDIF:
+    """The same function of the same weights, laid out plainly."""
+    plain = deepcopy(model)
+    plain.encoder = PlainEncoder(plain.encoder.trunks[0])
+    plain.decoders = SeparateDecoders(plain.decoders)
+    for module in plain.modules():
+        if isinstance(module, ViewDecoders):
+            module.memory_format = torch.contiguous_format
+    return plain.to(memory_format=torch.contiguous_format)
+
+
+Times = dict[str, list[tuple[float, float]]]
+
+
+class Clock:
+    """CPU and wall time of named pieces of work, the device's part waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.times: Times = defaultdict(list)
+
+    def now(self) -> tuple[float, float]:
+        """CPU and wall time, when the device has done all it was given."""
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+        return time.process_time(), time.perf_counter()
+
+    @contextmanager
+    def timed(self, name: str, share: int = 1) -> Iterator[None]:
+        """Time what is inside, which is ``share`` pieces of ``name``."""
+        cpu, wall = self.now()
+        yield
+        done = self.now()
+        self.times[name].append(((done[0] - cpu) / share, (done[1] - wall) / share))
+
+    def medians(self, which: int) -> dict[str, float]:
+        """Median seconds of each piece, CPU (0) or wall (1)."""
+        return {name: statistics.median(t[which] for t in found) for name, found in self.times.items()}
+
+
+class Bench:
+    """One model set up as training sets it up."""
+
+    def __init__(
+        self, config: Config, task: Task, fabric: Fabric, model: IDIF, steps: int, *, fused: bool
+    ) -> None:
+        self.config, self.task, self.fabric, self.steps = config, task, fabric, steps
+        parameters = model.parameters()
+        optimizer = torch.optim.AdamW(parameters, lr=1e-3, fused=fused, foreach=False)
+        self.method = model
+        self.model, self.optimizer = fabric.setup(model, optimizer)
+
+    def whole_steps(self, source: FeatureSource, batch_size: int) -> None:
+        """Whole steps, from opening the source to the last update."""
+        rows = list(range(self.steps * batch_size))
+        for step, batch in enumerate(source.batches(rows, batch_size)):
+            moved = batch.to(self.fabric.device)
+            train_step(
+                self.config, self.task, self.model, self.optimizer, self.fabric, moved, epoch=0, step=step
+            )
+
+    def student_steps(self, inputs: "Inputs") -> None:
+        """Steps whose input is there already."""
+        for _ in range(self.steps):
+            learn(self.model, self.optimizer, self.fabric, self.config.train.clip_norm, *inputs)
+
+
+Inputs = tuple[Tensor, dict[str, Tensor], Tensor, Tensor]
+"""Corrupted images, features, view mask and defects."""
+
+
+def corrupted_input(config: Config, task: Task, batch: Batch) -> Inputs:
+    samples = task.source.index.samples
+    ids = [samples[row].sample_id for row in batch.rows.tolist()]
+    seeds = view_seeds(config.train.seed, 0, ids, task.source.index.view_numbers)
+    corrupted, defects = corrupt(batch.images, seeds, task.textures)
+    return corrupted, batch.features, batch.view_mask, defects
+
+
+def profile(bench: Bench, batch_size: int, rounds: int) -> dict[str, float]:
+    """Median seconds of the parts of a whole step from the store, each waited for."""
+    clock, model = Clock(bench.fabric.device), bench.method
+    began: dict[str, tuple[float, float]] = {}
+
+    def before(name: str, *_: object) -> None:
+        began[name] = clock.now()
+
+    def after(name: str, *_: object) -> None:
+        cpu, wall = clock.now()
+        clock.times[name].append((cpu - began[name][0], wall - began[name][1]))
+
+    parts = ("encoder", "bottleneck", "voxel", "transform", "conv3d", "decoders")
+    handles = []
+    for name in parts:
+        module = getattr(model, name)
+        if module is not None:
+            handles.append(module.register_forward_pre_hook(partial(before, name)))
+            handles.append(module.register_forward_hook(partial(after, name)))
+    for _ in range(rounds):
+        with clock.timed("data"):
+            batch = next(iter(bench.task.source.batches(range(batch_size), batch_size)))
+            batch = batch.to(bench.fabric.device)
+        with clock.timed("corruption"):
+            inputs = corrupted_input(bench.config, bench.task, batch)
+        with clock.timed("forward"):
+            losses = bench.model(*inputs)
+        with clock.timed("backward"):
+            bench.fabric.backward(losses["loss"])
+        with clock.timed("optimizer"):
+            nn.utils.clip_grad_norm_(model.parameters(), bench.config.train.clip_norm)
+            bench.optimizer.step()
+            bench.optimizer.zero_grad(set_to_none=True)
+    for handle in handles:
+        handle.remove()
+    found = clock.medians(0 if bench.fabric.device.type == "cpu" else 1)
+    found["loss_and_rest"] = found.pop("forward") - sum(found.get(name, 0.0) for name in parts)
+    return found
+
+
+def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP per second of the best square matrix product here, by the clock that `measure` uses."""
+    side = 1536 if device.type == "cpu" else 8192
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    clock = Clock(device)
+    for _ in range(4):
+        with clock.timed("product"):
+            a @ b
+    which = 0 if device.type == "cpu" else 1
+    return 2 * side**3 / min(times[which] for times in clock.times["product"])
+
+
+def measure(config: Config, size: int, rounds: int, steps: int, folder: Path) -> dict[str, Any]:
+    fabric, batch_size = make_fabric(config), config.train.batch_size
+    (folder / "data").mkdir()
+    index = make_data(folder / "data", steps * batch_size, size, [])
+    encoder = load_encoder("untrained")
+    build_store(folder / "data", index, folder / "store", encoder, image_size=size)
+    store = FeatureStore.open(folder / "store")
+    live = LiveFeatures(folder / "data", index, encoder, size, fabric.device)
+    textures = load_textures("procedural", size, folder).to(fabric.device)
+    task = Task("object", folder, store, list(range(len(index))), textures)
+
+    torch.manual_seed(0)
+    model = METHODS["idif"](config, store.spec, index.view_numbers)
+    assert isinstance(model, IDIF)
+    full = resolve({"train": {"precision": "float32"}}, source="plain")[0]
+    plain = Bench(config, task, make_fabric(full), plain_copy(model), steps, fused=False)
+    ours = Bench(config, task, fabric, model, steps, fused=True)
+    first = next(iter(store.batches(range(batch_size), batch_size))).to(fabric.device)
+    inputs = corrupted_input(config, task, first)
+
+    with torch.no_grad():  # the two are one function before either has learned
+        losses = []
+        for bench in (ours, plain):
+            torch.manual_seed(1)
+            losses.append(float(bench.model(*inputs)["loss"]))
+    # the counter takes a grouped convolution's weight gradient for an ungrouped one's: V times the work
+    with FlopCounterMode(display=False) as counter:
+        plain.fabric.backward(plain.model(*inputs)["loss"])
+    plain.optimizer.zero_grad(set_to_none=True)
+
+    works: dict[str, Callable[[], None]] = {
+        "student_only": lambda: ours.student_steps(inputs),
+        "cached": lambda: ours.whole_steps(store, batch_size),
+        "live": lambda: ours.whole_steps(live, batch_size),
+        "plain": lambda: plain.whole_steps(live, batch_size),
+    }
+    clock = Clock(fabric.device)
+    for work in works.values():
+        work()  # what is set up once is not counted
+    for _ in range(rounds):
+        for name, work in works.items():
+            with clock.timed(name, steps):
+                work()
+    which = 0 if fabric.device.type == "cpu" else 1
+    seconds, wall = clock.medians(which), clock.medians(1)
+    dtype = torch.bfloat16 if fabric._precision.precision == "bf16-mixed" else torch.float32
+    peak, flops = matrix_peak(fabric.device, dtype), counter.get_total_flops()
+    return {
+        "device": str(fabric.device),
+        "device_name": torch.cuda.get_device_name() if fabric.device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "precision": fabric._precision.precision,
+        "batch_size": batch_size,
+        "views": len(index.view_numbers),
+        "image_size": size,
+        "rounds": rounds,
+        "steps_per_round": steps,
+        "clock": ("cpu", "wall")[which],
+        **{f"{name}_s": value for name, value in seconds.items()},
+        **{f"{name}_wall_s": value for name, value in wall.items()},
+        "cached_over_student_only": seconds["cached"] / seconds["student_only"],
+        "plain_over_cached": seconds["plain"] / seconds["cached"],
+        "live_over_cached": seconds["live"] / seconds["cached"],
+        "plain_loss_relative_difference": abs(losses[0] - losses[1]) / abs(losses[1]),
+        "step_gflop": flops / 1e9,
+        "gflop_per_s": flops / 1e9 / seconds["student_only"],
+        "matrix_product_gflop_per_s": peak / 1e9,
+        "share_of_matrix_product": flops / seconds["student_only"] / peak,
+        "profile_s": profile(ours, batch_size, rounds),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="accepted for uniformity: it always is JSON")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2, help="of a variant in a round")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    options = parser.parse_args()
+    overrides = [f"train.batch_size={options.batch_size}", *options.overrides]
+    config = resolve({}, overrides, source="benchmark")[0]
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(config, options.size, options.rounds, options.steps, Path(folder))
+        print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
