@@ -9,7 +9,7 @@ import yaml
 from idif.config import Config, load_configs, resolve
 from idif.errors import ConfigError
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
 
 
 def load(tmp_path: Path, text: str, *overrides: str) -> list[Config]:
@@ -27,7 +27,7 @@ def load(tmp_path: Path, text: str, *overrides: str) -> list[Config]:
         ("train: {epochs: 0}", "train.epochs: Input should be greater than or equal to 1, got 0"),
         ("train: {lr: .nan}", "train.lr"),
         ("train: 3", "train: expected a mapping with keys batch_size"),
-        ("method: {head: cosin}", "method.head: Input should be 'cosine', got 'cosin'"),
+        ("method: {head: cosin}", "method.head: Input should be 'cosine' or 'segmentation', got 'cosin'"),
         ("method: {heads: 7}", "heads: 7 does not divide voxel.channels: 256"),
         ("eval: {calibrate: per-view}", "set train.holdout"),
         ("cache: {source: store}", "cache.store names none"),
