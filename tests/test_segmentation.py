@@ -30,7 +30,7 @@ INDEX = tiny_index(categories=("cup",), train=4, test=0)
 def config(**settings: Any) -> Config:
     voxel = {"depth": 2, "height": 2, "width": 2, "channels": 16}
     method = {"voxel": voxel, "heads": 2, "blocks": 1, "head": "segmentation"}
-    train = {"epochs": 1, "head_epochs": 8, "batch_size": 3, "lr": 2e-3} | settings
+    train = {"epochs": 1, "head_epochs": 5, "batch_size": 3, "lr": 2e-3} | settings
     return resolve({"method": method, "train": train}, source="test")[0]
 
 
@@ -112,9 +112,9 @@ def test_the_second_stage(task: Task, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(idif.train, "encode_views", watched)
     whole = replace(task, folder=tmp_path / "whole")
     train_stages(config(), whole, untrained, fabric)
-    assert seen == [torch.float32] * 16, "two steps in each of eight epochs, the student's two without"
+    assert seen == [torch.float32] * 10, "two steps in each of five epochs, the student's two without"
     losses = [line["loss"] for line in read_log(whole.folder / "log.jsonl") if "loss" in line]
-    assert sum(losses[-4:]) < 0.6 * sum(losses[:4])
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
     student = load_file(whole.folder / "student" / "checkpoint" / "model.safetensors")
     both = load_file(whole.folder / "checkpoint" / "model.safetensors")
     assert all(torch.equal(both[f"student.{name}"], value) for name, value in student.items())

@@ -112,8 +112,10 @@ def test_stopped_at_random_steps(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("rename", "left"),
-    [(3, ("checkpoint.previous", 1)), (4, ("checkpoint", 2))],
-    ids=["between the renames", "before the renames"],
+    [
+        pytest.param(3, ("checkpoint.previous", 1), id="between the renames"),
+        pytest.param(4, ("checkpoint", 2), id="before the renames", marks=pytest.mark.long),
+    ],
 )
 def test_killed_while_a_checkpoint_is_saved(home: Path, rename: int, left: tuple[str, int]) -> None:
     """The first checkpoint takes one rename, each later one two."""

@@ -47,6 +47,7 @@ def one_of(rank: int, size: int, port: int, command: list[str]) -> None:
     sys.exit(run(command))
 
 
+@pytest.mark.long
 def test_two_processes_learn_what_one_does(world: Path) -> None:
     assert run(arguments(world, "alone", 2)) == 0
     with socket.socket() as free:
