@@ -75,6 +75,14 @@ def test_maps_are_probabilities_and_dropped_views_have_no_influence() -> None:
     assert torch.allclose(found[:4], maps[mask], atol=1e-6)
 
 
+@torch.no_grad()
+def test_the_traceable_form_gives_the_maps_of_the_method() -> None:
+    model, (images, features) = method(), batch_of(2)
+    mask = torch.tensor([[True, True, False], [True, False, True]])
+    wanted = model.anomaly_maps(model.encode(images, mask), features, mask)
+    torch.testing.assert_close(model.traceable()(images, features, mask), wanted, atol=1e-6, rtol=1e-4)
+
+
 def test_a_single_view_can_be_learned_from() -> None:
     model, (images, features) = method().train(), batch_of(1)
     mask = torch.tensor([[False, True, False]])

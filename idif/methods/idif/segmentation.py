@@ -12,6 +12,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from idif.features import LayerSpec
 from idif.methods.idif.model import IDIF, Encoded
+from idif.methods.idif.traced import TracedStudent
 from idif.methods.method import Method
 
 WIDTH = 256
@@ -57,7 +58,8 @@ class SegmentationHead(nn.Module):
         if self.training and len(x) == 1:
             # the pyramid pools to one position, and a batch norm learns nothing from a single value
             x = x.expand(2, -1, -1, -1)
-        logits: Tensor = self.refine(x)[: len(stacked[0])]
+            return self.refine(x)[:1]  # type: ignore[no-any-return]
+        logits: Tensor = self.refine(x)
         return logits
 
 
@@ -124,3 +126,27 @@ class SegmentedIDIF(Method):
                 maps = self.anomaly_maps(some, {n: f[seen] for n, f in features.items()}, mask[seen])
                 found.append(maps[mask[seen]])
         return torch.cat(found)
+
+    def traceable(self) -> nn.Module:
+        """See `Method.traceable`."""
+        return TracedSegmentation(self.student, self.head)
+
+
+class TracedSegmentation(nn.Module):
+    """The maps of `SegmentedIDIF`, in eval mode; every view passes the head, there or not."""
+
+    def __init__(self, student: IDIF, head: SegmentationHead) -> None:
+        super().__init__()
+        self.student, self.head = TracedStudent(student), head
+
+    def forward(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
+        """Maps float32 [B,V,H,W], zero on absent views; takes what `TracedStudent` takes."""
+        student = self.student(images, features, view_mask)
+        logits = self.head(
+            {name: f.flatten(0, 1) for name, f in student.items()},
+            {name: features[name].flatten(0, 1) for name in student},
+        )
+        size = (images.shape[-2], images.shape[-1])
+        found = F.interpolate(logits.float().sigmoid(), size=size, mode="bilinear", align_corners=False)
+        maps = found.view(-1, images.shape[1], *size)
+        return maps.masked_fill(~view_mask[:, :, None, None], 0.0)
