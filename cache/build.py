@@ -103,18 +103,13 @@ def build_store(
         CannotFinish: too little space, a feature that is not finite, or a member of the team is gone.
     """
     began = time.monotonic()
-    if storage == "float32":
-        raise ConfigError("storage: expected float16 or uint8, got float32")
-    check_image_size(encoder, image_size)
-    groups = _checked_groups(index)
-    spec = encoder.spec(image_size, storage)
+    spec = checked_spec(encoder, image_size, storage)
+    plans = plan_groups(index, spec, shard_rows, batch_size)
     if team.first:
         check_folder(store)
         make_folder(store)
     encoder.module.to(device or torch.device("cpu"))
     workers = workers or decode_threads()
-    chosen = shard_rows or choose_shard_rows(array_layouts(spec, len(index.view_numbers)))
-    plans = [GroupPlan(group, spec.fingerprint, rows, chosen, batch_size) for group, rows in groups.items()]
 
     def survey() -> list[GroupState]:
         check_settings(store, spec, index.view_numbers)
@@ -149,7 +144,7 @@ def build_store(
     team.wait()
     records = [state.shards[shard] for state, shard in missing if shard in state.shards]
     return BuildReport(
-        groups=tuple(str(group) for group in groups),
+        groups=tuple(str(plan.group) for plan in plans),
         shards_encoded=len(missing),
         shards_kept=kept,
         views_encoded=sum(state.views(shard) for state, shard in missing),
@@ -175,7 +170,20 @@ class _Meter:
         self._progress(self._done, self._total, what)
 
 
-def _checked_groups(index: Index) -> dict[GroupName, Index]:
+def checked_spec(encoder: FrozenEncoder, image_size: int, storage: StorageType) -> FeatureSpec:
+    """What the features of a store would be; raises ConfigError where a setting cannot be used."""
+    if storage == "float32":
+        raise ConfigError("storage: expected float16 or uint8, got float32")
+    check_image_size(encoder, image_size)
+    return encoder.spec(image_size, storage)
+
+
+def plan_groups(index: Index, spec: FeatureSpec, shard_rows: int | None, batch_size: int) -> list[GroupPlan]:
+    """The groups of a dataset as they would be built, in a store's order; arguments as `build_store`.
+
+    Raises:
+        DatasetError: no rows, or a sample id occurs twice. StoreError: a category that can name no folder.
+    """
     if not len(index):
         raise DatasetError("the dataset has no samples to build a store from")
     groups = sorted_groups(index)
@@ -185,7 +193,8 @@ def _checked_groups(index: Index) -> dict[GroupName, Index]:
         for first, second in pairwise(ids):
             if first == second:
                 raise DatasetError(f"{group}: sample id {first} occurs twice")
-    return groups
+    chosen = shard_rows or choose_shard_rows(array_layouts(spec, len(index.view_numbers)))
+    return [GroupPlan(group, spec.fingerprint, rows, chosen, batch_size) for group, rows in groups.items()]
 
 
 def _is_finished(store: Path, group: GroupName) -> bool:

@@ -33,6 +33,7 @@ from cache.layout import (
 )
 from cache.lock import builder_lock
 from cache.manifest import GroupManifest, RootManifest, ShardRecord
+from cache.objects import StorePath
 from cache.reader import FeatureStore
 from cache.survey import group_folder
 from cache.writer import Array, ShardValues, write_shard
@@ -43,7 +44,7 @@ from idif.progress import Progress, silent
 MARK = "idif_store"
 
 
-def export_store(store: Path, out: Path, *, progress: Progress = silent) -> int:
+def export_store(store: StorePath, out: Path, *, progress: Progress = silent) -> int:
     """Write every group of a store into one new HDF5 file; every row is checked on the way.
 
     Args:

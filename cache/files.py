@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.layout import FORMAT, TEMPORARY
+from cache.objects import ObjectPath, StorePath
 from idif.errors import CannotFinish, StoreDamaged, StoreError
 
 _ZEROS = "0" * 64
@@ -54,12 +55,15 @@ def make_folder(path: Path) -> None:
         raise write_failed(path, error) from None
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: StorePath, data: bytes) -> None:
     """Write beside, sync, rename: the file is there whole or not at all, also after a power cut.
 
     Raises:
         StoreError: the system refuses. CannotFinish: no space is left.
     """
+    if isinstance(path, ObjectPath):
+        path.write_bytes(data)
+        return
     beside = path.with_name(path.name + TEMPORARY)
     make_folder(path.parent)
     try:
@@ -99,7 +103,7 @@ def seal(value: dict[str, Any]) -> bytes:
     return text.replace(_ZEROS, sha256, 1).encode()
 
 
-def unseal(path: Path) -> dict[str, Any]:
+def unseal(path: StorePath) -> dict[str, Any]:
     """The object that `seal` made, from its file.
 
     Raises:

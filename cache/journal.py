@@ -10,11 +10,12 @@ from typing import Self
 from cache.files import seal, unseal, write_failed, write_file
 from cache.layout import JOURNAL, PENDING, GroupName
 from cache.manifest import GroupPlan, ShardRecord
+from cache.objects import StorePath
 from idif.datasets.index import digest
 from idif.errors import StoreDamaged
 
 
-def read_pending(store: Path) -> list[GroupName]:
+def read_pending(store: StorePath) -> list[GroupName]:
     """The groups whose build was announced and has not finished."""
     try:
         data = unseal(store / PENDING)
@@ -23,7 +24,7 @@ def read_pending(store: Path) -> list[GroupName]:
     return [GroupName.of(category, split) for category, split in data["groups"]]
 
 
-def write_pending(store: Path, groups: Iterable[GroupName]) -> None:
+def write_pending(store: StorePath, groups: Iterable[GroupName]) -> None:
     """Announce groups before the first is begun, so that a store cut short never looks whole."""
     names = sorted(groups)
     if names:

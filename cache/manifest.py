@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 from cache.files import FileRecord, seal, unseal
@@ -15,6 +14,7 @@ from cache.layout import (
     json_bytes,
     shard_bounds,
 )
+from cache.objects import StorePath
 from idif.datasets.index import Index, digest
 from idif.errors import StoreDamaged
 from idif.features import FeatureSpec
@@ -165,7 +165,7 @@ class GroupManifest:
         return seal({"fingerprint": self.fingerprint, **self.plan.to_json(), "shards": shards})
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: StorePath) -> Self:
         """The manifest in a group's folder; raises what `unseal` raises."""
         return cls.from_json(unseal(folder / MANIFEST), str(folder / MANIFEST))
 
@@ -204,7 +204,7 @@ class RootManifest:
         return seal(value)
 
     @classmethod
-    def load(cls, store: Path) -> Self:
+    def load(cls, store: StorePath) -> Self:
         """The manifest at a store's root; raises what `unseal` raises."""
         return cls.from_json(unseal(store / MANIFEST), str(store / MANIFEST))
 

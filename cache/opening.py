@@ -5,12 +5,12 @@ import difflib
 import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from cache.files import FileRecord
 from cache.journal import read_pending
 from cache.layout import JOURNAL, MANIFEST, SPLITS, ZARR_JSON, GroupName, group_metadata
 from cache.manifest import GroupManifest, RootManifest
+from cache.objects import ObjectPath, StorePath
 from cache.survey import group_folder
 from idif.datasets.index import Split
 from idif.errors import StoreDamaged, StoreError, StoreIncomplete
@@ -20,7 +20,7 @@ from idif.errors import StoreDamaged, StoreError, StoreIncomplete
 class OpenGroup:
     """One finished group of a store."""
 
-    folder: Path
+    folder: StorePath
     manifest: GroupManifest
 
 
@@ -39,7 +39,7 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def list_groups(store: Path) -> dict[GroupName, bool]:
+def list_groups(store: StorePath) -> dict[GroupName, bool]:
     """The groups of a store, in order, and whether each is finished."""
     groups: dict[GroupName, bool] = {}
     for category in store.iterdir():
@@ -52,7 +52,14 @@ def list_groups(store: Path) -> dict[GroupName, bool]:
     return {group: groups[group] for group in sorted(groups)}
 
 
-def load_root(store: Path) -> RootManifest:
+def store_bytes(store: StorePath) -> int:
+    """Bytes of everything that lies in a store."""
+    if isinstance(store, ObjectPath):
+        return sum(store.bucket.sizes.values())
+    return sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+
+
+def load_root(store: StorePath) -> RootManifest:
     """The root manifest, with the files it names checked for their size.
 
     Raises:
@@ -74,7 +81,7 @@ def load_root(store: Path) -> RootManifest:
     return root
 
 
-def check_sizes(folder: Path, files: dict[str, FileRecord]) -> None:
+def check_sizes(folder: StorePath, files: dict[str, FileRecord]) -> None:
     """Refuse files that are missing or of another size than written.
 
     Raises:
@@ -90,7 +97,7 @@ def check_sizes(folder: Path, files: dict[str, FileRecord]) -> None:
 
 
 def choose_groups(
-    store: Path, groups: dict[GroupName, bool], categories: Sequence[str] | None, split: Split | None
+    store: StorePath, groups: dict[GroupName, bool], categories: Sequence[str] | None, split: Split | None
 ) -> list[GroupName]:
     """The groups asked for, in the store's order.
 
@@ -123,14 +130,14 @@ def choose_groups(
     return chosen
 
 
-def _how_far(store: Path, group: GroupName) -> str:
+def _how_far(store: StorePath, group: GroupName) -> str:
     folder = group_folder(store, group)
     if not (folder / JOURNAL).exists():
         return f"{group} has no {MANIFEST}: its build never finished, or the file was lost"
     return f"the build of {group} has not finished"
 
 
-def open_group(store: Path, root: RootManifest, group: GroupName) -> OpenGroup:
+def open_group(store: StorePath, root: RootManifest, group: GroupName) -> OpenGroup:
     """A finished group, its metadata and the sizes of its files checked.
 
     Raises:

@@ -3,6 +3,7 @@
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,16 +15,19 @@ import tensorstore as ts
 import torch
 from torch import Tensor
 
+from cache.coded import fetch_array, open_array
 from cache.layout import TEACHER, TRUTH, ArrayLayout, array_layouts, scale_name
 from cache.manifest import RootManifest
+from cache.objects import REQUESTS, StorePath, store_path
 from cache.opening import OpenGroup, choose_groups, collector_paused, list_groups, load_root, open_group
 from cache.problem import spans_of_rows
 from cache.quantise import dequantise
-from cache.rows import RowFiles
+from cache.rows import RowFiles, RowObjects
+from cache.teacher import load_teacher
 from idif.ahead import ahead
 from idif.batch import Batch
 from idif.datasets.index import Index, Split, concatenate, digest
-from idif.encoders import FrozenEncoder, load_encoder
+from idif.encoders import FrozenEncoder
 from idif.errors import StoreDamaged, WeightsError
 from idif.features import FeatureSpec
 from idif.live import check_rows, truth
@@ -63,7 +67,7 @@ class FeatureStore:
     """
 
     def __init__(
-        self, path: Path, root: RootManifest, groups: Sequence[OpenGroup], opened_with: tuple[Any, ...]
+        self, path: StorePath, root: RootManifest, groups: Sequence[OpenGroup], opened_with: tuple[Any, ...]
     ) -> None:
         """For `open`."""
         self.path = path
@@ -74,16 +78,17 @@ class FeatureStore:
         arrays = array_layouts(root.spec, len(root.view_numbers))
         self._arrays = {array.name: array for array in arrays if array.name not in TRUTH}
         self._handles: dict[tuple[int, str], Any] = {}
-        self._files: dict[tuple[int, str], RowFiles] = {}
+        self._files: dict[tuple[int, str], RowFiles | RowObjects] = {}
         self._opening = threading.Lock()
 
     @classmethod
     def open(
-        cls, path: str | Path, categories: Sequence[str] | None = None, split: Split | None = None
+        cls, path: str | StorePath, categories: Sequence[str] | None = None, split: Split | None = None
     ) -> Self:
         """Open a store, or the groups of some categories and one split of it.
 
         Args:
+            path: a folder, or ``s3://BUCKET/PREFIX`` as text.
             categories: all when None. split: both when None.
 
         Raises:
@@ -91,11 +96,15 @@ class FeatureStore:
             StoreIncomplete: the build of a group asked for has not finished.
             StoreDamaged: a manifest or metadata is not what was written, a file is missing or cut short.
         """
-        store = Path(path)
+        store = store_path(path)
         root = load_root(store)
         chosen = choose_groups(store, list_groups(store), categories, split)
         with collector_paused():
-            groups = [open_group(store, root, group) for group in chosen]
+            if isinstance(store, Path):
+                groups = [open_group(store, root, group) for group in chosen]
+            else:
+                with ThreadPoolExecutor(REQUESTS) as requests:
+                    groups = list(requests.map(partial(open_group, store, root), chosen))
         opened_with = (str(store), None if categories is None else tuple(categories), split)
         return cls(store, root, groups, opened_with)
 
@@ -131,7 +140,7 @@ class FeatureStore:
         """
         path = self.path / TEACHER
         try:
-            encoder = load_encoder(path, self._spec.encoder)
+            encoder = load_teacher(path, self._spec.encoder)
         except WeightsError as error:
             raise StoreDamaged(str(error)) from None
         if encoder.sha256 != self._spec.weights_sha256:
@@ -241,26 +250,37 @@ class FeatureStore:
         wrong = [i for i, (at, local) in enumerate(places) if _crc32c(out[at]) != crc32c(local)]
         return sorted({*unreadable, *wrong})
 
-    def _row_files(self, group: int, name: str) -> RowFiles:
+    def _row_files(self, group: int, name: str) -> RowFiles | RowObjects:
         key = group, name
         with self._opening:
             if key not in self._files:
                 opened = self._groups[group]
                 promised = partial(opened.manifest.crc32c, name)
                 shard_rows = opened.manifest.plan.shard_rows
-                self._files[key] = RowFiles(opened.folder, self._arrays[name], shard_rows, promised)
+                files = RowFiles(opened.folder, self._arrays[name], shard_rows, promised)
+                local = isinstance(opened.folder, Path)
+                self._files[key] = files if local else RowObjects(files, self._requests)
             return self._files[key]
 
     def _handle(self, group: int, name: str) -> Any:
         key = group, name
         with self._opening:
             if key not in self._handles:
-                self._handles[key] = _open_array(self._groups[group].folder / name, self._context)
+                folder, plan = self._groups[group].folder, self._groups[group].manifest.plan
+                self._handles[key] = (
+                    open_array(folder / name, self._context)
+                    if isinstance(folder, Path)
+                    else fetch_array(folder, self._arrays[name], plan, self._requests)
+                )
             return self._handles[key]
 
     @cached_property
     def _context(self) -> Any:
         return ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
+
+    @cached_property
+    def _requests(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(REQUESTS, thread_name_prefix="requests")
 
     def _describe(self, rows: list[int], broken: dict[int, str]) -> str:
         first = min(broken)
@@ -274,20 +294,6 @@ class FeatureStore:
             f"(sample {self._index.samples[rows[first]].sample_id}); "
             f"'idif cache verify' lists the damage, --repair mends it"
         )
-
-
-def _open_array(folder: Path, context: Any) -> Any:
-    spec = {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": folder.as_posix() + "/"},
-        "fill_missing_data_reads": False,
-        "recheck_cached_data": "open",
-        "recheck_cached_metadata": "open",
-    }
-    try:
-        return ts.open(spec, open=True, read=True, context=context).result()
-    except (ValueError, OSError) as error:
-        raise StoreDamaged(f"{folder}: cannot be opened ({error})") from None
 
 
 def _empty(array: ArrayLayout, rows: int) -> Tensor:

@@ -8,12 +8,13 @@ from pathlib import Path
 from cache.compare import content_differences, index_differences
 from cache.layout import TEACHER, GroupName
 from cache.manifest import GroupManifest, RootManifest, SampleContent, sorted_groups
+from cache.objects import StorePath
 from cache.problem import Problem, VerifyReport
 from cache.reader import FeatureStore
 from cache.shards import sample_content
+from cache.teacher import load_teacher
 from idif.ahead import ahead
 from idif.datasets.index import Index, Sample
-from idif.encoders import load_encoder
 from idif.errors import DatasetError, StoreDamaged, StoreError, WeightsError
 from idif.live import encode_views
 
@@ -62,7 +63,7 @@ def _content_or_error(root: Path, sample: Sample) -> SampleContent | DatasetErro
 
 
 def encode_again(
-    store: Path,
+    store: StorePath,
     root: RootManifest,
     groups: dict[GroupName, GroupManifest],
     report: VerifyReport,
@@ -70,7 +71,7 @@ def encode_again(
 ) -> None:
     """Compare a few rows of each group with what the stored weights make of the stored images."""
     try:
-        encoder = load_encoder(store / TEACHER, root.spec.encoder)
+        encoder = load_teacher(store / TEACHER, root.spec.encoder)
     except WeightsError as error:
         report.problems.append(Problem(TEACHER, (), str(error)))
         return

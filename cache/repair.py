@@ -1,24 +1,28 @@
 """Rebuilds exactly the damaged files of a store from the data they were built from."""
 
+import contextlib
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
+from cache.claim import claim
 from cache.compare import index_differences
 from cache.files import FileRecord, write_file
 from cache.layout import MANIFEST, TEACHER, ZARR_JSON, GroupName, array_layouts, group_metadata
 from cache.lock import builder_lock
 from cache.manifest import GroupManifest, RootManifest, ShardRecord, sorted_groups
+from cache.objects import StorePath
 from cache.problem import Problem, VerifyReport
 from cache.shards import Job, MadeShard, make_shards
 from cache.survey import group_folder
+from cache.teacher import load_teacher
 from cache.writer import encode_shard_file, row_crc32c
 from idif.datasets.index import Index
-from idif.encoders import load_encoder
 from idif.progress import Progress
 
 
 def repair_store(
-    store: Path,
+    store: StorePath,
     manifest: RootManifest,
     groups: dict[GroupName, GroupManifest],
     root: Path,
@@ -35,14 +39,14 @@ def repair_store(
     Raises:
         StoreError: another process is building there. DatasetError: a file cannot be read.
     """
-    with builder_lock(store):
+    with _writing(store):
         for problem in [p for p in report.problems if Path(p.file).name == ZARR_JSON]:
             _write_metadata(store, manifest, groups, problem)
             report.problems.remove(problem)
         jobs = _jobs(groups, sorted_groups(index), report)
         if not jobs or any(problem.file == TEACHER for problem in report.problems):
             return
-        encoder = load_encoder(store / TEACHER, manifest.spec.encoder)
+        encoder = load_teacher(store / TEACHER, manifest.spec.encoder)
         done = 0
         total = sum(sum(map(sum, _present(job))) for job in jobs)
         for item in make_shards(root, jobs, encoder, manifest.spec, workers=workers):
@@ -53,13 +57,19 @@ def repair_store(
                 _replace(store, manifest, groups, item, report)
 
 
+def _writing(store: StorePath) -> contextlib.AbstractContextManager[None]:
+    if isinstance(store, Path):
+        return builder_lock(store)
+    return claim(store, uuid.uuid4().hex, Path.cwd())
+
+
 def _present(job: Job) -> list[tuple[bool, ...]]:
     start, stop = job.plan.bounds[job.shard]
     return [sample.present for sample in job.plan.index.samples[start:stop]]
 
 
 def _write_metadata(
-    store: Path, manifest: RootManifest, groups: dict[GroupName, GroupManifest], problem: Problem
+    store: StorePath, manifest: RootManifest, groups: dict[GroupName, GroupManifest], problem: Problem
 ) -> None:
     if not problem.group:
         data = group_metadata(root=True)
@@ -86,7 +96,7 @@ def _jobs(
 
 
 def _replace(
-    store: Path,
+    store: StorePath,
     manifest: RootManifest,
     groups: dict[GroupName, GroupManifest],
     made: MadeShard,

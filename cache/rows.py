@@ -8,14 +8,15 @@ and a checksum over what was just copied cost less than a general reader's decod
 import struct
 import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
 from torch import Tensor
 
 from cache.layout import ArrayLayout
+from cache.objects import StorePath
 
 ENTRY = 16
 CHECKSUM = 4
@@ -25,7 +26,7 @@ CHECKSUM = 4
 class RowFiles:
     """The shard files of one array of one group."""
 
-    folder: Path
+    folder: StorePath
     """The group's."""
     array: ArrayLayout
     shard_rows: int
@@ -81,3 +82,16 @@ class RowFiles:
         with self._lock:
             self._offsets[shard] = offsets
         return offsets
+
+
+@dataclass(frozen=True)
+class RowObjects:
+    """As `RowFiles` for shards in an object store: a row is a request, several of them under way at once."""
+
+    files: RowFiles
+    requests: ThreadPoolExecutor
+
+    def read(self, wanted: Iterable[tuple[int, Tensor]]) -> list[int]:
+        """Fill a tensor for each row; see `RowFiles.read`."""
+        broken = self.requests.map(self.files.read, ([item] for item in wanted))
+        return [place for place, wrong in enumerate(broken) if wrong]

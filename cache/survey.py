@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import overload
 
 from cache.compare import content_differences, index_differences
 from cache.journal import Journal
 from cache.layout import LOCK, MANIFEST, PENDING, TEACHER, TEMPORARY, ZARR_JSON, GroupName, array_layouts
 from cache.manifest import GroupManifest, GroupPlan, RootManifest, SampleContent, ShardRecord
+from cache.objects import StorePath
 from cache.shards import sample_content
 from idif.ahead import ahead
 from idif.datasets.index import Sample
@@ -37,12 +39,16 @@ class GroupState:
         return [shard for shard in range(len(self.plan.bounds)) if shard not in self.shards]
 
 
-def group_folder(store: Path, group: GroupName) -> Path:
+@overload
+def group_folder(store: Path, group: GroupName) -> Path: ...
+@overload
+def group_folder(store: StorePath, group: GroupName) -> StorePath: ...
+def group_folder(store: StorePath, group: GroupName) -> StorePath:
     """Where a group lies."""
     return store / group.category / group.split
 
 
-def check_settings(store: Path, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> None:
+def check_settings(store: StorePath, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> None:
     """Compare a store's settings, if there is one yet, with those asked for.
 
     Raises:
@@ -59,7 +65,7 @@ def check_settings(store: Path, spec: FeatureSpec, view_numbers: tuple[int, ...]
             )
 
 
-def check_folder(store: Path) -> None:
+def check_folder(store: StorePath) -> None:
     """Refuse a folder that holds anything but a store, or the beginnings of one.
 
     Raises:
@@ -95,7 +101,7 @@ def check_space(store: Path, states: Sequence[GroupState], spec: FeatureSpec) ->
         raise CannotFinish(f"{store}: the build needs {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free")
 
 
-def survey_group(store: Path, plan: GroupPlan, shard_rows: int | None) -> GroupState:
+def survey_group(store: StorePath, plan: GroupPlan, shard_rows: int | None) -> GroupState:
     """What is there of a group. What was begun keeps its own shard and batch sizes.
 
     Args:
@@ -110,7 +116,8 @@ def survey_group(store: Path, plan: GroupPlan, shard_rows: int | None) -> GroupS
         manifest = GroupManifest.load(folder)
         stored, records, finished = manifest.plan, manifest.shards, True
     except FileNotFoundError:
-        journal = Journal.load(folder)
+        # nothing is built in an object store, so no journal is there
+        journal = Journal.load(folder) if isinstance(folder, Path) else None
         if journal is None:
             return GroupState(plan)
         stored, records, finished = journal.plan, tuple(journal.shards.values()), False
@@ -134,7 +141,7 @@ def survey_group(store: Path, plan: GroupPlan, shard_rows: int | None) -> GroupS
 
 
 def check_content(
-    root: Path, store: Path, state: GroupState, workers: int, compared: Callable[[Sample], None]
+    root: Path, store: StorePath, state: GroupState, workers: int, compared: Callable[[Sample], None]
 ) -> None:
     """Compare the data's files with those the finished shards were built from.
 
@@ -159,7 +166,7 @@ def check_content(
             compared(sample)
 
 
-def _size(path: Path) -> int | None:
+def _size(path: StorePath) -> int | None:
     try:
         return path.stat().st_size
     except OSError:

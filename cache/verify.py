@@ -17,22 +17,23 @@ from cache.layout import (
     group_metadata,
 )
 from cache.manifest import GroupManifest, RootManifest
+from cache.objects import StorePath, store_path
 from cache.opening import list_groups
 from cache.problem import Problem, VerifyReport
 from cache.recheck import compare_data, encode_again
 from cache.repair import repair_store
 from cache.survey import group_folder
+from cache.teacher import load_teacher
 from cache.writer import decode_shard_file, row_crc32c
 from idif.ahead import ahead
 from idif.datasets.index import Index
-from idif.encoders import load_encoder
 from idif.errors import StoreDamaged, StoreError, WeightsError
 from idif.live import decode_threads
 from idif.progress import Progress, silent
 
 
 def verify_store(
-    path: str | Path,
+    path: str | StorePath,
     *,
     root: Path | None = None,
     index: Index | None = None,
@@ -56,7 +57,7 @@ def verify_store(
             is at work there.
         DatasetError: with ``repair``, a file that a damaged shard needs cannot be read.
     """
-    store = Path(path)
+    store = store_path(path)
     if not store.is_dir():
         raise StoreError(f"{store}: no such store")
     assert (root is None) == (index is None), "root and index belong together"
@@ -77,7 +78,7 @@ def verify_store(
     return report
 
 
-def _verify_root(store: Path, report: VerifyReport) -> RootManifest | None:
+def _verify_root(store: StorePath, report: VerifyReport) -> RootManifest | None:
     try:
         manifest = RootManifest.load(store)
     except FileNotFoundError:
@@ -98,20 +99,20 @@ def _verify_root(store: Path, report: VerifyReport) -> RootManifest | None:
     return manifest
 
 
-def _verify_without_manifest(store: Path, report: VerifyReport) -> None:
+def _verify_without_manifest(store: StorePath, report: VerifyReport) -> None:
     """What can still be said of the other files at the root."""
     metadata = _read(store / ZARR_JSON, report)
     if metadata != group_metadata(root=True):
         report.problems.append(Problem(ZARR_JSON, (), _how(metadata)))
     try:
-        load_encoder(store / TEACHER)
+        load_teacher(store / TEACHER)
     except WeightsError as error:
         report.problems.append(Problem(TEACHER, (), str(error)))
     for group in _list(store, report):
         _load_group(store, group, report)
 
 
-def _list(store: Path, report: VerifyReport) -> dict[GroupName, bool]:
+def _list(store: StorePath, report: VerifyReport) -> dict[GroupName, bool]:
     try:
         return list_groups(store)
     except StoreDamaged as error:
@@ -119,7 +120,7 @@ def _list(store: Path, report: VerifyReport) -> dict[GroupName, bool]:
         return {}
 
 
-def _load_group(store: Path, group: GroupName, report: VerifyReport) -> GroupManifest | None:
+def _load_group(store: StorePath, group: GroupName, report: VerifyReport) -> GroupManifest | None:
     """A group's manifest, if it is whole and this group's."""
     name = f"{group}/{MANIFEST}"
     try:
@@ -139,7 +140,9 @@ def _load_group(store: Path, group: GroupName, report: VerifyReport) -> GroupMan
     return manifest
 
 
-def _load_groups(store: Path, root: RootManifest, report: VerifyReport) -> dict[GroupName, GroupManifest]:
+def _load_groups(
+    store: StorePath, root: RootManifest, report: VerifyReport
+) -> dict[GroupName, GroupManifest]:
     """The groups whose manifests are sound, their metadata checked."""
     groups = {}
     for group in _list(store, report):
@@ -170,7 +173,7 @@ class _ShardFile:
 
 
 def _verify_shards(
-    store: Path,
+    store: StorePath,
     root: RootManifest,
     groups: dict[GroupName, GroupManifest],
     report: VerifyReport,
@@ -196,7 +199,7 @@ def _verify_shards(
             progress(report.bytes, sum(sizes), str(file.group))
 
 
-def _check_shard_file(store: Path, file: _ShardFile) -> Problem | None:
+def _check_shard_file(store: StorePath, file: _ShardFile) -> Problem | None:
     """Compare digest, every row's checksum and, for labels and presence, the values themselves."""
     plan, record = file.manifest.plan, file.manifest.shards[file.shard]
     name = file.array.shard_file(file.shard)
@@ -225,7 +228,7 @@ def _check_shard_file(store: Path, file: _ShardFile) -> Problem | None:
     return None
 
 
-def _read(path: Path, report: VerifyReport) -> bytes | None:
+def _read(path: StorePath, report: VerifyReport) -> bytes | None:
     try:
         data = path.read_bytes()
     except OSError:

@@ -1,6 +1,8 @@
 """`idif cache`: phase one, and what can be asked of a store."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,10 +10,12 @@ import typer
 from rich.table import Table
 
 from cache import FeatureStore
-from cache.build import build_store
+from cache.build import BuildReport, build_store
 from cache.export import export_store, import_store
-from cache.opening import list_groups
+from cache.objects import store_path
+from cache.opening import list_groups, store_bytes
 from cache.plan import plan_store
+from cache.publish import build_remote
 from cache.verify import verify_store
 from cli.cache_plan import plan_table, plan_words
 from cli.console import JsonOption, emit, out, progress_bar, say
@@ -29,6 +33,7 @@ app.add_typer(build_app, name="build")
 plan_app = typer.Typer(help="What a store would cost here, and when it pays.", no_args_is_help=True)
 app.add_typer(plan_app, name="plan")
 
+StoreArgument = Annotated[str, typer.Argument(help="The store: a folder or s3://BUCKET/PREFIX.")]
 CategoryOption = Annotated[list[str], typer.Option("--category", help="Only these; may be repeated.")]
 ImagesOption = Annotated[str, typer.Option(help="Folder of the images below the root.")]
 AnnotationsOption = Annotated[str, typer.Option(help="Folder of the annotations below the root.")]
@@ -41,6 +46,13 @@ DtypeOption = Annotated[
 ]
 SizeOption = Annotated[int, typer.Option(help="Side of the square images, a multiple of 16.", min=32)]
 WeightsOption = Annotated[str, typer.Option(help="imagenet, untrained, or a .safetensors or .pth file.")]
+
+
+def _local(store: str, why: str) -> Path:
+    place = store_path(store)
+    if not isinstance(place, Path):
+        raise StoreError(f"{place}: {why}; expected a folder")
+    return place
 
 
 @build_app.callback()
@@ -56,7 +68,9 @@ def _plan() -> None:
 @build_app.command("realiad")
 def build_realiad(
     root: Annotated[Path, typer.Option(help="Dataset in the Real-IAD layout.")],
-    store: Annotated[Path, typer.Option(help="The store to make, continue or add to.")],
+    store: Annotated[
+        str, typer.Option(help="The store to make, continue or add to: a folder or s3://BUCKET/PREFIX.")
+    ],
     category: CategoryOption = [],  # noqa: B006
     split: Annotated[Literal["train", "test", "all"], typer.Option(help="Which samples.")] = "all",
     dtype: DtypeOption = "float16",
@@ -65,6 +79,9 @@ def build_realiad(
     images: ImagesOption = "realiad_256",
     annotations: AnnotationsOption = "realiad_jsons",
     drop_incomplete: DropOption = False,
+    staging: Annotated[
+        Path, typer.Option(help="Folder where a store for s3:// is built before it is published.")
+    ] = Path("stores/staging"),
     as_json: JsonOption = False,
 ) -> None:
     """Run the frozen teacher over the clean images once. Continues where an earlier build stopped.
@@ -75,8 +92,11 @@ def build_realiad(
 
         idif cache build realiad --root data/mvtec3d --store stores/gland.zarr --category cable_gland
 
+        idif cache build realiad --root data/Real-IAD --store s3://features/realiad.zarr
+
         torchrun --nproc-per-node 4 -m cli cache build realiad --root data/Real-IAD --store stores/all.zarr
     """
+    place = store_path(store)
     index = read_realiad(
         root,
         images=images,
@@ -90,10 +110,13 @@ def build_realiad(
         if encoder.weights == "untrained" and team.first:
             say("note: the teacher is an untrained, seeded random network, not ImageNet's")
         with progress_bar("building", "views", show=team.first) as listen:
-            report = build_store(
+            make: Callable[..., BuildReport] = (
+                build_store if isinstance(place, Path) else partial(build_remote, staging=staging)
+            )
+            report = make(
                 root,
                 index,
-                store,
+                place,
                 encoder,
                 image_size=image_size,
                 storage=dtype,
@@ -105,23 +128,23 @@ def build_realiad(
     if not team.first:
         return
     if report.shards_encoded == 0:
-        summary = f"{store}: complete already, nothing to do ({', '.join(report.groups)})"
+        summary = f"{place}: complete already, nothing to do ({', '.join(report.groups)})"
     else:
         rate = report.views_encoded / max(report.seconds, 1e-9)
         summary = (
-            f"{store}: {report.views_encoded:,} views encoded in {report.seconds:.1f} s "
+            f"{place}: {report.views_encoded:,} views encoded in {report.seconds:.1f} s "
             f"({rate:.1f} views/s), {report.bytes_written / 1e6:,.1f} MB; "
             f"{report.shards_kept} shards kept from before"
         )
-    emit({"store": str(store), **asdict(report)}, as_json=as_json, otherwise=summary)
+    emit({"store": str(place), **asdict(report)}, as_json=as_json, otherwise=summary)
 
 
 @plan_app.command("realiad")
 def plan_realiad(
     root: Annotated[Path, typer.Option(help="Dataset in the Real-IAD layout.")],
     store: Annotated[
-        Path, typer.Option(help="Where the store would lie; that disk is measured, nothing is left there.")
-    ] = Path("stores/store.zarr"),
+        str, typer.Option(help="Where the store would lie; that disk is measured, nothing is left there.")
+    ] = "stores/store.zarr",
     category: CategoryOption = [],  # noqa: B006
     dtype: DtypeOption = "float16",
     image_size: SizeOption = 256,
@@ -140,7 +163,7 @@ def plan_realiad(
     """
     index = read_realiad(root, images=images, annotations=annotations, categories=category)
     encoder = load_encoder(teacher_weights)
-    folder = store.resolve().parent
+    folder = _local(store, "a plan measures a disk of this machine").resolve().parent
     while not folder.is_dir():
         folder = folder.parent
     with progress_bar("measuring", "steps") as listen:
@@ -163,7 +186,7 @@ def plan_realiad(
 
 @app.command()
 def verify(
-    store: Annotated[Path, typer.Argument(help="The store.")],
+    store: StoreArgument,
     root: Annotated[
         Path | None, typer.Option(help="Dataset it was built from: also check that the data are the same.")
     ] = None,
@@ -185,10 +208,11 @@ def verify(
     if repair and root is None:
         raise typer.BadParameter("--repair reads images again: name the dataset with --root")
     index = None
-    if not store.is_dir():
-        raise StoreError(f"{store}: there is no store; expected a folder made by `idif cache build`")
+    place = store_path(store)
+    if not place.is_dir():
+        raise StoreError(f"{place}: there is no store; expected one made by `idif cache build`")
     if root is not None:
-        categories = sorted({group.category for group in list_groups(store)})
+        categories = sorted({group.category for group in list_groups(place)})
         index = read_realiad(
             root,
             images=images,
@@ -197,15 +221,15 @@ def verify(
             drop_incomplete=drop_incomplete,
         )
     with progress_bar("verifying", "bytes") as listen:
-        report = verify_store(store, root=root, index=index, deep=deep, repair=repair, progress=listen)
+        report = verify_store(place, root=root, index=index, deep=deep, repair=repair, progress=listen)
     for problem in report.problems:
         say(f"found: {problem}")
     verdict = "sound" if report.sound else f"{len(report.problems)} problems"
-    value: dict[str, Any] = {"store": str(store), "sound": report.sound, **asdict(report)}
+    value: dict[str, Any] = {"store": str(place), "sound": report.sound, **asdict(report)}
     emit(
         value,
         as_json=as_json,
-        otherwise=f"{store}: {verdict}; {report.files} files, {report.bytes / 1e6:,.1f} MB read",
+        otherwise=f"{place}: {verdict}; {report.files} files, {report.bytes / 1e6:,.1f} MB read",
     )
     if not report.sound:
         raise typer.Exit(1)
@@ -213,7 +237,7 @@ def verify(
 
 @app.command()
 def export(
-    store: Annotated[Path, typer.Argument(help="The store.")],
+    store: StoreArgument,
     target: Annotated[Path, typer.Argument(metavar="OUT.h5", help="The file to make.")],
     as_json: JsonOption = False,
 ) -> None:
@@ -223,16 +247,17 @@ def export(
 
         idif cache export stores/realiad.zarr realiad.h5
     """
+    place = store_path(store)
     with progress_bar("exporting", "samples") as listen:
-        size = export_store(store, target, progress=listen)
-    value = {"store": str(store), "file": str(target), "bytes": size}
+        size = export_store(place, target, progress=listen)
+    value = {"store": str(place), "file": str(target), "bytes": size}
     emit(value, as_json=as_json, otherwise=f"{target}: {size / 1e6:,.1f} MB")
 
 
 @app.command("import")
 def import_(
     source: Annotated[Path, typer.Argument(metavar="IN.h5", help="A file that `cache export` wrote.")],
-    store: Annotated[Path, typer.Argument(help="The store to make.")],
+    store: Annotated[str, typer.Argument(help="The store to make, a folder.")],
     as_json: JsonOption = False,
 ) -> None:
     """Make a store again from an exported file: the same arrays, bytes and promises.
@@ -241,15 +266,16 @@ def import_(
 
         idif cache import realiad.h5 stores/realiad.zarr
     """
+    folder = _local(store, "an import makes a store on this machine")
     with progress_bar("importing", "samples") as listen:
-        samples = import_store(source, store, progress=listen)
+        samples = import_store(source, folder, progress=listen)
     value = {"store": str(store), "file": str(source), "samples": samples}
     emit(value, as_json=as_json, otherwise=f"{store}: {samples} samples from {source}")
 
 
 @app.command()
 def info(
-    store: Annotated[Path, typer.Argument(help="The store.")],
+    store: StoreArgument,
     as_json: JsonOption = False,
 ) -> None:
     """What a store holds.
@@ -274,16 +300,16 @@ def info(
                         "anomalous": sum(s.label for s in samples),
                     }
                 )
-    size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+    size = store_bytes(opened.path)
     value = {
-        "store": str(store),
+        "store": str(opened.path),
         "bytes": size,
         "fingerprint": opened.fingerprint,
         "view_numbers": list(opened.index.view_numbers),
         "spec": spec.to_json(),
         "groups": groups,
     }
-    table = Table("category", "split", "samples", "views", "anomalous", title=str(store))
+    table = Table("category", "split", "samples", "views", "anomalous", title=str(opened.path))
     for group in groups:
         table.add_row(*(str(value) for value in group.values()))
     layers = ", ".join(layer.name for layer in spec.layers)

@@ -61,7 +61,7 @@ class Sources:
             self._store = FeatureStore.open(config.cache.store, categories=chosen)
             self._check_settings(config.cache.store, self._store)
 
-    def _check_settings(self, path: Path, store: FeatureStore) -> None:
+    def _check_settings(self, path: str | Path, store: FeatureStore) -> None:
         config, spec, numbers = self.config, store.spec, store.index.view_numbers
         if config.teacher.image_size not in (None, spec.image_size):
             raise StoreMismatch(
@@ -126,7 +126,7 @@ class Sources:
         return None if self._store is None else self._store.fingerprint
 
     def textures(self, size: int) -> TextureBank:
-        """The texture bank, kept beside the store, or in the run's folder where there is none."""
+        """The texture bank, kept beside a store on disk, else in the run's folder."""
         wanted = self.config.corruption.textures
         if wanted is None:
             raise ConfigError(
@@ -134,7 +134,9 @@ class Sources:
                 f"({DTD_URL}), or 'procedural' for generated textures; got nothing"
             )
         store = self.config.cache.store
-        beside = store.resolve().parent if store is not None and not self.config.live else self.config.folder
+        beside = self.config.folder
+        if isinstance(store, Path) and not self.config.live:
+            beside = store.resolve().parent
         with progress_bar("reading textures", "images") as listen:
             return load_textures(
                 "procedural" if wanted == "procedural" else Path(wanted), size, beside, listen
@@ -158,7 +160,7 @@ class Sources:
         )
 
 
-def _compare(stored: Index, data: Index, path: Path) -> None:
+def _compare(stored: Index, data: Index, path: str | Path) -> None:
     """Raise where sample ids, views or labels of the annotations are not the store's. Reads no image."""
     difference = next(index_differences(stored, data), None)
     if difference is not None:

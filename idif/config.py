@@ -44,11 +44,15 @@ class DataConfig(Section):
     default rig: the first from above, the rest around at 45 degrees."""
 
 
+Address = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]+://")]
+"""Stays text, since a path would take one of its slashes."""
+
+
 class CacheConfig(Section):
     """Where the frozen features come from."""
 
-    store: Path | None = None
-    """The feature store."""
+    store: Address | Path | None = None
+    """The feature store: a folder or ``s3://BUCKET/PREFIX``."""
     source: Literal["auto", "store", "live"] = "auto"
     """``auto``: the store where one is named, else the live encoder."""
     placement: Literal["auto", "disk", "memory", "device"] = "auto"
