@@ -34,14 +34,14 @@ class _Stat(NamedTuple):
 class _Bucket:
     """The objects below one prefix: one listing of them, and whole or partial transfers."""
 
-    def __init__(self, url: str, bucket: str, prefix: str) -> None:
+    def __init__(self, url: str, bucket: str, prefix: str, client: Any = None) -> None:
         self.url, self.bucket, self.prefix = url, bucket, prefix
+        self.client = client or self._client()
 
     def name(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": f"{self.prefix}/{key}".lstrip("/")}
 
-    @cached_property
-    def client(self) -> Any:
+    def _client(self) -> Any:
         try:
             import boto3
             from botocore.config import Config
@@ -251,7 +251,8 @@ class ObjectPath:
 
     def again(self) -> "ObjectPath":
         """The same place, to be listed anew."""
-        return ObjectPath(_Bucket(self.bucket.url, self.bucket.bucket, self.bucket.prefix), self.key)
+        place = self.bucket
+        return ObjectPath(_Bucket(place.url, place.bucket, place.prefix, place.client), self.key)
 
 
 class ObjectFile(io.RawIOBase):

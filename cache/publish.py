@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -71,15 +71,7 @@ def build_remote(
     plans = plan_groups(index, spec, shard_rows, batch_size)
     home = staging / _folder_name(store)
     staged = home / _STAGED
-    with contextlib.ExitStack() as held:
-        if team.first:
-            check_folder(store)
-            make_folder(home)
-            held.callback(_remove_if_empty, home)
-            held.enter_context(builder_lock(home))
-            held.callback(_forget_token, home)
-            held.enter_context(claim(store, _token(home), home.resolve()))
-            shutil.rmtree(home / _REMOVED, ignore_errors=True)
+    with _writing(store, home) if team.first else contextlib.nullcontext():
         team.wait()
         store = store.again()  # as it is now that nobody else writes
         check_settings(store, spec, index.view_numbers)
@@ -126,22 +118,27 @@ def _folder_name(store: ObjectPath) -> str:
     return f"{plain[:80]}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 
+@contextlib.contextmanager
+def _writing(store: ObjectPath, home: Path) -> Iterator[None]:
+    """Hold the right to write here and there; at the end remove the folder, where it has done its work."""
+    check_folder(store)
+    make_folder(home)
+    with builder_lock(home):
+        shutil.rmtree(home / _REMOVED, ignore_errors=True)
+        with claim(store, _token(home), home.resolve()):
+            yield
+        if not (home / _STAGED).exists():
+            (home / _TOKEN).unlink()
+    with contextlib.suppress(OSError):
+        home.rmdir()
+
+
 def _token(home: Path) -> str:
     """By which this folder's own claim is known again."""
     path = home / _TOKEN
     if not path.exists():
         write_file(path, uuid.uuid4().hex.encode())
     return path.read_text()
-
-
-def _remove_if_empty(home: Path) -> None:
-    with contextlib.suppress(OSError):
-        home.rmdir()
-
-
-def _forget_token(home: Path) -> None:
-    if not (home / _STAGED).exists():
-        (home / _TOKEN).unlink(missing_ok=True)
 
 
 def _compare(
