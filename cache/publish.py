@@ -178,12 +178,13 @@ def _publish(staged: Path, store: ObjectPath, progress: Progress) -> None:
         _send(staged, store, _manifest(staged, MANIFEST))
     files = {group: _files(group, manifest, root) for group, manifest in manifests.items()}
     total = sum(record.size for records in files.values() for record in records.values())
+    views = sum(sum(sample.present) for m in manifests.values() for sample in m.plan.index.samples)
     sent = 0
 
     def tell(size: int) -> None:
         nonlocal sent
         sent += size
-        progress(sent, total, "publishing")
+        progress(views * sent // total, views, "publishing")  # as the build counted
 
     for group, records in files.items():
         _send(staged, store, records, tell)

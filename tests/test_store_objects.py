@@ -175,14 +175,26 @@ def test_a_publication_cut_short_goes_on(
     monkeypatch.setattr("cache.publish.SENDERS", 1)
     monkeypatch.setattr(cache.objects._Bucket, "put", put_some)
     monkeypatch.setattr(ObjectPath, "unlink", stop)
+    shard = "cup/train/layer1/c/1/0/0/0/0"
     while order[-1:] != ["cup/train/manifest.json"]:
         left = 1 if len(order) < 6 else 7
+        if len(order) == 5:  # of the right size, and not of these bytes
+            server.put_object(Bucket="bucket", Key=f"cut/{shard}", Body=bytes(len(wanted[shard])))
         with pytest.raises(Stopped):
             build(data, url, tmp_path / "staging", CUP)
         with pytest.raises(StoreIncomplete) if order[-1] != "cup/train/manifest.json" else does_not_raise():
             FeatureStore.open(url, ["cup"])
     assert order[0] == "building.json"
     assert sorted(order[1:]) == sorted(wanted)  # each once
+    server.delete_object(Bucket="bucket", Key=f"cut/{shard}")
+    server.delete_object(Bucket="bucket", Key="cut/cup/train/manifest.json")
+    (staged,) = (tmp_path / "staging").glob(f"*/store/{shard}")
+    staged.write_bytes(bytes(len(wanted[shard])))
+    left = 99
+    monkeypatch.setattr(ObjectPath, "unlink", lambda path, missing_ok: None)
+    with pytest.raises(StoreDamaged, match="not the bytes that were built"):
+        build(data, url, tmp_path / "staging", CUP)
+    staged.write_bytes(wanted[shard])
     with pytest.raises(StoreError, match=r"publishing here.*or remove s3://bucket/cut/build.lock"):
         build(data, url, tmp_path / "elsewhere", CUP)
     monkeypatch.setattr(ObjectPath, "unlink", unlink)
