@@ -233,7 +233,7 @@ class ObjectPath:
             return found
 
     def write_bytes(self, data: bytes) -> None:
-        """Put the object there, whole or not at all; the server checks its SHA-256 on arrival."""
+        """Put the object there, whole or not at all, with its SHA-256 for the server to check."""
         self.bucket.put(self.key, data)
 
     def write_new(self, data: bytes) -> bool:
