@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from cli import (
+    app_cmd,
     cache_cmd,
     data_cmd,
     demo_cmd,
@@ -35,6 +36,7 @@ app.add_typer(sweep_cmd.app, name="sweep")
 app.command("predict")(predict_cmd.predict_images)
 app.command("export")(export_cmd.export_run)
 app.command("report")(report_cmd.report)
+app.command("app")(app_cmd.serve_page)
 app.command("demo")(demo_cmd.demo)
 app.command("doctor")(doctor_cmd.diagnose)
 

@@ -62,8 +62,8 @@ def _clean_images(configs: Mapping[Path, Config]) -> ImageLoader:
     def load(run: Path, category: str, split: Split, sample_ids: Sequence[str]) -> dict[str, Images]:
         try:
             if run not in sources:
-                sources[run] = Sources(_images_only(configs[run]), torch.device("cpu"))
-            return _read(sources[run], category, split, sample_ids)
+                sources[run] = Sources(images_only(configs[run]), torch.device("cpu"))
+            return read_images(sources[run], category, split, sample_ids)
         except IdifError as error:
             if str(error) not in told:
                 say(f"note: the report shows no photographs of {category}: {error}")
@@ -73,13 +73,16 @@ def _clean_images(configs: Mapping[Path, Config]) -> ImageLoader:
     return load
 
 
-def _images_only(config: Config) -> Config:
+def images_only(config: Config) -> Config:
     """The config of a reader of images alone: a store needs no dataset."""
     data = config.data if config.live else config.data.model_copy(update={"root": None})
     return config.model_copy(update={"data": data})
 
 
-def _read(sources: Sources, category: str, split: Split, sample_ids: Sequence[str]) -> dict[str, Images]:
+def read_images(
+    sources: Sources, category: str, split: Split, sample_ids: Sequence[str]
+) -> dict[str, Images]:
+    """Clean images by sample id, from the store or the dataset."""
     source = sources.find([category], split)
     wanted = set(sample_ids)
     rows = source.index.rows(lambda sample: sample.sample_id in wanted)

@@ -12,6 +12,8 @@ COLOURS = cv2.COLORMAP_INFERNO
 STOPS = 12
 """Colours of the colour bar."""
 SAMPLES_FOR_SCALE = 64
+OPACITY = 0.62
+"""Share of the colours where they lie over a photograph."""
 
 
 def colour_bar() -> str:
@@ -38,15 +40,15 @@ def category_scale(predictions: Predictions, category: str) -> tuple[float, floa
     return colour_scale(maps[predictions.present[rows]].astype(np.float32))
 
 
-def heat_picture(heat: npt.NDArray[np.float32], photo: Pixels | None) -> Pixels:
+def heat_picture(heat: npt.NDArray[np.float32], photo: Pixels | None, opacity: float = OPACITY) -> Pixels:
     """Heat float32 [H,W], 0 at the scale's low end and 1 at its high, as colours uint8 [H,W,3], RGB.
 
-    Over the photograph uint8 [H,W,3] in grey where there is one.
+    Over the photograph uint8 [H,W,3] in grey where there is one; ``opacity`` 0..1 is the colours' share.
     """
     scaled = (heat.clip(0, 1) * 255).astype(np.uint8)
     colours: Pixels = np.ascontiguousarray(cv2.applyColorMap(scaled, COLOURS)[:, :, ::-1])
     if photo is None:
         return colours
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY).astype(np.float32)[:, :, None]
-    mixed: Pixels = (0.62 * colours.astype(np.float32) + 0.38 * grey).astype(np.uint8)
+    mixed: Pixels = (opacity * colours.astype(np.float32) + (1 - opacity) * grey).astype(np.uint8)
     return mixed

@@ -15,7 +15,7 @@ from idif.ahead import ahead
 from idif.config import EvalConfig
 from idif.encoders import FrozenEncoder
 from idif.errors import CannotFinish, DatasetError
-from idif.heat import colour_scale, heat_picture
+from idif.heat import OPACITY, Pixels, colour_scale, heat_picture
 from idif.live import DECODED_AHEAD, decode_threads, encode_views
 from idif.methods import Method
 from idif.metrics.sample import view_scores
@@ -211,9 +211,32 @@ def write_pictures(
         if not there or path is None:
             continue
         np.save(folder / f"C{number}.npy", values)
-        photo = load_photograph(path)
-        shrink = min(1.0, LONGEST_SIDE / max(photo.shape[:2]))
-        size = (max(1, round(photo.shape[1] * shrink)), max(1, round(photo.shape[0] * shrink)))
-        heat = cv2.resize((values - low) / (high - low), size, interpolation=cv2.INTER_LINEAR)
-        beneath = cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-        Image.fromarray(heat_picture(heat.astype(np.float32), beneath)).save(folder / f"C{number}.png")
+        Image.fromarray(overlay(path, values, (low, high))).save(folder / f"C{number}.png")
+
+
+def overlay(
+    path: Path,
+    values: npt.NDArray[np.float32],
+    scale: tuple[float, float],
+    longest_side: int = LONGEST_SIDE,
+    opacity: float = OPACITY,
+) -> Pixels:
+    """A view's map float32 [S,S] over its photograph: uint8 [h,w,3], RGB, in the photograph's proportions.
+
+    Args:
+        path: of the photograph.
+        values: the map.
+        scale: (low, high) of the colours.
+        longest_side: in pixels; a smaller photograph keeps its size.
+        opacity: the colours' share, 0..1.
+
+    Raises:
+        DatasetError: the photograph cannot be read.
+    """
+    photo = load_photograph(path)
+    low, high = scale
+    shrink = min(1.0, longest_side / max(photo.shape[:2]))
+    size = (max(1, round(photo.shape[1] * shrink)), max(1, round(photo.shape[0] * shrink)))
+    heat = cv2.resize((values - low) / (high - low), size, interpolation=cv2.INTER_LINEAR)
+    beneath = cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    return heat_picture(heat.astype(np.float32), beneath, opacity)

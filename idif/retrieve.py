@@ -21,9 +21,8 @@ _BATCH = 16
 class Retriever:
     """A `Filler` that lends a missing view of the nearest training sample that has it.
 
-    The distance of two samples is the mean over the views that both have of 1 - cosine of their pooled
-    features; every training sample is compared, so the nearest is exact. Only stored features are read: no
-    image file is opened and no encoder runs.
+    How alike two samples are is measured by `distances`; every training sample is compared, so the nearest
+    is exact. Only stored features are read: no image file is opened and no encoder runs.
     """
 
     source: FeatureSource
@@ -51,24 +50,16 @@ class Retriever:
             raise ConfigError(f"strategies.neighbours: {neighbours}, but there are {count} training samples")
         pooled, present = [], []
         for batch in source.batches(range(count), _BATCH):
-            pooled.append(_pool(batch.features[layer]).cpu())
+            pooled.append(pool_views(batch.features[layer]).cpu())
             present.append(batch.view_mask.cpu())
             progress(sum(map(len, pooled)), count, "pooling training features")
         return cls(source, layer, neighbours, torch.cat(pooled), torch.cat(present))
 
-    def nearest(self, pooled: Tensor, seen: Tensor) -> Tensor:
-        """Distances float32 [B,N] of samples, pooled [B,V,C] with views ``seen`` [B,V], to the training ones.
-
-        Infinite where two samples have no view in common.
-        """
-        shared = seen.float() @ self.present.float().T
-        alike = (pooled * seen[..., None]).flatten(1) @ self.pooled.flatten(1).T
-        return torch.where(shared > 0, 1 - alike / shared, torch.inf)
-
     def fill(self, batch: Batch, missing: Tensor) -> Filled:
         """See `Filler.fill`. A view that fewer than k comparable training samples have stays missing."""
         seen = batch.view_mask.cpu()
-        distance = self.nearest(_pool(batch.features[self.layer]).cpu(), seen)
+        pooled = pool_views(batch.features[self.layer]).cpu()
+        distance = distances(pooled, seen, self.pooled, self.present)
         sample, slot = missing.cpu().nonzero(as_tuple=True)
         candidates = distance[sample].masked_fill(~self.present.T[slot], torch.inf)
         near = candidates.topk(self.neighbours, dim=1, largest=False)
@@ -93,6 +84,23 @@ class Retriever:
         return images, features
 
 
-def _pool(features: Tensor) -> Tensor:
+def distances(pooled: Tensor, seen: Tensor, known: Tensor, present: Tensor) -> Tensor:
+    """Distances float32 [B,N]: the mean of 1 - cosine over the views that both samples have.
+
+    Args:
+        pooled: [B,V,C], as `pool_views` gives.
+        seen: bool [B,V].
+        known: [N,V,C], zero where a view is absent.
+        present: bool [N,V].
+
+    Returns:
+        Infinite where two samples have no view in common.
+    """
+    shared = seen.float() @ present.float().T
+    alike = (pooled * seen[..., None]).flatten(1) @ known.flatten(1).T
+    return torch.where(shared > 0, 1 - alike / shared, torch.inf)
+
+
+def pool_views(features: Tensor) -> Tensor:
     """[B,V,C,h,w] -> float32 [B,V,C] of unit length, zero where the view is absent."""
     return torch.nn.functional.normalize(features.float().mean(dim=(3, 4)), dim=2)

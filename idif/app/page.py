@@ -1,0 +1,329 @@
+"""The page itself: Gradio's components, and what happens when a visitor touches them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from idif.app import sheet, show
+from idif.app.desk import Desk, Trained
+from idif.app.looks import Look
+from idif.app.received import PHOTO_MB, UPLOAD_MB, Received, Refused
+from idif.datasets.index import NORMAL_CLASS
+from idif.heat import OPACITY, colour_scale
+from idif.photographs import SUFFIXES, Part
+from idif.predict import Judged, judgement
+
+STEPS = 1000
+"""Of the threshold slider, from the lowest score to the highest."""
+USER = "idif"
+"""Who signs in, where a password is asked for."""
+SESSIONS = 50
+"""Visits remembered at once, and so parts kept in memory."""
+FORGOTTEN_AFTER = 3600
+"""Seconds until an upload of a visit without further action is deleted."""
+
+
+@dataclass
+class Seen:
+    """The part a visitor looks at."""
+
+    received: Received
+    part: Part
+    judged: Judged
+    cameras: list[int]
+    scale: tuple[float, float]
+    truth: str | None
+    looks: list[Look]
+
+
+def forget(seen: Seen | None) -> None:
+    """Delete a visit's photographs."""
+    if seen is not None:
+        seen.received.remove()
+
+
+@dataclass(frozen=True)
+class Slider:
+    """Range of a category's threshold slider."""
+
+    low: float
+    high: float
+    own: float | None
+    """The run's threshold, where the slider begins."""
+
+    @classmethod
+    def of(cls, trained: Trained) -> "Slider":
+        """From the test scores where they are known, and around the threshold where they are not."""
+        own = trained.limits.part
+        low, high = trained.scores or (0.0, 1.0 if own is None else 2 * own)
+        ends = [low, high, *([] if own is None else [own])]
+        low, high = min(ends), max(ends)
+        return cls(low, high if high > low else low + 1e-3, own)
+
+    @property
+    def step(self) -> float:
+        """One step."""
+        return (self.high - self.low) / STEPS
+
+    @property
+    def value(self) -> float:
+        """Where it begins."""
+        return (self.low + self.high) / 2 if self.own is None else self.own
+
+    def exact(self, value: float) -> float:
+        """The run's own threshold where the slider stands on it: a browser rounds to whole steps."""
+        return self.own if self.own is not None and abs(value - self.own) <= self.step else value
+
+
+class Handlers:
+    """What happens when a visitor does something; every method answers one event."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def slider(self, category: str) -> Slider:
+        """The threshold slider of a category."""
+        return Slider.of(self.desk.trained(category))
+
+    def upload(self, files: list[str], category: str, opacity: float, seen: Seen | None) -> list[Any]:
+        """Photographs of one part; answers as `_begin`."""
+
+        def take(received: Received) -> tuple[Part, str | None]:
+            received.take(files)
+            parts = received.parts(self.desk.view_numbers, self.desk.categories, category)
+            if len(parts) > 1:
+                raise Refused(f"These are photographs of {len(parts)} parts; take them to “Many parts”.")
+            return parts[0], None
+
+        return self._begin(take, category, opacity, seen)
+
+    def pick(self, sample_id: str, category: str, opacity: float, seen: Seen | None) -> list[Any]:
+        """A test sample; answers as `_begin`."""
+
+        def take(received: Received) -> tuple[Part, str | None]:
+            part, sample = self.desk.take_sample(category, sample_id, received)
+            return part, "normal" if sample.anomaly_class == NORMAL_CLASS else sample.anomaly_class
+
+        return self._begin(take, category, opacity, seen)
+
+    def _begin(
+        self,
+        take: Callable[[Received], tuple[Part, str | None]],
+        category: str,
+        opacity: float,
+        old: Seen | None,
+    ) -> list[Any]:
+        """Judge a new part with all its cameras.
+
+        Returns:
+            Updates of category, upload, cameras, threshold, what is seen, verdict and pictures.
+        """
+        forget(old)
+        received = Received.make()
+        try:
+            part, truth = take(received)
+            with received.spoken():
+                judged = self.desk.judge_by(part, self.desk.view_numbers)
+                looks = self.desk.looks_like(part)
+        except Refused as refused:
+            received.remove()
+            return [gr.skip(), None, gr.skip(), gr.skip(), None, show.trouble(str(refused)), ""]
+        trained = self.desk.trained(part.category)
+        scale = trained.scale or colour_scale(judged.maps[judged.present])
+        cameras = [n for n, there in zip(self.desk.view_numbers, judged.present, strict=True) if there]
+        seen = Seen(received, part, _spoken(judged, received), cameras, scale, truth, looks)
+        slider = Slider.of(trained)
+        return [
+            part.category,
+            None,
+            cameras,
+            gr.update(minimum=slider.low, maximum=slider.high, step=slider.step, value=slider.value),
+            seen,
+            self.verdict(seen, slider.value),
+            self.pictures(seen, opacity),
+        ]
+
+    def switch(self, cameras: list[int], threshold: float, opacity: float, seen: Seen | None) -> list[Any]:
+        """Cameras switched on or off: updates of what is seen, verdict and pictures."""
+        if seen is None:
+            return [None, self.verdict(None, threshold), ""]
+        seen.cameras = cameras
+        seen.judged = _spoken(self.desk.judge_by(seen.part, cameras), seen.received)
+        return [seen, self.verdict(seen, threshold), self.pictures(seen, opacity)]
+
+    def verdict(self, seen: Seen | None, threshold: float) -> str:
+        """The verdict at a threshold."""
+        if seen is None:
+            return show.note("Upload the photographs of a part, or pick a test sample.")
+        slider = self.slider(seen.part.category)
+        return show.verdict(seen.judged, slider.exact(threshold), slider.own, seen.truth, seen.looks)
+
+    def pictures(self, seen: Seen | None, opacity: float) -> str:
+        """The pictures at an opacity."""
+        if seen is None:
+            return ""
+        return show.tiles(seen.judged, self.desk.view_numbers, seen.scale, opacity, seen.cameras)
+
+    def choose(self, category: str) -> list[Any]:
+        """Another category: updates of the test samples and the threshold."""
+        slider = self.slider(category)
+        return [
+            gr.update(choices=self.sample_choices(category), value=None),
+            gr.update(minimum=slider.low, maximum=slider.high, step=slider.step, value=slider.value),
+        ]
+
+    def sample_choices(self, category: str) -> list[tuple[str, str]]:
+        """(what is shown, sample id) of a category's test samples."""
+        samples = () if self.desk.samples is None else self.desk.samples.of.get(category, ())
+        return [(_sample_label(s.sample_id, category), s.sample_id) for s in samples]
+
+    def many(self, files: list[str] | None, category: str, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008
+        """Photographs of many parts: updates of the upload and of the table."""
+        if not files:
+            return [None, show.trouble("Choose photographs, or a zip archive of them, first.")]
+        received = Received.make()
+        try:
+            received.take(files)
+            numbers, rows = self.desk.view_numbers, []
+            parts = received.parts(numbers, self.desk.categories, category)
+            for name in dict.fromkeys(part.category for part in parts):
+                mine = [part for part in parts if part.category == name]
+                limits = self.desk.trained(name).limits
+                for judged in self.desk.judge(mine):
+                    result = judgement(_spoken(judged, received), numbers, limits)
+                    rows.append(sheet.row(result, numbers))
+                    progress((len(rows), len(parts)), unit="parts")
+        except Refused as refused:
+            return [None, show.trouble(str(refused))]
+        finally:
+            received.remove()
+        head = sheet.columns(numbers)
+        return [None, show.table(head, rows, sheet.to_csv(head, rows))]
+
+
+def _spoken(judged: Judged, received: Received) -> Judged:
+    """``judged`` with its problems told without paths."""
+    told = tuple(received.without_paths(problem) for problem in judged.problems)
+    return Judged(judged.part, judged.present, judged.view_scores, judged.score, judged.maps, told)
+
+
+def _sample_label(sample_id: str, category: str) -> str:
+    return sample_id.removeprefix(f"{category}/")
+
+
+def build(desk: Desk, title: str, notes: Sequence[str]) -> gr.Blocks:
+    """The page.
+
+    Args:
+        desk: the run.
+        title: its name.
+        notes: what a visitor must know, such as stand-ins, or what this page cannot do and why.
+    """
+    handlers, first = Handlers(desk), desk.categories[0]
+    slider = handlers.slider(first)
+    cameras = [(f"C{number}", number) for number in desk.view_numbers]
+    photographs = f"up to {len(cameras)} photographs, {PHOTO_MB} MB each"
+    page = gr.Blocks(
+        title=f"idif: {title}", analytics_enabled=False, delete_cache=(FORGOTTEN_AFTER, FORGOTTEN_AFTER)
+    )
+    private: dict[str, Any] = {"api_visibility": "private"}
+    with page:
+        gr.HTML(f"<h1>{show.escape(title)}</h1>" + "".join(map(show.note, notes)))
+        category = gr.Dropdown(
+            list(desk.categories),
+            value=first,
+            label="Category",
+            visible=len(desk.categories) > 1,
+            info="Of photographs whose names do not say it.",
+        )
+        with gr.Tab("One part"), gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                uploaded = gr.File(
+                    label=f"Photographs of one part: {photographs}",
+                    file_count="multiple",
+                    file_types=list(SUFFIXES),
+                    height=150,
+                    elem_id="upload",
+                )
+                sample = gr.Dropdown(
+                    handlers.sample_choices(first),
+                    value=None,
+                    label="or a test sample",
+                    visible=desk.samples is not None,
+                    elem_id="sample",
+                )
+                on = gr.CheckboxGroup(
+                    cameras, value=list(desk.view_numbers), label="Cameras that are on", elem_id="cameras"
+                )
+                threshold = gr.Slider(
+                    slider.low,
+                    slider.high,
+                    value=slider.value,
+                    step=slider.step,
+                    precision=4,
+                    label="Threshold: anomalous from this score on",
+                    elem_id="threshold",
+                )
+                opacity = gr.Slider(0, 1, value=OPACITY, step=0.02, label="Opacity of the anomaly map")
+            with gr.Column(scale=3, min_width=320):
+                verdict = gr.HTML(handlers.verdict(None, 0), elem_id="verdict")
+                pictures = gr.HTML(elem_id="pictures")
+        with gr.Tab("Many parts"):
+            gr.Markdown(
+                "Photographs named `<category>_<number>_…_C<view>_…` are put together by their names. For "
+                "other names, send a zip archive with a folder for each part, its photographs in the order "
+                "of the cameras. Each part is decided at the run's own threshold."
+            )
+            heap = gr.File(
+                label=f"Photographs or a zip archive, up to {UPLOAD_MB} MB",
+                file_count="multiple",
+                file_types=[*SUFFIXES, ".zip"],
+                height=170,
+                elem_id="heap",
+            )
+            begin = gr.Button("Judge them", variant="primary")
+            sheet_shown = gr.HTML(elem_id="sheet")
+        seen = gr.State(None, time_to_live=FORGOTTEN_AFTER, delete_callback=forget)
+        fresh = [category, uploaded, on, threshold, seen, verdict, pictures]
+        uploaded.upload(handlers.upload, [uploaded, category, opacity, seen], fresh, **private)
+        sample.input(handlers.pick, [sample, category, opacity, seen], fresh, **private)
+        category.input(handlers.choose, category, [sample, threshold], **private)
+        latest: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden", **private}
+        on.input(handlers.switch, [on, threshold, opacity, seen], [seen, verdict, pictures], **latest)
+        threshold.input(handlers.verdict, [seen, threshold], verdict, **latest)
+        opacity.input(handlers.pictures, [seen, opacity], pictures, **latest)
+        begin.click(handlers.many, [heap, category], [heap, sheet_shown], **private)
+    return page
+
+
+def serve(page: gr.Blocks, host: str, port: int | None, password: str | None) -> str:
+    """Start serving and return the page's address; nothing is fetched from or sent to other machines.
+
+    Args:
+        page: from `build`; ``page.close()`` stops it.
+        host: address to listen on.
+        port: None takes a free one from 7860 on.
+        password: asked for where it is given, beside the name `USER`.
+    """
+    plain = [gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")]
+    fixed = [gr.themes.Font("ui-monospace"), gr.themes.Font("monospace")]
+    _, address, _ = page.queue(api_open=False, max_size=64).launch(
+        server_name=host,
+        server_port=port,
+        auth=None if password is None else (USER, password),
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        show_error=False,
+        max_file_size=UPLOAD_MB * 1_000_000,
+        state_session_capacity=SESSIONS,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        theme=gr.themes.Default(font=plain, font_mono=fixed),
+        css=show.STYLE,
+    )
+    return str(address)
