@@ -45,8 +45,10 @@ class Known:
     def build(cls, source: FeatureSource, layer: str, progress: Progress = silent) -> Self:
         """Pool at most `SAMPLES_EACH` training samples of every category, evenly spread over its rows."""
         rows: list[int] = []
-        for category in source.index.categories:
-            mine = source.index.rows(lambda sample, wanted=category: sample.category == wanted)
+        by_category: dict[str, list[int]] = {}
+        for row, sample in enumerate(source.index.samples):
+            by_category.setdefault(sample.category, []).append(row)
+        for mine in by_category.values():
             spread = np.linspace(0, len(mine) - 1, min(SAMPLES_EACH, len(mine))).round().astype(int)
             rows += [mine[place] for place in spread]
         pooled, present = [], []

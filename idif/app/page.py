@@ -1,5 +1,6 @@
 """The page itself: Gradio's components, and what happens when a visitor touches them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from idif.photographs import SUFFIXES, Part
 from idif.predict import Judged, judgement
 
 STEPS = 1000
-"""Of the threshold slider, from the lowest score to the highest."""
+"""Of the threshold slider, at least, from the lowest score to the highest."""
 USER = "idif"
 """Who signs in, where a password is asked for."""
 SESSIONS = 50
@@ -50,6 +51,7 @@ class Slider:
 
     low: float
     high: float
+    step: float
     own: float | None
     """The run's threshold, where the slider begins."""
 
@@ -60,12 +62,11 @@ class Slider:
         low, high = trained.scores or (0.0, 1.0 if own is None else 2 * own)
         ends = [low, high, *([] if own is None else [own])]
         low, high = min(ends), max(ends)
-        return cls(low, high if high > low else low + 1e-3, own)
-
-    @property
-    def step(self) -> float:
-        """One step."""
-        return (self.high - self.low) / STEPS
+        # round ends and steps, so that the page shows short numbers
+        digits = math.ceil(-math.log10(max(high - low, 1e-6) / STEPS))
+        step = 10.0**-digits
+        low, high = (round(end, digits) for end in (math.floor(low / step) * step, high + step))
+        return cls(low, high, step, own)
 
     @property
     def value(self) -> float:
@@ -97,7 +98,7 @@ class Handlers:
                 raise Refused(f"These are photographs of {len(parts)} parts; take them to “Many parts”.")
             return parts[0], None
 
-        return self._begin(take, category, opacity, seen)
+        return self._begin(take, opacity, seen)
 
     def pick(self, sample_id: str, category: str, opacity: float, seen: Seen | None) -> list[Any]:
         """A test sample; answers as `_begin`."""
@@ -106,19 +107,19 @@ class Handlers:
             part, sample = self.desk.take_sample(category, sample_id, received)
             return part, "normal" if sample.anomaly_class == NORMAL_CLASS else sample.anomaly_class
 
-        return self._begin(take, category, opacity, seen)
+        return self._begin(take, opacity, seen, picked=sample_id)
 
     def _begin(
         self,
         take: Callable[[Received], tuple[Part, str | None]],
-        category: str,
         opacity: float,
         old: Seen | None,
+        picked: str | None = None,
     ) -> list[Any]:
         """Judge a new part with all its cameras.
 
         Returns:
-            Updates of category, upload, cameras, threshold, what is seen, verdict and pictures.
+            Updates of category, upload, sample, cameras, threshold, what is seen, verdict and pictures.
         """
         forget(old)
         received = Received.make()
@@ -129,7 +130,8 @@ class Handlers:
                 looks = self.desk.looks_like(part)
         except Refused as refused:
             received.remove()
-            return [gr.skip(), None, gr.skip(), gr.skip(), None, show.trouble(str(refused)), ""]
+            kept = [gr.skip()] * 3
+            return [gr.skip(), None, *kept, None, show.trouble(str(refused)), ""]
         trained = self.desk.trained(part.category)
         scale = trained.scale or colour_scale(judged.maps[judged.present])
         cameras = [n for n, there in zip(self.desk.view_numbers, judged.present, strict=True) if there]
@@ -138,6 +140,8 @@ class Handlers:
         return [
             part.category,
             None,
+            # an upload's name may have told another category than the one chosen
+            gr.update(choices=self.sample_choices(part.category), value=picked),
             cameras,
             gr.update(minimum=slider.low, maximum=slider.high, step=slider.step, value=slider.value),
             seen,
@@ -224,28 +228,36 @@ def build(desk: Desk, title: str, notes: Sequence[str]) -> gr.Blocks:
     handlers, first = Handlers(desk), desk.categories[0]
     slider = handlers.slider(first)
     cameras = [(f"C{number}", number) for number in desk.view_numbers]
-    photographs = f"up to {len(cameras)} photographs, {PHOTO_MB} MB each"
     page = gr.Blocks(
         title=f"idif: {title}", analytics_enabled=False, delete_cache=(FORGOTTEN_AFTER, FORGOTTEN_AFTER)
     )
     private: dict[str, Any] = {"api_visibility": "private"}
     with page:
-        gr.HTML(f"<h1>{show.escape(title)}</h1>" + "".join(map(show.note, notes)))
-        category = gr.Dropdown(
-            list(desk.categories),
-            value=first,
-            label="Category",
-            visible=len(desk.categories) > 1,
-            info="Of photographs whose names do not say it.",
-        )
+        gr.HTML(show.heading(title, notes))
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                category = gr.Dropdown(
+                    list(desk.categories),
+                    value=first,
+                    label="Category",
+                    visible=len(desk.categories) > 1,
+                    info="Of photographs whose names do not say it.",
+                )
+            gr.Column(scale=3, min_width=320)
         with gr.Tab("One part"), gr.Row():
             with gr.Column(scale=1, min_width=280):
                 uploaded = gr.File(
-                    label=f"Photographs of one part: {photographs}",
+                    label="Photographs of one part",
                     file_count="multiple",
                     file_types=list(SUFFIXES),
                     height=150,
                     elem_id="upload",
+                )
+                gr.HTML(
+                    show.note(
+                        f"One for each camera, up to {PHOTO_MB} MB: told apart by names with _C1_, _C2_ ..., "
+                        "or taken in the order of their names."
+                    )
                 )
                 sample = gr.Dropdown(
                     handlers.sample_choices(first),
@@ -263,10 +275,12 @@ def build(desk: Desk, title: str, notes: Sequence[str]) -> gr.Blocks:
                     value=slider.value,
                     step=slider.step,
                     precision=4,
-                    label="Threshold: anomalous from this score on",
+                    label="Threshold",
+                    info="Anomalous from this score on.",
+                    buttons=[],
                     elem_id="threshold",
                 )
-                opacity = gr.Slider(0, 1, value=OPACITY, step=0.02, label="Opacity of the anomaly map")
+                opacity = gr.Slider(0, 1, value=OPACITY, step=0.02, label="Opacity of the map", buttons=[])
             with gr.Column(scale=3, min_width=320):
                 verdict = gr.HTML(handlers.verdict(None, 0), elem_id="verdict")
                 pictures = gr.HTML(elem_id="pictures")
@@ -286,7 +300,7 @@ def build(desk: Desk, title: str, notes: Sequence[str]) -> gr.Blocks:
             begin = gr.Button("Judge them", variant="primary")
             sheet_shown = gr.HTML(elem_id="sheet")
         seen = gr.State(None, time_to_live=FORGOTTEN_AFTER, delete_callback=forget)
-        fresh = [category, uploaded, on, threshold, seen, verdict, pictures]
+        fresh = [category, uploaded, sample, on, threshold, seen, verdict, pictures]
         uploaded.upload(handlers.upload, [uploaded, category, opacity, seen], fresh, **private)
         sample.input(handlers.pick, [sample, category, opacity, seen], fresh, **private)
         category.input(handlers.choose, category, [sample, threshold], **private)

@@ -19,7 +19,7 @@ UPLOAD_MB = 250
 """Of one file, a zip archive among them."""
 UNPACKED_MB = 2000
 FILES = 2000
-"""Photographs of one upload."""
+"""Photographs of one upload, or of one archive."""
 _MB = 1_000_000
 
 
@@ -51,6 +51,8 @@ class Received:
         Raises:
             Refused: a file is too large, of another kind, or there are too many.
         """
+        if len(files) > FILES:
+            raise Refused(f"These are more than {FILES} photographs.")
         for file in map(Path, files):
             if file.suffix.lower() == ".zip":
                 self._unpack(file)
@@ -70,7 +72,7 @@ class Received:
 
     def _unpack(self, file: Path) -> None:
         try:
-            with zipfile.ZipFile(file) as archive:
+            with self.spoken(), zipfile.ZipFile(file) as archive:
                 members = [m for m in archive.infolist() if Path(m.filename).suffix.lower() in SUFFIXES]
                 if len(members) > FILES or sum(m.file_size for m in members) > UNPACKED_MB * _MB:
                     raise Refused(

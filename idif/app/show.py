@@ -18,7 +18,7 @@ from idif.predict import Judged, overlay
 PICTURE = 420
 """Longest side of a picture in pixels."""
 ROWS_SHOWN = 200
-_CLEAR = 0.9
+_CLEAR = 0.8
 """A category looks clearly nearest where its distance is below this share of the next one's."""
 
 
@@ -30,6 +30,12 @@ def trouble(message: str) -> str:
 def note(message: str) -> str:
     """A quiet remark."""
     return f'<p class="note">{escape(message)}</p>'
+
+
+def heading(title: str, notes: Sequence[str]) -> str:
+    """The page's name, and what a visitor must know."""
+    items = "".join(f"<li>{escape(text[:1].upper() + text[1:])}</li>" for text in notes)
+    return f"<h1>{escape(title)}</h1>" + (f'<ul class="caveats">{items}</ul>' if items else "")
 
 
 def verdict(
@@ -135,11 +141,12 @@ STYLE = """
   justify-content: space-between; border-left: .5rem solid; background: var(--background-fill-secondary); }
 .verdict.bad { border-color: #c62828; } .verdict.good { border-color: #2e7d32; }
 .verdict span { font-variant-numeric: tabular-nums; }
-.note { color: var(--body-text-color-subdued); margin: .35rem 0; }
+.note { opacity: .8; margin: .35rem 0; }
+.caveats { opacity: .8; margin: .2rem 0 0; padding-left: 1.1rem; font-size: .9rem; list-style: disc; }
 .trouble { border-left: .25rem solid #e08a00; padding: .35rem .7rem; margin: .35rem 0;
   background: var(--background-fill-secondary); }
 .tiles { display: grid; gap: .75rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 11rem), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(9.2rem, 1fr)); }
 .tiles figure { margin: 0; }
 .tiles img { width: 100%; height: auto; border-radius: .35rem; display: block; }
 .tiles .off div { aspect-ratio: 1; border: 1px dashed var(--border-color-primary); border-radius: .35rem;
