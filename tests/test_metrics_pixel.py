@@ -353,3 +353,22 @@ def test_mistakes_are_named() -> None:
         PixelMetrics(connectivity=6)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cannot merge"):
         PixelMetrics(connectivity=4).merge(PixelMetrics())
+
+
+def test_the_recorded_curve_has_the_area_that_is_reported() -> None:
+    rng = np.random.default_rng(5)
+    masks = np.zeros((6, 24, 24), bool)
+    masks[:, 3:9, 4:12] = True
+    masks[2:, 15:18, 15:22] = True
+    maps = (rng.random(masks.shape) + 0.6 * masks).astype(np.float16)
+    pixel = PixelMetrics((0.1, 0.3))
+    pixel.update(maps, masks)
+    area = pixel.compute()["aupro"]
+    assert area is not None
+    for points, tolerance in ((100_000, 1e-9), (100, 5e-3)):
+        x, y = np.array(pixel.pro_curve(points)).T
+        assert (x[0], y[0], x[-1]) == (0, 0, 0.3)
+        assert len(x) <= points
+        assert (np.diff(x) >= 0).all()
+        assert (np.diff(y) >= 0).all()
+        assert np.trapezoid(y, x) / 0.3 == pytest.approx(area, abs=tolerance)

@@ -16,7 +16,7 @@ from idif.errors import RunError, StoreDamaged
 from idif.predictions import Predictions
 from idif.report import build, write_report
 from idif.report.charts import HEIGHT, WIDTH
-from idif.report.figures import ranked, roc
+from idif.report.figures import ranked, roc, score_histogram
 from idif.report.gallery import Images, choose
 from idif.report.paper import paper_missing_views, paper_rows
 from idif.report.tables import HEADLINE, label
@@ -351,6 +351,27 @@ def test_the_samples_chosen_are_the_extremes(demo: Path) -> None:
     rest = [row for row in score if row not in chosen or chosen[row] == "Borderline"]
     assert kinds["Borderline"] == min(rest, key=lambda row: abs(score[row] - threshold))
     assert set(choose(ranked(predictions, "cap"), 2).values()) == {"Highest scoring normal"}
+
+
+def test_the_runs_own_threshold_is_drawn_and_is_what_borderline_means(demo: Path) -> None:
+    predictions = Predictions.open(demo / "predictions.h5")
+    recorded = json.loads((demo / "metrics.json").read_text())["categories"]["gear"]["thresholds"]["sample"]
+    own = ranked(predictions, "gear", recorded)
+    assert own.threshold == recorded["value"]
+    high = float(own.scores.max())
+    moved = ranked(predictions, "gear", {"value": high, "rule": "fixed"})
+    assert ("mark", f"threshold: fixed, {high:.3g}") in score_histogram(moved).legend
+    nearest = [row for row, kind in choose(moved, 1).items() if kind == "Borderline"]
+    best = [row for row, kind in choose(moved, 1).items() if kind == "Best detected"]
+    rest = sorted((abs(float(s) - high), int(row)) for s, row in zip(moved.scores, moved.rows, strict=True))
+    assert nearest == [row for _, row in rest if row not in best][:1]
+
+
+def test_the_region_overlap_curve_is_shown_where_there_is_one(page: Page, demo: Path) -> None:
+    metrics = json.loads((demo / "metrics.json").read_text())["categories"]
+    defined = [name for name, values in metrics.items() if values.get("aupro") is not None]
+    assert defined
+    assert page.text.count("Region overlap: AUPRO@0.3") == len(defined)
 
 
 @pytest.mark.parametrize("step", [0.0, 0.04, 5.0])

@@ -16,6 +16,8 @@ from idif.metrics.sample import sample_metrics
 from idif.predictions import Predictions
 
 _BLOCK = 8
+CURVE_POINTS = 100
+"""Of the recorded per-region-overlap curve: enough to draw it."""
 
 
 def category_metrics(
@@ -46,7 +48,8 @@ def category_metrics(
 
     Returns:
         The keys of `sample_metrics`, those of `PixelMetrics.compute` with ``error_bound`` as
-        ``p_error_bound``, ``per_defect`` {defect: S- and I-AUROC of its samples and views against all
+        ``p_error_bound``, the ``pro_curve`` where it is defined,
+        ``per_defect`` {defect: S- and I-AUROC of its samples and views against all
         normal ones}, pixel counts in ``counts`` and ``reasons`` of whatever is None.
 
     Raises:
@@ -84,6 +87,8 @@ def category_metrics(
         values = pixel.compute()
         found["p_error_bound"] = values.pop("error_bound")
         found.update(values)
+        if "p_auroc" not in pixel.reasons:
+            found["pro_curve"] = pixel.pro_curve(CURVE_POINTS)
         reasons.update(pixel.reasons)
         counts["normal_pixels"], counts["anomalous_pixels"] = pixel.normal_pixels, pixel.anomalous_pixels
         counts["regions"] = pixel.regions

@@ -104,6 +104,29 @@ def roc_area(counts: ScoreCounts, positive: IntArray | None = None, fpr_limit: f
     return _estimate(area.sum() / cut, slack.sum() / cut)
 
 
+def curve(counts: ScoreCounts, positive: IntArray, fpr_limit: float, points: int) -> list[list[float]]:
+    """The curve whose area `roc_area` gives, for drawing.
+
+    Args:
+        counts: with at least one normal item.
+        positive: [K]: what is counted as positive, with a sum above zero.
+        fpr_limit: in (0, 1].
+        points: at most so many, evenly spaced along both rates together; 2 or more.
+
+    Returns:
+        [false-positive rate, rate of positives], from [0, 0] on, ascending, ending at the limit.
+    """
+    fp, normal = _descending(counts.normal)
+    tp, total = _descending(positive)
+    x, y = fp / normal, tp / total
+    inside = x < fpr_limit
+    x, y = np.append(x[inside], fpr_limit), np.append(y[inside], np.interp(fpr_limit, x, y))
+    # even steps along the curve keep both its steep start and its flat end
+    along = x / fpr_limit + y
+    kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], points)).clip(0, len(x) - 1))
+    return [[float(x[place]), float(y[place])] for place in kept]
+
+
 def rescaled_area(
     counts: ScoreCounts, positive: IntArray, fpr_limit: float, steps: int = 200
 ) -> float | None:

@@ -23,6 +23,7 @@ from idif.metrics.curves import (
     AuproRule,
     Estimate,
     best_f1,
+    curve,
     one_class_reason,
     precision_area,
     rescaled_area,
@@ -233,6 +234,15 @@ class PixelMetrics:
                 assert value is not None
                 found[name] = Estimate(value, 0.0)
         return found
+
+    def pro_curve(self, points: int) -> list[list[float]]:
+        """(false-positive rate of pixels, per-region overlap), up to the greatest limit; where it is defined.
+
+        Args:
+            points: at most so many.
+        """
+        counts = self.counts()
+        return curve(counts, counts.region, max(self.fpr_limits), points)
 
     def counts(self) -> ScoreCounts:
         """The table behind the metrics, ascending by score."""

@@ -121,14 +121,21 @@ def _gallery(
     if run.predictions is None or not run.predictions.rows(category).size:
         return None, []
     each = 2 if total <= FEW_CATEGORIES else 1
+    samples = _ranked(run, category)
     pictures, why = load_images(
-        images, run.folder, run.protocol.get("split", "test"), run.predictions, category, each
+        images, run.folder, run.protocol.get("split", "test"), run.predictions, samples, each
     )
     if not pictures and not run.predictions.has_maps:
         nothing = "There are no pictures: the predictions were kept without maps (--no-maps)."
         return None, [nothing, *([] if why is None else [why])]
-    gallery = make_gallery(run.predictions, category, pictures, each, PICTURE_BYTES // total)
+    gallery = make_gallery(run.predictions, samples, pictures, each, PICTURE_BYTES // total)
     return gallery, [] if why is None else [why]
+
+
+def _ranked(run: RunData, category: str) -> figures.Ranked:
+    assert run.predictions is not None
+    recorded = run.categories[category].get("thresholds", {}).get("sample")
+    return figures.ranked(run.predictions, category, recorded)
 
 
 def _run_section(run: RunData, galleries: list[tuple[Gallery | None, list[str]]]) -> RunSection:
@@ -163,7 +170,7 @@ def _category_section(run: RunData, name: str, gallery: Gallery | None, notes: l
     drawn: list[Figure] = []
     notes = list(notes)
     if run.predictions is not None:
-        samples = figures.ranked(run.predictions, name)
+        samples = _ranked(run, name)
         if len(samples.rows):
             drawn.append(figures.score_histogram(samples))
         if values["s_auroc"] is not None and samples.both_classes:
@@ -171,6 +178,8 @@ def _category_section(run: RunData, name: str, gallery: Gallery | None, notes: l
         elif values["s_auroc"] is None:
             reason = values.get("reasons", {}).get("s_auroc", tables.NOT_COMPUTED)
             notes.insert(0, f"There is no ROC curve: {reason}.")
+    overlap = figures.pro(values)
+    drawn += [] if overlap is None else [overlap]
     drawn += _training(run, name)
     shown = [table for table in (tables.per_defect(values), tables.per_view(values)) if table.rows]
     s_auroc = DASH if values["s_auroc"] is None else f"{percent(values['s_auroc'])} %"

@@ -30,6 +30,13 @@ BINS = 24
 CURVE_POINTS = 120
 """Points a training curve is averaged down to, and a ROC curve thinned to, so that a page stays small."""
 
+RULES = {
+    "f1-max": "threshold: best F1 here",
+    "false-positive-rate": "threshold: rate of false alarms",
+    "fixed": "threshold: fixed",
+}
+"""Words for how a threshold was chosen."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -49,24 +56,35 @@ class Ranked:
     rows: RowArray
     scores: npt.NDArray[np.float32]
     anomalous: npt.NDArray[np.bool_]
+    threshold: float | None = None
+    """The sample score from which on the run calls a sample anomalous; None where it has none."""
+    rule: str = "f1-max"
+    """How the threshold was chosen."""
 
     @property
     def both_classes(self) -> bool:
         """Whether there is anything to tell apart."""
         return bool(self.anomalous.any() and not self.anomalous.all())
 
-    @property
-    def threshold(self) -> float | None:
-        """The sample score of the greatest F1, chosen on these very samples; None with one class only."""
-        return f1_max_threshold(self.scores, self.anomalous).value if self.both_classes else None
 
+def ranked(predictions: Predictions, category: str, recorded: Json | None = None) -> Ranked:
+    """The category's samples that have any view, with their scores and truth.
 
-def ranked(predictions: Predictions, category: str) -> Ranked:
-    """The category's samples that have any view, with their scores and truth."""
+    Args:
+        predictions: the run's.
+        category: whose samples.
+        recorded: the threshold of samples in ``metrics.json``; without one (the metrics are of an earlier
+            version) the greatest F1 on these very samples decides, as it does by default.
+    """
     rows = predictions.rows(category)
     rows = rows[np.any(predictions.present[rows], axis=1)]
     anomalous: npt.NDArray[np.bool_] = np.any(predictions.labels[rows] & predictions.present[rows], axis=1)
-    return Ranked(rows, predictions.sample_scores[rows], anomalous)
+    scores = predictions.sample_scores[rows]
+    if recorded is not None:
+        return Ranked(rows, scores, anomalous, recorded["value"], recorded["rule"])
+    if anomalous.all() or not anomalous.any():
+        return Ranked(rows, scores, anomalous)
+    return Ranked(rows, scores, anomalous, f1_max_threshold(scores, anomalous).value)
 
 
 def overview(categories: dict[str, Json], paper: dict[str, PaperRow]) -> Figure | None:
@@ -112,7 +130,7 @@ def score_histogram(samples: Ranked) -> Figure:
     )
     legend = [("normal", f"{normal} normal (up)"), ("anomalous", f"{anomalous} anomalous (down)")]
     if samples.threshold is not None:
-        legend.append(("mark", f"best F1, at {samples.threshold:.3g}"))
+        legend.append(("mark", f"{RULES.get(samples.rule, samples.rule)}, {samples.threshold:.3g}"))
     svg = mirrored_bars(
         heights[0], heights[1], edges.tolist(), "sample score", alt, (tips[0], tips[1]), samples.threshold
     )
@@ -134,6 +152,22 @@ def roc(samples: Ranked, area: float) -> Figure:
     alt = f"ROC curve over samples, area {100 * area:.1f} %."
     line = Line("ROC", _thin(points), "c1")
     return Figure(f"ROC over samples: {100 * area:.1f} %", line_chart([line], x, y, alt, chance=True))
+
+
+def pro(values: Json) -> Figure | None:
+    """The per-region-overlap curve over pixels, as evaluation recorded it; None where it is undefined."""
+    points = values.get("pro_curve")
+    if not points or values.get("aupro") is None:
+        return None
+    ends = [rate for rate, _ in points]
+    x = linear_axis("false-positive pixels, %", 0, max(ends), ticks=4, text=_percent)
+    y = _percent_axis("overlap with regions, %", 0)
+    alt = (
+        f"Per-region overlap over the false-positive rate of pixels, up to {100 * max(ends):g} %; area "
+        f"{100 * values['aupro']:.1f} %."
+    )
+    line = Line("PRO", _thin([(float(rate), float(overlap)) for rate, overlap in points]), "c1")
+    return Figure(f"Region overlap: AUPRO@0.3 {100 * values['aupro']:.1f} %", line_chart([line], x, y, alt))
 
 
 def loss_curves(lines: Sequence[Json]) -> Figure | None:

@@ -19,7 +19,7 @@ from idif.datasets.index import MIXED_CLASS, NORMAL_CLASS, Split
 from idif.errors import IdifError
 from idif.heat import colour_scale, heat_picture
 from idif.predictions import Predictions
-from idif.report.figures import Ranked, ranked
+from idif.report.figures import Ranked
 
 Images = npt.NDArray[np.uint8]
 
@@ -106,18 +106,18 @@ def choose(samples: Ranked, each: int) -> dict[int, str]:
 
 
 def make_gallery(
-    predictions: Predictions, category: str, images: Mapping[str, Images], each: int, budget: int
+    predictions: Predictions, samples: Ranked, images: Mapping[str, Images], each: int, budget: int
 ) -> Gallery:
     """The pictures of one category.
 
     Args:
         predictions: the run's.
-        category: whose samples.
+        samples: the category's.
         images: clean images by sample id; a sample without them shows its maps alone.
         each: samples of every kind.
         budget: bytes that its pictures may take on the page.
     """
-    chosen = choose(ranked(predictions, category), each)
+    chosen = choose(samples, each)
     rows = list(chosen)
     maps, masks = _maps(predictions, rows)
     low, high = colour_scale(maps[predictions.present[rows]])
@@ -139,14 +139,17 @@ def make_gallery(
 
 
 def load_images(
-    loader: ImageLoader | None, run: Path, split: Split, predictions: Predictions, category: str, each: int
+    loader: ImageLoader | None, run: Path, split: Split, predictions: Predictions, samples: Ranked, each: int
 ) -> tuple[Mapping[str, Images], str | None]:
     """The clean images of the samples that `make_gallery` will show, or why there are none."""
     if loader is None:
         return {}, "Photographs are not shown: the report was made without access to the images."
-    ids = [predictions.sample_id[row] for row in choose(ranked(predictions, category), each)]
+    chosen = list(choose(samples, each))
+    if not chosen:
+        return {}, None
+    ids = [predictions.sample_id[row] for row in chosen]
     try:
-        return loader(run, category, split, ids), None
+        return loader(run, predictions.category[chosen[0]], split, ids), None
     except IdifError as error:
         return {}, f"Photographs are not shown: {error}."
 

@@ -1,0 +1,152 @@
+"""Make the pictures of ``docs/images`` from generated data alone: parts, heat maps, the report and the page.
+
+Example:
+    idif demo --out demo && python docs/make_pictures.py demo
+
+Needs a finished demo, the extra `app`, Playwright and a Chromium. Every picture is kept below 200 kB.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from idif.datasets.realiad import read_realiad
+from idif.datasets.synthetic import synthesise
+from idif.heat import category_scale, heat_picture
+from idif.predictions import Predictions
+
+IMAGES = Path(__file__).parent / "images"
+CATEGORIES = 6
+VIEWS = 5
+TILE = 176
+"""Side of a part's picture in pixels."""
+GAP = 4
+MOST_BYTES = 200_000
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def save(picture: Image.Image, name: str) -> None:
+    """Write a picture as WebP, as good as its limit allows."""
+    path = IMAGES / name
+    for quality in (90, 80, 70, 60, 50):
+        picture.convert("RGB").save(path, "WEBP", quality=quality, method=6)
+        if path.stat().st_size < MOST_BYTES:
+            print(f"{path.name}: {picture.width} x {picture.height}, {path.stat().st_size} bytes")
+            return
+    raise SystemExit(f"{path}: larger than {MOST_BYTES} bytes")
+
+
+def sheet(rows: list[list[Image.Image]]) -> Image.Image:
+    """Pictures of one size in rows, on white."""
+    width, height = rows[0][0].size
+    whole = Image.new(
+        "RGB", (len(rows[0]) * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP), (255, 255, 255)
+    )
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            whole.paste(picture, (x * (width + GAP), y * (height + GAP)))
+    return whole
+
+
+def parts() -> Image.Image:
+    """A part of every kind seen by every camera."""
+    with tempfile.TemporaryDirectory() as folder:
+        summary = synthesise(Path(folder) / "data", categories=CATEGORIES, train=1, test=2, size=256, seed=1)
+        index = read_realiad(summary.root, images=summary.images)
+        rows = []
+        for category in index.categories:
+            sample = next(s for s in index.samples if s.category == category and s.split == "train")
+            views = [view for view in sample.views if view is not None]
+            rows.append([opened(summary.root / view.image) for view in views])
+    return sheet([[row[view] for row in rows] for view in range(VIEWS)])
+
+
+def opened(path: Path) -> Image.Image:
+    """A photograph at the size of a tile."""
+    with Image.open(path) as image:
+        return image.convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS)
+
+
+def heat_maps(demo: Path) -> Image.Image:
+    """The anomalous test sample with the highest score of every category: photographs, masks and maps."""
+    found = Predictions.open(demo / "run" / "predictions.h5")
+    rows = []
+    for category in dict.fromkeys(found.category):
+        bad = [row for row in found.rows(category) if found.labels[row].any()]
+        best = max(bad, key=lambda row: float(found.sample_scores[row]))
+        low, high = category_scale(found, category)
+        _, maps, masks = next(iter(found.iter_maps([best], 1)))
+        photos = [opened(demo / "data" / path) for path in found.image_path[best]]
+        tiles = []
+        for photo, values in zip(photos, maps[0].astype(np.float32), strict=True):
+            heat = np.asarray(Image.fromarray((values - low) / (high - low)).resize((TILE, TILE)))
+            tiles.append(Image.fromarray(heat_picture(heat, np.asarray(photo))))
+        marks = [Image.fromarray(mask).convert("L").resize((TILE, TILE)).convert("RGB") for mask in masks[0]]
+        rows += [photos, marks, tiles]
+    return sheet(rows)
+
+
+@contextmanager
+def served(run: Path) -> Iterator[str]:
+    """The address of the run's page while the block runs."""
+    command = [sys.executable, "-m", "cli", "app", str(run), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield json.loads(server.stdout.readline())["url"]
+        server.terminate()
+
+
+def photograph(page: Page, path: Path, height: int) -> Image.Image:
+    """What the browser shows, from the top down to ``height``."""
+    page.screenshot(path=path, clip={"x": 0, "y": 0, "width": page.viewport_size["width"], "height": height})
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def screens(demo: Path) -> None:
+    """The report's head, and the page with a defective test sample and a camera switched off."""
+    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        shot = Path(folder) / "shot.png"
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1100, "height": 2400})
+        page.goto((demo / "run" / "report.html").resolve().as_uri())
+        save(photograph(page, shot, 2300), "report.webp")
+        page.set_viewport_size({"width": 1200, "height": 860})
+        with served(demo / "run") as address:
+            found = Predictions.open(demo / "run" / "predictions.h5")
+            category = found.category[0]
+            bad = [row for row in found.rows(category) if found.labels[row].any()]
+            best = max(bad, key=lambda row: float(found.sample_scores[row]))
+            page.goto(address)
+            page.click("#sample input")
+            page.get_by_role("option", name=found.sample_id[best].removeprefix(f"{category}/")).click()
+            page.locator("#verdict", has_text="Its label").wait_for(timeout=60_000)
+            page.get_by_label(f"C{found.view_numbers[-1]}", exact=True).uncheck()
+            page.locator("#pictures", has_text="switched off").wait_for(timeout=60_000)
+            page.wait_for_timeout(500)
+            save(photograph(page, shot, 860), "page.webp")
+        browser.close()
+
+
+def main() -> None:
+    """Make all of them."""
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "run" / "report.html").is_file():
+        raise SystemExit("usage: python docs/make_pictures.py DEMO, the folder of a finished `idif demo`")
+    demo = Path(sys.argv[1])
+    save(parts(), "parts.webp")
+    save(heat_maps(demo), "heat-maps.webp")
+    screens(demo)
+
+
+if __name__ == "__main__":
+    main()
