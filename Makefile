@@ -9,7 +9,7 @@ endif
 PY := $(BIN)/python
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo docs test test-long lint clean
+.PHONY: setup demo docs pictures test test-long lint clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,10 @@ demo: setup
 # docs/commands.md and docs/config.md, from the code
 docs: setup
 	$(PY) docs/write_reference.py
+
+# The pictures of docs/images, of generated parts alone; needs a Chromium.
+pictures: demo
+	$(PY) docs/make_pictures.py demo
 
 lint: setup
 	$(BIN)/ruff check .

@@ -101,26 +101,30 @@ def served(run: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "cli", "app", str(run), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        yield json.loads(server.stdout.readline())["url"]
-        server.terminate()
+        try:
+            yield json.loads(server.stdout.readline())["url"]
+        finally:
+            server.terminate()
 
 
 def photograph(page: Page, path: Path, height: int) -> Image.Image:
-    """What the browser shows, from the top down to ``height``."""
+    """What the browser shows, from the top of the window down to ``height``."""
     page.screenshot(path=path, clip={"x": 0, "y": 0, "width": page.viewport_size["width"], "height": height})
     with Image.open(path) as picture:
         return picture.convert("RGB")
 
 
 def screens(demo: Path) -> None:
-    """The report's head, and the page with a defective test sample and a camera switched off."""
+    """The report's head, a category in it, and the page with a defective test sample and a camera switched off."""
     chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         shot = Path(folder) / "shot.png"
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1100, "height": 2400})
+        page = browser.new_page(viewport={"width": 1100, "height": 1000})
         page.goto((demo / "run" / "report.html").resolve().as_uri())
-        save(photograph(page, shot, 2300), "report.webp")
+        save(photograph(page, shot, 1000), "report.webp")
+        page.locator("details summary h4").first.evaluate("heading => heading.scrollIntoView()")
+        save(photograph(page, shot, 1000), "report-pictures.webp")
         page.set_viewport_size({"width": 1200, "height": 860})
         with served(demo / "run") as address:
             found = Predictions.open(demo / "run" / "predictions.h5")
