@@ -3,7 +3,8 @@
 Example:
     idif demo --out demo && python docs/make_pictures.py demo
 
-Needs a finished demo, the extra `app`, Playwright and a Chromium. Every picture is kept below 200 kB.
+Needs a finished demo (start this where that was started), the extra `app`, Playwright and a Chromium. Every
+picture is kept below 200 kB.
 """
 
 import json
@@ -105,6 +106,7 @@ def served(run: Path) -> Iterator[str]:
             yield json.loads(server.stdout.readline())["url"]
         finally:
             server.terminate()
+            server.communicate()
 
 
 def photograph(page: Page, path: Path, height: int) -> Image.Image:
@@ -115,7 +117,7 @@ def photograph(page: Page, path: Path, height: int) -> Image.Image:
 
 
 def screens(demo: Path) -> None:
-    """The report's head, a category in it, and the page with a defective test sample and a camera switched off."""
+    """The report's head, a category in it, and the page with a defective sample and a camera off."""
     chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         shot = Path(folder) / "shot.png"
@@ -123,9 +125,10 @@ def screens(demo: Path) -> None:
         page = browser.new_page(viewport={"width": 1100, "height": 1000})
         page.goto((demo / "run" / "report.html").resolve().as_uri())
         save(photograph(page, shot, 1000), "report.webp")
+        page.set_viewport_size({"width": 1100, "height": 1600})
         page.locator("details summary h4").first.evaluate("heading => heading.scrollIntoView()")
-        save(photograph(page, shot, 1000), "report-pictures.webp")
-        page.set_viewport_size({"width": 1200, "height": 860})
+        save(photograph(page, shot, 1600), "report-pictures.webp")
+        page.set_viewport_size({"width": 1280, "height": 960})
         with served(demo / "run") as address:
             found = Predictions.open(demo / "run" / "predictions.h5")
             category = found.category[0]
@@ -137,8 +140,9 @@ def screens(demo: Path) -> None:
             page.locator("#verdict", has_text="Its label").wait_for(timeout=60_000)
             page.get_by_label(f"C{found.view_numbers[-1]}", exact=True).uncheck()
             page.locator("#pictures", has_text="switched off").wait_for(timeout=60_000)
+            page.evaluate("scrollTo(0, 0)")
             page.wait_for_timeout(500)
-            save(photograph(page, shot, 860), "page.webp")
+            save(photograph(page, shot, 960), "page.webp")
         browser.close()
 
 

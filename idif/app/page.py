@@ -229,7 +229,10 @@ def build(desk: Desk, title: str, notes: Sequence[str]) -> gr.Blocks:
     slider = handlers.slider(first)
     cameras = [(f"C{number}", number) for number in desk.view_numbers]
     page = gr.Blocks(
-        title=f"idif: {title}", analytics_enabled=False, delete_cache=(FORGOTTEN_AFTER, FORGOTTEN_AFTER)
+        title=f"idif: {title}",
+        analytics_enabled=False,
+        delete_cache=(FORGOTTEN_AFTER, FORGOTTEN_AFTER),
+        fill_width=True,
     )
     private: dict[str, Any] = {"api_visibility": "private"}
     with page:
