@@ -15,7 +15,7 @@ import typer
 
 from cli.console import JsonOption, emit, progress_bar, say
 from cli.device import evaluation_device
-from cli.predict_cmd import fitted, test_scale, view_numbers_of
+from cli.evaluated import fitted, test_scale
 from cli.report_cmd import images_only, read_images
 from cli.runs import Run, load_method, open_run, run_features, run_teacher
 from cli.session import Sources
@@ -100,7 +100,7 @@ def _check_address(host: str, password: str | None) -> None:
 
 def _desk(run: Run) -> tuple[Desk, list[str]]:
     """The run for the page, and what the page cannot do."""
-    numbers, device, spec = view_numbers_of(run), evaluation_device(), run_features(run)
+    numbers, device, spec = run.view_numbers(), evaluation_device(), run_features(run)
     categories, notes = run.known_categories(), []
     samples = known = None
     try:

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from cli.console import JsonOption, emit, progress_bar
-from cli.predict_cmd import fitted, view_numbers_of
+from cli.evaluated import fitted
 from cli.runs import Run, load_method, open_run, run_features, run_teacher
 from cli.train_cmd import SetOption
 from idif.deploy import Deployment
@@ -61,7 +61,7 @@ def export_run(
 
 def deployment(run: Run, category: str) -> Deployment:
     """One category of a run, ready to be written."""
-    spec, numbers = run_features(run), view_numbers_of(run)
+    spec, numbers = run_features(run), run.view_numbers()
     limits, calibration = fitted(run, category)
     told = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
     name = "all" if run.config.train.mode == "unified" else category

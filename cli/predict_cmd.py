@@ -11,14 +11,12 @@ from rich.table import Table
 
 from cli.console import JsonOption, emit, progress_bar, say
 from cli.device import evaluation_device
+from cli.evaluated import fitted, test_scale
 from cli.runs import Run, load_method, open_run, run_features, run_teacher
 from cli.train_cmd import SetOption
-from idif.errors import ConfigError, DatasetError, RunError
-from idif.heat import category_scale
+from idif.errors import DatasetError
 from idif.photographs import Part, find_parts
 from idif.predict import Judged, Limits, judgement, predict, write_pictures
-from idif.predictions import Predictions
-from idif.score import Calibration
 
 
 def predict_images(
@@ -49,7 +47,7 @@ def predict_images(
         idif predict runs/realiad parts/ --category audiojack --jsonl
     """
     opened = open_run(run, overrides)
-    numbers = view_numbers_of(opened)
+    numbers = opened.view_numbers()
     parts = find_parts(images, numbers, opened.known_categories(), category)
     results = []
     for result in _judge(opened, numbers, parts, to):
@@ -64,21 +62,6 @@ def predict_images(
         lines = "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
         (to / "predictions.jsonl").write_text(lines, encoding="utf-8")
     emit({"parts": results}, as_json=as_json, otherwise=None if jsonl else _table(results))
-
-
-def view_numbers_of(run: Run) -> tuple[int, ...]:
-    """The run's camera numbers, from its own files alone.
-
-    Raises:
-        ConfigError: its config does not say; runs of early versions did not.
-    """
-    numbers = run.config.data.views
-    if numbers is None:
-        raise ConfigError(
-            f"{run.folder / 'config.yaml'}: data.views: expected the run's camera numbers, got nothing; "
-            "add them, e.g. --set data.views=[1,2,3,4,5]"
-        )
-    return numbers
 
 
 def _judge(
@@ -118,35 +101,6 @@ def _result(
     if to is not None:
         write_pictures(to / judged.part.name, judged, numbers, scale)
     return result
-
-
-def fitted(run: Run, category: str) -> tuple[Limits, Calibration | None]:
-    """The category's decision thresholds and calibration, as `idif eval` found them."""
-    path = run.results / "metrics.json"
-    calibrated = run.config.eval.calibrate != "none"
-    if not path.exists():
-        if calibrated:
-            raise RunError(
-                f"{path}: missing, and this run calibrates its scores; evaluate it with `idif eval`"
-            )
-        say("note: the run is not evaluated, so there is no threshold and no decision")
-        return Limits(), None
-    metrics = json.loads(path.read_text(encoding="utf-8"))
-    fitted = metrics.get("protocol", {}).get("calibrations", {}).get(category)
-    chosen = metrics.get("categories", {}).get(category, {}).get("thresholds", {})
-    part, view = ((chosen.get(kind) or {}).get("value") for kind in ("sample", "view"))
-    return Limits(part, view), None if fitted is None else Calibration(**fitted)
-
-
-def test_scale(run: Run, category: str) -> tuple[float, float] | None:
-    """The colours' scale, that of the run's test maps; None where there are none."""
-    path = run.results / "predictions.h5"
-    if path.exists():
-        predictions = Predictions.open(path)
-        if predictions.has_maps and category in predictions.category:
-            return category_scale(predictions, category)
-    say("note: the run has no test maps, so each part's colours have a scale of their own")
-    return None
 
 
 def _table(results: list[dict[str, Any]]) -> Table:

@@ -14,7 +14,7 @@ from idif.checkpoint import find_checkpoint, load_into, reached
 from idif.config import Config, load_configs
 from idif.corruption.textures import TextureBank
 from idif.encoders import FrozenEncoder, load_encoder
-from idif.errors import RunError
+from idif.errors import ConfigError, RunError
 from idif.features import FeatureSource, FeatureSpec
 from idif.methods import METHODS, Method
 from idif.precision import fabric_precision
@@ -46,6 +46,20 @@ class Run:
     def known_categories(self) -> tuple[str, ...]:
         """The categories it was trained on, from its own files alone."""
         return self.config.data.categories if self.config.train.mode == "unified" else self.names
+
+    def view_numbers(self) -> tuple[int, ...]:
+        """The cameras it was trained on, from its own files alone.
+
+        Raises:
+            ConfigError: an older version made it, and it does not say.
+        """
+        numbers = self.config.data.views
+        if numbers is None:
+            raise ConfigError(
+                f"{self.folder / 'config.yaml'}: data.views: expected the run's camera numbers, got nothing; "
+                "add them, e.g. --set data.views=[1,2,3,4,5]"
+            )
+        return numbers
 
     def categories(self, sources: Sources) -> list[str]:
         """The categories to evaluate."""
