@@ -112,13 +112,18 @@ def test_a_stopped_build_says_so_once_and_is_continued(
             signal.raise_signal(getattr(signal, name))
         return encode(*arguments)
 
-    before = signal.signal(signal.SIGTERM, cli.__main__._terminate)
+    # a shell that starts the tests in the background has them ignore SIGINT
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, cli.__main__._terminate),
+    }
     try:
         with monkeypatch.context() as patch:
             patch.setattr(cache.shards, "encode_views", stopped)
             assert build(data, tmp_path / "s") == code
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     value, said = result(capsys)
     assert value["exit_code"] == code
     assert said in ("error: interrupted", "error: terminated")
