@@ -239,6 +239,7 @@ def test_category_metrics_from_the_file(tmp_path: Path) -> None:
     assert found["counts"] == {
         "samples": 15,
         "anomalous_samples": 5,
+        "incomplete_samples": 1,
         "unscorable": 0,
         "views": 44,
         "anomalous_views": 10,
