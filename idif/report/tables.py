@@ -183,7 +183,10 @@ def per_defect(values: Json) -> Table:
 
 def missing_views(sweep: Json) -> Table:
     """S- and P-AUROC by number of missing views."""
-    columns = ["S-AUROC, any view labelled", "95 % interval", "lost, 95 % interval"]
+    intervals = {"s_auroc_ci": "95 % interval", "loss_ci": "lost, 95 % interval"}
+    # of several categories there are none: an interval of a mean is not the mean of the intervals
+    known = [key for key in intervals if any(found.get(key) for found in sweep["by_missing"].values())]
+    columns = ["S-AUROC, any view labelled", *(intervals[key] for key in known)]
     columns += ["S-AUROC, a visible view labelled", "P-AUROC", "left out"]
     table = Table(
         "By number of missing views, mean over categories, in percent; "
@@ -195,11 +198,11 @@ def missing_views(sweep: Json) -> Table:
             table.figure(found[key], "undefined: one class only, or no masks")
             for key in ("s_auroc", "s_auroc_visible", "p_auroc")
         ]
-        intervals = [
-            Cell("" if ends is None else f"{percent(ends[0])} to {percent(ends[1])}")
-            for ends in (found.get("s_auroc_ci"), found.get("loss_ci"))
+        ends = [
+            Cell("" if found[key] is None else f"{percent(found[key][0])} to {percent(found[key][1])}")
+            for key in known
         ]
-        table.rows.append((missing, [cells[0], *intervals, *cells[1:], Cell(str(found["unscorable"]))]))
+        table.rows.append((missing, [cells[0], *ends, *cells[1:], Cell(str(found["unscorable"]))]))
     return table
 
 
