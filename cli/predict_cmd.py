@@ -104,14 +104,21 @@ def _result(
 
 
 def _table(results: list[dict[str, Any]]) -> Table:
-    views = list(dict.fromkeys(view for result in results for view in result["views"]))
-    table = Table("part", "category", "score", "decision", *(f"C{view}" for view in sorted(views, key=int)))
+    views = sorted({view for result in results for view in result["views"]}, key=int)
+    categories = list(dict.fromkeys(result["category"] for result in results))
+    table = Table(title=categories[0] if len(categories) == 1 else None)
+    table.add_column("part", overflow="fold")
+    if len(categories) > 1:
+        table.add_column("category", overflow="fold")
+    for name in ("score", "decision", *(f"C{view}" for view in views)):
+        table.add_column(name, no_wrap=True)
     for result in results:
-        cells = [result["views"].get(view) for view in sorted(views, key=int)]
+        cells = [result["views"].get(view) for view in views]
         decision = {True: "anomalous", False: "normal", None: "-"}[result["anomalous"]]
-        score = "-" if result["score"] is None else f"{result['score']:.4g}"
-        shown = ("-" if cell is None else f"{cell['score']:.4g}" for cell in cells)
-        table.add_row(result["sample"], result["category"], score, decision, *shown)
+        score = "-" if result["score"] is None else f"{result['score']:#.3g}"
+        shown = ("-" if cell is None else f"{cell['score']:#.3g}" for cell in cells)
+        names = [result["sample"], result["category"]] if len(categories) > 1 else [result["sample"]]
+        table.add_row(*names, score, decision, *shown)
     threshold = {result["threshold"] for result in results} - {None}
     if len(threshold) == 1:
         table.caption = f"Anomalous from {threshold.pop():.4g} on, the run's threshold."
