@@ -163,7 +163,8 @@ class TrainConfig(Section):
     """Epochs between evaluations on the test split, for curves only: the last epoch is reported. 0: never."""
     dropout: DropoutConfig = DropoutConfig()
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of an exponential mean of the weights, which is then what is kept; 0: off."""
+    """Decay of an exponential mean of the weights, which is then what is evaluated; 0: off. It rises over the
+    steps: min(ema, (1 + n) / (10 + n)) after n of them."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training normals kept out of training, for calibration and thresholds."""
 

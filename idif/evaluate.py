@@ -46,10 +46,11 @@ def protocol(config: Config) -> dict[str, Any]:
         "segmentation": "probability of a defect from the segmentation head, upsampled bilinearly",
     }[config.method.head]
     ema = config.train.ema
+    mean = f"exponential mean over steps, decay min({ema}, (1 + n) / (10 + n)) after n steps"
     return {
         "head": config.method.head,
         "map": maps,
-        "weights": f"exponential mean over steps, decay {ema}" if ema else "the last step's",
+        "weights": mean if ema else "the last step's",
         "view_score": top,
         "sample_score": f"{evaluation.sample_score} over the views present",
         "calibrate": evaluation.calibrate,

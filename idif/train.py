@@ -96,7 +96,7 @@ def train(
         optimizer, lambda step: learning_rate(step, total, settings.warmup)
     )
     average = (
-        AveragedModel(method, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)  # type: ignore[no-untyped-call]
+        AveragedModel(method, multi_avg_fn=_mean_of_weights(settings.ema), use_buffers=True)
         if settings.ema
         else None
     )
@@ -221,6 +221,22 @@ def learning_rate(step: int, total: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+
+
+def ema_decay(averaged: int, decay: float) -> float:
+    """Decay of the mean of weights that already holds ``averaged`` steps: it rises to ``decay``.
+
+    The rise is that of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``. It lets the mean
+    forget the first, nearly random weights.
+    """
+    return min(decay, (1 + averaged) / (10 + averaged))
+
+
+def _mean_of_weights(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
+    def update(mean: Any, current: Any, averaged: Tensor | int) -> None:
+        get_ema_multi_avg_fn(ema_decay(int(averaged), decay))(mean, current, averaged)  # type: ignore[no-untyped-call]
+
+    return update
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

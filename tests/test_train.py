@@ -12,10 +12,11 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
 import idif.train
-from idif.checkpoint import find_checkpoint, load_weights, reached
+from idif.checkpoint import find_checkpoint, load_state, load_weights, reached
 from idif.config import Config, resolve
 from idif.corruption.textures import TextureBank, load_textures
 from idif.errors import CannotFinish, RunError
+from idif.evaluate import protocol
 from idif.live import LiveFeatures
 from idif.meter import memory_explained
 from idif.methods import Method
@@ -95,6 +96,34 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     steps = [line["step"] for line in read_log(whole / "log.jsonl") if "loss" in line]
     assert steps == list(range(1, 13))
     assert [line["epoch"] for line in read_log(broken / "timing.jsonl")] == [1, 2, 3, 4]
+
+
+def test_the_mean_of_the_weights_is_the_recurrence_written_out(
+    source: LiveFeatures, textures: TextureBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its decay rises to ``train.ema``; the checkpoint holds the mean and the last step's weights."""
+    once, steps = idif.train.train_step, []
+
+    def watched(*args: Any) -> Any:
+        losses = once(*args)
+        steps.append({name: value.clone() for name, value in args[2].module.state_dict().items()})
+        return losses
+
+    monkeypatch.setattr(idif.train, "train_step", watched)
+    settings = config(epochs=2, ema=0.28)
+    train(settings, task(source, textures, tmp_path), fabric())
+    decays = [2 / 11, 3 / 12, 0.28, 0.28, 0.28]
+    kept = load_weights(tmp_path / "checkpoint")
+    for name, value in kept.items():
+        if value.is_floating_point():
+            mean = steps[0][name].double()
+            for decay, weights in zip(decays, steps[1:], strict=True):
+                mean = decay * mean + (1 - decay) * weights[name]
+            torch.testing.assert_close(value.double(), mean, rtol=1e-5, atol=1e-6)
+    last = load_state(tmp_path / "checkpoint")["method"]
+    assert all(torch.equal(last[name], value) for name, value in steps[-1].items())
+    assert any(not torch.equal(last[name], value) for name, value in kept.items())
+    assert "min(0.28, (1 + n) / (10 + n))" in protocol(settings)["weights"]
 
 
 def test_training_lowers_the_loss_and_keeps_the_checkpoint_before(
