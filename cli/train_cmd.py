@@ -20,6 +20,7 @@ from idif.order import split_holdout
 from idif.runlog import read_log
 from idif.score import sample_auroc
 from idif.stages import train_stages
+from idif.tracking import tracks
 from idif.train import Task
 
 SetOption = Annotated[
@@ -83,7 +84,9 @@ def train_run(config: Config, *, resume: bool, dry_run: bool = False) -> dict[st
 
     Raises:
         RunError: the run exists and ``resume`` is false, or it was made with another config.
+        ConfigError: ``run.tracking`` names what is not installed.
     """
+    tracks(config.run.tracking)  # a tracker that is missing is told before anything is written
     fabric = make_fabric(config)
     _check_folder(config, resume=resume)
     fabric.barrier()  # else a quick process would write what a slow one then takes for an earlier run

@@ -33,6 +33,7 @@ from idif.order import epoch_order
 from idif.progress import Progress, silent
 from idif.runlog import RunLog
 from idif.seeding import view_seeds
+from idif.tracking import TensorBoard, trackers
 from idif.views import drop_views
 
 
@@ -79,6 +80,7 @@ def train(
 
     Raises:
         CannotFinish: the loss or its gradient is no longer finite, or memory ran out.
+        ConfigError: `run.tracking` names what is not installed.
         RunError: a checkpoint to go on or to start from is damaged or does not fit the config.
     """
     settings, index = config.train, task.source.index
@@ -114,9 +116,11 @@ def train(
             average.n_averaged.copy_(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-    log = timing = None
+    logs: list[RunLog | TensorBoard] = []
+    timing = None
     if fabric.is_global_zero:
-        log = RunLog(task.folder / "log.jsonl", after_step=start.step)
+        logs = [RunLog(task.folder / "log.jsonl", after_step=start.step)]
+        logs += trackers(config, task.folder, after_step=start.step)
         timing = RunLog(task.folder / "timing.jsonl", after_step=start.step)
 
     meter, step = Meter(task.name, fabric, start.epoch), start.step
@@ -137,7 +141,7 @@ def train(
             step += 1
             if len(meter) == FLUSH_EVERY or step % per_epoch == 0:
                 lines = meter.take(epoch + 1, step)
-                if log is not None:
+                for log in logs:
                     log.write(*lines)
                 where = f"{task.name}  epoch {epoch + 1}/{settings.epochs}"
                 progress(step, total, f"{where}  loss {lines[-1]['loss']:.3f}")
@@ -148,8 +152,9 @@ def train(
             timing.write(summary | {"seconds": seconds, "samples_per_s": rate})
         if after_epoch is not None and settings.eval_every and (epoch + 1) % settings.eval_every == 0:
             summary["eval"] = after_epoch(kept, epoch + 1)
-        if log is not None:
+        for log in logs:
             log.write(summary)
+        if fabric.is_global_zero:
             state = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
             if average is not None:
                 state |= {"method": method.state_dict(), "averaged": average.n_averaged}
