@@ -21,9 +21,8 @@ from PIL import Image
 from cli.__main__ import run
 from idif.app import sheet
 from idif.app.received import PHOTO_MB, Received, Refused
+from tests.browser import CHROMIUM
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 LACKING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
 VIEWS = (1, 2, 3)
 

@@ -129,6 +129,8 @@ def serve(page: gr.Blocks, host: str, port: int | None, password: str | None) ->
     """
     plain = [gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")]
     fixed = [gr.themes.Font("ui-monospace"), gr.themes.Font("monospace")]
+    # Gradio's own subdued text is too pale to read on white (WCAG 2.2, 1.4.3)
+    theme = gr.themes.Default(font=plain, font_mono=fixed).set(body_text_color_subdued="*neutral_600")
     _, address, _ = page.queue(api_open=False, max_size=64).launch(
         server_name=host,
         server_port=port,
@@ -143,7 +145,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, password: str | None) ->
         run_history=False,
         ssr_mode=False,
         mcp_server=False,
-        theme=gr.themes.Default(font=plain, font_mono=fixed),
+        theme=theme,
         css=show.STYLE,
     )
     return str(address)

@@ -137,6 +137,7 @@ def _data_uri(picture: Pixels) -> str:
 
 
 STYLE = """
+button[role="tab"].selected { color: var(--body-text-color); }
 .verdict { font-size: 1.6rem; margin: 0; padding: .5rem .9rem; border-radius: .5rem; display: flex; gap: 1rem;
   justify-content: space-between; border-left: .5rem solid; background: var(--background-fill-secondary); }
 .verdict.bad { border-color: #c62828; } .verdict.good { border-color: #2e7d32; }
