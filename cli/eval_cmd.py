@@ -10,16 +10,19 @@ from rich.table import Table
 
 from cli.console import JsonOption, emit, percent, progress_bar, say
 from cli.device import evaluation_device
-from cli.runs import Run, load_method, open_run
+from cli.runs import Run, load_method, open_results, open_run
 from cli.session import Sources
 from cli.train_cmd import SetOption, training_rows
+from idif.config import EvalConfig
 from idif.datasets.index import Split
 from idif.decision import normal_thresholds
 from idif.evaluate import Subject, metrics_of, write_predictions
 from idif.features import FeatureSource
 from idif.methods import Method
-from idif.metrics.pixel import metric_name
+from idif.metrics.pixel import PixelMetrics, metric_name
+from idif.normals import NormalScores, normal_scores
 from idif.predictions import Predictions
+from idif.progress import Progress
 from idif.report.export import check_exports, export
 from idif.runlog import write_json
 from idif.score import Calibration, fit_calibration
@@ -56,38 +59,44 @@ def evaluate(
         idif eval runs/realiad --from-predictions --export table.tex --export maps.pkl
     """
     check_exports(exports)
-    opened = open_run(run, overrides)
-    metrics = evaluate_run(opened, split=split, from_predictions=from_predictions, maps=not no_maps)
+    if from_predictions:
+        results, config = open_results(run, overrides)
+        metrics = measure(results, config.eval)
+    else:
+        opened = open_run(run, overrides)
+        results, metrics = opened.results, evaluate_run(opened, split=split, maps=not no_maps)
     for path in exports:
-        export(path, metrics, Predictions.open(opened.results / "predictions.h5"))
+        export(path, metrics, Predictions.open(results / "predictions.h5"))
     emit(metrics, as_json=as_json, otherwise=metrics_table(metrics))
 
 
-def evaluate_run(
-    run: Run, *, split: Split = "test", from_predictions: bool = False, maps: bool = True
+def evaluate_run(run: Run, *, split: Split = "test", maps: bool = True) -> dict[str, Any]:
+    """Write ``predictions.h5``, then as `measure`."""
+    device = evaluation_device()
+    sources = Sources(run.config, device)
+    first = sources.find(run.categories(sources)[:1], split)
+    with progress_bar("evaluating", "samples") as listen:
+        pixels = write_predictions(
+            run.config,
+            _subjects(run, sources, split, device, listen),
+            run.results / "predictions.h5",
+            first.index.view_numbers,
+            first.spec.image_size,
+            device,
+            split=split,
+            maps=maps,
+            derived=[run.results / "metrics.json"],
+            progress=listen,
+        )
+    return measure(run.results, run.config.eval, pixels)
+
+
+def measure(
+    results: Path, settings: EvalConfig, pixels: dict[str, PixelMetrics] | None = None
 ) -> dict[str, Any]:
-    """Predict (unless told to reuse ``predictions.h5``), compute the metrics and write ``metrics.json``."""
-    path = run.results / "predictions.h5"
-    pixels = None
-    if not from_predictions:
-        device = evaluation_device()
-        sources = Sources(run.config, device)
-        first = sources.find(run.categories(sources)[:1], split)
-        with progress_bar("evaluating", "samples") as listen:
-            pixels = write_predictions(
-                run.config,
-                _subjects(run, sources, split, device),
-                path,
-                first.index.view_numbers,
-                first.spec.image_size,
-                device,
-                split=split,
-                maps=maps,
-                derived=[run.results / "metrics.json"],
-                progress=listen,
-            )
-    metrics = metrics_of(Predictions.open(path), run.config.eval, pixels)
-    write_json(run.results / "metrics.json", metrics)
+    """Compute the metrics of ``predictions.h5`` in ``results`` and write ``metrics.json`` beside it."""
+    metrics = metrics_of(Predictions.open(results / "predictions.h5"), settings, pixels)
+    write_json(results / "metrics.json", metrics)
     _say_what_is_missing(metrics)
     return metrics
 
@@ -103,13 +112,16 @@ def _say_what_is_missing(metrics: dict[str, Any]) -> None:
         say(f"note: {unseen:,} samples have no view at all and are left out")
 
 
-def _subjects(run: Run, sources: Sources, split: Split, device: torch.device) -> Iterator[Subject]:
+def _subjects(
+    run: Run, sources: Sources, split: Split, device: torch.device, listen: Progress
+) -> Iterator[Subject]:
     for category, name in run.models(sources):
         source = sources.open([category], split)
         method = load_method(run, name, source.spec, source.index.view_numbers).to(device)
         fitted = calibration(run, sources, category, method, device)
         chosen = _normal_thresholds(run, sources, category, method, device, fitted)
-        yield Subject(category, method, source, fitted, chosen)
+        normals = _normal_scores(run, sources, category, method, device, fitted, listen)
+        yield Subject(category, method, source, fitted, chosen, normals)
 
 
 def calibration(
@@ -137,6 +149,24 @@ def _normal_thresholds(
     source: FeatureSource = sources.open([category], "train")
     _, held = training_rows(run.config, source.index)
     return normal_thresholds(run.config.eval, method, source, held, device, fitted)
+
+
+def _normal_scores(
+    run: Run,
+    sources: Sources,
+    category: str,
+    method: Method,
+    device: torch.device,
+    fitted: Calibration | None,
+    listen: Progress,
+) -> NormalScores | None:
+    """The category's scores of training normals, held out ones where there are any; None if not asked for."""
+    if not run.config.eval.normals:
+        return None
+    source: FeatureSource = sources.open([category], "train")
+    kept, held = training_rows(run.config, source.index)
+    rows, settings = held or kept, run.config.eval
+    return normal_scores(settings, method, source, rows, device, fitted, held_out=bool(held), progress=listen)
 
 
 def metrics_table(metrics: dict[str, Any]) -> Table:

@@ -12,6 +12,7 @@ from cli import (
     doctor_cmd,
     eval_cmd,
     export_cmd,
+    fuse_cmd,
     predict_cmd,
     report_cmd,
     sweep_cmd,
@@ -32,6 +33,7 @@ app.add_typer(data_cmd.app, name="data")
 app.add_typer(cache_cmd.app, name="cache")
 app.command("train")(train_cmd.train)
 app.command("eval")(eval_cmd.evaluate)
+app.command("fuse")(fuse_cmd.fuse_runs)
 app.add_typer(sweep_cmd.app, name="sweep")
 app.command("predict")(predict_cmd.predict_images)
 app.command("export")(export_cmd.export_run)

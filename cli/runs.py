@@ -18,6 +18,7 @@ from idif.errors import ConfigError, RunError
 from idif.features import FeatureSource, FeatureSpec
 from idif.methods import METHODS, Method
 from idif.precision import fabric_precision
+from idif.report.data import run_home
 from idif.runlog import environment, write_json
 
 
@@ -83,11 +84,31 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
         if only not in names:
             raise RunError(f"{path}: has no checkpoint; this run holds {', '.join(names) or 'none'}")
         names = [only]
+    if not names and is_fusion(folder):
+        raise RunError(
+            f"{folder}: is a fusion of runs and has no model of its own; `idif report` and `idif eval "
+            "--from-predictions` work on it"
+        )
     if not names:
         raise RunError(f"{folder}: has no checkpoint yet; train it with `idif train`")
     for name in names:
         _require_finished(folder / name, config)
     return Run(folder, folder if only is None else folder / only, config, tuple(names))
+
+
+def open_results(path: Path, overrides: Sequence[str] = ()) -> tuple[Path, Config]:
+    """Where RUN's results are, RUN/<category>'s or a fusion's, and its config; no model is needed.
+
+    Raises:
+        RunError: not a run.
+    """
+    return path, load_configs(run_home(path) / "config.yaml", overrides)[0]
+
+
+def is_fusion(folder: Path) -> bool:
+    """Whether `idif fuse` made this folder."""
+    path = folder / "environment.json"
+    return path.is_file() and "fused" in json.loads(path.read_text(encoding="utf-8"))
 
 
 def _require_finished(folder: Path, config: Config) -> None:

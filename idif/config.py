@@ -180,6 +180,9 @@ class EvalConfig(Section):
     """View scores to sample score."""
     calibrate: Literal["none", "per-view"] = "none"
     """Whether each camera's view scores are centred and scaled on held-out training normals."""
+    normals: bool = False
+    """Whether evaluation also scores training normals (those held out of training where there are any, else
+    all) and records their mean and spread, the scale by which `idif fuse` fuses runs."""
     fpr_limits: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.3, 0.1, 0.05, 0.01)
     """False-positive limits of AUPRO."""
     aupro: Literal["interpolated", "rescaled"] = "interpolated"

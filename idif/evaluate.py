@@ -17,6 +17,7 @@ from idif.methods import Method
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.category import category_metrics, mean_metrics, update_pixels
 from idif.metrics.counts import BoolArray, IntArray
+from idif.normals import NormalScores
 from idif.predictions import Predictions, PredictionsWriter
 from idif.progress import Progress, silent
 from idif.score import Calibration, final_scores, score_batches
@@ -32,6 +33,8 @@ class Subject:
     calibration: Calibration | None
     false_positive: dict[str, Any] | None = None
     """`idif.decision.normal_thresholds`, where the config asks for them."""
+    normals: NormalScores | None = None
+    """Scores of training normals, where the config asks for them."""
 
 
 def protocol(config: Config) -> dict[str, Any]:
@@ -109,7 +112,8 @@ def write_predictions(
     pixels: dict[str, PixelMetrics] = {}
     calibrations: dict[str, Any] = {}
     false_positive: dict[str, Any] = {}
-    learned = {"calibrations": calibrations, "false_positive": false_positive}
+    normals: dict[str, Any] = {}
+    learned = {"calibrations": calibrations, "false_positive": false_positive, "normals": normals}
     stated = protocol(config) | {"split": split} | learned
     with PredictionsWriter(path, view_numbers, image_size, maps, stated, derived) as writer:
         for subject in subjects:
@@ -117,6 +121,8 @@ def write_predictions(
                 calibrations[subject.category] = asdict(subject.calibration)
             if subject.false_positive is not None:
                 false_positive[subject.category] = subject.false_positive
+            if subject.normals is not None:
+                normals[subject.category] = asdict(subject.normals)
             pixels[subject.category] = _predict(
                 config.eval, subject, writer, device, count=not maps, progress=progress
             )

@@ -43,6 +43,11 @@ class RunData:
         return found
 
     @property
+    def fused(self) -> list[str]:
+        """The names of the runs that were fused; none for a run of its own."""
+        return [str(entry["run"]) for entry in self.protocol.get("fused", [])]
+
+    @property
     def caveats(self) -> list[str]:
         """What the run itself says a reader must know."""
         return [str(text) for text in (self.environment or {}).get("caveats", [])]

@@ -21,9 +21,11 @@ def summary(run: RunData) -> str:
     if len(run.categories) == 1 and config.train.mode == "per-category":
         model = "one model"
     parts = f"{config.method.name.upper()} with {config.method.fusion} fusion and a {config.method.head} head"
+    subject = f"{parts} ({model}) was trained for {_count(config.train.epochs, 'epoch', 'epochs')} and tested"
+    if run.fused:
+        subject = f"A fusion of {' and '.join(run.fused)} was tested"
     text = (
-        f"{parts} ({model}) was trained for {_count(config.train.epochs, 'epoch', 'epochs')} and tested on "
-        f"{_count(samples, 'sample', 'samples')} of {categories}, {anomalous} of them anomalous. "
+        f"{subject} on {_count(samples, 'sample', 'samples')} of {categories}, {anomalous} of them anomalous. "
     )
     known = [key for key in ("s_auroc", "p_auroc") if mean.get(key) is not None]
     if known:
@@ -42,7 +44,7 @@ def caveats(run: RunData) -> list[str]:
     """What must be known before the numbers are read: the run's own caveats, then what its files show."""
     found = [text[:1].upper() + text[1:].rstrip(".") + "." for text in run.caveats]
     usual = TrainConfig().epochs
-    if run.config.train.epochs < usual:
+    if run.config.train.epochs < usual and not run.fused:
         trained = _count(run.config.train.epochs, "epoch", "epochs")
         found.append(f"Trained for {trained}; the default is {usual}.")
     for model, lines in run.logs.items():
