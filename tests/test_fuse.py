@@ -22,7 +22,18 @@ from idif.predictions import Predictions, PredictionsWriter
 from tests.stubs import SIZE, BrightestIsWorst, InMemory
 
 CPU = torch.device("cpu")
-RANKED = ("s_auroc", "s_ap", "s_f1_max", "i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max", "aupro")
+RANKED = (
+    "s_auroc",
+    "s_ap",
+    "s_f1_max",
+    "i_auroc",
+    "i_ap",
+    "i_f1_max",
+    "p_auroc",
+    "p_ap",
+    "p_f1_max",
+    "aupro",
+)
 
 
 def data(category: str = "cup", seed: int = 0) -> InMemory:
@@ -67,7 +78,7 @@ def rewrite(
     protocol: dict[str, Any] | None = None,
     mask: bool = False,
 ) -> Path:
-    """The predictions of ``folder`` again, in another order of samples and views, or with one thing changed."""
+    """The predictions of ``folder`` again, in another order, or with one thing changed."""
     old = Predictions.open(folder / "predictions.h5")
     index = Index((1, 2, 3), tuple(s for c in ("cup", "nut") for s in data(c).index.samples))
     new.mkdir()
@@ -164,7 +175,7 @@ def test_two_weak_runs_whose_noise_differs_are_better_together(tmp_path: Path) -
         folder = tmp_path / str(which)
         folder.mkdir()
         normals = {"cup": {"held_out": True, "samples": 9, "anomalous": 0}}
-        normals["cup"] |= dict.fromkeys(("sample", "view", "pixel"), {"mean": 0.0, "spread": units})
+        normals["cup"] |= {key: {"mean": 0.0, "spread": units} for key in ("sample", "view", "pixel")}
         with PredictionsWriter(
             folder / "predictions.h5", (1, 2, 3), SIZE, False, {"normals": normals}
         ) as writer:
@@ -229,8 +240,16 @@ def test_runs_that_do_not_fit_say_what_differs(tmp_path: Path) -> None:
     fuse(open_members([a, b], ()), itself / "predictions.h5")
     for other, weights, words in (
         (rewrite(b, tmp_path / "less", order=range(1, 40)), (), "less: has no sample cup/S0000, which"),
-        (rewrite(b, tmp_path / "label", change=relabelled), (), "label of nut/S0003, view 1, .*: normal; found"),
-        (rewrite(b, tmp_path / "mask", change=unmasked), (), "mask of cup/S0002, view .*: given; found: none"),
+        (
+            rewrite(b, tmp_path / "label", change=relabelled),
+            (),
+            "label of nut/S0003, view 1, .*: normal;",
+        ),
+        (
+            rewrite(b, tmp_path / "mask", change=unmasked),
+            (),
+            "mask of cup/S0002, view .*: given; .*: none",
+        ),
         (rewrite(b, tmp_path / "blind", change=blind), (), "presence of cup/S0005, view 1, .* found: absent"),
         (rewrite(b, tmp_path / "pixel", mask=True), (), "mask of cup/S0002, view 1, to be that of .*another"),
         (write(tmp_path / "train", 1, scale(1, 1), split="train"), (), "the test split, .*; found train"),

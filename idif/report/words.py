@@ -24,9 +24,8 @@ def summary(run: RunData) -> str:
     subject = f"{parts} ({model}) was trained for {_count(config.train.epochs, 'epoch', 'epochs')} and tested"
     if run.fused:
         subject = f"A fusion of {' and '.join(run.fused)} was tested"
-    text = (
-        f"{subject} on {_count(samples, 'sample', 'samples')} of {categories}, {anomalous} of them anomalous. "
-    )
+    tested = _count(samples, "sample", "samples")
+    text = f"{subject} on {tested} of {categories}, {anomalous} of them anomalous. "
     known = [key for key in ("s_auroc", "p_auroc") if mean.get(key) is not None]
     if known:
         found = " and ".join(f"{label(key)} {percent(mean[key])}\u00a0%" for key in known)
