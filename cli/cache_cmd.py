@@ -20,6 +20,7 @@ from cache.verify import verify_store
 from cli.cache_plan import plan_table, plan_words
 from cli.console import JsonOption, emit, out, progress_bar, say
 from cli.device import evaluation_device, join_team, processes_here
+from idif.datasets.contamination import contamination
 from idif.datasets.realiad import read_realiad
 from idif.encoders import load_encoder
 from idif.errors import StoreError
@@ -109,6 +110,8 @@ def build_realiad(
     with join_team() as team:
         if encoder.weights == "untrained" and team.first:
             say("note: the teacher is an untrained, seeded random network, not ImageNet's")
+        if (dirty := contamination(index.samples)) is not None and team.first:
+            say(f"note: {dirty}; they are kept like the others")
         with progress_bar("building", "views", show=team.first) as listen:
             make: Callable[..., BuildReport] = (
                 build_store if isinstance(place, Path) else partial(build_remote, staging=staging)

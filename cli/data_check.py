@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import JsonOption, emit, out, progress_bar
+from cli.console import JsonOption, emit, out, progress_bar, say
 from idif.datasets.findings import ERRORS, WARNINGS, CheckReport, Counts, Finding
 
 app = typer.Typer(help="Read everything once and say what is wrong.", no_args_is_help=True)
@@ -27,7 +27,12 @@ def _check() -> None:
 def check_realiad(
     root: Annotated[Path, typer.Option(help="Dataset in the Real-IAD layout.")],
     category: Annotated[list[str], typer.Option("--category", help="Only these; may be repeated.")] = [],  # noqa: B006
-    images: Annotated[str, typer.Option(help="Folder of the images below the root.")] = "realiad_256",
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the images below the root; realiad_256 if not given, or the only one there is."
+        ),
+    ] = None,
     annotations: Annotated[
         str, typer.Option(help="Folder of the annotations below the root.")
     ] = "realiad_jsons",
@@ -42,8 +47,13 @@ def check_realiad(
         idif data check realiad --root data/Real-IAD --annotations realiad_jsons_sv --category pcb --json
     """
     from idif.datasets.check import check_dataset
+    from idif.datasets.realiad import DEFAULT_IMAGES, find_images
     from idif.live import decode_threads
 
+    if images is None:
+        images = find_images(root)
+        if images != DEFAULT_IMAGES:
+            say(f"note: there is no {DEFAULT_IMAGES}; the images checked are those of {images}")
     with progress_bar("reading", "files") as listen:
         report = check_dataset(
             root,

@@ -14,6 +14,7 @@ from cli.runs import Run, load_method, open_results, open_run
 from cli.session import Sources
 from cli.train_cmd import SetOption, training_rows
 from idif.config import EvalConfig
+from idif.datasets.contamination import contamination
 from idif.datasets.index import Split
 from idif.decision import normal_thresholds
 from idif.evaluate import Subject, metrics_of, write_predictions
@@ -118,10 +119,23 @@ def _subjects(
     for category, name in run.models(sources):
         source = sources.open([category], split)
         method = load_method(run, name, source.spec, source.index.view_numbers).to(device)
+        _say_contamination(run, sources, category)
         fitted = calibration(run, sources, category, method, device)
         chosen = _normal_thresholds(run, sources, category, method, device, fitted)
         normals = _normal_scores(run, sources, category, method, device, fitted, listen)
         yield Subject(category, method, source, fitted, chosen, normals)
+
+
+def _say_contamination(run: Run, sources: Sources, category: str) -> None:
+    """One line where training samples that are taken for normal are not."""
+    settings = run.config.eval
+    if settings.calibrate == "none" and settings.threshold != "false-positive-rate" and not settings.normals:
+        return
+    index = sources.find([category], "train").index
+    kept, held = training_rows(run.config, index)
+    dirty = contamination(index.samples[row] for row in held or kept)
+    if dirty is not None:
+        say(f"note: {category}: of the samples behind calibration, thresholds and scale, {dirty}")
 
 
 def calibration(

@@ -13,6 +13,8 @@ from cli.session import Sources
 from idif.checkpoint import find_checkpoint, load_into, reached
 from idif.config import Config, load_configs
 from idif.corruption.textures import TextureBank
+from idif.datasets.contamination import contamination
+from idif.datasets.index import Sample
 from idif.encoders import FrozenEncoder, load_encoder
 from idif.errors import ConfigError, RunError
 from idif.features import FeatureSource, FeatureSpec
@@ -178,9 +180,14 @@ def starting_checkpoint(config: Config, name: str) -> Path | None:
 
 
 def write_run_folder(
-    config: Config, sources: Sources, source: FeatureSource, textures: TextureBank, fabric: Fabric
+    config: Config,
+    sources: Sources,
+    source: FeatureSource,
+    textures: TextureBank,
+    told: list[str],
+    fabric: Fabric,
 ) -> None:
-    """``config.yaml``, ``environment.json`` and the run's own copy of the teacher."""
+    """``config.yaml``, ``environment.json`` with the caveats ``told``, and the run's own teacher."""
     folder, spec, view_numbers = config.folder, source.spec, source.index.view_numbers
     folder.mkdir(parents=True, exist_ok=True)
     encoder = sources.encoder()
@@ -197,7 +204,7 @@ def write_run_folder(
         features=spec.to_json(),
         store_fingerprint=sources.fingerprint(),
         textures={"origin": textures.origin, "fingerprint": textures.fingerprint},
-        caveats=caveats(config, spec, textures.origin) + ([config.run.note] if config.run.note else []),
+        caveats=told + ([config.run.note] if config.run.note else []),
     )
     write_json(folder / "environment.json", facts)
     beside = folder / "config.yaml.part"
@@ -207,9 +214,15 @@ def write_run_folder(
     beside.replace(folder / "config.yaml")
 
 
-def caveats(config: Config, spec: FeatureSpec, textures: str) -> list[str]:
-    """What a reader of the results must know: stand-ins that were asked for by name, borrowed weights."""
+def caveats(config: Config, spec: FeatureSpec, textures: str, samples: Sequence[Sample]) -> list[str]:
+    """What a reader of the results must know: stand-ins asked for by name, borrowed weights, dirty data.
+
+    Args:
+        samples: all that the run trains on.
+    """
     found = []
+    if (dirty := contamination(samples)) is not None:
+        found.append(f"{dirty}; they are trained on like the others")
     if config.train.init is not None:
         found.append(f"training starts from the weights of the run {config.train.init.name}")
     if spec.weights == "untrained":

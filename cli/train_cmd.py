@@ -105,10 +105,12 @@ def train_run(config: Config, *, resume: bool, dry_run: bool = False) -> dict[st
         source = sources.open(members, "train")
         if textures is None:
             textures = sources.textures(source.spec.image_size)
-            announce(caveats(config, source.spec, textures.origin))
+            samples = sources.find(categories, "train").index.samples
+            told = caveats(config, source.spec, textures.origin, samples)
+            announce(told)
             if not dry_run:
                 if fabric.is_global_zero:
-                    write_run_folder(config, sources, source, textures, fabric)
+                    write_run_folder(config, sources, source, textures, told, fabric)
                 fabric.barrier()
             textures = textures.to(fabric.device)
         rows, _ = training_rows(config, source.index)

@@ -165,6 +165,9 @@ def test_another_set_of_another_size(root: Path) -> None:
     counts = report.counts["cup"]
     assert (counts.train_samples, counts.train_anomalous, counts.test_anomalous) == (12, 2, 3)
     assert not report.whole
+    (warning,) = [finding for finding in report.warnings if finding.kind != "few_samples"]
+    assert (warning.kind, warning.category) == ("contaminated", "cup")
+    assert warning.message == "2 of 12 training samples are labelled anomalous"
 
 
 def test_small_and_one_sided_splits_are_told(tmp_path: Path) -> None:
@@ -227,6 +230,31 @@ def test_published_counts_are_compared_where_the_whole_set_is_there(
     assert [finding.kind for finding in report.errors] == ["counts"] * 5
     assert report.errors[0].message == "Real-IAD has 7,293 train samples, these annotations 20"
     assert not check_dataset(pristine, categories=["cup"]).whole
+
+
+def test_the_only_folder_of_images_is_taken_and_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["data", "check", "realiad", f"--root={root}", "--json"]
+    (root / "realiad_256").rename(root / "realiad_512")
+    (root / "realiad_jsons_sv").mkdir()
+    assert run(command) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["images"] == "realiad_512"
+    assert printed.err.splitlines() == [
+        "note: there is no realiad_256; the images checked are those of realiad_512"
+    ]
+    (root / "realiad_1024").mkdir()
+    assert run(command) == 2
+    told = capsys.readouterr().err
+    assert "there is: realiad_1024, realiad_512; choose one with --images" in told
+    assert run([*command, "--images=realiad_512"]) == 0
+    assert capsys.readouterr().err == ""
+    (root / "realiad_256").mkdir()
+    assert run(command) == 1, "the default goes before all others, and is empty"
+    shutil.rmtree(root / "realiad_256")
+    shutil.rmtree(root / "realiad_1024")
+    shutil.rmtree(root / "realiad_512")
+    assert run(command) == 2
+    assert "realiad_256: expected the folder data.images, but it is missing" in capsys.readouterr().err
 
 
 def test_the_command_prints_one_object_and_its_exit_code(

@@ -6,6 +6,7 @@ from typing import get_args
 
 import numpy as np
 
+from idif.datasets.contamination import contamination
 from idif.datasets.findings import Counts, Finding
 from idif.datasets.index import Index, Split
 from idif.datasets.inspect import Look
@@ -102,7 +103,7 @@ def _brightness(category: str, looks: Sequence[Look]) -> Iterator[Finding]:
 
 
 def thin_splits(category: str, index: Index) -> Iterator[Finding]:
-    """Splits of few samples, and a test split that has one class only."""
+    """Splits of few samples, a test split that has one class only, a training split that has both."""
     for split in get_args(Split):
         number = sum(sample.split == split for sample in index.samples)
         if number < FEW:
@@ -113,6 +114,9 @@ def thin_splits(category: str, index: Index) -> Iterator[Finding]:
         what = "anomalous" if test[0] else "normal"
         message = f"all {len(test)} test samples are {what}; no AUROC is defined"
         yield Finding("one_class", category, "", message)
+    dirty = contamination(index.samples)
+    if dirty is not None:
+        yield Finding("contaminated", category, "", dirty)
 
 
 def count(index: Index) -> Counts:

@@ -20,6 +20,7 @@ WARNINGS = {
     "brightness": "images of extreme brightness",
     "few_samples": "splits of few samples",
     "one_class": "test splits of one class only",
+    "contaminated": "training splits with anomalous samples",
     "sizes_vary": "cameras whose images differ in size",
 }
 """Kinds of oddity that a dataset may have."""

@@ -87,6 +87,26 @@ def read_realiad(
     return Index(view_numbers=numbers, samples=tuple(samples))
 
 
+DEFAULT_IMAGES = "realiad_256"
+
+
+def find_images(root: Path) -> str:
+    """The folder of the images below ``root``: `DEFAULT_IMAGES`, or the only other one there is.
+
+    Raises:
+        DatasetError: several others and no default.
+    """
+    if (root / DEFAULT_IMAGES).is_dir():
+        return DEFAULT_IMAGES
+    others = [name for name in _siblings(root) if not _is_annotations(name)]
+    if len(others) > 1:
+        raise DatasetError(
+            f"{root}: expected {DEFAULT_IMAGES} or a single folder of images{_listing(others)}; choose one "
+            "with --images"
+        )
+    return others[0] if others else DEFAULT_IMAGES
+
+
 def list_categories(root: Path, annotations: str = "realiad_jsons") -> list[str]:
     """The categories that have an annotation file, sorted.
 
@@ -151,10 +171,14 @@ def _require_folder(
     root: Path, name: str, what: Literal["images", "annotations"], alike: Callable[[str], bool]
 ) -> None:
     if not (root / name).is_dir():
-        siblings = [p.name for p in _children(root) if p.is_dir() and p.name.lower().startswith("realiad_")]
-        alternatives = _listing([sibling for sibling in siblings if alike(sibling)])
+        alternatives = _listing([sibling for sibling in _siblings(root) if alike(sibling)])
         raise DatasetError(f"{root / name}: expected the folder data.{what}, but it is missing{alternatives}")
     resolve_inside(root, name)
+
+
+def _siblings(root: Path) -> list[str]:
+    """Names of the folders of images and annotations below the root."""
+    return [p.name for p in _children(root) if p.is_dir() and p.name.lower().startswith("realiad_")]
 
 
 def _listing(names: Sequence[str]) -> str:
