@@ -126,7 +126,7 @@ class Sources:
         return None if self._store is None else self._store.fingerprint
 
     def textures(self, size: int) -> TextureBank:
-        """The texture bank, kept beside a store on disk, else in the run's folder."""
+        """The texture bank, kept beside a store on disk, else beside the run's folder, for other runs too."""
         wanted = self.config.corruption.textures
         if wanted is None:
             raise ConfigError(
@@ -134,7 +134,7 @@ class Sources:
                 f"({DTD_URL}), or 'procedural' for generated textures; got nothing"
             )
         store = self.config.cache.store
-        beside = self.config.folder
+        beside = self.config.run.dir
         if isinstance(store, Path) and not self.config.live:
             beside = store.resolve().parent
         with progress_bar("reading textures", "images") as listen:

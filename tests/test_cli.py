@@ -27,6 +27,9 @@ def test_a_run_explains_itself(world: Path) -> None:
     assert any("generated" in caveat for caveat in facts["caveats"])
     assert len(facts["store_fingerprint"]) == 64
     assert facts["features"]["image_size"] == int(SIZE)
+    bank = f"textures-{facts['textures']['fingerprint'][:16]}.npy"
+    assert facts["textures"]["origin"] == "procedural: 128 images"
+    assert (world / bank).is_file(), "beside the store, for other runs too"
     assert (folder / "config.yaml").exists()
     from idif.encoders import load_encoder
 
@@ -331,6 +334,7 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
         ["cache", "info"],
         ["train"],
         ["eval"],
+        ["fuse"],
         ["sweep", "missing-views"],
         ["report"],
         ["demo"],

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +258,7 @@ def test_the_bank_of_a_folder(tmp_path: Path) -> None:
         bank.images, torch.stack([torch.from_numpy(load_image(source / name, 16)[0]) for name in names])
     )
     assert bank.images.dtype == torch.uint8
-    assert bank.origin == "dtd: 4 images from dtd"
+    assert bank.origin == "folder: 4 images from dtd"
     assert heard == [(n, 4) for n in range(1, 5)]
     (file,) = (tmp_path / "c").iterdir()
     assert file.name == f"textures-{bank.fingerprint[:16]}.npy"
@@ -267,6 +269,82 @@ def test_the_bank_of_a_folder(tmp_path: Path) -> None:
     assert torch.equal(again.images, bank.images)
     assert again.fingerprint == bank.fingerprint
     assert not heard, "the second load decodes nothing"
+
+
+def test_images_of_every_kind_are_textures(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    source = tmp_path / "any"
+    (source / "a" / "b").mkdir(parents=True)
+    grey = rng.integers(0, 256, (20, 20), dtype=np.uint8)
+    deep = grey.astype(np.uint16) * 256 + 77
+    colour = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    alpha = np.dstack([colour, grey])
+    for name, pixels in (
+        ("a/16-bit.png", deep),
+        ("a/16-bit.TIFF", deep),
+        ("a/b/grey.bmp", grey),
+        ("a/b/alpha.png", alpha),
+        ("colour.webp", colour),
+        ("colour.tif", colour),
+    ):
+        Image.fromarray(pixels).save(source / name, **({"lossless": True} if name.endswith("webp") else {}))
+    images = load_textures(source, 20, tmp_path / "c").images.numpy()
+    plain, rgb = np.stack([grey] * 3), colour.transpose(2, 0, 1)
+    assert np.array_equal(images, np.stack([plain, plain, rgb, plain, rgb, rgb]))
+
+    Image.fromarray(grey.astype(np.float32)).save(source / "range.tiff")
+    with pytest.raises(DatasetError, match=r"range\.tiff: expected an image of 8 or 16 bits"):
+        load_textures(source, 20, tmp_path / "c")
+
+
+def test_first_builds_at_the_same_time_leave_one_sound_file(tmp_path: Path) -> None:
+    source = texture_folder(tmp_path / "dtd")
+    alone = load_textures(source, 16, tmp_path / "alone")
+    together = threading.Barrier(4, timeout=60)
+
+    def build(_: int) -> TextureBank:
+        first = True
+
+        def wait_once(done: int, total: int, what: str = "") -> None:
+            nonlocal first
+            if first:
+                first = False
+                together.wait()  # every build has begun to write before any goes on
+
+        return load_textures(source, 16, tmp_path / "c", wait_once)
+
+    with ThreadPoolExecutor(4) as pool:
+        banks = list(pool.map(build, range(4)))
+    for bank in banks:
+        assert bank.fingerprint == alone.fingerprint
+        assert torch.equal(bank.images, alone.images)
+    (file,) = (tmp_path / "c").iterdir()
+    (expected,) = (tmp_path / "alone").iterdir()
+    assert file.read_bytes() == expected.read_bytes()
+
+
+def test_a_bank_that_another_process_has_open_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where a mapped file cannot be replaced."""
+    source = texture_folder(tmp_path / "dtd")
+    theirs = load_textures(source, 16, tmp_path / "c")
+    (file,) = (tmp_path / "c").iterdir()
+    content = file.read_bytes()
+    file.unlink()
+
+    def held(self: Path, target: Path) -> None:
+        if content:
+            file.write_bytes(content)
+        raise PermissionError(13, "in use")
+
+    monkeypatch.setattr(Path, "replace", held)
+    assert torch.equal(load_textures(source, 16, tmp_path / "c").images, theirs.images)
+    assert list((tmp_path / "c").iterdir()) == [file]
+    file.unlink()
+    content = b""
+    with pytest.raises(DatasetError, match="cannot be written"):
+        load_textures(source, 16, tmp_path / "c")
 
 
 def test_the_bank_is_never_changed_through_its_tensor(tmp_path: Path) -> None:

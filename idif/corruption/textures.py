@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,11 +18,11 @@ from torch import Tensor
 from idif.corruption.procedural import PROCEDURAL_COUNT, PROCEDURAL_RULE, procedural_texture
 from idif.datasets.index import digest
 from idif.errors import CannotFinish, DatasetError
+from idif.photographs import SUFFIXES
 from idif.preprocess import RESIZE_RULE, load_image
 from idif.progress import Progress, silent
 
 DTD_URL = "https://www.robots.ox.ac.uk/~vgg/data/dtd/"
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 _AT_ONCE = 64
 """Files decoded between two writes, so that a large folder never lies in memory whole."""
@@ -36,7 +37,7 @@ class TextureBank:
     images: Tensor
     """uint8 [K,3,S,S], RGB, 0..255."""
     origin: str
-    """For logs and reports: ``dtd: 5640 images from dtd`` or ``procedural: 128 images``."""
+    """For logs and reports: ``folder: 5640 images from dtd`` or ``procedural: 128 images``."""
     fingerprint: str
     """SHA-256 (hex) over what the textures were made from and how."""
 
@@ -50,11 +51,13 @@ def load_textures(
 ) -> TextureBank:
     """The bank of a folder of textures (DTD), or of generated ones where ``procedural`` is asked for by name.
 
-    The resized textures are kept as ``textures-<fingerprint>.npy`` in ``cache_dir``. The fingerprint covers
-    the files' names and contents, the size and the resize rule, so a changed folder makes another bank.
+    The resized textures are kept as ``textures-<fingerprint>.npy`` in ``cache_dir``, where every run finds
+    them. The fingerprint covers the files' names and contents, the size and the resize rule, so a changed
+    folder makes another bank. Processes that build one at the same time write the same file, one after the
+    other.
 
     Args:
-        source: folder with JPEG or PNG files at any depth.
+        source: folder with images (`idif.photographs.SUFFIXES`) at any depth.
         size: height and width of the textures, the training images' own.
         cache_dir: made where missing.
 
@@ -77,7 +80,7 @@ def load_textures(
         hashes = list(pool.map(_sha256, files))
         contents = [[p.relative_to(source).as_posix(), h] for p, h in zip(files, hashes, strict=True)]
         recipe = {"rule": RESIZE_RULE, "size": size, "files": contents}
-        origin = f"dtd: {len(files)} images from {source.resolve().name}"
+        origin = f"folder: {len(files)} images from {source.resolve().name}"
 
         def decoded() -> Iterator[_Pixels]:
             for start in range(0, len(files), _AT_ONCE):
@@ -96,7 +99,7 @@ def texture_files(source: Path) -> list[Path]:
     found = [p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
     files = sorted((p for p in found if p.is_file()), key=lambda p: p.relative_to(source).as_posix())
     if not files:
-        raise DatasetError(f"corruption.textures: {source} holds no JPEG or PNG file ({instead})")
+        raise DatasetError(f"corruption.textures: {source} holds no image ({', '.join(SUFFIXES)}; {instead})")
     return files
 
 
@@ -141,7 +144,7 @@ def _open(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 def _build(path: Path, shape: tuple[int, ...], rows: Iterator[_Pixels], progress: Progress) -> None:
     """Write a bank beside its place, then rename it there."""
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part")  # a process id is one machine's own
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +154,12 @@ def _build(path: Path, shape: tuple[int, ...], rows: Iterator[_Pixels], progress
                 for done, row in enumerate(rows, start=1):
                     file.write(row.tobytes())
                     progress(done, shape[0], "textures")
-            beside.replace(path)
+            try:
+                beside.replace(path)
+            except PermissionError:
+                # on Windows nobody replaces a file that is mapped: another process built the same bank first
+                if _open(path, shape) is None:
+                    raise
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:

@@ -1,0 +1,49 @@
+"""Runs of one folder of textures share one bank on disk, beside their store or beside each other."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cli.session import Sources
+from idif.config import Config, resolve
+from idif.corruption import TextureBank
+
+
+def config(home: Path, name: str, store: Path | None) -> Config:
+    textures = {"textures": str(home / "paint")}
+    run = {"name": name, "dir": str(home / "runs")}
+    (made,) = resolve({"corruption": textures, "run": run, "cache": {"store": store}}, source="test")
+    return made
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_two_runs_share_a_bank_until_the_folder_changes(world: Path, tmp_path: Path, stored: bool) -> None:
+    (tmp_path / "paint" / "deep").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 9, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels[0]).save(tmp_path / "paint" / "a.png")
+    Image.fromarray(pixels[1]).save(tmp_path / "paint" / "deep" / "b.bmp")
+    store = tmp_path / "stores" / "s.zarr" if stored else None
+    if store is not None:
+        shutil.copytree(world / "store.zarr", store)
+
+    def bank(name: str) -> TextureBank:
+        return Sources(config(tmp_path, name, store), torch.device("cpu")).textures(16)
+
+    first, second = bank("one"), bank("two")
+    place = tmp_path / ("stores" if stored else "runs")
+    (file,) = place.glob("textures-*")
+    assert file.name == f"textures-{first.fingerprint[:16]}.npy"
+    assert second.fingerprint == first.fingerprint
+    assert torch.equal(second.images, first.images)
+    made = file.stat().st_mtime_ns
+    assert not list(tmp_path.glob("runs/*/textures-*"))
+
+    Image.fromarray(pixels[0]).save(tmp_path / "paint" / "deep" / "b.bmp")
+    third = bank("one")
+    assert third.fingerprint != first.fingerprint
+    assert len(list(place.glob("textures-*"))) == 2
+    assert file.stat().st_mtime_ns == made, "the other bank is left as it was"
