@@ -9,6 +9,7 @@ import typer
 
 from cli.console import say
 from cli.main import app
+from cli.stopping import Terminated
 from idif.errors import IdifError
 
 # Typer does not export the base of its usage errors, and newer ones bring click along under another name
@@ -17,12 +18,8 @@ _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c._
 _INTERRUPTED = 130
 
 
-class _Terminated(BaseException):
-    """SIGTERM, raised where the program is, so that everything is closed on the way out."""
-
-
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise _Terminated
+    raise Terminated
 
 
 def _fail(message: str, code: int, arguments: list[str]) -> int:
@@ -47,7 +44,7 @@ def run(arguments: list[str]) -> int:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", _INTERRUPTED, arguments)
-    except _Terminated:
+    except Terminated:
         return _fail("terminated", 143, arguments)
     except IdifError as error:
         return _fail(str(error), error.exit_code, arguments)

@@ -19,6 +19,7 @@ from cli.evaluated import fitted, test_scale
 from cli.report_cmd import images_only, read_images
 from cli.runs import Run, load_method, open_run, run_features, run_teacher
 from cli.session import Sources
+from cli.stopping import Terminated
 from cli.train_cmd import SetOption
 from idif.app.desk import Desk, TestSamples, Trained
 from idif.app.looks import Known
@@ -76,12 +77,19 @@ def serve_page(
         try:
             address = page.serve(built, host, port, password)
             emit({"url": address}, as_json=as_json, otherwise=f"{address}  (Ctrl-C ends it)")
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            # the usual end: nothing went wrong, and --json has had its one object
-            raise typer.Exit(130) from None
+            _wait_for_the_end()
         finally:
             built.close(verbose=False)
+
+
+def _wait_for_the_end() -> None:
+    """Wait for Ctrl-C or SIGTERM, the usual ends: nothing went wrong, and --json has had its one object."""
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except Terminated:
+        raise typer.Exit(143) from None
 
 
 def _check_address(host: str, password: str | None) -> None:

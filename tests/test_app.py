@@ -162,8 +162,9 @@ def address(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert line, (tmp_path / "stderr").read_text()
         yield str(json.loads(line)["url"])
         server.terminate()
-        server.communicate(timeout=60)
+        more, _ = server.communicate(timeout=60)
         assert server.returncode == 143
+        assert more == "", "--json prints one object"
 
 
 def scored(capsys: pytest.CaptureFixture[str], folder: Path, photos: list[Path]) -> dict[str, Any]:
