@@ -213,8 +213,8 @@ def _match(first: Predictions, other: Predictions) -> tuple[Array, Array]:
             f"{_listed(other.view_numbers)}"
         )
     if first.has_maps != other.has_maps:
-        lacking = b if first.has_maps else a
-        raise RunError(f"{lacking}: expected anomaly maps, as the other runs have; found none (--no-maps)")
+        bare = b if first.has_maps else a
+        raise RunError(f"{bare}: expected anomaly maps, as the other runs have; found none (--no-maps)")
     ours, theirs = (
         {key: row for row, key in enumerate(zip(p.category, p.sample_id, strict=True))}
         for p in (first, other)
@@ -282,7 +282,8 @@ def _require_same_picture(
 
 def _sum(parts: Sequence[Array]) -> Array:
     """The sum of arrays of one shape, to the bit the same in any order."""
-    return np.sort(np.stack(parts), axis=0).sum(axis=0)
+    total: Array = np.sort(np.stack(parts), axis=0).sum(axis=0)
+    return total
 
 
 def _sample(found: Predictions, row: int) -> Sample:

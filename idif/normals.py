@@ -69,11 +69,11 @@ def normal_scores(
         config, method, source, rows, device, progress=progress, what="scoring training normals"
     ):
         variance, mean = torch.var_mean(scored.maps.flatten(2), dim=2, correction=0)
-        shown = scored.batch.view_mask.cpu()
+        seen = scored.batch.view_mask.cpu()
         scores.append(scored.scores)
-        present.append(shown)
-        means.append(mean.cpu()[shown])
-        variances.append(variance.cpu()[shown])
+        present.append(seen)
+        means.append(mean.cpu()[seen])
+        variances.append(variance.cpu()[seen])
     shown = torch.cat(present).numpy()
     views, samples = final_scores(config, torch.cat(scores).numpy(), shown, calibration)
     mean, variance = torch.cat(means).double(), torch.cat(variances).double()

@@ -323,6 +323,7 @@ def test_the_command_writes_what_eval_and_report_read(
     assert run(["report", str(out), *map(str, runs)]) == 0
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "A fusion of rgb and depth was tested on 8" in page
+    assert "A fusion has no model of its own, so no views can be left out" in page
     assert "shows no photographs" not in capsys.readouterr().err
     for arguments, words in (
         (["eval", str(out)], "is a fusion of runs and has no model"),

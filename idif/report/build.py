@@ -200,6 +200,8 @@ def _sweep(run: RunData) -> dict[str, Any]:
         table = [tables.strategies(run.strategies)]
     if run.sweep is None:
         yet = f"No missing-view sweep has been made yet: idif sweep missing-views {run.folder.name}"
+        if run.fused:
+            yet = "A fusion has no model of its own, so no views can be left out; sweep its runs."
         return {"sweep_figures": compared, "sweep_tables": table, "sweep_note": yet}
     curve = figures.missing_views(run.sweep["by_missing"])
     drawn = [] if curve is None else [curve]

@@ -271,7 +271,8 @@ def comparison(runs: Sequence[RunData]) -> Table:
             table.figure(mean.get(key), mean.get("reasons", {}).get(key), f"{run.name}: ") for key in HEADLINE
         ]
         teacher = (run.environment or {}).get("features", {}).get("weights", DASH)
-        cells += [Cell(str(len(run.categories))), Cell(str(run.config.train.epochs)), Cell(str(teacher))]
+        epochs = DASH if run.fused else str(run.config.train.epochs)
+        cells += [Cell(str(len(run.categories))), Cell(epochs), Cell(str(teacher))]
         table.rows.append((run.name, cells))
     return table
 
