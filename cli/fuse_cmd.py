@@ -14,7 +14,7 @@ from cli.runs import is_fusion
 from cli.train_cmd import SetOption
 from idif.config import Config, load_configs
 from idif.errors import ConfigError, RunError
-from idif.fuse import Member, caveats, fuse, open_members, protocol
+from idif.fuse import Member, caveats, fuse, open_members
 from idif.report.data import run_home
 from idif.runlog import environment, write_json
 
@@ -60,10 +60,8 @@ def fuse_runs(
         raise RunError(f"--out {out}: cannot be made ({error.strerror})") from None
     with progress_bar("fusing", "samples") as listen:
         derived = [out / name for name in RESULTS]
-        fuse(members, out / "predictions.h5", derived=derived, progress=listen)
-    fused = [
-        {"folder": str(run), **entry} for run, entry in zip(runs, protocol(members)["fused"], strict=True)
-    ]
+        stated = fuse(members, out / "predictions.h5", derived=derived, progress=listen)
+    fused = [{"folder": str(run), **entry} for run, entry in zip(runs, stated["fused"], strict=True)]
     write_json(out / "environment.json", environment(torch.device("cpu"), fused=fused, caveats=told))
     beside = out / "config.yaml.part"
     beside.write_text(config.to_yaml(), encoding="utf-8")
