@@ -47,7 +47,7 @@ def check_realiad(
         idif data check realiad --root data/Real-IAD --annotations realiad_jsons_sv --category pcb --json
     """
     from idif.datasets.check import check_dataset
-    from idif.datasets.realiad import DEFAULT_IMAGES, find_images
+    from idif.datasets.realiad_files import DEFAULT_IMAGES, find_images
     from idif.live import decode_threads
 
     if images is None:

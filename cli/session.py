@@ -15,7 +15,8 @@ from cli.console import progress_bar, say
 from idif.config import Config
 from idif.corruption.textures import DTD_URL, TextureBank, load_textures
 from idif.datasets.index import Index, Split
-from idif.datasets.realiad import list_categories, read_realiad
+from idif.datasets.realiad import read_realiad
+from idif.datasets.realiad_files import list_categories
 from idif.encoders import FrozenEncoder, load_encoder
 from idif.errors import ConfigError, StoreMismatch
 from idif.features import FeatureSource

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idif.datasets.index import MIXED_CLASS, Index
-from idif.datasets.realiad import list_categories, read_realiad
+from idif.datasets.realiad import read_realiad
+from idif.datasets.realiad_files import list_categories
 from idif.errors import DatasetError
 from idif.paths import relative_posix, resolve_inside
 

@@ -9,7 +9,8 @@ from idif.datasets.findings import ERRORS, WARNINGS, CheckReport, Counts, Findin
 from idif.datasets.index import Index, Sample, View
 from idif.datasets.inspect import Look, look_at
 from idif.datasets.published import differences, is_whole
-from idif.datasets.realiad import annotation_files, list_categories, read_realiad
+from idif.datasets.realiad import read_realiad
+from idif.datasets.realiad_files import annotation_files, list_categories
 from idif.errors import DatasetError
 from idif.progress import Progress, silent
 

@@ -9,26 +9,23 @@ The label of a view is its ``anomaly_class``, never its folder: 26,881 test imag
 Views belong together by folder and sample number, never by their position in the list.
 """
 
-import difflib
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from idif.datasets.index import NORMAL_CLASS, Index, Sample, Split, View
+from idif.datasets.realiad_files import annotation_files
 from idif.errors import DatasetError
-from idif.paths import is_plain, relative_posix, resolve_inside, shown
+from idif.paths import is_plain, relative_posix, shown
 
 MAX_JSON_BYTES = 64 * 2**20
 """Largest annotation file read, about 20 times the largest of Real-IAD's own; Python's objects take ten times
 the room."""
 
 MAX_VIEW_NUMBER = 999
-
-_NAMED = 10
-"""Names listed in a message before it only counts the rest."""
 
 _FILE_NAME = re.compile(r"(?P<sample>[0-9]+)_(?:.*_)?C(?P<view>[0-9]+)_[^/]*")
 """What follows ``<category>_`` in a file name; the last ``_C<view>_`` counts."""
@@ -85,116 +82,6 @@ def read_realiad(
             raise DatasetError(f"{files[category]}: {which} with the views {numbers} in train or test")
         samples += [s for s in kept if split in (None, s.split)]
     return Index(view_numbers=numbers, samples=tuple(samples))
-
-
-DEFAULT_IMAGES = "realiad_256"
-
-
-def find_images(root: Path) -> str:
-    """The folder of the images below ``root``: `DEFAULT_IMAGES`, or the only other one there is.
-
-    Raises:
-        DatasetError: several others and no default.
-    """
-    if (root / DEFAULT_IMAGES).is_dir():
-        return DEFAULT_IMAGES
-    others = [name for name in _siblings(root) if not _is_annotations(name)]
-    if len(others) > 1:
-        raise DatasetError(
-            f"{root}: expected {DEFAULT_IMAGES} or a single folder of images{_listing(others)}; choose one "
-            "with --images"
-        )
-    return others[0] if others else DEFAULT_IMAGES
-
-
-def list_categories(root: Path, annotations: str = "realiad_jsons") -> list[str]:
-    """The categories that have an annotation file, sorted.
-
-    Raises:
-        DatasetError: the root or the annotations' folder is missing or holds no annotation file.
-    """
-    return sorted(_annotation_files(root, annotations))
-
-
-def annotation_files(
-    root: Path, *, images: str, annotations: str, categories: Sequence[str] = ()
-) -> dict[str, Path]:
-    """Category -> annotation file of the categories asked for, without reading any.
-
-    Raises:
-        DatasetError: a folder or category that does not exist, or a link that leaves the root.
-    """
-    files = _annotation_files(root, annotations)
-    images = relative_posix(images, "data.images")
-    _require_folder(root, images, "images", lambda name: not _is_annotations(name))
-    for category in categories:
-        if category not in files:
-            raise DatasetError(_unknown_category(root / annotations, category, sorted(files)))
-    return {category: files[category] for category in sorted(set(categories) or files)}
-
-
-def _annotation_files(root: Path, annotations: str) -> dict[str, Path]:
-    """Category -> annotation file; a file in the folder itself goes before one a level deeper."""
-    if not root.is_dir():
-        raise DatasetError(f"{shown(str(root))}: expected the dataset's root, but there is no such folder")
-    annotations = relative_posix(annotations, "data.annotations")
-    _require_folder(root, annotations, "annotations", _is_annotations)
-    folder = root / annotations
-    files: dict[str, Path] = {}
-    for place in (folder / folder.name, folder):
-        # names that begin with a dot are an operating system's own
-        found = [path for path in _children(place) if path.suffix.lower() == ".json" and path.name[0] != "."]
-        for path in found:
-            if not is_plain(path.name):
-                raise DatasetError(f"{shown(str(path))}: a category's name holds control characters")
-            if resolve_inside(root, path.relative_to(root).as_posix()).is_file():
-                files[path.stem] = path
-    if not files:
-        below = [f"{annotations}/{path.name}" for path in _children(folder) if path.is_dir()]
-        raise DatasetError(f"{folder}: expected files <category>.json, found none{_listing(below)}")
-    return files
-
-
-def _is_annotations(name: str) -> bool:
-    return name.lower().startswith("realiad_jsons")
-
-
-def _children(folder: Path) -> list[Path]:
-    """What lies in ``folder``, sorted; nothing where it does not exist."""
-    try:
-        return sorted(folder.iterdir()) if folder.is_dir() else []
-    except OSError as error:
-        raise DatasetError(f"{folder}: cannot be listed ({error.strerror})") from None
-
-
-def _require_folder(
-    root: Path, name: str, what: Literal["images", "annotations"], alike: Callable[[str], bool]
-) -> None:
-    if not (root / name).is_dir():
-        alternatives = _listing([sibling for sibling in _siblings(root) if alike(sibling)])
-        raise DatasetError(f"{root / name}: expected the folder data.{what}, but it is missing{alternatives}")
-    resolve_inside(root, name)
-
-
-def _siblings(root: Path) -> list[str]:
-    """Names of the folders of images and annotations below the root."""
-    return [p.name for p in _children(root) if p.is_dir() and p.name.lower().startswith("realiad_")]
-
-
-def _listing(names: Sequence[str]) -> str:
-    """``; there is: a, b`` or nothing."""
-    if not names:
-        return ""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"; there is: {', '.join(shown(name)[1:-1] for name in names[:_NAMED])}{more}"
-
-
-def _unknown_category(folder: Path, category: str, known: list[str]) -> str:
-    """The sentence for a category that does not exist, with the nearest that do."""
-    lower = {name.lower(): name for name in known}
-    near = [lower[name] for name in difflib.get_close_matches(category.lower(), lower)]
-    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-    return f"{folder}: no annotations of category {shown(category)}{hint}{_listing(known)}"
 
 
 def _load(path: Path) -> dict[str, Any]:
