@@ -21,7 +21,8 @@ import torch
 from lightning_fabric import Fabric
 
 from idif.batch import Batch
-from idif.config import Config, resolve
+from idif.config import Config
+from idif.config_file import resolve
 from idif.corruption.textures import load_textures
 from idif.datasets.index import Index
 from idif.datasets.realiad import read_realiad

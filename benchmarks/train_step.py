@@ -34,7 +34,8 @@ from cache import FeatureStore
 from cache.build import build_store
 from cli.session import make_fabric
 from idif.batch import Batch
-from idif.config import Config, resolve
+from idif.config import Config
+from idif.config_file import resolve
 from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import load_textures
 from idif.encoders import load_encoder, normalise

@@ -22,7 +22,8 @@ from cli.report_cmd import report_run
 from cli.runs import open_run
 from cli.sweep_cmd import sweep_run
 from cli.train_cmd import train_run
-from idif.config import Config, resolve
+from idif.config import Config
+from idif.config_file import resolve
 from idif.datasets.realiad import read_realiad
 from idif.datasets.synthetic import synthesise
 from idif.encoders import FrozenEncoder, load_encoder

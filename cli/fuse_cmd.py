@@ -12,7 +12,8 @@ from cli.console import JsonOption, emit, progress_bar, say
 from cli.eval_cmd import measure, metrics_table
 from cli.runs import is_fusion
 from cli.train_cmd import SetOption
-from idif.config import Config, load_configs
+from idif.config import Config
+from idif.config_file import load_configs
 from idif.errors import ConfigError, RunError
 from idif.fuse import Member, caveats, fuse, open_members
 from idif.report.data import run_home

@@ -11,7 +11,8 @@ from cli.console import JsonOption, emit, progress_bar, say
 from cli.runs import Run
 from cli.session import Sources
 from cli.train_cmd import SetOption
-from idif.config import Config, load_configs
+from idif.config import Config
+from idif.config_file import load_configs
 from idif.datasets.index import Split
 from idif.errors import IdifError
 from idif.report import ImageLoader, write_report

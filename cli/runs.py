@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from cli.console import say
 from cli.session import Sources
 from idif.checkpoint import find_checkpoint, load_into, reached
-from idif.config import Config, load_configs
+from idif.config import Config
+from idif.config_file import load_configs
 from idif.corruption.textures import TextureBank
 from idif.datasets.contamination import contamination
 from idif.datasets.index import Sample

@@ -11,7 +11,8 @@ from cli.console import JsonOption, emit, progress_bar, say
 from cli.runs import announce, caveats, starting_checkpoint, write_run_folder
 from cli.session import Sources, first_process, make_fabric
 from idif.checkpoint import find_checkpoint, reached
-from idif.config import Config, load_configs
+from idif.config import Config
+from idif.config_file import load_configs
 from idif.datasets.index import Index
 from idif.errors import RunError
 from idif.estimate import estimate

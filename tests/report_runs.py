@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from idif.config import resolve
+from idif.config_file import resolve
 from idif.datasets.index import Index, Sample, View
 from idif.evaluate import metrics_of, protocol
 from idif.predictions import Predictions, PredictionsWriter

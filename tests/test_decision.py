@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from idif.config import EvalConfig, resolve
+from idif.config import EvalConfig
+from idif.config_file import resolve
 from idif.decision import normal_thresholds, sample_labels_of
 from idif.errors import ConfigError, RunError
 from idif.evaluate import Subject, metrics_of, write_predictions

@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from idif.config import Config, EvalConfig, resolve
+from idif.config import Config, EvalConfig
+from idif.config_file import resolve
 from idif.errors import CannotFinish, ConfigError
 from idif.evaluate import Subject, metrics_of, write_predictions
 from idif.predictions import Predictions

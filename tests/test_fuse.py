@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from cli.__main__ import run
-from idif.config import Config, EvalConfig, resolve
+from idif.config import Config, EvalConfig
+from idif.config_file import resolve
 from idif.datasets.index import Index, Sample
 from idif.errors import ConfigError, RunError
 from idif.evaluate import Subject, metrics_of, write_predictions

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 import idif.train
 from cli.__main__ import run
-from idif.config import Config, resolve
+from idif.config import Config
+from idif.config_file import resolve
 from idif.corruption.textures import load_textures
 from idif.encoders import FrozenEncoder
 from idif.live import LiveFeatures

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from cli.session import Sources
-from idif.config import Config, resolve
+from idif.config import Config
+from idif.config_file import resolve
 from idif.corruption import TextureBank
 
 

@@ -28,7 +28,7 @@ from cache.placement import place
 from cache.publish import build_remote
 from cache.verify import verify_store
 from cli.__main__ import run
-from idif.config import resolve
+from idif.config_file import resolve
 from idif.datasets.index import Index
 from idif.errors import CannotFinish, StoreDamaged, StoreError, StoreIncomplete, StoreMismatch
 from tests.tiny_data import tiny_index, tree, untrained, write_annotations

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cli.__main__ import run
-from idif.config import Config, resolve
+from idif.config import Config
+from idif.config_file import resolve
 from idif.corruption.textures import load_textures
 from idif.live import LiveFeatures
 from idif.methods import Method

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 import idif.train
 from idif.checkpoint import find_checkpoint, load_state, load_weights, reached
-from idif.config import Config, resolve
+from idif.config import Config
+from idif.config_file import resolve
 from idif.corruption.textures import TextureBank, load_textures
 from idif.errors import CannotFinish, RunError
 from idif.evaluate import protocol

@@ -18,7 +18,7 @@ import idif.checkpoint
 import idif.train
 from cli.__main__ import _terminate
 from idif.checkpoint import find_checkpoint, reached
-from idif.config import resolve
+from idif.config_file import resolve
 from idif.corruption.textures import load_textures
 from idif.live import LiveFeatures
 from idif.train import Task, train

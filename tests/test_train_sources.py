@@ -13,7 +13,7 @@ import idif.train
 from cache import FeatureStore
 from cache.build import build_store
 from cache.placement import place
-from idif.config import resolve
+from idif.config_file import resolve
 from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import load_textures
 from idif.features import FeatureSource

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from idif.config import Config, load_configs
+from idif.config import Config
+from idif.config_file import load_configs
 from idif.errors import RunError
 from idif.predictions import Predictions
 from idif.runlog import read_log
