@@ -77,12 +77,12 @@ def serve_page(
         try:
             address = page.serve(built, host, port, password)
             emit({"url": address}, as_json=as_json, otherwise=f"{address}  (Ctrl-C ends it)")
-            _wait_for_the_end()
+            wait_for_the_end()
         finally:
             built.close(verbose=False)
 
 
-def _wait_for_the_end() -> None:
+def wait_for_the_end() -> None:
     """Wait for Ctrl-C or SIGTERM, the usual ends: nothing went wrong, and --json has had its one object."""
     try:
         threading.Event().wait()

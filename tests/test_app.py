@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,12 @@ from typing import Any
 from urllib.parse import urlparse
 
 import pytest
+import typer
 from PIL import Image
 
 from cli.__main__ import run
+from cli.app_cmd import wait_for_the_end
+from cli.stopping import Terminated
 from idif.app import sheet
 from idif.app.received import PHOTO_MB, Received, Refused
 from tests.browser import CHROMIUM
@@ -136,6 +140,19 @@ def test_without_gradio_it_says_how_to_get_it(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert run(["app", str(world / "runs" / "tiny")]) == 2
     assert "extra `app`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_the_page_ends_without_an_error(
+    end: type[BaseException], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: threading.Event, timeout: float | None = None) -> bool:
+        raise end
+
+    monkeypatch.setattr(threading.Event, "wait", stopped)
+    with pytest.raises(typer.Exit) as ended:
+        wait_for_the_end()
+    assert ended.value.exit_code == code
 
 
 @pytest.fixture
