@@ -1,5 +1,6 @@
 """`idif data`: make, import and check multi-view datasets."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -30,27 +31,45 @@ def synth(
     test: Annotated[int, typer.Option(help="Test samples per category.", min=2)] = 32,
     size: Annotated[int, typer.Option(help="Image side in pixels.", min=64)] = 256,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.", min=0)] = 0,
+    difficulty: Annotated[
+        Literal["easy", "medium", "hard", "mixed"],
+        typer.Option(help="How hard the defects are to see; mixed: each level in turn."),
+    ] = "mixed",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; one per core, at most 8, by default.", min=1)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Render a multi-view dataset of manufactured parts with defects.
 
-    Example:
+    Examples:
 
         idif data synth data/synth --categories 2 --train 24 --test 24 --size 128
+
+        idif data synth data/hard --categories 12 --difficulty hard
     """
     from idif.datasets.synthetic import synthesise
 
     with progress_bar("rendering", "samples") as listen:
         summary = synthesise(
-            out, categories=categories, train=train, test=test, size=size, seed=seed, progress=listen
+            out,
+            categories=categories,
+            train=train,
+            test=test,
+            size=size,
+            seed=seed,
+            difficulty=difficulty,
+            workers=workers or min(8, os.cpu_count() or 1),
+            progress=listen,
         )
+    levels = ", ".join(f"{count} {level}" for level, count in summary.levels.items() if count)
     defects = ", ".join(f"{kind} {count}" for kind, count in sorted(summary.defects.items()))
     emit(
         asdict(summary) | {"root": str(summary.root)},
         as_json=as_json,
         otherwise=(
             f"{out}: {', '.join(summary.categories)}, each with {summary.train} training and "
-            f"{summary.test} test samples; {summary.anomalous} are anomalous, seen in "
+            f"{summary.test} test samples; {summary.anomalous} are anomalous ({levels}), seen in "
             f"{summary.anomalous_views} of {summary.views} views ({defects})\n"
             f"next: idif cache build realiad --root {out} --images {summary.images} --store STORE"
         ),

@@ -17,12 +17,13 @@ from scipy.ndimage import binary_dilation
 from idif.datasets.synthetic import RIG, synthesise
 from idif.datasets.synthetic.defects import CONSTRUCTION, KINDS, SURFACE
 from idif.datasets.synthetic.model import TABLE, Fault
+from idif.datasets.synthetic.orders import LEVELS, Order, kinds_for, level_for
 from idif.datasets.synthetic.parts import BUILDERS
 from idif.datasets.synthetic.raster import Raster
 from idif.datasets.synthetic.rig import FIELD_OF_VIEW, Pose, place
 from idif.datasets.synthetic.scene import look
 from idif.datasets.synthetic.shading import Light, Scene
-from idif.datasets.synthetic.specimen import Order, Studio, kinds_for
+from idif.datasets.synthetic.specimen import Studio
 from idif.datasets.synthetic.volume import Volume
 from idif.errors import CannotFinish, DatasetError
 
@@ -57,7 +58,7 @@ def entries(root: Path, category: str, split: str) -> list[dict[str, str]]:
 def test_layout_is_that_of_real_iad(dataset: Path) -> None:
     listed = {"synth.json"}
     for category in ("gear", "terminal_block"):
-        listed.add(f"realiad_jsons/{category}.json")
+        listed |= {f"realiad_jsons/{category}.json", f"defects/{category}.json"}
         sheet = json.loads((dataset / "realiad_jsons" / f"{category}.json").read_text(encoding="utf-8"))
         assert sheet["meta"] == {"prefix": f"{category}/", "normal_class": "OK"}
         assert len(sheet["train"]) == 5
@@ -211,12 +212,16 @@ def test_without_opengl_the_message_names_the_packages(tmp_path: Path) -> None:
         ("bottle_cap", "WP"),
         ("bottle_cap", "PS"),
         ("bearing", "ZW"),
+        ("cooling_fan", "QS"),
+        ("emergency_stop", "HS"),
+        ("hinge", "WP"),
+        ("spring", "YW"),
     ],
 )
 def test_mask_is_where_the_picture_differs_from_its_unspoilt_twin(
     studio: Studio, category: str, kind: str
 ) -> None:
-    order = Order(3, category, "test", 1, (kind,))
+    order = Order(3, category, "test", 1, (kind,), "medium")
     # Pose, light, materials and sensor noise do not depend on the defect: only the defect tells them apart.
     clean, spoilt = studio.photograph(replace(order, kinds=())), studio.photograph(order)
     assert clean.classes == ("OK",) * 5
@@ -240,6 +245,8 @@ def test_mask_is_where_the_picture_differs_from_its_unspoilt_twin(
 
 def test_every_category_can_show_every_kind_and_kinds_take_turns() -> None:
     assert set(KINDS) == {*CONSTRUCTION, *SURFACE}
+    assert len(BUILDERS) >= 12
+    assert len(KINDS) >= 8
     given = [kinds_for(0, "gear", number) for number in range(96)]
     assert all(kinds == () for kinds in given[::2])
     spoilt = given[1::2]
@@ -249,6 +256,9 @@ def test_every_category_can_show_every_kind_and_kinds_take_turns() -> None:
     pairs = [kinds for kinds in spoilt if len(kinds) == 2]
     assert len(pairs) == 8
     assert all(first in CONSTRUCTION and second in SURFACE for first, second in pairs)
+    single = [(number, *kinds_for(0, "gear", number)) for number in range(1, 144, 2)]
+    met = {(kinds[0], level_for(0, "gear", number)) for number, *kinds in single if len(kinds) == 1}
+    assert met == {(kind, level) for kind in KINDS for level in LEVELS}
 
 
 @pytest.mark.parametrize("category", BUILDERS)

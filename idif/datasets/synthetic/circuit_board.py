@@ -26,7 +26,7 @@ from idif.datasets.synthetic.materials import (
     Material,
     jitter,
 )
-from idif.datasets.synthetic.model import Component, Fault, Part, between
+from idif.datasets.synthetic.model import Component, Fault, Part, between, graded, replaced
 
 
 def _box(
@@ -69,18 +69,18 @@ def circuit_board(rng: np.random.Generator, fault: Fault | None) -> Part:
     cap_colour, plug_colour = sleeve, white
     if fault is not None:
         if fault.kind == "QS":
-            gone = str(fault.rng.choice(["capacitor", "resistor", "pin", "chip"]))
+            gone = graded(fault, ("resistor", "pin", "capacitor", "chip"))
         elif fault.kind == "WP":
             if fault.rng.random() < 0.5:
-                cap_colour = jitter((BRASS, RED, GREEN)[int(fault.rng.integers(3))], fault.rng)
+                cap_colour = replaced(fault, sleeve, (BRASS, RED, GREEN)[int(fault.rng.integers(3))])
             else:
-                plug_colour = jitter((RED, BLACK, BLUE)[int(fault.rng.integers(3))], fault.rng)
+                plug_colour = replaced(fault, white, (RED, BLACK, BLUE)[int(fault.rng.integers(3))])
         elif fault.rng.random() < 0.5:
-            lean, way = between(fault, 6, 14), float(fault.rng.uniform(0, 360))
+            lean, way = between(fault, 4, 15), float(fault.rng.uniform(0, 360))
         else:
             pin, pin_lean = (
                 int(fault.rng.integers(1, 5)),
-                float(fault.rng.choice([-1, 1])) * between(fault, 12, 28),
+                float(fault.rng.choice([-1, 1])) * between(fault, 9, 30),
             )
 
     def board(p: Points) -> Values:

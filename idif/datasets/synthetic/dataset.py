@@ -5,30 +5,31 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import PIL
 import pyvista
-from PIL import Image
 from vtkmodules.vtkCommonCore import vtkVersion
 
 from idif.datasets.index import NORMAL_CLASS, Split
 from idif.datasets.synthetic.defects import KINDS
+from idif.datasets.synthetic.orders import LEVELS, SEVERITIES, Difficulty, orders
 from idif.datasets.synthetic.parts import BUILDERS
+from idif.datasets.synthetic.render import FIRST_TEST, write_all
 from idif.datasets.synthetic.rig import FIELD_OF_VIEW, RIG
-from idif.datasets.synthetic.specimen import Order, Photographs, Studio, kinds_for
 from idif.errors import CannotFinish, DatasetError
 from idif.progress import Progress, silent
 
 SIZES = (32, 1024)
 """Least and greatest image size, pixels."""
-MOST_SAMPLES = 4999
+MOST_SAMPLES = FIRST_TEST - 1
 """Per category and split: sample numbers have four digits, and the test split's begin after `FIRST_TEST`."""
-FIRST_TEST = 5000
+MOST_WORKERS = 64
+_SPLITS: tuple[Split, ...] = ("train", "test")
 _SHEET = "synth.json"
 
 
@@ -50,6 +51,8 @@ class SynthSummary:
     anomalous_views: int
     defects: dict[str, int]
     """Anomalous views by the defect's code."""
+    levels: dict[str, int]
+    """Anomalous samples by how hard their defects are to see."""
     rendered: bool
     """False where the same call had finished before and nothing was done."""
 
@@ -62,21 +65,28 @@ def synthesise(
     test: int = 32,
     size: int = 256,
     seed: int = 0,
+    difficulty: Difficulty = "mixed",
+    workers: int = 1,
     progress: Progress = silent,
 ) -> SynthSummary:
     """Render a dataset of five-view samples into the folder ``out``, in the layout of Real-IAD.
 
     ``out`` receives ``realiad_<size>/<category>/{OK,NG/<code>}/S0001/*.jpg`` with the masks (PNG, 0 and 255)
-    beside them, ``realiad_jsons/<category>.json`` and ``synth.json``, which tells what was asked for, the
-    rig's angles and the versions. Training samples are normal; every other test sample is anomalous.
-    ``train`` and ``test`` count samples per category. A sample depends on seed, size, category, split and its
-    number alone: asking for more keeps the first ones. On one machine the same call writes the same bytes.
+    beside them, ``realiad_jsons/<category>.json``, ``defects/<category>.json``, which tells of every
+    anomalous sample its defects, their difficulty and how much of them each view sees, and ``synth.json``,
+    which tells what was asked for, the rig's angles and the versions. Training samples are normal; every
+    other test sample is anomalous. ``train`` and ``test`` count samples per category. A sample depends on
+    seed, size, category, split, its number and ``difficulty`` alone: asking for more keeps the first ones. On
+    one machine the same call writes the same bytes, with any number of ``workers``: processes, which are
+    spawned, so a script that asks for more than one needs the usual ``if __name__ == "__main__"``.
     The dataset appears under its name when it is complete.
 
     Raises `DatasetError` where an argument is out of range, ``out`` holds something else or cannot be
     written, and `CannotFinish` where there is no off-screen OpenGL or the disk is full.
     """
-    request = _request(categories, train, test, size, seed)
+    request = _request(categories, train, test, size, seed, difficulty)
+    if not 1 <= workers <= MOST_WORKERS:
+        raise DatasetError(f"workers: expected 1 to {MOST_WORKERS}, got {workers}")
     if _already_there(out, request):
         return _summary(out, request, rendered=False)
     # Beside the target, so that the final rename stays on one disk; left by a killed call, it is swept away
@@ -85,7 +95,7 @@ def synthesise(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _render(partial, request, progress)
+        _render(partial, request, workers, progress)
         if out.exists():
             out.rmdir()  # empty, as found above; Windows renames onto no folder
         os.replace(partial, out)
@@ -98,7 +108,7 @@ def synthesise(
     return _summary(out, request, rendered=True)
 
 
-def _request(categories: int, train: int, test: int, size: int, seed: int) -> dict[str, Any]:
+def _request(categories: int, train: int, test: int, size: int, seed: int, difficulty: str) -> dict[str, Any]:
     """The arguments, checked, as `synth.json` keeps them."""
     ranges = (
         ("categories", categories, 1, len(BUILDERS)),
@@ -110,6 +120,8 @@ def _request(categories: int, train: int, test: int, size: int, seed: int) -> di
     for name, value, low, high in ranges:
         if not low <= value <= high:
             raise DatasetError(f"{name}: expected {low} to {high}, got {value}")
+    if difficulty not in get_args(Difficulty):
+        raise DatasetError(f"difficulty: expected one of {get_args(Difficulty)}, got {difficulty!r}")
     if train + test == 0:
         raise DatasetError("train and test: expected at least one sample, got none")
     return {
@@ -118,6 +130,7 @@ def _request(categories: int, train: int, test: int, size: int, seed: int) -> di
         "test": test,
         "size": size,
         "seed": seed,
+        "difficulty": difficulty,
     }
 
 
@@ -141,40 +154,44 @@ def _already_there(out: Path, request: dict[str, Any]) -> bool:
     return False
 
 
-def _render(root: Path, request: dict[str, Any], progress: Progress) -> None:
+def _render(root: Path, request: dict[str, Any], workers: int, progress: Progress) -> None:
     """Write the whole dataset under ``root``."""
-    counts: tuple[tuple[Split, int], ...] = (("train", request["train"]), ("test", request["test"]))
-    total = len(request["categories"]) * sum(count for _, count in counts)
-    done = 0
-    (root / "realiad_jsons").mkdir()
+    images = root / f"realiad_{request['size']}"
+    for name in ("realiad_jsons", "defects"):
+        (root / name).mkdir()
+    asked = [
+        order
+        for category in request["categories"]
+        for split in _SPLITS
+        for order in orders(request["seed"], category, split, request[split], request["difficulty"])
+    ]
     views: Counter[str] = Counter()
-    anomalous = 0
-    with Studio(request["size"]) as studio:
-        for category in request["categories"]:
-            lists: dict[str, Any] = {"meta": {"prefix": f"{category}/", "normal_class": NORMAL_CLASS}}
-            for split, count in counts:
-                lists[split] = []
-                for number in range(count):
-                    progress(done, total, category)
-                    kinds = kinds_for(request["seed"], category, number) if split == "test" else ()
-                    order = Order(request["seed"], category, split, number, kinds)
-                    photographs = studio.photograph(order)
-                    lists[split] += _write_sample(
-                        root / f"realiad_{request['size']}" / category, order, photographs
-                    )
-                    views.update(photographs.classes)
-                    anomalous += bool(kinds)
-                    done += 1
-            text = json.dumps(lists, indent=1) + "\n"
-            (root / "realiad_jsons" / f"{category}.json").write_text(text, encoding="utf-8", newline="\n")
-    progress(done, total, "")
+    levels: Counter[str] = Counter(dict.fromkeys(LEVELS, 0))
+    entries: dict[str, dict[str, list[Any]]] = {c: {s: [] for s in _SPLITS} for c in request["categories"]}
+    defects: dict[str, list[Any]] = {category: [] for category in request["categories"]}
+    with closing(write_all(asked, request["size"], images, workers)) as written:
+        for done, order in enumerate(asked):
+            progress(done, len(asked), order.category)
+            sample = next(written)
+            entries[order.category][order.split] += sample.entries
+            views.update(entry["anomaly_class"] for entry in sample.entries)
+            if sample.defects is not None:
+                defects[order.category].append(sample.defects)
+                levels[order.level] += 1
+    for category, lists in entries.items():
+        meta = {"prefix": f"{category}/", "normal_class": NORMAL_CLASS}
+        _write_json(root / "realiad_jsons" / f"{category}.json", {"meta": meta, **lists})
+        _write_json(root / "defects" / f"{category}.json", {"samples": defects[category]})
+    progress(len(asked), len(asked), "")
     sheet = {
         "what": "A rendered dataset, not photographs of real parts.",
         "request": request,
-        "anomalous_samples": anomalous,
+        "anomalous_samples": levels.total(),
+        "anomalous_by_difficulty": dict(levels),
         "views": dict(sorted(views.items())),
         "rig": {"field_of_view": FIELD_OF_VIEW, "cameras": [asdict(camera) for camera in RIG]},
         "defects": KINDS,
+        "severities": SEVERITIES,
         "made_with": {
             "numpy": np.__version__,
             "pillow": PIL.__version__,
@@ -182,33 +199,11 @@ def _render(root: Path, request: dict[str, Any], progress: Progress) -> None:
             "vtk": vtkVersion.GetVTKVersion(),
         },
     }
-    (root / _SHEET).write_text(json.dumps(sheet, indent=1) + "\n", encoding="utf-8", newline="\n")
+    _write_json(root / _SHEET, sheet)
 
 
-def _write_sample(folder: Path, order: Order, photographs: Photographs) -> Iterator[dict[str, Any]]:
-    """Write a sample's files under its category's ``folder``; gives the annotation of each view."""
-    shown = [name for name in photographs.classes if name != NORMAL_CLASS]
-    group = f"NG/{shown[0]}" if shown else NORMAL_CLASS
-    number = order.number + 1 + (FIRST_TEST if order.split == "test" else 0)
-    place = f"{group}/S{number:04d}"
-    (folder / place).mkdir(parents=True)
-    # Real-IAD's names end in the time of exposure; this one is made up, fixed by the sample.
-    time = 20240101000000 + number * 100
-    for camera, image, mask, name in zip(
-        RIG, photographs.images, photographs.masks, photographs.classes, strict=True
-    ):
-        stem = (
-            f"{order.category}_{number:04d}_{group.replace('/', '_')}_C{camera.number}_{time + camera.number}"
-        )
-        Image.fromarray(image).save(folder / place / f"{stem}.jpg", quality=95, subsampling=0)
-        if name != NORMAL_CLASS:
-            Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(folder / place / f"{stem}.png")
-        yield {
-            "category": order.category,
-            "anomaly_class": name,
-            "image_path": f"{place}/{stem}.jpg",
-            "mask_path": None if name == NORMAL_CLASS else f"{place}/{stem}.png",
-        }
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
 def _summary(root: Path, request: dict[str, Any], *, rendered: bool) -> SynthSummary:
@@ -225,5 +220,6 @@ def _summary(root: Path, request: dict[str, Any], *, rendered: bool) -> SynthSum
         views=sum(sheet["views"].values()),
         anomalous_views=sum(defects.values()),
         defects=defects,
+        levels=sheet["anomalous_by_difficulty"],
         rendered=rendered,
     )

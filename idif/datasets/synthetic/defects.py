@@ -103,8 +103,8 @@ Flaw = Callable[[Part, Spot, float, np.random.Generator], Part]
 
 
 def _dent(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
-    radius = 0.11 + 0.11 * severity
-    depth = radius * (0.20 + 0.22 * severity)
+    radius = 0.09 + 0.15 * severity
+    depth = radius * (0.18 + 0.26 * severity)
     stretch = float(rng.uniform(0.7, 1.3))
 
     def edit(p: Points, distance: Values) -> Values:
@@ -122,8 +122,9 @@ def _under(part: Part, spot: Spot) -> Material:
 
 
 def _scratch(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
-    half = 0.16 + 0.20 * severity + float(rng.uniform(0, 0.06))
-    width = 0.011 + 0.012 * severity
+    half = 0.12 + 0.26 * severity + float(rng.uniform(0, 0.04))
+    width = 0.010 + 0.014 * severity
+    opacity = 0.55 + 0.45 * severity
     bow, wobble = float(rng.uniform(-0.5, 0.5)), rng.uniform(-9, 9, (3, 1)).astype(np.float32)
     double = float(rng.uniform(0.04, 0.08)) if rng.random() < 0.4 else 0.0
 
@@ -148,16 +149,16 @@ def _scratch(part: Part, spot: Spot, severity: float, rng: np.random.Generator) 
 
     material = _under(part, spot)
     if material.metallic > 0:
-        mark = Mark(lambda p: np.minimum(1.6 * inside(p), 0.85), (0.93, 0.93, 0.94), 0.25, 1.0)
+        mark = Mark(lambda p: np.minimum(1.6 * inside(p), 0.85), (0.93, 0.93, 0.94), 0.25, 1.0, opacity)
     else:
         r, g, b = material.color
         color = (0.5 * r + 0.42, 0.5 * g + 0.42, 0.5 * b + 0.42)
-        mark = Mark(lambda p: np.minimum(1.6 * inside(p), 0.75), color, 0.7, 0.0)
+        mark = Mark(lambda p: np.minimum(1.6 * inside(p), 0.75), color, 0.7, 0.0, opacity)
     return replace(part, edits=(*part.edits, edit), marks=(*part.marks, mark))
 
 
 def _damage(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
-    radius = 0.10 + 0.11 * severity
+    radius = 0.075 + 0.145 * severity
     shift = rng.uniform(-9, 9, (3, 1)).astype(np.float32)
     centre = spot.centre + np.float32(0.45 * radius) * spot.normal
 
@@ -181,8 +182,8 @@ def _damage(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -
 
 
 def _stain(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
-    radius = 0.10 + 0.13 * severity
-    strength = 0.55 + 0.35 * severity
+    radius = 0.085 + 0.165 * severity
+    opacity = 0.30 + 0.65 * severity
     shift = rng.uniform(-9, 9, (3, 1)).astype(np.float32)
     looks: tuple[tuple[Color, float], ...] = (
         ((0.40, 0.21, 0.10), 0.80),  # rust
@@ -198,15 +199,15 @@ def _stain(part: Part, spot: Spot, severity: float, rng: np.random.Generator) ->
         uneven = noise(p * np.float32(7.0) + shift)[0] + 0.5 * noise(p * np.float32(19.0) + shift)[0]
         edge = length(p - spot.centre) * (1 / radius) + 0.45 * uneven
         thickness = 0.75 + 0.25 * noise(p * np.float32(31.0) + shift)[0]
-        result: Values = strength * smoothstep(0.95, 0.70, edge) * thickness
+        result: Values = smoothstep(0.95, 0.70, edge) * thickness
         return result
 
-    return replace(part, marks=(*part.marks, Mark(weight, color, roughness, 0.0)))
+    return replace(part, marks=(*part.marks, Mark(weight, color, roughness, 0.0, opacity)))
 
 
 def _foreign(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
     if rng.random() < 0.5:
-        half, thick = 0.18 + 0.16 * severity, 0.012 + 0.008 * severity
+        half, thick = 0.12 + 0.24 * severity, 0.010 + 0.012 * severity
         bow, rise = float(rng.uniform(-2.2, 2.2)), float(rng.uniform(0.2, 0.8))
         dark = Material((0.10, 0.09, 0.10), roughness=0.8)
         material = (RED, dark, Material((0.85, 0.83, 0.78), roughness=0.8))[int(rng.integers(3))]
@@ -222,7 +223,7 @@ def _foreign(part: Part, spot: Spot, severity: float, rng: np.random.Generator) 
             return result
 
         return replace(part, components=(*part.components, Component("fibre", fibre, material)))
-    radius = 0.045 + 0.05 * severity
+    radius = 0.035 + 0.07 * severity
     shift = rng.uniform(-9, 9, (3, 1)).astype(np.float32)
     material = (BRASS, ZINC, ORANGE, Material((0.13, 0.11, 0.10), roughness=0.8))[int(rng.integers(4))]
     centre = spot.centre + np.float32(0.45 * radius) * spot.normal

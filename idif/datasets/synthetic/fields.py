@@ -6,7 +6,7 @@ Shape legend: a `Points` array is float32 ``[3, N]`` (x, y, z; z up; the unit is
 Quilez's articles on distance fields.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,21 +102,29 @@ def hexagon(x: Values, y: Values, apothem: float) -> Values:
     return result
 
 
-def sectors(p: Points, count: int, absent: int | None = None) -> tuple[Values, Values, NDArray[np.int32]]:
+def sectors(p: Points, count: int, absent: Sequence[int] = ()) -> tuple[Values, Values, NDArray[np.int32]]:
     """Fold the plane into ``count`` equal sectors: radius, angle within the sector, and the sector's number
     ``[N]``.
 
-    A point in sector ``absent`` is sent to the nearer neighbour instead, so that whatever repeats is missing
-    there.
+    A point in one of the sectors ``absent`` is sent to the nearer neighbour's instead, so that whatever
+    repeats is missing there.
     """
     step = TAU / count
     theta = angle(p[0], p[1])
     number = np.rint(theta * (1 / step))
     local = theta - number * step
     which = number.astype(np.int32) % count
-    if absent is not None:
-        local = np.where(which == absent % count, np.abs(local) - step, local).astype(np.float32, copy=False)
+    for number in absent:
+        local = np.where(which == number, np.abs(local) - step, local).astype(np.float32, copy=False)
     return length(p[:2]), local, which
+
+
+def wedge(p: Points, tangent: float) -> Values:
+    """A bound on the distance [N] to the wedge around +x with its edge along z; ``tangent`` of its half
+    angle."""
+    flank = (np.abs(p[1]) - tangent * p[0]) * (1.0 / float(np.hypot(1.0, tangent)))
+    result: Values = np.maximum(flank, -p[0])
+    return result
 
 
 def turned(

@@ -49,6 +49,9 @@ GREEN = Material((0.16, 0.50, 0.27), roughness=0.40, grain=0.025)
 BLUE = Material((0.10, 0.30, 0.66), roughness=0.36, grain=0.025)
 RED = Material((0.70, 0.12, 0.10), roughness=0.36, grain=0.025)
 ORANGE = Material((0.88, 0.42, 0.08), roughness=0.38, grain=0.025)
+YELLOW = Material((0.93, 0.74, 0.08), roughness=0.38, grain=0.025)
+CERAMIC = Material((0.92, 0.91, 0.88), roughness=0.16, grain=0.01, mottle=0.02)
+FOIL = Material((0.84, 0.84, 0.85), metallic=1, roughness=0.33, grain=0.10, frequency=(46.0, 46.0, 46.0))
 WHITE = Material((0.86, 0.85, 0.81), roughness=0.40, grain=0.025)
 
 
@@ -61,4 +64,19 @@ def jitter(material: Material, rng: np.random.Generator) -> Material:
         material,
         color=(min(1.0, r * (light + warm)), min(1.0, g * light), min(1.0, b * (light - warm))),
         roughness=material.roughness * float(rng.uniform(0.9, 1.12)),
+    )
+
+
+def toward(material: Material, other: Material, share: float) -> Material:
+    """The first material with colour, metallic and roughness moved a share 0..1 of the way to the other's."""
+
+    def mixed(a: float, b: float) -> float:
+        return a + (b - a) * share
+
+    r, g, b = (mixed(one, two) for one, two in zip(material.color, other.color, strict=True))
+    return replace(
+        material,
+        color=(r, g, b),
+        metallic=mixed(material.metallic, other.metallic),
+        roughness=mixed(material.roughness, other.roughness),
     )

@@ -15,9 +15,10 @@ from idif.datasets.synthetic.fields import (
     smooth_max,
     smooth_min,
     turned,
+    wedge,
 )
 from idif.datasets.synthetic.materials import BLACK, BRASS, RED, STEEL, ZINC, Material, jitter
-from idif.datasets.synthetic.model import Component, Fault, Part, between
+from idif.datasets.synthetic.model import Component, Fault, Part, between, graded, replaced, several
 
 
 def gear(rng: np.random.Generator, fault: Fault | None) -> Part:
@@ -33,7 +34,7 @@ def gear(rng: np.random.Generator, fault: Fault | None) -> Part:
         elif fault.kind == "BX":
             bent, lean = tooth, float(fault.rng.choice([-1, 1])) * between(fault, 0.04, 0.08)
         else:
-            bush = jitter(ZINC if fault.rng.random() < 0.5 else BLACK, fault.rng)
+            bush = replaced(fault, bush, ZINC if fault.rng.random() < 0.5 else BLACK)
 
     def body(p: Points) -> Values:
         r, local, which = sectors(p, teeth)
@@ -71,25 +72,27 @@ def gear(rng: np.random.Generator, fault: Fault | None) -> Part:
 
 
 def bolt(rng: np.random.Generator, fault: Fault | None) -> Part:
-    """A flange bolt on its head, with a black washer and a brass nut. QS: no washer, or no nut; WP: a nut or
+    """A flange bolt on its head, with a black washer and a brass nut. QS: a piece of the
+    washer, the washer or the nut missing; WP: a nut or
     washer of another material; BX: a bent shank."""
     zinc, nut_metal, washer_black = jitter(ZINC, rng), jitter(BRASS, rng), jitter(BLACK, rng)
     level = 0.66 + float(rng.uniform(-0.015, 0.015))
     spin = float(rng.uniform(-15, 15))
     nut_there = washer_there = True
+    gap = 0.0
     lean = 0.0
     way = 0.0
     if fault is not None:
         if fault.kind == "QS":
-            if fault.severity > 0.7:
-                nut_there = False
-            else:
-                washer_there = False
+            gone = graded(fault, ("piece", "washer", "nut"))
+            nut_there, washer_there = gone != "nut", gone != "washer"
+            if gone == "piece":
+                gap, way = between(fault, 0.25, 0.7), float(fault.rng.uniform(0, TAU))
         elif fault.kind == "WP":
             if fault.rng.random() < 0.5:
-                nut_metal = jitter(ZINC, fault.rng)
+                nut_metal = replaced(fault, nut_metal, ZINC)
             else:
-                washer_black = jitter(RED if fault.severity > 0.5 else ZINC, fault.rng)
+                washer_black = replaced(fault, washer_black, RED if fault.rng.random() < 0.5 else ZINC)
         else:
             lean, way = between(fault, 0.10, 0.26), float(fault.rng.uniform(0, TAU))
     nut_low, thread_low = level, 0.40
@@ -121,7 +124,8 @@ def bolt(rng: np.random.Generator, fault: Fault | None) -> Part:
 
     def washer(p: Points) -> Values:
         r = length(p[:2])
-        return extrude(np.maximum(r - 0.66, 0.30 - r), p[2], 0.44, nut_low - 0.02, 0.025)
+        ring = extrude(np.maximum(r - 0.66, 0.30 - r), p[2], 0.44, nut_low - 0.02, 0.025)
+        return np.maximum(ring, -wedge(turned(p, float(np.degrees(way))), gap)) if gap else ring
 
     def nut(p: Points) -> Values:
         q = turned(p, spin)
@@ -144,19 +148,22 @@ def bolt(rng: np.random.Generator, fault: Fault | None) -> Part:
 
 
 def bearing(rng: np.random.Generator, fault: Fault | None) -> Part:
-    """An open ball bearing. QS: a ball missing; WP: a ball of another material; BX: the inner ring tilted."""
+    """An open ball bearing. QS: one to three balls missing; WP: a ball of another material; BX: the inner
+    ring tilted."""
     balls, top = 9, 0.46
     steel, cage_metal, ball_metal = jitter(STEEL, rng), jitter(BRASS, rng), jitter(ZINC, rng)
     phase = float(rng.uniform(0, 360))
-    gone = odd = None
+    gone: tuple[int, ...] = ()
+    odd: int | None = None
     odd_material: Material = ball_metal
     lean = way = 0.0
     if fault is not None:
         ball = int(fault.rng.integers(balls))
         if fault.kind == "QS":
-            gone = ball
+            gone = several(fault, balls, 3)
         elif fault.kind == "WP":
-            odd, odd_material = ball, jitter(BLACK if fault.severity > 0.5 else BRASS, fault.rng)
+            odd = ball
+            odd_material = replaced(fault, ball_metal, BLACK if fault.rng.random() < 0.5 else BRASS)
         else:
             lean, way = between(fault, 2.5, 6.0), float(fault.rng.uniform(0, 360))
 
@@ -182,7 +189,7 @@ def bearing(rng: np.random.Generator, fault: Fault | None) -> Part:
         body = extrude(np.abs(r - 0.635) - 0.055, p[2], 0.20, 0.37, 0.015)
         return smooth_max(body, -pocket, 0.01)
 
-    def spheres(p: Points, absent: int | None) -> Values:
+    def spheres(p: Points, absent: tuple[int, ...]) -> Values:
         r, local, _ = sectors(turned(p, phase), balls, absent)
         result: Values = (
             np.sqrt((r * np.cos(local) - 0.635) ** 2 + (r * np.sin(local)) ** 2 + (p[2] - 0.24) ** 2) - 0.155
@@ -190,7 +197,7 @@ def bearing(rng: np.random.Generator, fault: Fault | None) -> Part:
         return result
 
     def row(p: Points) -> Values:
-        return spheres(p, gone if gone is not None else odd)
+        return spheres(p, gone if odd is None else (odd,))
 
     components = [
         Component("outer ring", outer, steel),

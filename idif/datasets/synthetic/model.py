@@ -1,7 +1,7 @@
 """What a part is made of: components (a solid in a material), the edits a defect makes to them, and the marks
 it leaves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idif.datasets.synthetic.fields import Points, Solid, Values, gradient
-from idif.datasets.synthetic.materials import Color, Material
+from idif.datasets.synthetic.materials import Color, Material, jitter, toward
 
 Edit = Callable[[Points, Values], Values]
 """From points [3, N] and the distances there [N] to the distances of the changed solid [N]."""
 
 TABLE = -1
 """Component number of the work table."""
+SHOWN = 0.35
+"""Least weight of a mark that counts."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,12 @@ class Mark:
     """A change of a surface's look without a change of its shape."""
 
     weight: Callable[[Points], Values]
-    """Strength 0..1 at points [3, N]."""
+    """Shape, 0..1 at points [3, N]; from `SHOWN` on the mark is said to be there."""
     color: Color
     roughness: float
     metallic: float
+    opacity: float = 1.0
+    """How much of the surface's own look it hides, 0..1."""
 
 
 @dataclass(frozen=True)
@@ -102,3 +106,21 @@ class Part:
 def between(fault: Fault, low: float, high: float) -> float:
     """A size from ``low`` (subtle) to ``high`` (clear), by the fault's severity."""
     return low + (high - low) * fault.severity
+
+
+def graded(fault: Fault, choices: Sequence[str]) -> str:
+    """One of the pieces, which are named from the least to the most conspicuous, by the fault's severity."""
+    return choices[min(len(choices) - 1, int(fault.severity * len(choices)))]
+
+
+def several(fault: Fault, of: int, most: int) -> tuple[int, ...]:
+    """Numbers of neighbouring pieces of a row of ``of``: one where the fault is subtle, ``most`` where it is
+    clear."""
+    count = 1 + round(fault.severity * (most - 1))
+    first = int(fault.rng.integers(of))
+    return tuple((first + k) % of for k in range(count))
+
+
+def replaced(fault: Fault, usual: Material, other: Material) -> Material:
+    """What a wrong piece is made of: a third of the way to another material (subtle) or that one (clear)."""
+    return toward(usual, jitter(other, fault.rng), between(fault, 0.33, 1.0))

@@ -5,8 +5,15 @@ from collections.abc import Callable
 import numpy as np
 
 from idif.datasets.synthetic.circuit_board import circuit_board
+from idif.datasets.synthetic.electric_parts import (
+    emergency_stop,
+    serial_connector,
+)
+from idif.datasets.synthetic.engine_parts import cooling_fan, spark_plug
+from idif.datasets.synthetic.fittings import ball_valve, hinge, spring
 from idif.datasets.synthetic.metal_parts import bearing, bolt, gear
 from idif.datasets.synthetic.model import Fault, Part
+from idif.datasets.synthetic.packages import battery_holder, blister_pack
 from idif.datasets.synthetic.plastic_parts import bottle_cap, terminal_block
 
 Builder = Callable[[np.random.Generator, Fault | None], Part]
@@ -20,5 +27,14 @@ BUILDERS: dict[str, Builder] = {
     "bolt": bolt,
     "bottle_cap": bottle_cap,
     "bearing": bearing,
+    "cooling_fan": cooling_fan,
+    "emergency_stop": emergency_stop,
+    "ball_valve": ball_valve,
+    "blister_pack": blister_pack,
+    "spring": spring,
+    "serial_connector": serial_connector,
+    "hinge": hinge,
+    "battery_holder": battery_holder,
+    "spark_plug": spark_plug,
 }
 """In the order in which ``--categories N`` takes them: the first three differ most."""

@@ -11,6 +11,7 @@ from idif.datasets.synthetic.fields import (
     sectors,
     smooth_max,
     turned,
+    wedge,
 )
 from idif.datasets.synthetic.materials import (
     BLACK,
@@ -25,28 +26,30 @@ from idif.datasets.synthetic.materials import (
     Material,
     jitter,
 )
-from idif.datasets.synthetic.model import Component, Fault, Part, between
+from idif.datasets.synthetic.model import Component, Fault, Part, between, replaced, several
 
 
 def terminal_block(rng: np.random.Generator, fault: Fault | None) -> Part:
-    """A green three-pole terminal block. QS: a screw missing; WP: a screw of another metal or a blocked wire
+    """A green three-pole terminal block. QS: screws missing; WP: a screw of another metal or a blocked wire
     entry; BX: a screw standing proud and askew."""
     poles, pitch, top = 3, 0.56, 0.86
     green, screw_metal, clamp_metal = jitter(GREEN, rng), jitter(ZINC, rng), jitter(TIN, rng)
     slots = [float(angle) for angle in rng.uniform(-70, 70, poles)]
     where = [(number - (poles - 1) / 2) * pitch for number in range(poles)]
-    gone = odd = proud = blocked = None
+    gone: tuple[int, ...] = ()
+    odd = proud = blocked = None
     odd_metal: Material = screw_metal
     if fault is not None:
         pole = int(fault.rng.integers(poles))
         if fault.kind == "QS":
-            gone = pole
+            gone = several(fault, poles, poles)
         elif fault.kind == "BX":
             proud = pole
-        elif fault.rng.random() < 0.35:
+        elif fault.severity > 0.5 and fault.rng.random() < 0.5:
             blocked = pole
         else:
-            odd, odd_metal = pole, jitter(BLACK if fault.severity > 0.6 else BRASS, fault.rng)
+            odd = pole
+            odd_metal = replaced(fault, screw_metal, BLACK if fault.rng.random() < 0.5 else BRASS)
 
     def nearest(x: Values, absent: int | None = None) -> Values:
         number = np.clip(np.rint(x * (1 / pitch) + (poles - 1) / 2), 0, poles - 1)
@@ -82,9 +85,9 @@ def terminal_block(rng: np.random.Generator, fault: Fault | None) -> Part:
     def screws(p: Points) -> Values:
         result = np.full(p.shape[1], 9.0, np.float32)
         for pole in range(poles):
-            if pole not in (gone, odd):
+            if pole not in gone and pole != odd:
                 raised = pole == proud and fault is not None
-                height = 0.76 + (between(fault, 0.10, 0.20) if raised and fault is not None else 0.0)
+                height = 0.76 + (between(fault, 0.07, 0.20) if raised and fault is not None else 0.0)
                 result = np.minimum(result, screw(p, pole, height, 9.0 if raised else 0.0))
         return result
 
@@ -112,11 +115,11 @@ def bottle_cap(rng: np.random.Generator, fault: Fault | None) -> Part:
     if fault is not None:
         way = float(fault.rng.uniform(-180, 180))
         if fault.kind == "QS":
-            gap = between(fault, 0.13, 0.38)
+            gap = between(fault, 0.10, 0.45)
         elif fault.kind == "WP":
-            band_colour = jitter((RED, ORANGE, BLACK)[int(fault.rng.integers(3))], fault.rng)
+            band_colour = replaced(fault, band_colour, (RED, ORANGE, BLACK)[int(fault.rng.integers(3))])
         else:
-            lean = between(fault, 2.2, 4.5)
+            lean = between(fault, 2.0, 5.0)
 
     def cap(p: Points) -> Values:
         r, local, _ = sectors(p, ribs)
@@ -146,8 +149,7 @@ def bottle_cap(rng: np.random.Generator, fault: Fault | None) -> Part:
         solid = np.minimum(solid, bridge)
         if gap:
             c = turned(p, way)
-            wedge = np.maximum(np.abs(c[1]) - gap * c[0], -c[0])
-            solid = np.maximum(solid, -wedge * 0.9)
+            solid = np.maximum(solid, -wedge(c, gap))
         result: Values = solid
         return result
 

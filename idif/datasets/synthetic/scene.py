@@ -39,6 +39,11 @@ class Eyes:
     size: int
     """Pixels S along an image's side, numbered 0 .. V*S*S-1: camera by camera, row by row from the top."""
 
+    @property
+    def pixel_width(self) -> float:
+        """Width of a pixel at unit depth."""
+        return _pixel_width(self.size)
+
     def rays(self, pixels: Pixels, right: float = 0.5, down: float = 0.5) -> tuple[Points, Points]:
         """Origins and directions of unit depth, [3, n] each, through a place in each of the pixels [n]."""
         view, at = np.divmod(pixels, np.int32(self.size**2))

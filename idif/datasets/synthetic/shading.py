@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from idif.datasets.synthetic.fields import Points, Values, dot, length, noise, smoothstep, unit
 from idif.datasets.synthetic.materials import Color
-from idif.datasets.synthetic.model import TABLE, Part
+from idif.datasets.synthetic.model import SHOWN, TABLE, Part
 from idif.datasets.synthetic.rig import Pose
 from idif.datasets.synthetic.volume import Volume
 
@@ -103,7 +103,7 @@ class Scene:
         """Number of the mark that shows at points [3, N], 0 for none."""
         result = np.zeros(p.shape[1], np.int16)
         for number, mark in enumerate(self.part.marks, 1):
-            result[mark.weight(p) > 0.35] = number
+            result[mark.weight(p) > SHOWN] = number
         return result
 
     def _open(self, p: Points, v: Points, reaches: tuple[float, ...]) -> Values:
@@ -184,7 +184,7 @@ class Scene:
         roughness = of([m.roughness for m in materials]) * (1.0 + 0.15 * coarse)
         metallic = of([m.metallic for m in materials])
         for mark in part.marks:
-            weight = mark.weight(p)
+            weight = mark.opacity * mark.weight(p)
             albedo += (linear(mark.color) - albedo) * weight
             roughness += (mark.roughness - roughness) * weight
             metallic += (mark.metallic - metallic) * weight

@@ -1,10 +1,7 @@
 """One sample from seed to pixels: build the part, spoil it if asked, photograph it, and see which pixels show
 the defect."""
 
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +10,13 @@ from scipy.ndimage import binary_dilation, correlate1d
 from idif.datasets.synthetic.defects import CONSTRUCTION, SURFACE, Spot, find_spot
 from idif.datasets.synthetic.fields import Points, length
 from idif.datasets.synthetic.model import TABLE, Fault, Part
+from idif.datasets.synthetic.orders import SEVERITIES, Order
 from idif.datasets.synthetic.parts import BUILDERS
 from idif.datasets.synthetic.raster import Raster
 from idif.datasets.synthetic.rig import RIG, Pose, place
 from idif.datasets.synthetic.scene import Pixels, Sight, look
 from idif.datasets.synthetic.shading import Light, Scene
+from idif.datasets.synthetic.visibility import visible_shares
 from idif.datasets.synthetic.volume import Volume
 
 _DEPTH_STEP = 0.006
@@ -25,25 +24,6 @@ _DEPTH_STEP = 0.006
 _CONTRAST = 0.035
 """Difference of a colour channel, of 0..1 after gamma and without noise, that a person can see: 9 of 255."""
 _ATTEMPTS = 24
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is asked for: everything that a sample depends on, besides the image size."""
-
-    seed: int
-    category: str
-    split: Literal["train", "test"]
-    number: int
-    """Within category and split, from 0."""
-    kinds: tuple[str, ...]
-    """Defects, by code: none, one, or two of which the second is one of the surface."""
-
-    def rng(self, *purpose: int) -> np.random.Generator:
-        """An independent generator for one purpose."""
-        split = 0 if self.split == "train" else 1
-        words = (self.seed, zlib.crc32(self.category.encode()), split, self.number, *purpose)
-        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
 @dataclass(frozen=True)
@@ -56,6 +36,14 @@ class Photographs:
     """[V, S, S], true where a defect is seen; all false in a view that is OK."""
     classes: tuple[str, ...]
     """Per view ``OK`` or the code of the defect that covers most of its mask."""
+    visible: tuple[float, ...]
+    """Per view the share 0..1 of the defects' surface that the camera sees, also where the view is OK because
+    too little of that differs enough to be noticed. Above 0 in every view that is not OK."""
+    contrast: tuple[float, ...]
+    """Per view the mean difference, over the mask, to the unspoilt twin: largest colour channel, 0..1, after
+    gamma and without noise. 0 where the view is OK."""
+    severities: tuple[float, ...]
+    """Of each of the order's defects, 0..1."""
 
 
 class Studio:
@@ -82,20 +70,36 @@ class Studio:
         if not order.kinds:
             picture = sight.pictures(everything)
             shape = (len(RIG), self._raster.size, self._raster.size)
-            return Photographs(self._exposed(order, picture), np.zeros(shape, bool), ("OK",) * len(RIG))
+            nothing = (0.0,) * len(RIG)
+            return Photographs(
+                self._exposed(order, picture),
+                np.zeros(shape, bool),
+                ("OK",) * len(RIG),
+                nothing,
+                nothing,
+                (),
+            )
         for attempt in range(_ATTEMPTS):
             spoilt = _spoil(order, clean, attempt)
             if spoilt is None:
                 continue
-            part, spot = spoilt
-            scene = self._scene(order, part)
-            after = look(scene, self._raster, RIG)
-            masks, differing = _visible(sight, after)
-            classes = _classes(order, after, masks, differing, spot)
-            if any(name != "OK" for name in classes):
-                picture = after.pictures(everything)
-                masks &= np.array([name != "OK" for name in classes])[:, None, None]
-                return Photographs(self._exposed(order, picture), masks, classes)
+            after = look(self._scene(order, spoilt.part), self._raster, RIG)
+            change = _visible(sight, after)
+            classes = _classes(order, after, change, spoilt.spot)
+            shown = np.array([name != "OK" for name in classes])
+            if not shown.any():
+                continue
+            near = None if spoilt.spot is None or len(order.kinds) > 1 else spoilt.spot.centre
+            shares = visible_shares(sight, after, near, order.rng(4))
+            if not all(np.array(shares)[shown]):
+                continue  # seen in a few pixels between samples of its surface: no ground for a label
+            masks = change.masks & shown[:, None, None]
+            contrast = tuple(
+                round(float(values[mask].mean()), 4) if mask.any() else 0.0
+                for values, mask in zip(change.contrast, masks, strict=True)
+            )
+            image = self._exposed(order, after.pictures(everything))
+            return Photographs(image, masks, classes, shares, contrast, spoilt.severities)
         raise AssertionError(f"no visible placement in {_ATTEMPTS} attempts: {order}")
 
     def _scene(self, order: Order, part: Part) -> Scene:
@@ -124,13 +128,24 @@ class Studio:
         return (np.clip(image, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
-def _spoil(order: Order, clean: Scene, attempt: int) -> tuple[Part, Spot | None] | None:
-    """The part with its defects, and where the one of the surface is; None if no place was found for it."""
+@dataclass(frozen=True)
+class _Spoilt:
+    part: Part
+    spot: Spot | None
+    """Where the defect of the surface is, if there is one."""
+    severities: tuple[float, ...]
+    """Of each defect."""
+
+
+def _spoil(order: Order, clean: Scene, attempt: int) -> _Spoilt | None:
+    """The part with its defects; None if no place was found for the one of the surface."""
     rng = order.rng(3, attempt)
-    part, spot = clean.part, None
+    part, spot, severities = clean.part, None, []
+    low, high = SEVERITIES[order.level]
     for kind in order.kinds:
-        # Each failed attempt makes the next one easier to see.
-        severity = min(1.0, float(rng.uniform(0.0, 1.0)) + 0.08 * attempt)
+        # Each failed attempt makes the next one easier to see, within the level.
+        severity = low + (high - low) * min(1.0, float(rng.uniform(0.0, 1.0)) + 0.08 * attempt)
+        severities.append(round(severity, 4))
         if kind in CONSTRUCTION:
             part = BUILDERS[order.category](order.rng(0), Fault(kind, severity, rng))
             continue
@@ -140,7 +155,7 @@ def _spoil(order: Order, clean: Scene, attempt: int) -> tuple[Part, Spot | None]
         if spot is None:
             return None
         part = SURFACE[kind](part, spot, severity, rng)
-    return part, spot
+    return _Spoilt(part, spot, tuple(severities))
 
 
 def _kinds_of_surface(sight: Sight, known: dict[object, int]) -> NDArray[np.int16]:
@@ -152,9 +167,18 @@ def _kinds_of_surface(sight: Sight, known: dict[object, int]) -> NDArray[np.int1
     ]
 
 
-def _visible(before: Sight, after: Sight) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Masks [V, S, S] of what the defect changed and a person can see, and the pixels of clear contrast in
-    them.
+@dataclass(frozen=True)
+class _Change:
+    """What a defect changed in the views, [V, S, S] each."""
+
+    masks: NDArray[np.bool_]
+    """What a person can see of it."""
+    contrast: NDArray[np.float32]
+    """Difference of the pictures without noise, largest colour channel, 0..1; 0 outside the region."""
+
+
+def _visible(before: Sight, after: Sight) -> _Change:
+    """What the defect changed and a person can see.
 
     A pixel belongs to the defect where another surface, or the same one elsewhere, meets the eye, or where a
     mark of the defect lies. Shadows that it throws elsewhere do not count. Of this region only what lies
@@ -166,24 +190,20 @@ def _visible(before: Sight, after: Sight) -> tuple[NDArray[np.bool_], NDArray[np
     region |= np.abs(before.depth - after.depth) > _DEPTH_STEP
     region |= after.mark > 0
     pixels: Pixels = np.flatnonzero(region).astype(np.int32)
-    contrast = np.abs(before.pictures(pixels) - after.pictures(pixels)).max(0)
-    clear = np.zeros(len(region), bool)
-    clear[pixels[contrast > _CONTRAST]] = True
-    shape = (-1, size, size)
+    contrast = np.zeros((len(before.eyes.position[0]), size, size), np.float32)
+    contrast.ravel()[pixels] = np.abs(before.pictures(pixels) - after.pictures(pixels)).max(0)
     reach = max(1, round(size / 64))
-    beside = binary_dilation(clear.reshape(shape), np.ones((1, 3, 3), bool), iterations=reach)
-    return region.reshape(shape) & beside, clear.reshape(shape)
+    beside = binary_dilation(contrast > _CONTRAST, np.ones((1, 3, 3), bool), iterations=reach)
+    return _Change(region.reshape(contrast.shape) & beside, contrast)
 
 
-def _classes(
-    order: Order, after: Sight, masks: NDArray[np.bool_], clear: NDArray[np.bool_], spot: Spot | None
-) -> tuple[str, ...]:
+def _classes(order: Order, after: Sight, change: _Change, spot: Spot | None) -> tuple[str, ...]:
     """Per view the code of the defect with most pixels in its mask, ``OK`` where too little is seen."""
     least = max(6, round(0.0005 * after.eyes.size**2))
     surface = order.kinds[-1]
     result = []
-    for view, (mask, seen) in enumerate(zip(masks, clear, strict=True)):
-        if seen.sum() < least:
+    for view, (mask, contrast) in enumerate(zip(change.masks, change.contrast, strict=True)):
+        if (contrast > _CONTRAST).sum() < least:
             result.append("OK")
         elif len(order.kinds) == 1 or spot is None:
             result.append(order.kinds[0])
@@ -192,24 +212,3 @@ def _classes(
             near = length(after.points(pixels) - spot.centre) < 0.45
             result.append(surface if near.mean() > 0.5 else order.kinds[0])
     return tuple(result)
-
-
-def kinds_for(seed: int, category: str, number: int) -> tuple[str, ...]:
-    """Defects of a category's test sample ``number``: none for every other one, then each kind in turn.
-
-    Every sixth spoilt sample has two: one of construction and one of the surface.
-    """
-    if number % 2 == 0:
-        return ()
-    rank = number // 2
-    start = zlib.crc32(f"{seed} {category}".encode())
-    order: Sequence[str] = _TURNS
-    kind = order[(rank + start) % len(order)]
-    if rank % 6 != 5:
-        return (kind,)
-    surface = tuple(SURFACE)[(rank // 6 + start) % len(SURFACE)]
-    construction = kind if kind in CONSTRUCTION else CONSTRUCTION[(rank // 6) % len(CONSTRUCTION)]
-    return (construction, surface)
-
-
-_TURNS = ("AK", "QS", "ZW", "BX", "HS", "YW", "WP", "PS")

@@ -37,6 +37,13 @@ class Volume:
         result: pv.PolyData = grid.contour([_SKIN], "distance", method="flying_edges", compute_normals=False)
         return result
 
+    def near(self, reach: float) -> Points:
+        """Middles [3, K] of the cubes of edge `CELL` that hold all points within ``reach`` of the surface."""
+        half_diagonal = 0.5 * 3**0.5 * CELL
+        flat = np.flatnonzero(np.abs(self._values) < reach + half_diagonal)
+        z, y, x = np.unravel_index(flat, self._count[::-1])
+        return self._low + np.float32(CELL) * np.stack([x, y, z]).astype(np.float32)
+
     def distance(self, p: Points) -> Values:
         """Distance [N] to the part at points [3, N], interpolated; outside the grid that of its border."""
         q = p - self._low
