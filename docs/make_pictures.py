@@ -3,8 +3,8 @@
 Example:
     idif demo --out demo && python docs/make_pictures.py demo
 
-Needs a finished demo (start this where that was started), the extra `app`, Playwright and a Chromium. Every
-picture is kept below 200 kB.
+Needs a finished demo (start this where that was started), the extra `app`, Playwright and a Chromium; without
+a demo named only the rendered parts and defects are made. Every picture is kept below 200 kB.
 """
 
 import json
@@ -17,11 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Page, sync_playwright
+from scipy.ndimage import binary_dilation
 
 from idif.datasets.realiad import read_realiad
 from idif.datasets.synthetic import synthesise
+from idif.datasets.synthetic.defects import KINDS
+from idif.datasets.synthetic.orders import LEVELS, Order
+from idif.datasets.synthetic.parts import BUILDERS
+from idif.datasets.synthetic.specimen import Studio
 from idif.heat import category_scale, heat_picture
 from idif.predictions import Predictions
 
@@ -32,6 +37,7 @@ TILE = 176
 """Side of a part's picture in pixels."""
 GAP = 4
 MOST_BYTES = 200_000
+LANCZOS = Image.Resampling.LANCZOS
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -74,7 +80,64 @@ def parts() -> Image.Image:
 def opened(path: Path) -> Image.Image:
     """A photograph at the size of a tile."""
     with Image.open(path) as image:
-        return image.convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS)
+        return image.convert("RGB").resize((TILE, TILE), LANCZOS)
+
+
+def captioned(picture: Image.Image, text: str) -> Image.Image:
+    """A tile with a line of text in its upper left corner."""
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(15)
+    draw.text((6, 4), text, font=font, fill=(255, 255, 255), stroke_width=2, stroke_fill=(30, 30, 30))
+    return picture
+
+
+def categories() -> Image.Image:
+    """Every category from above and from one side, five in a row."""
+    pairs = []
+    with Studio(256) as studio:
+        for category in BUILDERS:
+            images = studio.photograph(Order(1, category, "train", 0)).images
+            tiles = [Image.fromarray(images[view]).resize((TILE, TILE), LANCZOS) for view in (0, 4)]
+            pairs.append([captioned(tiles[0], category), tiles[1]])
+    blank = Image.new("RGB", (TILE, TILE), (255, 255, 255))
+    pairs += [[blank, blank]] * (-len(pairs) % 5)
+    rows = []
+    for first in range(0, len(pairs), 5):
+        rows += [[pair[view] for pair in pairs[first : first + 5]] for view in (0, 1)]
+    return sheet(rows)
+
+
+SHOWN_ON = {
+    "AK": "emergency_stop",
+    "BX": "ball_valve",
+    "HS": "battery_holder",
+    "PS": "gear",
+    "QS": "blister_pack",
+    "WP": "hinge",
+    "YW": "circuit_board",
+    "ZW": "serial_connector",
+}
+
+
+def kinds() -> Image.Image:
+    """Every kind of defect at its three levels, the same one at the same place, its mask outlined in red."""
+    triples = []
+    with Studio(256) as studio:
+        for kind in KINDS:
+            orders = [Order(4, SHOWN_ON[kind], "test", 1, (kind,), level) for level in LEVELS]
+            taken = [studio.photograph(order) for order in orders]
+            # The view in which the faintest of the three is seen best, cut out around the clearest.
+            view = int(np.argmax(taken[-1].masks.sum((1, 2))))
+            places = np.argwhere(taken[0].masks[view])
+            row, column = np.clip(((places.min(0) + places.max(0)) // 2) - 64, 0, 128)
+            tiles = []
+            for level, photographs in zip(LEVELS, taken, strict=True):
+                image, mask = photographs.images[view].copy(), photographs.masks[view]
+                image[binary_dilation(mask, iterations=2) & ~binary_dilation(mask)] = (235, 40, 30)
+                cut = Image.fromarray(image[row : row + 128, column : column + 128])
+                tiles.append(captioned(cut.resize((TILE, TILE), LANCZOS), f"{kind} {level}"))
+            triples.append(tiles)
+    return sheet([left + right for left, right in zip(triples[::2], triples[1::2], strict=True)])
 
 
 def heat_maps(demo: Path) -> Image.Image:
@@ -148,10 +211,14 @@ def screens(demo: Path) -> None:
 
 def main() -> None:
     """Make all of them."""
-    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "run" / "report.html").is_file():
-        raise SystemExit("usage: python docs/make_pictures.py DEMO, the folder of a finished `idif demo`")
-    demo = Path(sys.argv[1])
+    if len(sys.argv) > 2 or not all((Path(demo) / "run" / "report.html").is_file() for demo in sys.argv[1:]):
+        raise SystemExit("usage: python docs/make_pictures.py [DEMO], the folder of a finished `idif demo`")
     save(parts(), "parts.webp")
+    save(categories(), "categories.webp")
+    save(kinds(), "defects.webp")
+    if len(sys.argv) == 1:
+        return
+    demo = Path(sys.argv[1])
     save(heat_maps(demo), "heat-maps.webp")
     screens(demo)
 

@@ -98,9 +98,9 @@ def test_visibility_agrees_with_labels_and_masks(dataset: Path) -> None:
     listed: dict[str, dict[str, dict[str, str]]] = {}
     for entry in sheet["test"]:
         place, name = entry["image_path"].rsplit("/", 1)
-        listed.setdefault(place, {})[name.split("_C")[1][0]] = entry
+        listed.setdefault(f"gear/{place}", {})[name.split("_C")[1][0]] = entry
     samples = json.loads((dataset / "defects" / "gear.json").read_text(encoding="utf-8"))["samples"]
-    assert {s["sample"] for s in samples} == {place for place in listed if place.startswith("NG/")}
+    assert {s["sample"] for s in samples} == {place for place in listed if place.startswith("gear/NG/")}
     hidden = 0
     for sample in samples:
         assert set(sample["views"]) == set("12345")

@@ -10,6 +10,7 @@ from idif.datasets.synthetic.fields import (
     extrude,
     hexagon,
     length,
+    printed,
     rectangle,
     sectors,
     smooth_max,
@@ -38,9 +39,10 @@ def _arrows(p: Points) -> Values:
     step = TAU / 3
     theta = angle(p[0], p[1])
     local = theta - np.rint(theta * (1 / step)) * step
-    shaft = (np.abs(r - 0.34) < 0.028) & (np.abs(local) < 0.55)
-    tip = (local > 0.5) & (local < 0.80) & (np.abs(r - 0.34) < 0.30 * (0.80 - local))
-    return ((shaft | tip) & (p[2] > 0.8)).astype(np.float32)
+    off = np.abs(r - 0.34)
+    shaft = np.maximum(off - 0.028, 0.34 * (np.abs(local) - 0.55))
+    tip = np.maximum(0.9 * (off - 0.30 * (0.80 - local)), 0.34 * (0.5 - local))
+    return printed(np.maximum(np.minimum(shaft, tip), 0.8 - p[2]))
 
 
 def emergency_stop(rng: np.random.Generator, fault: Fault | None) -> Part:

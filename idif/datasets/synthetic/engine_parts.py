@@ -10,6 +10,7 @@ from idif.datasets.synthetic.fields import (
     extrude,
     hexagon,
     length,
+    printed,
     rectangle,
     sectors,
     smooth_max,
@@ -34,10 +35,10 @@ from idif.datasets.synthetic.model import Component, Fault, Part, between, grade
 def _label(p: Points) -> Values:
     """Weight 0..1 [N] of the print on a fan's label: a ring, a bar and two lines."""
     x, y = p[0], p[1]
-    ring = np.abs(length(p[:2]) - 0.235) < 0.012
-    bar = (np.abs(y - 0.06) < 0.05) & (np.abs(x) < 0.15)
-    lines = (np.abs(np.abs(y + 0.09) - 0.025) < 0.010) & (np.abs(x) < 0.14)
-    return (ring | bar | lines).astype(np.float32)
+    ring = np.abs(length(p[:2]) - 0.235) - 0.012
+    bar = rectangle(x, y - 0.06, 0.15, 0.05)
+    lines = rectangle(x, np.abs(y + 0.09) - 0.03, 0.14, 0.012)
+    return printed(np.minimum(ring, np.minimum(bar, lines)))
 
 
 def cooling_fan(rng: np.random.Generator, fault: Fault | None) -> Part:
@@ -111,8 +112,8 @@ def cooling_fan(rng: np.random.Generator, fault: Fault | None) -> Part:
 
 def _brand(p: Points) -> Values:
     """Weight 0..1 [N] of the band of print round a spark plug's insulator."""
-    bars = np.sin(p[0] * 60.0) * np.sin((p[1] + p[2]) * 26.0) > 0.1
-    return ((p[0] > 0.20) & (p[0] < 0.40) & bars).astype(np.float32)
+    bars = 0.02 * (0.1 - np.sin(p[0] * 60.0) * np.sin((p[1] + p[2]) * 26.0))
+    return printed(np.maximum(bars, np.abs(p[0] - 0.30) - 0.10))
 
 
 def spark_plug(rng: np.random.Generator, fault: Fault | None) -> Part:

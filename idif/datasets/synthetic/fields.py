@@ -76,6 +76,12 @@ def smooth_max(a: Values, b: Values, k: float) -> Values:
     return result
 
 
+def printed(distance: Values) -> Values:
+    """Weight 0..1 [N] of a printed figure at points at these signed distances from its outline."""
+    result: Values = np.clip(0.5 - distance * (1 / 0.014), 0.0, 1.0).astype(np.float32, copy=False)
+    return result
+
+
 def extrude(profile: Values, z: Values, low: float, high: float, bevel: float) -> Values:
     """A flat shape of distance ``profile`` raised from ``low`` to ``high``, its rims rounded by ``bevel``."""
     a = profile + bevel

@@ -61,15 +61,14 @@ def spring(rng: np.random.Generator, fault: Fault | None) -> Part:
         q = turned(p, spin)
         phase = angle(q[0], q[1]) * np.float32(1 / TAU)
         r = length(q[:2]) - np.float32(_COIL)
-        at = np.interp(q[2], heights, turns).astype(np.float32)
+        at = np.minimum(np.interp(q[2], heights, turns), coils).astype(np.float32)
         result: Values = np.full(p.shape[1], 9.0, np.float32)
         nearest = np.rint(at - phase)
         for number in (nearest - 1, nearest, nearest + 1):
             turn = phase + number
-            turn = np.where(turn < 0, turn + 1, turn)
-            turn = np.where(turn > coils, turn - 1, turn)
             rise = q[2] - np.interp(turn, turns, heights).astype(np.float32)
-            result = np.minimum(result, np.sqrt(r * r + rise * rise))
+            there = (turn >= 0) & (turn <= coils)
+            result = np.minimum(result, np.where(there, np.sqrt(r * r + rise * rise), np.float32(9.0)))
         for end in (0.0, coils):
             a = TAU * end
             tip = np.array([_COIL * np.cos(a), _COIL * np.sin(a), np.interp(end, turns, heights)])

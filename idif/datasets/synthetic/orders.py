@@ -75,6 +75,9 @@ def kinds_for(seed: int, category: str, number: int) -> tuple[str, ...]:
 def level_for(seed: int, category: str, number: int) -> Level:
     """Level of a category's test sample ``number`` in a mixed dataset: each in turn.
 
-    So 24 spoilt samples in a row meet every kind at every level, but for those that have two defects.
+    So 24 spoilt samples meet every kind at every level, except where two defects meet; those pairs fall on
+    other levels in the next 24, and 72 leave nothing out.
     """
-    return LEVELS[(number // 2 + _start(seed, category) // len(_TURNS)) % len(LEVELS)]
+    rank = number // 2
+    turn = rank + rank // (len(LEVELS) * len(_TURNS)) + _start(seed, category) // len(_TURNS)
+    return LEVELS[turn % len(LEVELS)]

@@ -7,6 +7,7 @@ from idif.datasets.synthetic.fields import (
     Values,
     extrude,
     length,
+    printed,
     rectangle,
     smooth_max,
     smooth_min,
@@ -78,7 +79,8 @@ def blister_pack(rng: np.random.Generator, fault: Fault | None) -> Part:
         x, y, number = cell(p)
         if out:
             lost = np.isin(number, list(out))
-            x = np.where(lost, np.abs(x) - np.float32(_PITCH_X), x)
+            # As far as to a neighbour's half; at the end of a row there is none.
+            x = np.where(lost, np.minimum(np.abs(x), 0.5 * _PITCH_X) - np.float32(_PITCH_X), x)
         return capsule(x, y, p[2], grow), y
 
     def caps(p: Points) -> Values:
@@ -116,12 +118,10 @@ def blister_pack(rng: np.random.Generator, fault: Fault | None) -> Part:
 
 def _sleeve_print(p: Points) -> Values:
     """Weight 0..1 [N] of the plus sign and the stripes on the batteries' sleeves."""
-    x, y = p[0], np.abs(p[1]) - 0.30
-    plus = ((np.abs(x - 0.40) < 0.06) & (np.abs(y) < 0.018)) | (
-        (np.abs(x - 0.40) < 0.018) & (np.abs(y) < 0.06)
-    )
-    stripes = (np.abs(np.abs(x + 0.10) - 0.12) < 0.03) & (np.abs(y) < 0.5)
-    return (plus | stripes).astype(np.float32)
+    x, y = p[0] - 0.40, np.abs(p[1]) - 0.30
+    plus = np.minimum(rectangle(x, y, 0.06, 0.018), rectangle(x, y, 0.018, 0.06))
+    stripes = np.abs(np.abs(x + 0.50) - 0.12) - 0.03
+    return printed(np.minimum(plus, stripes))
 
 
 def battery_holder(rng: np.random.Generator, fault: Fault | None) -> Part:

@@ -121,7 +121,7 @@ def _write(studio: Studio, order: Order, root: Path) -> Written:
                 "mask_path": None if name == NORMAL_CLASS else f"{place}/{stem}.png",
             }
         )
-    defects = {"sample": place, **_told(order, photographs)} if shown else None
+    defects = {"sample": f"{order.category}/{place}", **_told(order, photographs)} if shown else None
     return Written(tuple(entries), defects)
 
 

@@ -24,6 +24,9 @@ _DEPTH_STEP = 0.006
 _CONTRAST = 0.035
 """Difference of a colour channel, of 0..1 after gamma and without noise, that a person can see: 9 of 255."""
 _ATTEMPTS = 24
+_IN_LEVEL = 12
+"""Attempts at a visible placement before the defect grows beyond its level: at 32 or 64 pixels the faintest
+defects cannot be seen anywhere on some parts."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Photographs:
     """Per view the mean difference, over the mask, to the unspoilt twin: largest colour channel, 0..1, after
     gamma and without noise. 0 where the view is OK."""
     severities: tuple[float, ...]
-    """Of each of the order's defects, 0..1."""
+    """Of each of the order's defects, 0..1. Above the level's range where nothing within it could be seen."""
 
 
 class Studio:
@@ -143,8 +146,9 @@ def _spoil(order: Order, clean: Scene, attempt: int) -> _Spoilt | None:
     part, spot, severities = clean.part, None, []
     low, high = SEVERITIES[order.level]
     for kind in order.kinds:
-        # Each failed attempt makes the next one easier to see, within the level.
+        # Each failed attempt makes the next one easier to see.
         severity = low + (high - low) * min(1.0, float(rng.uniform(0.0, 1.0)) + 0.08 * attempt)
+        severity = min(1.0, severity + 0.08 * max(0, attempt - _IN_LEVEL + 1))
         severities.append(round(severity, 4))
         if kind in CONSTRUCTION:
             part = BUILDERS[order.category](order.rng(0), Fault(kind, severity, rng))
