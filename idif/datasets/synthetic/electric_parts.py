@@ -144,7 +144,8 @@ def serial_connector(rng: np.random.Generator, fault: Fault | None) -> Part:
         """A trapezium with rounded corners, wider on the side of the five pins."""
         half = 0.46 + 0.16 * y
         slanted = 0.985 * (np.abs(x) - half)
-        return smooth_max(slanted, np.abs(y) - 0.185, 0.12) - np.float32(grow)
+        level: Values = np.abs(y) - np.float32(0.185)
+        return smooth_max(slanted, level, 0.12) - np.float32(grow)
 
     def flange(p: Points) -> Values:
         plate = extrude(rectangle(p[0], p[1], 0.97, 0.34, 0.05), p[2], 0.30, 0.38, 0.02)

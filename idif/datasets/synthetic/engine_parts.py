@@ -75,7 +75,8 @@ def cooling_fan(rng: np.random.Generator, fault: Fault | None) -> Part:
         radius, turn, _ = sectors(turned(p, 45.0), 4)
         strut = np.maximum(np.abs(radius * np.sin(turn)) - 0.035, np.abs(z - 0.03) - 0.03)
         strut = np.maximum(strut, np.maximum(radius - 0.89, 0.3 - radius))
-        return np.minimum(body, np.minimum(plate, strut))
+        result: Values = np.minimum(body, np.minimum(plate, strut))
+        return result
 
     def rotor(p: Points) -> Values:
         r = length(p[:2])
@@ -87,17 +88,22 @@ def cooling_fan(rng: np.random.Generator, fault: Fault | None) -> Part:
         radius, local, which = sectors(q, blades)
         result: Values = np.full(p.shape[1], 9.0, np.float32)
         other = np.where(local > 0, 1, -1)
-        for turn, number in ((local, which), (local - other * step, (which + other) % blades)):
+        beyond: Values = local - other.astype(np.float32) * np.float32(step)
+        for turn, number in ((local, which), (beyond, (which + other) % blades)):
             height = p[2] - np.float32(0.22) - np.float32(0.40) * turn
             if lift:
-                height = height - np.where(number == bent, lift, 0.0) * np.clip((radius - 0.40) * 3.0, 0, 1)
-            reach = np.where(number == broken, stump, 0.80)
+                rise = np.clip((radius - 0.40) * 3.0, 0, 1)
+                height = height - np.where(number == bent, np.float32(lift), np.float32(0)) * rise
+            reach = np.where(number == broken, np.float32(stump), np.float32(0.80))
             slab = 0.62 * np.abs(height) - 0.013
-            side = radius * (np.abs(turn) - 0.37)
-            blade = smooth_max(smooth_max(slab, side, 0.01), np.maximum(radius - reach, 0.30 - radius), 0.01)
+            edge: Values = np.abs(turn) - np.float32(0.37)
+            side = radius * edge
+            ends: Values = np.maximum(radius - reach, 0.30 - radius)
+            blade = smooth_max(smooth_max(slab, side, 0.01), ends, 0.01)
             result = np.minimum(result, blade)
         hub = extrude(r - 0.34, p[2], 0.06, top - 0.02, 0.03)
-        return np.minimum(0.80 * result, hub).astype(np.float32)
+        whole: Values = np.minimum(np.float32(0.80) * result, hub)
+        return whole
 
     def sticker(p: Points) -> Values:
         return extrude(length(p[:2]) - 0.27, p[2], top - 0.06, top - 0.012, 0.003)
@@ -143,7 +149,8 @@ def spark_plug(rng: np.random.Generator, fault: Fault | None) -> Part:
     )
 
     def across(p: Points) -> Values:
-        return np.sqrt(p[1] ** 2 + (p[2] - np.float32(axis)) ** 2)
+        result: Values = np.sqrt(p[1] ** 2 + (p[2] - np.float32(axis)) ** 2)
+        return result
 
     def body(p: Points) -> Values:
         x, r = p[0], across(p)
@@ -162,7 +169,8 @@ def spark_plug(rng: np.random.Generator, fault: Fault | None) -> Part:
         arm = np.maximum(np.abs(x + 0.91) - 0.10, np.abs(z - 0.17) - 0.028)
         lean = hook_bend * np.clip((0.20 - z) * 4.0, 0.0, 1.0)
         tip = np.maximum(np.abs(x + 0.985 + lean) - 0.028, np.abs(z - 0.06) - 0.14)
-        return 0.85 * np.maximum(np.minimum(arm, tip), np.abs(y) - 0.055)
+        result: Values = 0.85 * np.maximum(np.minimum(arm, tip), np.abs(y) - 0.055)
+        return result
 
     def core(p: Points) -> Values:
         return extrude(across(p) - 0.085, p[0], -0.86, -0.5, 0.03)

@@ -119,13 +119,14 @@ def ball_valve(rng: np.random.Generator, fault: Fault | None) -> Part:
 
     def body(p: Points) -> Values:
         x, y, z = _along_x(p, 0.0, axis)
-        across = np.sqrt(y * y + z * z)
+        across: Values = np.sqrt(y * y + z * z)
         middle = np.sqrt((0.8 * x) ** 2 + across**2) - 0.35
         pipe = extrude(across - 0.25, x, -0.80, 0.80, 0.02)
         solid = smooth_min(0.95 * middle, pipe, 0.08)
         ax = np.abs(x)
         nuts = extrude(hexagon(y, z, 0.335), ax, 0.52, 0.90, 0.015)
-        chamfer = 0.6 * (across - 0.36) + 0.8 * (np.abs(ax - 0.71) - 0.18)
+        along: Values = np.abs(ax - np.float32(0.71))
+        chamfer = 0.6 * (across - 0.36) + 0.8 * (along - 0.18)
         solid = smooth_min(solid, smooth_max(nuts, chamfer, 0.015), 0.02)
         # The thread inside each end is told by its shadowed rings.
         bore = across - (0.225 + 0.015 * np.sin(x * 95.0))
@@ -205,11 +206,11 @@ def hinge(rng: np.random.Generator, fault: Fault | None) -> Part:
             plate = smooth_max(plate, -(0.70 * (r - 0.085) - 0.70 * np.maximum(z - 0.02, 0.0)), 0.008)
         # Knuckles in turn belong to one leaf and the other; between them there is a slit.
         round_ = np.sqrt(q[0] ** 2 + (z - axis) ** 2)
-        slit = 0.012 - np.abs(np.abs(np.abs(y) - 0.36) - 0.18)
+        slit: Values = 0.012 - np.abs(np.abs(np.abs(y) - 0.36) - 0.18)
         barrel = smooth_max(extrude(round_ - knuckle, y, -0.90, 0.90, 0.012), slit, 0.008)
         tongue = extrude(np.abs(z - thick / 2) - thick / 2, x, 0.04, 0.20, 0.005)
         tongue = np.maximum(np.maximum(tongue, np.abs(y) - 0.90), slit)
-        return 0.95 * np.minimum(plate, smooth_min(barrel, tongue, 0.03))
+        return np.float32(0.95) * np.minimum(plate, smooth_min(barrel, tongue, 0.03))
 
     def pin(p: Points) -> Values:
         r = np.sqrt(p[0] ** 2 + (p[2] - np.float32(axis)) ** 2)

@@ -67,7 +67,8 @@ def blister_pack(rng: np.random.Generator, fault: Fault | None) -> Part:
         card = smooth_max(card, -hollow, 0.02)
         # A row of perforation between the halves.
         dash = np.maximum(np.abs(p[1]) - 0.010, np.abs(p[0] - np.rint(p[0] * 10.0) * np.float32(0.1)) - 0.03)
-        return 0.95 * np.maximum(card, -np.maximum(dash, 0.085 - p[2]))
+        result: Values = 0.95 * np.maximum(card, -np.maximum(dash, 0.085 - p[2]))
+        return result
 
     def capsule(x: Values, y: Values, z: Values, grow: float) -> Values:
         return length(np.stack([x, np.maximum(np.abs(y) - 0.125, 0.0), z - np.float32(0.185)])) - (
@@ -89,7 +90,8 @@ def blister_pack(rng: np.random.Generator, fault: Fault | None) -> Part:
 
     def bodies(p: Points) -> Values:
         distance, y = row(p, 0.0)
-        return np.maximum(distance, y - 0.01)
+        result: Values = np.maximum(distance, y - 0.01)
+        return result
 
     components = [
         Component("tray", tray, foil),
@@ -110,7 +112,8 @@ def blister_pack(rng: np.random.Generator, fault: Fault | None) -> Part:
 
         def odd_body(p: Points) -> Values:
             q = placed(p)
-            return np.maximum(capsule(q[0], q[1], q[2], 0.0), q[1] - 0.01)
+            result: Values = np.maximum(capsule(q[0], q[1], q[2], 0.0), q[1] - 0.01)
+            return result
 
         components += [Component("odd cap", odd_cap, odd_red), Component("odd body", odd_body, cream)]
     return Part(tuple(components), radius=1.0, height=0.36, table=(0.36, 0.42, 0.50))
@@ -156,7 +159,8 @@ def battery_holder(rng: np.random.Generator, fault: Fault | None) -> Part:
         return smooth_max(np.minimum(body, wall), -notch, 0.03)
 
     def across(p: Points, y: float) -> Values:
-        return np.sqrt((p[1] - np.float32(y)) ** 2 + (p[2] - np.float32(axis)) ** 2)
+        result: Values = np.sqrt((p[1] - np.float32(y)) ** 2 + (p[2] - np.float32(axis)) ** 2)
+        return result
 
     def cell(p: Points, y: float) -> Values:
         return extrude(across(p, y) - radius, p[0], -0.74, 0.74, 0.035)
