@@ -1,6 +1,5 @@
 """`idif data`: make, import and check multi-view datasets."""
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -59,7 +58,7 @@ def synth(
             size=size,
             seed=seed,
             difficulty=difficulty,
-            workers=workers or min(8, os.cpu_count() or 1),
+            workers=workers,
             progress=listen,
         )
     levels = ", ".join(f"{count} {level}" for level, count in summary.levels.items() if count)

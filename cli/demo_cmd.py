@@ -49,7 +49,7 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     with _stage("data     rendered parts"), progress_bar("rendering", "samples") as listen:
         if not data.exists():
-            synthesise(data, **settings["synth"], progress=listen)
+            synthesise(data, **settings["synth"], workers=None, progress=listen)
     encoder = _teacher(store)
     with _stage("store    the teacher runs once"), progress_bar("building", "views") as listen:
         index = read_realiad(data, images=f"realiad_{size}")

@@ -277,6 +277,21 @@ def test_distances_are_float32_and_never_overstated_much(category: str) -> None:
         assert np.quantile(slope[before > 0], 0.999) < 1.25
 
 
+@pytest.mark.parametrize("category", BUILDERS)
+def test_what_is_missing_leaves_nothing_new_behind(category: str) -> None:
+    rng = np.random.default_rng(0)
+    whole = BUILDERS[category](np.random.default_rng(0), None)
+    p = rng.uniform((-1.2, -1.2, 0), (1.2, 1.2, whole.height + 0.1), (30000, 3)).T.astype(np.float32)
+    before = whole.distance(p)
+    for severity, seed in ((0.1, 0), (0.5, 1), (0.5, 2), (0.95, 3), (0.95, 4)):
+        part = BUILDERS[category](
+            np.random.default_rng(0), Fault("QS", severity, np.random.default_rng(seed))
+        )
+        after = part.distance(p)
+        assert not ((before > 0.01) & (after < -0.002)).any()
+        assert ((before < -0.002) & (after > 0.005)).any()
+
+
 @pytest.mark.parametrize("category", ["gear", "circuit_board"])
 def test_rasterised_start_finds_what_patient_tracing_finds(studio: Studio, category: str) -> None:
     size = 48

@@ -29,6 +29,8 @@ SIZES = (32, 1024)
 MOST_SAMPLES = FIRST_TEST - 1
 """Per category and split: sample numbers have four digits, and the test split's begin after `FIRST_TEST`."""
 MOST_WORKERS = 64
+_USUAL_WORKERS = 8
+"""At most so many where none are asked for: each takes 0.4 GB."""
 _SPLITS: tuple[Split, ...] = ("train", "test")
 _SHEET = "synth.json"
 
@@ -66,7 +68,7 @@ def synthesise(
     size: int = 256,
     seed: int = 0,
     difficulty: Difficulty = "mixed",
-    workers: int = 1,
+    workers: int | None = 1,
     progress: Progress = silent,
 ) -> SynthSummary:
     """Render a dataset of five-view samples into the folder ``out``, in the layout of Real-IAD.
@@ -77,14 +79,17 @@ def synthesise(
     which tells what was asked for, the rig's angles and the versions. Training samples are normal; every
     other test sample is anomalous. ``train`` and ``test`` count samples per category. A sample depends on
     seed, size, category, split, its number and ``difficulty`` alone: asking for more keeps the first ones. On
-    one machine the same call writes the same bytes, with any number of ``workers``: processes, which are
-    spawned, so a script that asks for more than one needs the usual ``if __name__ == "__main__"``.
+    one machine the same call writes the same bytes, with any number of ``workers``: processes, None for one
+    per core, at most 8. They are spawned, so a script that asks for more than one needs the usual ``if
+    __name__ == "__main__"``.
     The dataset appears under its name when it is complete.
 
     Raises `DatasetError` where an argument is out of range, ``out`` holds something else or cannot be
     written, and `CannotFinish` where there is no off-screen OpenGL or the disk is full.
     """
     request = _request(categories, train, test, size, seed, difficulty)
+    if workers is None:
+        workers = min(_USUAL_WORKERS, os.cpu_count() or 1)
     if not 1 <= workers <= MOST_WORKERS:
         raise DatasetError(f"workers: expected 1 to {MOST_WORKERS}, got {workers}")
     if _already_there(out, request):
