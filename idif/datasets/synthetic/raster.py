@@ -98,7 +98,8 @@ class Raster:
 
 _CLOSE = 0.0015
 """A ray this near to a surface, in part radii, has hit it."""
-_STEPS = 32
+_STEPS = 48
+_CREEPING = 0.008
 
 
 def trace(
@@ -128,6 +129,7 @@ def trace(
         active, t, floor, stride = active[keep], t[keep], floor[keep], stride[keep]
         origin, ray = origin.take(keep, axis=1), ray.take(keep, axis=1)
     else:
-        # What still passes close by after so many steps is taken to end there.
-        depth[active], hit[active] = t, True
+        # What creeps along a surface after so many steps ends on it; what merely passes goes on to the table.
+        creeping = np.flatnonzero(part.distance(origin + ray * t) < _CREEPING)
+        depth[active[creeping]], hit[active[creeping]] = t[creeping], True
     return depth, hit

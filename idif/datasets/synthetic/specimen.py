@@ -88,14 +88,16 @@ class Studio:
                 continue
             after = look(self._scene(order, spoilt.part), self._raster, RIG)
             change = _visible(sight, after)
-            classes = _classes(order, after, change, spoilt.spot)
+            near = None if spoilt.spot is None or len(order.kinds) > 1 else spoilt.spot.centre
+            shares = visible_shares(sight, after, near, order.rng(4))
+            # A few pixels at a silhouette, of a surface that is seen nowhere, are no ground for a label.
+            classes = tuple(
+                name if share > 0 else "OK"
+                for name, share in zip(_classes(order, after, change, spoilt.spot), shares, strict=True)
+            )
             shown = np.array([name != "OK" for name in classes])
             if not shown.any():
                 continue
-            near = None if spoilt.spot is None or len(order.kinds) > 1 else spoilt.spot.centre
-            shares = visible_shares(sight, after, near, order.rng(4))
-            if not all(np.array(shares)[shown]):
-                continue  # seen in a few pixels between samples of its surface: no ground for a label
             masks = change.masks & shown[:, None, None]
             contrast = tuple(
                 round(float(values[mask].mean()), 4) if mask.any() else 0.0
