@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric import Fabric
 from safetensors.torch import save_file
@@ -141,11 +142,25 @@ def run_features(run: Run) -> FeatureSpec:
     Raises:
         RunError: the file is missing or does not say.
     """
-    path = run.folder / "environment.json"
     try:
-        return FeatureSpec.from_json(json.loads(path.read_text(encoding="utf-8"))["features"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return FeatureSpec.from_json(run_facts(run.folder)["features"])
+    except (ValueError, KeyError, TypeError) as error:
+        path = run.folder / "environment.json"
         raise RunError(f"{path}: expected the run's features, but it cannot be used ({error!r})") from None
+
+
+def run_facts(folder: Path) -> dict[str, Any]:
+    """What ``environment.json`` says of a run.
+
+    Raises:
+        RunError: the file is missing or unreadable.
+    """
+    path = folder / "environment.json"
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: expected the run's features, but it cannot be used ({error!r})") from None
+    return facts
 
 
 def run_teacher(run: Run, spec: FeatureSpec) -> FrozenEncoder:

@@ -12,6 +12,7 @@ from cache import FeatureStore
 from cache.compare import index_differences
 from cache.placement import Placement, choose_placement, place
 from cli.console import progress_bar, say
+from cli.device import evaluation_device
 from idif.config import Config
 from idif.corruption.textures import DTD_URL, TextureBank, load_textures
 from idif.datasets.index import Index, Split
@@ -28,11 +29,18 @@ LIVE_IMAGE_SIZE = 256
 
 
 def make_fabric(config: Config) -> Fabric:
-    """Device, precision and processes: one process, or those torchrun started."""
+    """Device, precision and processes: one process, or those torchrun started.
+
+    With ``train.ranks: categories`` each process has its own device and no part in another's batch.
+    """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     nodes = int(os.environ.get("WORLD_SIZE", "1")) // local
     probe = Fabric(accelerator="auto", devices=1)
     precision = fabric_precision(config.train.precision, probe.device)
+    if config.train.ranks == "categories":
+        device = evaluation_device()
+        own = 1 if device.index is None else [device.index]
+        return Fabric(accelerator="auto", devices=own, precision=precision)
     fabric = Fabric(accelerator="auto", devices=local, num_nodes=nodes, precision=precision)
     fabric.launch()
     return fabric

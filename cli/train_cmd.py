@@ -1,26 +1,29 @@
 """`idif train`: phase two, one model for each category or one for all."""
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from lightning_fabric import Fabric
 from rich.table import Table
 
 from cli.console import JsonOption, emit, progress_bar, say
-from cli.runs import announce, caveats, starting_checkpoint, write_run_folder
+from cli.crew import Crew, join_crew
+from cli.runs import announce, caveats, run_facts, starting_checkpoint, write_run_folder
 from cli.session import Sources, first_process, make_fabric
+from cli.train_table import GrowingTable, model_summary
 from idif.checkpoint import find_checkpoint, reached
 from idif.config import Config
 from idif.config_file import load_configs
 from idif.datasets.index import Index
-from idif.errors import RunError
+from idif.errors import CannotFinish, RunError
 from idif.estimate import estimate
 from idif.methods import Method
 from idif.order import split_holdout
-from idif.runlog import read_log
-from idif.score import sample_auroc
 from idif.stages import train_stages
+from idif.score import sample_auroc
 from idif.tracking import tracks
 from idif.train import Task
 
@@ -52,7 +55,8 @@ def train(
     A file with a `matrix` makes several runs; they are evaluated too and shown side by side.
     """
     configs = load_configs(config, overrides)
-    results = [train_run(c, resume=resume, dry_run=dry_run) for c in configs]
+    table = None if dry_run or not first_process() else GrowingTable(as_json=as_json)
+    results = [train_run(c, resume=resume, dry_run=dry_run, table=table) for c in configs]
     if not first_process():
         return
     if len(configs) > 1 and not dry_run:
@@ -61,75 +65,105 @@ def train(
         compared = comparison(configs, results)
         emit({"runs": results, "compared": compared}, as_json=as_json, otherwise=comparison_table(compared))
         return
-    table = Table("run", "model", "samples", "epochs", "steps", "final loss", "state")
-    for result in results:
-        for model in result["models"]:
-            loss = "" if model["loss"] is None else f"{model['loss']:.4f}"
-            table.add_row(
-                result["run"],
-                model["name"],
-                str(model["samples"]),
-                str(model["epochs"]),
-                str(model["steps"]),
-                loss,
-                model["state"],
-            )
-    emit({"runs": results}, as_json=as_json, otherwise=_estimates(results) if dry_run else table)
+    emit({"runs": results}, as_json=as_json, otherwise=_estimates(results) if dry_run else None)
     if not dry_run:
         for result in results:
             say(f"next: idif eval {result['run']}")
 
 
-def train_run(config: Config, *, resume: bool, dry_run: bool = False) -> dict[str, Any]:
-    """Train every model of one run; returns what was done, ready for JSON.
+def train_run(
+    config: Config, *, resume: bool, dry_run: bool = False, table: GrowingTable | None = None
+) -> dict[str, Any]:
+    """Train every model of one run, or this process's share of them; returns what was done, ready for JSON.
+
+    Args:
+        table: where a row for each model goes as soon as it is finished.
 
     Raises:
         RunError: the run exists and ``resume`` is false, or it was made with another config.
         ConfigError: ``run.tracking`` names what is not installed.
+        CannotFinish: a process that trained a part of the models has stopped; it is named.
     """
-    tracks(config.run.tracking)  # a tracker that is missing is told before anything is written
+    tracks(config.run.tracking)  # one that is missing is told before anything is written
     fabric = make_fabric(config)
-    _check_folder(config, resume=resume)
-    fabric.barrier()  # else a quick process would write what a slow one then takes for an earlier run
+    with join_crew() if config.train.ranks == "categories" else nullcontext(Crew()) as crew:
+        return _train_models(config, fabric, crew, resume=resume, dry_run=dry_run, table=table)
+
+
+def _train_models(
+    config: Config, fabric: Fabric, crew: Crew, *, resume: bool, dry_run: bool, table: GrowingTable | None
+) -> dict[str, Any]:
+    _check_folder(config, fabric, resume=resume)
+
+    def everybody() -> None:
+        fabric.barrier()
+        crew.gather()
+
+    everybody()  # else a quick process would write what a slow one then takes for an earlier run
     sources = Sources(config, fabric.device)
     categories = sources.categories()
     groups = {"all": categories} if config.train.mode == "unified" else {c: [c] for c in categories}
-    models: list[dict[str, Any]] = []
+    models: dict[str, dict[str, Any]] = {}
+
+    def finished(model: dict[str, Any]) -> None:
+        models[model["name"]] = model
+        if table is not None:
+            table.add(model)
+
+    if table is not None:
+        table.begin(str(config.folder), list(groups))
+    for name in groups:
+        if _is_finished(config.folder / name):
+            finished(model_summary(name, config.folder / name, None, "finished before"))
+    waiting = [name for name in groups if name not in models]
+    starts = {name: starting_checkpoint(config, name) for name in waiting}
     textures = None
-    for name, members in groups.items():
-        folder = config.folder / name
-        checkpoint = find_checkpoint(folder)
-        if checkpoint is not None and reached(checkpoint).finished:
-            models.append(_summary(name, folder, None, "finished before"))
-            continue
-        init = starting_checkpoint(config, name)
-        source = sources.open(members, "train")
-        if textures is None:
-            textures = sources.textures(source.spec.image_size)
+    if waiting:
+        first = sources.find(groups[waiting[0]], "train")
+        textures = sources.textures(first.spec.image_size)
+        if first_process():
             samples = sources.find(categories, "train").index.samples
-            told = caveats(config, source.spec, textures.origin, samples)
+            told = caveats(config, first.spec, textures.origin, samples)
             announce(told)
             if not dry_run:
-                if fabric.is_global_zero:
-                    write_run_folder(config, sources, source, textures, told, fabric)
-                fabric.barrier()
-            textures = textures.to(fabric.device)
+                write_run_folder(config, sources, first, textures, told, fabric)
+        textures = textures.to(fabric.device)
+    everybody()
+    for name in crew.share(waiting):
+        assert textures is not None
+        source = sources.open(groups[name], "train")
         rows, _ = training_rows(config, source.index)
-        task = Task(name, folder, source, rows, textures, init)
+        task = Task(name, config.folder / name, source, rows, textures, starts[name])
         if dry_run:
             found = estimate(config, task, fabric)
-            models.append(_summary(name, folder, len(rows), "would train") | {"estimate": asdict(found)})
-            continue
-        folder.mkdir(exist_ok=True, parents=True)
+            model = model_summary(name, task.folder, len(rows), "would train") | {"estimate": asdict(found)}
+        else:
+            _train_model(config, task, groups[name], sources, fabric)
+            model = model_summary(name, task.folder, len(rows), "trained")
+        crew.report(model)
+        for other in (model, *crew.news()):
+            finished(other)
+    crew.report(None)
+    for other in crew.news(to_the_end=True):
+        finished(other)
+    if crew.lost:
+        left = [name for name in groups if name not in models]
+        raise CannotFinish(
+            f"{config.folder}: rank {', '.join(map(str, sorted(crew.lost)))} of {crew.world} stopped before "
+            f"it had finished {', '.join(left)}; finished models stay, and `--resume` trains the rest"
+        )
+    return {"run": str(config.folder), "models": [models[name] for name in groups if name in models]}
 
-        def after_epoch(method: Method, epoch: int, members: list[str] = members) -> dict[str, Any]:
-            test = sources.open(members, "test")
-            return {"s_auroc": sample_auroc(config.eval, method, test, fabric.device)}
 
-        with progress_bar(f"training {name}", "steps", show=fabric.is_global_zero) as listen:
-            train_stages(config, task, sources.encoder, fabric, progress=listen, after_epoch=after_epoch)
-        models.append(_summary(name, folder, len(rows), "trained"))
-    return {"run": str(config.folder), "models": models}
+def _train_model(config: Config, task: Task, categories: list[str], sources: Sources, fabric: Fabric) -> None:
+    task.folder.mkdir(exist_ok=True, parents=True)
+
+    def after_epoch(method: Method, epoch: int) -> dict[str, Any]:
+        test = sources.open(categories, "test")
+        return {"s_auroc": sample_auroc(config.eval, method, test, fabric.device)}
+
+    with progress_bar(f"training {task.name}", "steps", show=first_process()) as listen:
+        train_stages(config, task, sources.encoder, fabric, progress=listen, after_epoch=after_epoch)
 
 
 def training_rows(config: Config, index: Index) -> tuple[list[int], list[int]]:
@@ -168,7 +202,7 @@ def _estimates(results: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _check_folder(config: Config, *, resume: bool) -> None:
+def _check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
     existing = config.folder / "config.yaml"
     if not existing.exists():
         return
@@ -180,23 +214,22 @@ def _check_folder(config: Config, *, resume: bool) -> None:
     ours, theirs = config.model_dump(mode="json"), before.model_dump(mode="json")
     for section in ("method", "train", "corruption"):
         for key, value in ours[section].items():
-            if value != theirs[section][key] and (section, key) != ("train", "eval_every"):
+            # neither changes what is learned; how many share a batch does, and is compared below
+            if (section, key) in (("train", "eval_every"), ("train", "ranks")):
+                continue
+            if value != theirs[section][key]:
                 raise RunError(
                     f"{config.folder}: {section}.{key} is {value!r}, but the run was started with "
                     f"{theirs[section][key]!r}; a run cannot change while it is resumed"
                 )
+    shared = run_facts(config.folder).get("world_size")
+    if shared != fabric.world_size:
+        raise RunError(
+            f"{config.folder}: {fabric.world_size} process(es) would share each batch, but it was started "
+            f"with {shared}; a run cannot change while it is resumed"
+        )
 
 
-def _summary(name: str, folder: Path, samples: int | None, state: str) -> dict[str, Any]:
+def _is_finished(folder: Path) -> bool:
     checkpoint = find_checkpoint(folder)
-    done = None if checkpoint is None else reached(checkpoint)
-    log = folder / "log.jsonl"
-    losses = [line["loss"] for line in read_log(log) if "loss" in line] if log.exists() else []
-    return {
-        "name": name,
-        "samples": samples,
-        "epochs": 0 if done is None else done.epoch,
-        "steps": 0 if done is None else done.step,
-        "loss": losses[-1] if losses else None,
-        "state": state,
-    }
+    return checkpoint is not None and reached(checkpoint).finished

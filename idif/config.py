@@ -137,6 +137,9 @@ class TrainConfig(Section):
 
     mode: Literal["per-category", "unified"] = "per-category"
     """One model for each category, or one for all."""
+    ranks: Literal["samples", "categories"] = "samples"
+    """What several processes divide among them: every batch's samples, or, with one model for each category,
+    the categories; each process then trains as it would alone."""
     epochs: Count = 50
     head_epochs: Count = 20
     """Epochs of the second stage, which ``method.head: segmentation`` has."""
@@ -249,6 +252,8 @@ class Config(Section):
     def _consistent(self) -> Self:
         if self.cache.source == "store" and self.cache.store is None:
             raise ValueError("cache.source is 'store' but cache.store names none")
+        if self.train.ranks == "categories" and self.train.mode == "unified":
+            raise ValueError("train.ranks: categories needs one model for each: train.mode: per-category")
         if self.eval.calibrate != "none" and self.train.holdout == 0:
             raise ValueError("eval.calibrate needs held-out training normals: set train.holdout, e.g. 0.1")
         if self.eval.threshold == "false-positive-rate" and self.train.holdout == 0:

@@ -1,19 +1,26 @@
-"""Two processes that share a batch learn what one would: `idif train` as torchrun starts it, on gloo."""
+"""`idif train` as torchrun starts it, on gloo: two processes that share each batch, or the categories."""
 
+import json
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import idif.train
 from cli.__main__ import run
+from idif.checkpoint import reached
 from idif.runlog import read_log
 from tests.tiny_run import FAST
 
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""What leaves a process no time for anything; Windows has one such signal."""
 SETTINGS = [
     "train.holdout=0",
     "train.epochs=2",
@@ -32,7 +39,15 @@ def arguments(world: Path, name: str, batch_size: int) -> list[str]:
     return ["train", f"--config={world / 'c.yaml'}", *FAST, *(f"--set={setting}" for setting in given)]
 
 
-def one_of(rank: int, size: int, port: int, command: list[str]) -> None:
+def one_of(rank: int, size: int, port: int, command: list[str], die_at_step: int | None) -> None:
+    once = idif.train.train_step
+
+    def fatal(*args: Any) -> Any:
+        if rank == 1 and args[-1] == die_at_step:
+            os.kill(os.getpid(), KILL)
+        return once(*args)
+
+    idif.train.train_step = fatal
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank),
@@ -47,22 +62,26 @@ def one_of(rank: int, size: int, port: int, command: list[str]) -> None:
     sys.exit(run(command))
 
 
-@pytest.mark.long
-def test_two_processes_learn_what_one_does(world: Path) -> None:
-    assert run(arguments(world, "alone", 2)) == 0
+def start(command: list[str], die_at_step: int | None = None) -> list[int | None]:
+    """Exit codes of two processes that run a command together; the second may die by SIGKILL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload([__name__])
-    command = arguments(world, "together", 1)
-    team = [context.Process(target=one_of, args=(rank, 2, port, command)) for rank in range(2)]
+    team = [context.Process(target=one_of, args=(rank, 2, port, command, die_at_step)) for rank in range(2)]
     for process in team:
         process.start()
     for process in team:
         process.join()
-    assert [process.exitcode for process in team] == [0, 0]
+    return [process.exitcode for process in team]
+
+
+@pytest.mark.long
+def test_two_processes_learn_what_one_does(world: Path) -> None:
+    assert run(arguments(world, "alone", 2)) == 0
+    assert start(arguments(world, "together", 1)) == [0, 0]
 
     folders = [world / "runs" / name / "cup" for name in ("alone", "together")]
     alone, together = ([line for line in read_log(f / "log.jsonl") if "loss" in line] for f in folders)
@@ -72,3 +91,43 @@ def test_two_processes_learn_what_one_does(world: Path) -> None:
     assert [line["loss"] for line in together] == pytest.approx([line["loss"] for line in alone], rel=1e-3)
     first, second = (load_file(f / "checkpoint" / "model.safetensors") for f in folders)
     assert all(torch.allclose(first[name], second[name], atol=5e-4) for name in first)
+
+
+def kept(folder: Path) -> dict[str, bytes]:
+    """What a training must leave the same of each model, whoever trained it."""
+    names = ("log.jsonl", "checkpoint/model.safetensors")
+    return {
+        f"{model}/{name}": (folder / model / name).read_bytes() for model in ("bolt", "cup") for name in names
+    }
+
+
+def test_two_processes_that_take_categories_train_what_one_does(
+    world: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also where one was killed in between: it is named, what is finished stays, the rest is resumed."""
+    given = ["train.epochs=2", "train.batch_size=2", "train.holdout=0", "train.eval_every=2"]
+
+    def command(name: str) -> list[str]:
+        settings = [*given, f"run.name={name}", "train.ranks=categories", "train.precision=float32"]
+        return ["train", f"--config={world / 'c.yaml'}", *FAST, *(f"--set={setting}" for setting in settings)]
+
+    assert run([*command("one"), "--json"]) == 0
+    alone = json.loads(capfd.readouterr().out)["runs"][0]["models"]
+    runs = world / "runs"
+    # the second process dies in its second epoch
+    assert start(command("two"), die_at_step=4) == [3, -KILL]
+    shown = capfd.readouterr()
+    assert "rank 1 of 2 stopped before it had finished cup" in " ".join(shown.err.split())
+    assert [line.split()[0] for line in shown.out.splitlines()[3:]] == ["bolt"]
+    assert (runs / "two" / "bolt" / "log.jsonl").read_bytes() == (
+        runs / "one" / "bolt" / "log.jsonl"
+    ).read_bytes()
+    assert reached(runs / "two" / "cup" / "checkpoint").epoch == 1
+
+    assert start([*command("two"), "--resume", "--json"]) == [0, 0]
+    shown = capfd.readouterr()
+    together = json.loads(shown.out)["runs"][0]["models"]
+    assert [model["state"] for model in together] == ["finished before", "trained"]
+    same = ("name", "epochs", "steps", "loss", "s_auroc")
+    assert [{k: m[k] for k in same} for m in together] == [{k: m[k] for k in same} for m in alone]
+    assert kept(runs / "two") == kept(runs / "one")
