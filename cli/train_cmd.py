@@ -20,11 +20,11 @@ from idif.config_file import load_configs
 from idif.datasets.index import Index
 from idif.errors import CannotFinish, RunError
 from idif.estimate import estimate
+from idif.glimpse import Glimpse, glimpse
 from idif.methods import Method
 from idif.order import split_holdout
 from idif.stages import train_stages
-from idif.score import sample_auroc
-from idif.tracking import tracks
+from idif.tracking import require_tracker
 from idif.train import Task
 
 SetOption = Annotated[
@@ -84,7 +84,7 @@ def train_run(
         ConfigError: ``run.tracking`` names what is not installed.
         CannotFinish: a process that trained a part of the models has stopped; it is named.
     """
-    tracks(config.run.tracking)  # one that is missing is told before anything is written
+    require_tracker(config.run.tracking)  # one that is missing is told before anything is written
     fabric = make_fabric(config)
     with join_crew() if config.train.ranks == "categories" else nullcontext(Crew()) as crew:
         return _train_models(config, fabric, crew, resume=resume, dry_run=dry_run, table=table)
@@ -158,9 +158,8 @@ def _train_models(
 def _train_model(config: Config, task: Task, categories: list[str], sources: Sources, fabric: Fabric) -> None:
     task.folder.mkdir(exist_ok=True, parents=True)
 
-    def after_epoch(method: Method, epoch: int) -> dict[str, Any]:
-        test = sources.open(categories, "test")
-        return {"s_auroc": sample_auroc(config.eval, method, test, fabric.device)}
+    def after_epoch(method: Method, epoch: int) -> Glimpse:
+        return glimpse(config.eval, method, sources.open(categories, "test"), fabric.device)
 
     with progress_bar(f"training {task.name}", "steps", show=first_process()) as listen:
         train_stages(config, task, sources.encoder, fabric, progress=listen, after_epoch=after_epoch)

@@ -12,8 +12,8 @@ from idif.checkpoint import find_checkpoint, reached
 from idif.runlog import read_log
 from idif.stages import STUDENT
 
-COLUMNS = (("samples", 7), ("epochs", 6), ("loss", 8), ("S-AUROC", 7), ("time", 8), ("state", 15))
-"""Headings and widths behind the model's name."""
+COLUMNS = (("samples", 7), ("epochs", 6), ("loss", 8), ("S-AUROC", 7), ("time", 8))
+"""Headings and widths between the model's name and its state."""
 
 
 def model_summary(name: str, folder: Path, samples: int | None, state: str) -> dict[str, Any]:
@@ -77,8 +77,8 @@ class GrowingTable:
         table = Table(box=SIMPLE_HEAD, show_header=show_header, show_edge=False, pad_edge=False)
         table.add_column("model", width=self._width)
         for heading, width in COLUMNS:
-            justify = "left" if heading == "state" else "right"
-            table.add_column(heading, width=width, justify=justify, no_wrap=True)
+            table.add_column(heading, width=width, justify="right", no_wrap=True)
+        table.add_column("state", width=len("finished before"))
         return table
 
 

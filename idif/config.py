@@ -228,9 +228,9 @@ class RunConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "idif"
     dir: Path = Path("runs")
-    tracking: Literal["auto", "none", "tensorboard"] = "auto"
-    """Whether training is also written as TensorBoard events, ``<category>/tensorboard`` in the run's folder;
-    ``auto``: where TensorBoard is installed."""
+    tracking: Literal["auto", "none", "tensorboard", "wandb"] = "auto"
+    """What also shows a training: TensorBoard (``<category>/tensorboard`` in the run's folder) or Weights &
+    Biases; ``auto``: TensorBoard where it is installed."""
     note: str = ""
     """A sentence that the run's environment and report repeat, e.g. what the data are."""
 

@@ -83,7 +83,7 @@ def check_extras() -> Finding:
         needed = []
     extras: dict[str, list[str]] = {}
     for requirement in needed:
-        for extra in ("app", "export", "s3", "tracking", "test"):
+        for extra in ("app", "export", "s3", "tracking", "wandb", "test"):
             marker = requirement.marker
             if (
                 marker is not None

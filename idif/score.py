@@ -14,7 +14,6 @@ from idif.config import EvalConfig
 from idif.errors import CannotFinish, ConfigError
 from idif.features import FeatureSource
 from idif.methods import Method
-from idif.metrics import auroc
 from idif.metrics.sample import sample_scores, view_scores
 from idif.progress import Progress, silent
 
@@ -134,15 +133,3 @@ def final_scores(
     of_views = scores if calibration is None else calibration.apply(scores)
     of_samples = sample_scores(torch.from_numpy(of_views), torch.from_numpy(visible), config.sample_score)
     return of_views, of_samples.numpy()
-
-
-def sample_auroc(
-    config: EvalConfig, method: Method, source: FeatureSource, device: torch.device
-) -> float | None:
-    """S-AUROC over all rows of a source, uncalibrated; for curves over epochs."""
-    scored = list(score_batches(config, method, source, range(len(source.index)), device))
-    scores = torch.cat([s.scores for s in scored]).numpy()
-    present = torch.cat([s.batch.view_mask.cpu() for s in scored]).numpy()
-    labels = torch.cat([s.batch.labels.cpu() for s in scored]).numpy()
-    _, of_samples = final_scores(config, scores, present, None)
-    return auroc(of_samples, np.any(labels, axis=1))

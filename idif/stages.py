@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from lightning_fabric import Fabric
 
 from idif.checkpoint import find_checkpoint, reached
 from idif.config import Config
 from idif.encoders import FrozenEncoder
+from idif.glimpse import Glimpse
 from idif.methods import Method
 from idif.progress import Progress, silent
 from idif.train import Task, train
@@ -24,7 +24,7 @@ def train_stages(
     fabric: Fabric,
     *,
     progress: Progress = silent,
-    after_epoch: Callable[[Method, int], dict[str, Any]] | None = None,
+    after_epoch: Callable[[Method, int], Glimpse] | None = None,
 ) -> None:
     """Train a model to the last epoch of its last stage, from where it was stopped.
 

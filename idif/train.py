@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import TextureBank
 from idif.encoders import FrozenEncoder
 from idif.features import FeatureSource
+from idif.glimpse import Glimpse
 from idif.live import encode_views
 from idif.meter import FLUSH_EVERY, PART, Meter, memory_explained
 from idif.methods import METHODS, Method
@@ -33,7 +35,7 @@ from idif.order import epoch_order
 from idif.progress import Progress, silent
 from idif.runlog import RunLog
 from idif.seeding import view_seeds
-from idif.tracking import TensorBoard, trackers
+from idif.tracking import Tracker, tracking
 from idif.views import drop_views
 
 
@@ -64,7 +66,7 @@ def train(
     fabric: Fabric,
     *,
     progress: Progress = silent,
-    after_epoch: Callable[[Method, int], dict[str, Any]] | None = None,
+    after_epoch: Callable[[Method, int], Glimpse] | None = None,
 ) -> Method:
     """Train one model to the last epoch, from its checkpoint where there is one.
 
@@ -73,14 +75,14 @@ def train(
         task: what to train on, and where to write.
         fabric: device, precision and processes.
         progress: told steps done, steps in all, and the loss.
-        after_epoch: called every ``train.eval_every`` epochs; what it returns is logged.
+        after_epoch: called every ``train.eval_every`` epochs; its figures are logged, its pictures tracked.
 
     Returns:
         The method with the weights that were kept: the last epoch's, or their exponential mean.
 
     Raises:
         CannotFinish: the loss or its gradient is no longer finite, or memory ran out.
-        ConfigError: `run.tracking` names what is not installed.
+        ConfigError: `run.tracking` names what is not installed or does not start.
         RunError: a checkpoint to go on or to start from is damaged or does not fit the config.
     """
     settings, index = config.train, task.source.index
@@ -106,7 +108,7 @@ def train(
     model, fabric_optimizer = fabric.setup(method, optimizer)
     if average is not None:
         average.to(fabric.device)
-    start = Reached(epoch=0, step=0, finished=False)
+    start, run_id = Reached(epoch=0, step=0, finished=False), None
     if checkpoint is not None:
         start = reached(checkpoint)
         state = load_state(checkpoint)
@@ -116,52 +118,61 @@ def train(
             average.n_averaged.copy_(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-    logs: list[RunLog | TensorBoard] = []
-    timing = None
-    if fabric.is_global_zero:
-        logs = [RunLog(task.folder / "log.jsonl", after_step=start.step)]
-        logs += trackers(config, task.folder, after_step=start.step)
-        timing = RunLog(task.folder / "timing.jsonl", after_step=start.step)
+        run_id = state.get("tracked_as")
+    first = fabric.is_global_zero
+    follow = tracking(config, task.folder, after_step=start.step, run_id=run_id) if first else nullcontext()
+    with follow as tracker:
+        logs: list[RunLog | Tracker] = []
+        timing = None
+        if first:
+            logs = [RunLog(task.folder / "log.jsonl", after_step=start.step)]
+            timing = RunLog(task.folder / "timing.jsonl", after_step=start.step)
+        if tracker is not None:
+            logs.append(tracker)
 
-    meter, step = Meter(task.name, fabric, start.epoch), start.step
-    for epoch in range(start.epoch, settings.epochs):
-        began = time.perf_counter()
-        method.train()
-        order = epoch_order(
-            task.rows, seed=settings.seed, epoch=epoch, rank=fabric.global_rank, world=fabric.world_size
-        )
-        for batch in task.source.batches(order, settings.batch_size):
-            with memory_explained(task.name, step + 1, settings.batch_size):
-                moved = batch.to(fabric.device)
-                losses = train_step(config, task, model, fabric_optimizer, fabric, moved, epoch, step)
-            meter.add(losses, float(schedule.get_last_lr()[0]))
-            schedule.step()
-            if average is not None:
-                average.update_parameters(method)
-            step += 1
-            if len(meter) == FLUSH_EVERY or step % per_epoch == 0:
-                lines = meter.take(epoch + 1, step)
-                for log in logs:
-                    log.write(*lines)
-                where = f"{task.name}  epoch {epoch + 1}/{settings.epochs}"
-                progress(step, total, f"{where}  loss {lines[-1]['loss']:.3f}")
-        seconds = time.perf_counter() - began
-        summary: dict[str, Any] = {"epoch": epoch + 1, "step": step}
-        rate = len(order) * fabric.world_size / seconds
-        if timing is not None:
-            timing.write(summary | {"seconds": seconds, "samples_per_s": rate})
-        if after_epoch is not None and settings.eval_every and (epoch + 1) % settings.eval_every == 0:
-            summary["eval"] = after_epoch(kept, epoch + 1)
-        for log in logs:
-            log.write(summary)
-        if fabric.is_global_zero:
-            state = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-            if average is not None:
-                state |= {"method": method.state_dict(), "averaged": average.n_averaged}
-            done = Reached(epoch=epoch + 1, step=step, finished=epoch + 1 == settings.epochs)
-            save_checkpoint(task.folder, kept.state_dict(), state, done)
-        meter.checkpoint_epoch = epoch + 1
-        fabric.barrier()
+        meter, step = Meter(task.name, fabric, start.epoch), start.step
+        for epoch in range(start.epoch, settings.epochs):
+            began = time.perf_counter()
+            method.train()
+            rank, world = fabric.global_rank, fabric.world_size
+            order = epoch_order(task.rows, seed=settings.seed, epoch=epoch, rank=rank, world=world)
+            for batch in task.source.batches(order, settings.batch_size):
+                with memory_explained(task.name, step + 1, settings.batch_size):
+                    moved = batch.to(fabric.device)
+                    losses = train_step(config, task, model, fabric_optimizer, fabric, moved, epoch, step)
+                meter.add(losses, float(schedule.get_last_lr()[0]))
+                schedule.step()
+                if average is not None:
+                    average.update_parameters(method)
+                step += 1
+                if len(meter) == FLUSH_EVERY or step % per_epoch == 0:
+                    lines = meter.take(epoch + 1, step)
+                    for log in logs:
+                        log.write(*lines)
+                    where = f"{task.name}  epoch {epoch + 1}/{settings.epochs}"
+                    progress(step, total, f"{where}  loss {lines[-1]['loss']:.3f}")
+            seconds = time.perf_counter() - began
+            summary: dict[str, Any] = {"epoch": epoch + 1, "step": step}
+            if timing is not None:
+                rate = len(order) * world / seconds
+                timing.write(summary | {"seconds": seconds, "samples_per_s": rate})
+            if after_epoch is not None and settings.eval_every and (epoch + 1) % settings.eval_every == 0:
+                seen = after_epoch(kept, epoch + 1)
+                summary["eval"] = seen.figures
+                if tracker is not None and seen.pictures:
+                    tracker.show(step, seen.pictures)
+            for log in logs:
+                log.write(summary)
+            if first:
+                state = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+                if average is not None:
+                    state |= {"method": method.state_dict(), "averaged": average.n_averaged}
+                if tracker is not None and tracker.run_id is not None:
+                    state["tracked_as"] = tracker.run_id
+                done = Reached(epoch=epoch + 1, step=step, finished=epoch + 1 == settings.epochs)
+                save_checkpoint(task.folder, kept.state_dict(), state, done)
+            meter.checkpoint_epoch = epoch + 1
+            fabric.barrier()
     return kept.eval()
 
 

@@ -18,6 +18,7 @@ from idif.config_file import resolve
 from idif.corruption.textures import TextureBank, load_textures
 from idif.errors import CannotFinish, RunError
 from idif.evaluate import protocol
+from idif.glimpse import Glimpse
 from idif.live import LiveFeatures
 from idif.meter import memory_explained
 from idif.methods import Method
@@ -76,12 +77,13 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     """Bit-identical weights and log, though the first attempt died after its second epoch."""
     settings = {"eval_every": 1} | settings
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train(config(**settings), task(source, textures, whole), fabric(), after_epoch=lambda _m, _e: {})
+    nothing = Glimpse({})
+    train(config(**settings), task(source, textures, whole), fabric(), after_epoch=lambda _m, _e: nothing)
 
-    def die(_method: Method, epoch: int) -> dict[str, Any]:
+    def die(_method: Method, epoch: int) -> Glimpse:
         if epoch == 3:
             raise KeyboardInterrupt
-        return {}
+        return nothing
 
     with pytest.raises(KeyboardInterrupt):
         train(config(**settings), task(source, textures, broken), fabric(), after_epoch=die)
@@ -89,7 +91,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert checkpoint is not None
     assert reached(checkpoint).epoch == 2
     assert not reached(checkpoint).finished
-    train(config(**settings), task(source, textures, broken), fabric(), after_epoch=lambda _m, _e: {})
+    train(
+        config(**settings), task(source, textures, broken), fabric(), after_epoch=lambda _m, _e: Glimpse({})
+    )
     first, second = (load_file(f / "checkpoint" / "model.safetensors") for f in (whole, broken))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
