@@ -1,14 +1,14 @@
 """Times one training step and where its time goes, printed as one JSON object.
 
-    python benchmarks/train_step.py --json [--batch-size 8] [--size 256] [--rounds 3] [--steps 2]
+    python benchmarks/train_step.py --json [--batch-size 8] [--size 256] [--rounds 3] [--steps 2] [--compile]
 
 In every round, in turn, a few steps each of: `student_only` (forward, backward, optimizer on inputs already
 corrupted and on the device), `cached` (the whole step from a store on disk), `live` (the whole step with the
-teacher running) and `plain` (as live, by the same model in float32, contiguous, with a decoder for each view
-and AdamW unfused). Medians over the rounds; ratios are of processor time on a CPU, of the clock elsewhere.
-A round opens its source anew, so nothing is read while another variant is timed, and its first step waits
-for its batch. Images are noise: times
-do not depend on what the numbers are.
+teacher running), `plain` (as live, by the same model in float32, contiguous, with a decoder for each view
+and AdamW unfused) and, with `--compile`, `compiled` (`student_only` under torch.compile). Medians over the
+rounds; ratios are of processor time on a CPU, of the clock elsewhere. A round opens its source anew, so
+nothing is read while another variant is timed, and its first step waits for its batch. Images are noise:
+times do not depend on what the numbers are.
 """
 
 import argparse
@@ -214,7 +214,9 @@ def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / min(times[which] for times in clock.times["product"])
 
 
-def measure(config: Config, size: int, rounds: int, steps: int, folder: Path) -> dict[str, Any]:
+def measure(
+    config: Config, size: int, rounds: int, steps: int, folder: Path, *, compiled: bool
+) -> dict[str, Any]:
     fabric, batch_size = make_fabric(config), config.train.batch_size
     (folder / "data").mkdir()
     index = make_data(folder / "data", steps * batch_size, size, [])
@@ -250,9 +252,14 @@ def measure(config: Config, size: int, rounds: int, steps: int, folder: Path) ->
         "live": lambda: ours.whole_steps(live, batch_size),
         "plain": lambda: plain.whole_steps(live, batch_size),
     }
-    clock = Clock(fabric.device)
-    for work in works.values():
-        work()  # what is set up once is not counted
+    if compiled:
+        other = Bench(config, task, fabric, deepcopy(model), steps, fused=True)
+        other.method.compile(dynamic=False)
+        works["compiled"] = lambda: other.student_steps(inputs)
+    clock, first_calls = Clock(fabric.device), Clock(fabric.device)
+    for name, work in works.items():
+        with first_calls.timed(name):
+            work()  # what is set up once is not counted
     for _ in range(rounds):
         for name, work in works.items():
             with clock.timed(name, steps):
@@ -277,6 +284,14 @@ def measure(config: Config, size: int, rounds: int, steps: int, folder: Path) ->
         "cached_over_student_only": seconds["cached"] / seconds["student_only"],
         "plain_over_cached": seconds["plain"] / seconds["cached"],
         "live_over_cached": seconds["live"] / seconds["cached"],
+        **(
+            {
+                "student_only_over_compiled": seconds["student_only"] / seconds["compiled"],
+                "compiled_first_call_s": first_calls.medians(1)["compiled"],
+            }
+            if compiled
+            else {}
+        ),
         "plain_loss_relative_difference": abs(losses[0] - losses[1]) / abs(losses[1]),
         "step_gflop": flops / 1e9,
         "gflop_per_s": flops / 1e9 / seconds["student_only"],
@@ -295,12 +310,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="of a variant in a round")
+    parser.add_argument("--compile", action="store_true", help="time the compiled student's step too")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     options = parser.parse_args()
     overrides = [f"train.batch_size={options.batch_size}", *options.overrides]
     config = resolve({}, overrides, source="benchmark")[0]
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(config, options.size, options.rounds, options.steps, Path(folder))
+        found = measure(
+            config, options.size, options.rounds, options.steps, Path(folder), compiled=options.compile
+        )
         print(json.dumps(found, indent=1))
 
 

@@ -177,7 +177,9 @@ def test_a_gradient_that_explodes_stops_the_run_and_names_the_part(
 
     monkeypatch.setattr(ViewDecoders, "forward", broken)
     told = (
-        r"cup: the gradient's norm is nan at step 5 \(epoch 2\), from encoder, bottleneck, voxel, transform;"
+        r"cup: the gradient's norm is nan at step 5 \(epoch 2\), from encoder, bottleneck, voxel, transform; "
+        r"one step before: loss \S+, .*; gradients: \w+ \S+, .*; the last checkpoint of epoch 1 stays; "
+        r"try a smaller train\.lr or train\.clip_norm"
     )
     with pytest.raises(CannotFinish, match=told):
         train(config(), task(source, textures, tmp_path), fabric())
