@@ -32,7 +32,7 @@ from torch.overrides import TorchFunctionMode
 from cli.__main__ import run
 from cli.device import evaluation_device
 from cli.train_cmd import train_run
-from idif.config import resolve
+from idif.config_file import resolve
 from idif.precision import fabric_precision
 
 PRODUCTS = {

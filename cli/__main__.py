@@ -9,6 +9,7 @@ import typer
 
 from cli.console import say
 from cli.main import app
+from cli.session import first_process
 from cli.stopping import Terminated
 from idif.errors import IdifError
 
@@ -24,7 +25,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 def _fail(message: str, code: int, arguments: list[str]) -> int:
     say(f"error: {message}")
-    if "--json" in arguments:
+    if "--json" in arguments and first_process():
         sys.stdout.write(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False) + "\n")
     return code
 

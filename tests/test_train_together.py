@@ -131,3 +131,15 @@ def test_two_processes_that_take_categories_train_what_one_does(
     same = ("name", "epochs", "steps", "loss", "s_auroc")
     assert [{k: m[k] for k in same} for m in together] == [{k: m[k] for k in same} for m in alone]
     assert kept(runs / "two") == kept(runs / "one")
+
+
+def test_a_mistake_that_every_process_makes_is_one_object_on_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert run(["train", "--config=nowhere.yaml", "--json"]) == 2
+        told.append(capsys.readouterr().out)
+    assert json.loads(told[0])["exit_code"] == 2
+    assert told[1] == ""
