@@ -111,26 +111,26 @@ def test_two_processes_that_take_categories_train_what_one_does(
         settings = [*given, f"run.name={name}", "train.ranks=categories", "train.precision=float32"]
         return ["train", f"--config={world / 'c.yaml'}", *FAST, *(f"--set={setting}" for setting in settings)]
 
-    assert run([*command("one"), "--json"]) == 0
+    assert run([*command("by-one"), "--json"]) == 0
     alone = json.loads(capfd.readouterr().out)["runs"][0]["models"]
     runs = world / "runs"
     # the second process dies in its second epoch
-    assert start(command("two"), die_at_step=4) == [3, -KILL]
+    assert start(command("by-two"), die_at_step=4) == [3, -KILL]
     shown = capfd.readouterr()
     assert "rank 1 of 2 stopped before it had finished cup" in " ".join(shown.err.split())
     assert [line.split()[0] for line in shown.out.splitlines()[3:]] == ["bolt"]
-    assert (runs / "two" / "bolt" / "log.jsonl").read_bytes() == (
-        runs / "one" / "bolt" / "log.jsonl"
+    assert (runs / "by-two" / "bolt" / "log.jsonl").read_bytes() == (
+        runs / "by-one" / "bolt" / "log.jsonl"
     ).read_bytes()
-    assert reached(runs / "two" / "cup" / "checkpoint").epoch == 1
+    assert reached(runs / "by-two" / "cup" / "checkpoint").epoch == 1
 
-    assert start([*command("two"), "--resume", "--json"]) == [0, 0]
+    assert start([*command("by-two"), "--resume", "--json"]) == [0, 0]
     shown = capfd.readouterr()
     together = json.loads(shown.out)["runs"][0]["models"]
     assert [model["state"] for model in together] == ["finished before", "trained"]
     same = ("name", "epochs", "steps", "loss", "s_auroc")
     assert [{k: m[k] for k in same} for m in together] == [{k: m[k] for k in same} for m in alone]
-    assert kept(runs / "two") == kept(runs / "one")
+    assert kept(runs / "by-two") == kept(runs / "by-one")
 
 
 def test_a_mistake_that_every_process_makes_is_one_object_on_stdout(
