@@ -1,8 +1,8 @@
 """Areas and maxima of the ROC and precision-recall curves, from counts by score (the weighted-ROC core).
 
-Every function reads its curve from the highest score down: after an entry, ``fp`` normal and ``tp`` positive
-items score at least as high. Entries of one score are ties and exact. An entry of several scores leaves
-their order unknown; the bounds below take the best and the worst order.
+Every function reads its curve from the highest score down (`Descent`): after an entry, ``fp`` normal and
+``tp`` positive items score at least as high. Entries of one score are ties and exact. An entry of several
+scores leaves their order unknown; the bounds below take the best and the worst order.
 """
 
 from typing import Literal, NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 from idif.metrics.counts import (
     Array,
     ArrayLike,
+    BoolArray,
     IntArray,
     ScoreCounts,
     as_flags,
@@ -32,6 +33,25 @@ class Estimate(NamedTuple):
     """Greatest possible deviation; 0 where the counts are exact (rounding of float64 aside)."""
 
 
+class Descent(NamedTuple):
+    """Counts of K entries read from the highest score down, with running totals [K+1] from 0, as float64."""
+
+    normal: Array
+    anomalous: Array
+    region: Array
+    several: BoolArray
+    """[K]: whether an entry holds several scores, in an order that is not known."""
+    score: Array
+    """[K]: the least score of each entry."""
+
+
+def descend(counts: ScoreCounts) -> Descent:
+    """The counts as the curves read them."""
+    several = (counts.low < counts.high)[::-1]
+    normal, anomalous, region = map(_running, (counts.normal, counts.anomalous, counts.region))
+    return Descent(normal, anomalous, region, several, counts.low[::-1])
+
+
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
     """Area under the ROC curve: the chance that an anomalous item outscores a normal one, ties half.
 
@@ -46,7 +66,7 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
         ValueError: shapes differ, a score is not finite, a label is neither 0 nor 1.
     """
     counts = _count(scores, labels)
-    return roc_area(counts).value if _two_classes(counts) else None
+    return roc_area(descend(counts)).value if _two_classes(counts) else None
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
@@ -55,7 +75,7 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
     Arguments, None and errors as for `auroc`.
     """
     counts = _count(scores, labels)
-    return precision_area(counts).value if _two_classes(counts) else None
+    return precision_area(descend(counts)).value if _two_classes(counts) else None
 
 
 def f1_max(scores: ArrayLike, labels: ArrayLike) -> float | None:
@@ -64,7 +84,7 @@ def f1_max(scores: ArrayLike, labels: ArrayLike) -> float | None:
     Arguments, None and errors as for `auroc`.
     """
     counts = _count(scores, labels)
-    return best_f1(counts)[0].value if _two_classes(counts) else None
+    return best_f1(descend(counts))[0].value if _two_classes(counts) else None
 
 
 def one_class_reason(normal: int, anomalous: int, items: str) -> str | None:
@@ -77,48 +97,47 @@ def one_class_reason(normal: int, anomalous: int, items: str) -> str | None:
     return f"one class only: all {count} {items} are {kind}"
 
 
-def roc_area(counts: ScoreCounts, positive: IntArray | None = None, fpr_limit: float = 1.0) -> Estimate:
+def roc_area(counts: Descent, positive: Array | None = None, fpr_limit: float = 1.0) -> Estimate:
     """Area under true-positive over false-positive rate up to ``fpr_limit``, divided by it.
 
     The curve is linear between entries (ties count half) and interpolated at the limit.
 
     Args:
         counts: with at least one normal item.
-        positive: [K]: what is counted as positive, with a sum above zero; none means ``counts.anomalous``.
+        positive: [K+1]: running totals of what is counted as positive, with an end above zero; none means
+            ``counts.anomalous``.
         fpr_limit: in (0, 1].
     """
-    fp, normal = _descending(counts.normal)
-    tp, _ = _descending(counts.anomalous if positive is None else positive)
-    cut = fpr_limit * normal
-    width = np.minimum(fp[1:], cut) - np.minimum(fp[:-1], cut)
-    rate = tp / tp[-1]
-    below, above = rate[:-1], rate[1:]
+    rising = counts.anomalous if positive is None else positive
+    cut = fpr_limit * counts.normal[-1]
+    # What follows the entry that reaches the limit adds nothing.
+    end = int(np.searchsorted(counts.normal, cut)) + 1
+    fp, rate = counts.normal[:end], rising[:end] / rising[-1]
     step = np.diff(fp)
+    width = np.minimum(step, cut - fp[:-1])
+    below, above = rate[:-1], rate[1:]
     # Height of the curve where an entry is cut off by the limit; elsewhere the entry's own end.
     height = below + (above - below) * np.divide(width, step, out=np.ones_like(width), where=step > 0)
-    several = (counts.low < counts.high)[::-1]
     area = width * (below + height) / 2
     # In an unknown order the curve may rise at once to the entry's end, or stay until there: as far above the
     # straight line as below it, and further above where the limit cuts the entry off.
-    slack = np.where(several, width * above - area, 0.0)
+    slack = np.where(counts.several[: end - 1], width * above - area, 0.0)
     return _estimate(area.sum() / cut, slack.sum() / cut)
 
 
-def curve(counts: ScoreCounts, positive: IntArray, fpr_limit: float, points: int) -> list[list[float]]:
+def curve(counts: Descent, positive: Array, fpr_limit: float, points: int) -> list[list[float]]:
     """The curve whose area `roc_area` gives, for drawing.
 
     Args:
         counts: with at least one normal item.
-        positive: [K]: what is counted as positive, with a sum above zero.
+        positive: [K+1]: running totals of what is counted as positive, with an end above zero.
         fpr_limit: in (0, 1].
         points: at most so many, evenly spaced along both rates together; 2 or more.
 
     Returns:
         [false-positive rate, rate of positives], from [0, 0] on, ascending, ending at the limit.
     """
-    fp, normal = _descending(counts.normal)
-    tp, total = _descending(positive)
-    x, y = fp / normal, tp / total
+    x, y = counts.normal / counts.normal[-1], positive / positive[-1]
     inside = x < fpr_limit
     x, y = np.append(x[inside], fpr_limit), np.append(y[inside], np.interp(fpr_limit, x, y))
     # even steps along the curve keep both its steep start and its flat end
@@ -127,9 +146,7 @@ def curve(counts: ScoreCounts, positive: IntArray, fpr_limit: float, points: int
     return [[float(x[place]), float(y[place])] for place in kept]
 
 
-def rescaled_area(
-    counts: ScoreCounts, positive: IntArray, fpr_limit: float, steps: int = 200
-) -> float | None:
+def rescaled_area(counts: Descent, positive: Array, fpr_limit: float, steps: int = 200) -> float | None:
     """AUPRO as much of the literature computes it, to compare with its tables; `roc_area` is the definition.
 
     The curve has ``steps`` points, at thresholds evenly spaced from the least score (included) to the
@@ -139,20 +156,19 @@ def rescaled_area(
 
     Args:
         counts: exact, with at least one normal item.
-        positive: [K]: what is counted as positive, with a sum above zero.
+        positive: [K+1]: running totals of what is counted as positive, with an end above zero.
         fpr_limit: in (0, 1].
         steps: thresholds.
 
     Returns:
         0..1; None where fewer than two points, or none with a rate above zero, are left.
     """
-    assert counts.exact
-    low, high = float(counts.low[0]), float(counts.low[-1])
+    assert not counts.several.any()
+    ascending = counts.score[::-1]
+    low, high = float(ascending[0]), float(ascending[-1])
     thresholds = low + (high - low) / steps * np.arange(steps)
-    above = np.searchsorted(counts.low, thresholds, side="right")
-    fp, normal = _descending(counts.normal)
-    tp, total = _descending(positive)
-    rate, overlap = fp[len(counts) - above] / normal, tp[len(counts) - above] / total
+    above = len(ascending) - np.searchsorted(ascending, thresholds, side="right")
+    rate, overlap = counts.normal[above] / counts.normal[-1], positive[above] / positive[-1]
     kept = rate < fpr_limit
     rate, overlap = rate[kept][::-1], overlap[kept][::-1]
     if rate.size < 2 or rate[-1] == 0:
@@ -160,16 +176,15 @@ def rescaled_area(
     return float(np.trapezoid(overlap, rate / rate[-1]))
 
 
-def precision_area(counts: ScoreCounts) -> Estimate:
+def precision_area(counts: Descent) -> Estimate:
     """Average precision: the sum over scores of the step in recall times the precision there.
 
     ``counts`` needs at least one anomalous item.
     """
-    fp, _ = _descending(counts.normal)
-    tp, anomalous = _descending(counts.anomalous)
+    fp, tp = counts.normal, counts.anomalous
     step = np.diff(tp)
     at_end = np.divide(tp[1:], tp[1:] + fp[1:], out=np.zeros(step.size), where=step > 0) * step
-    several = (counts.low < counts.high)[::-1] & (step > 0)
+    several = counts.several & (step > 0)
     worst, best = at_end.copy(), at_end.copy()
     # Best: all anomalous items of the entry tie above its normal ones. Worst: the normal ones come first and
     # the anomalous follow one by one, sum_i (tp+i)/(tp+i+fp') = a - fp' sum_i 1/(tp+fp'+i), where the
@@ -178,23 +193,21 @@ def precision_area(counts: ScoreCounts) -> Estimate:
     best[several] = a * (before + a) / (before + a + fp[:-1][several])
     worst[several] = a - passed * np.log1p(a / (before + passed + 0.5))
     middle = np.where(several, (worst + best) / 2, at_end)
-    return _estimate(middle.sum() / anomalous, (best - middle).sum() / anomalous)
+    return _estimate(middle.sum() / tp[-1], (best - middle).sum() / tp[-1])
 
 
-def best_f1(counts: ScoreCounts) -> tuple[Estimate, float]:
+def best_f1(counts: Descent) -> tuple[Estimate, float]:
     """The greatest F1 and the score it is reached at: items scoring at least that are called anomalous.
 
     Of equal F1 values the highest threshold counts. The value is reached; the error is what a threshold
     inside an entry of several scores could add. ``counts`` needs at least one anomalous item.
     """
-    fp, _ = _descending(counts.normal)
-    tp, anomalous = _descending(counts.anomalous)
-    reached = 2 * tp[1:] / (tp[1:] + fp[1:] + anomalous)
+    fp, tp = counts.normal, counts.anomalous
+    reached = 2 * tp[1:] / (tp[1:] + fp[1:] + tp[-1])
     at = int(np.argmax(reached))
-    several = (counts.low < counts.high)[::-1]
-    possible = np.where(several, 2 * tp[1:] / (tp[1:] + fp[:-1] + anomalous), 0.0)
+    possible = np.where(counts.several, 2 * tp[1:] / (tp[1:] + fp[:-1] + tp[-1]), 0.0)
     value = float(reached[at])
-    return Estimate(value, max(0.0, float(possible.max()) - value)), float(counts.low[::-1][at])
+    return Estimate(value, max(0.0, float(possible.max()) - value)), float(counts.score[at])
 
 
 def _count(scores: ArrayLike, labels: ArrayLike) -> ScoreCounts:
@@ -209,10 +222,10 @@ def _two_classes(counts: ScoreCounts) -> bool:
     return bool(counts.normal.any() and counts.anomalous.any())
 
 
-def _descending(counts: IntArray) -> tuple[Array, float]:
-    """Running totals from the highest score down as float64 [K+1], from 0, and the grand total."""
-    running = np.concatenate(([0], np.cumsum(counts[::-1]))).astype(np.float64)
-    return running, float(running[-1])
+def _running(counts: IntArray) -> Array:
+    running = np.zeros(counts.size + 1, np.int64)
+    np.cumsum(counts[::-1], out=running[1:])
+    return running.astype(np.float64)
 
 
 def _estimate(value: float, error: float) -> Estimate:

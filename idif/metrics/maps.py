@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idif.metrics.counts import Array, ArrayLike, IntArray, ScoreCounts, as_numpy, distinct, fuse
+from idif.metrics.counts import Array, ArrayLike, IntArray, as_numpy, distinct
 from idif.metrics.half import HALF
 from idif.metrics.lanes import in_lanes
 from idif.metrics.windows import Window
@@ -26,20 +26,15 @@ class Maps(Protocol):
     half: bool
     size: int
 
+    @property
+    def scores(self) -> Array | Tensor:
+        """[M], contiguous, float16 or float32, where the maps are. It may be the caller's own: read only."""
+
     def half_histogram(self) -> IntArray:
         """How often each float16 bit pattern occurs: [65536]. Of float16 maps only."""
 
     def not_finite(self) -> int:
         """How many scores are NaN or infinite. Of float32 maps only."""
-
-    def pick(self, at: IntArray) -> Array:
-        """The scores at these places [A], on the host."""
-
-    def part(self, start: int, stop: int) -> Array | Tensor:
-        """A copy of the scores from ``start`` to ``stop``, where the maps are. Of float32 maps only."""
-
-    def count(self, windows: Sequence[Window], start: int) -> Array:
-        """Count the scores from ``start`` on in the windows; returns the scores outside all, on the host."""
 
 
 def read_maps(maps: ArrayLike, lanes: int) -> Maps:
@@ -63,20 +58,44 @@ def on_host(maps: Tensor) -> bool:
     return maps.device.type == "cpu"
 
 
-def distinct_scores(parts: Sequence[Array | Tensor]) -> tuple[Array, IntArray]:
-    """The distinct scores of all parts, ascending, and how often each occurs, wherever the parts are."""
-    arrays = [part for part in parts if not isinstance(part, Tensor)]
-    tensors = [part for part in parts if isinstance(part, Tensor)]
-    found = [distinct(np.concatenate(arrays))] if arrays else []
-    for device in {part.device for part in tensors}:
-        there = torch.cat([part for part in tensors if part.device == device])
-        values, totals = torch.unique(there, return_counts=True)
-        found.append((values.cpu().numpy(), totals.cpu().numpy()))
-    if len(found) == 1:
-        return found[0]
-    none = [np.zeros(totals.size, np.int64) for _, totals in found]
-    whole = fuse([ScoreCounts(v, v, t, zero, zero) for (v, t), zero in zip(found, none, strict=True)])
-    return whole.low, whole.normal
+def ordered(parts: Sequence[Array | Tensor]) -> Array | Tensor:
+    """The scores of all parts, ascending; on the accelerator where some are there."""
+    device = next((part.device for part in parts if isinstance(part, Tensor)), None)
+    if device is None:
+        scores = np.concatenate(parts)
+        scores.sort()
+        return scores
+    return torch.cat([torch.as_tensor(part).to(device) for part in parts]).sort().values
+
+
+def count_distinct(scores: Array | Tensor) -> int:
+    """How many different scores there are among one or more ascending ones."""
+    if isinstance(scores, Tensor):
+        return 1 + int((scores[1:] != scores[:-1]).sum())
+    return 1 + int(np.count_nonzero(scores[1:] != scores[:-1]))
+
+
+def distinct_scores(scores: Array | Tensor) -> tuple[Array, IntArray]:
+    """The distinct ones of ascending scores and how often each occurs, on the host."""
+    if isinstance(scores, Tensor):
+        values, totals = torch.unique_consecutive(scores, return_counts=True)
+        return values.cpu().numpy(), totals.cpu().numpy()
+    return distinct(scores)
+
+
+def pick(scores: Array | Tensor, at: IntArray) -> Array:
+    """The scores at these places [A], on the host."""
+    if isinstance(scores, Tensor):
+        return as_numpy(scores[torch.from_numpy(at).to(scores.device)])
+    found: Array = scores[at]
+    return found
+
+
+def count_in(windows: Sequence[Window], scores: Array | Tensor, lanes: int) -> Array | Tensor:
+    """Count float32 scores [M] in the windows where they are; returns those outside all, in their order."""
+    for window in windows:
+        scores = window.count_tensor(scores) if isinstance(scores, Tensor) else window.count(scores, lanes)
+    return scores
 
 
 class HostMaps:
@@ -86,13 +105,13 @@ class HostMaps:
         self.half = maps.dtype == np.float16
         with np.errstate(over="ignore"):
             kept = maps if self.half else maps.astype(np.float32, copy=False)
-        self._scores = np.ascontiguousarray(kept).ravel()
-        self.size = self._scores.size
+        self.scores = np.ascontiguousarray(kept).ravel()
+        self.size = self.scores.size
         self._lanes = lanes
 
     def half_histogram(self) -> IntArray:
         """See `Maps`."""
-        bits = self._scores.view(np.uint16)
+        bits = self.scores.view(np.uint16)
 
         def work(_: int, part: slice) -> IntArray:
             total = np.zeros(HALF, np.int64)
@@ -106,33 +125,11 @@ class HostMaps:
 
     def not_finite(self) -> int:
         """See `Maps`."""
-        scores = self._scores
+        scores = self.scores
         # Minimum and maximum carry a NaN along, and cost a fraction of isfinite over the whole array.
         if not self.size or (np.isfinite(scores.min()) and np.isfinite(scores.max())):
             return 0
         return int(np.count_nonzero(~np.isfinite(scores)))
-
-    def pick(self, at: IntArray) -> Array:
-        """See `Maps`."""
-        return self._scores[at]
-
-    def part(self, start: int, stop: int) -> Array:
-        """See `Maps`."""
-        return self._scores[start:stop].copy()
-
-    def count(self, windows: Sequence[Window], start: int) -> Array:
-        """See `Maps`."""
-        bits = self._scores[start:].view(np.uint32)
-        for window in windows:
-            window.make_room(bits.size)
-
-        def work(lane: int, part: slice) -> Array:
-            rest = bits[part]
-            for window in windows:
-                rest = window.count(rest, lane)
-            return rest.view(np.float32)
-
-        return np.concatenate(in_lanes(work, bits.size, bits.size, self._lanes))
 
 
 class DeviceMaps:
@@ -140,31 +137,15 @@ class DeviceMaps:
 
     def __init__(self, maps: Tensor) -> None:
         self.half = maps.dtype == torch.float16
-        self._scores = (maps if self.half else maps.float()).contiguous().flatten()
-        self.size = self._scores.numel()
+        self.scores = (maps if self.half else maps.float()).contiguous().flatten()
+        self.size = self.scores.numel()
 
     def half_histogram(self) -> IntArray:
         """See `Maps`."""
-        bits = self._scores.view(torch.int16).int() & 0xFFFF
+        bits = self.scores.view(torch.int16).int() & 0xFFFF
         found: IntArray = torch.bincount(bits, minlength=HALF).cpu().numpy()
         return found
 
     def not_finite(self) -> int:
         """See `Maps`."""
-        return int((~torch.isfinite(self._scores)).sum())
-
-    def pick(self, at: IntArray) -> Array:
-        """See `Maps`."""
-        chosen = self._scores[torch.from_numpy(at).to(self._scores.device)]
-        return as_numpy(chosen)
-
-    def part(self, start: int, stop: int) -> Tensor:
-        """See `Maps`."""
-        return self._scores[start:stop].clone()
-
-    def count(self, windows: Sequence[Window], start: int) -> Array:
-        """See `Maps`."""
-        rest = self._scores[start:].view(torch.int32)
-        for window in windows:
-            rest = window.count_tensor(rest)
-        return as_numpy(rest.view(torch.float32))
+        return int((~torch.isfinite(self.scores)).sum())

@@ -24,13 +24,14 @@ from idif.metrics.curves import (
     Estimate,
     best_f1,
     curve,
+    descend,
     one_class_reason,
     precision_area,
     rescaled_area,
     roc_area,
 )
 from idif.metrics.half import HalfCounts
-from idif.metrics.maps import read_maps
+from idif.metrics.maps import pick, read_maps
 from idif.metrics.regions import MAX_REGIONS, Connectivity, find_regions
 from idif.metrics.single import SingleCounts
 
@@ -73,9 +74,10 @@ def aupro(
     counts = count_scores(flat, flat[found.at], found.weights)
     if not (counts.normal.any() and counts.anomalous.any()):
         return None
+    descent = descend(counts)
     if rule == "rescaled":
-        return rescaled_area(counts, counts.region, fpr_limit)
-    return roc_area(counts, counts.region, fpr_limit).value
+        return rescaled_area(descent, descent.region, fpr_limit)
+    return roc_area(descent, descent.region, fpr_limit).value
 
 
 class PixelMetrics:
@@ -154,7 +156,7 @@ class PixelMetrics:
         if histogram is None:
             self._single.add(scores, found)
         else:
-            self._half.add(histogram, scores.pick(found.at), found)
+            self._half.add(histogram, pick(scores.scores, found.at), found)
 
     def merge(self, other: "PixelMetrics") -> None:
         """Add another count to this one; ``other`` stays as it was.
@@ -189,10 +191,11 @@ class PixelMetrics:
         if not counts.exact:
             reason = "rescaled AUPRO needs exact counts, which float16 maps give"
             return dict.fromkeys(map(metric_name, self.fpr_limits), reason)
+        descent = descend(counts)
         return {
             metric_name(limit): "no two thresholds have rates below the limit"
             for limit in self.fpr_limits
-            if rescaled_area(counts, counts.region, limit) is None
+            if rescaled_area(descent, descent.region, limit) is None
         }
 
     @property
@@ -219,7 +222,7 @@ class PixelMetrics:
         undefined = self.reasons
         if "p_auroc" in undefined:
             return {}
-        counts = self.counts()
+        counts = descend(self.counts())
         found = {
             "p_auroc": roc_area(counts),
             "p_ap": precision_area(counts),
@@ -241,12 +244,17 @@ class PixelMetrics:
         Args:
             points: at most so many.
         """
-        counts = self.counts()
+        counts = descend(self.counts())
         return curve(counts, counts.region, max(self.fpr_limits), points)
 
     def counts(self) -> ScoreCounts:
-        """The table behind the metrics, ascending by score."""
-        return fuse([self._half.table(), *self._single.tables()])
+        """The table behind the metrics, ascending by score.
+
+        Where counts are not exact, neighbouring scores of normal pixels alone may be one entry: no curve
+        has a corner between them.
+        """
+        half = self._half.table()
+        return fuse([half, *self._single.tables(half)])
 
     def _names(self) -> list[str]:
         return ["p_auroc", "p_ap", "p_f1_max", *map(metric_name, self.fpr_limits)]

@@ -7,9 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from idif.metrics.counts import Array, IntArray, ScoreCounts, absorb, compact, fuse
-from idif.metrics.maps import Maps, distinct_scores
+from idif.metrics.maps import Maps, count_distinct, count_in, distinct_scores, ordered, pick
 from idif.metrics.regions import Regions
-from idif.metrics.windows import Window, place_window
+from idif.metrics.windows import Window, place_window, sample_ranks
 
 _MOST_WINDOWS = 3
 _FEWEST_CELLS = 16
@@ -37,14 +37,15 @@ class SingleCounts:
     def add(self, maps: Maps, found: Regions) -> None:
         """Count maps: into the windows, where there are any yet, or behind the scores that wait."""
         self._pixels += maps.size
-        scores, weights, start = maps.pick(found.at), found.weights, 0
+        scores, weights, start = pick(maps.scores, found.at), found.weights, 0
         while start < maps.size:
             if self._windows:
                 stop = maps.size
-                part: Array | Tensor = maps.count(self._windows, start)
+                part = count_in(self._windows, maps.scores[start:], self._lanes)
             else:
                 stop = min(maps.size, start + self._buffer_pixels - self._waiting_pixels)
-                part = maps.part(start, stop)
+                kept = maps.scores[start:stop]
+                part = kept.clone() if isinstance(kept, Tensor) else kept.copy()
             first, last = np.searchsorted(found.at, (start, stop))
             anomalous = scores[first:last], weights[first:last]
             for window in self._windows:
@@ -69,8 +70,6 @@ class SingleCounts:
             coming += [window.table() for window in other._windows]
         else:
             self._windows = copy.deepcopy(other._windows)
-            for window in self._windows:
-                window.set_lanes(self._lanes)
             coming.append(self._table)
             self._table = ScoreCounts.empty()
         for table in coming:
@@ -79,10 +78,14 @@ class SingleCounts:
             self._table = fuse([self._table, table])
         self._reduce()
 
-    def tables(self) -> list[ScoreCounts]:
-        """Tables of everything counted; entries of different ones may overlap."""
+    def tables(self, beside: ScoreCounts) -> list[ScoreCounts]:
+        """Tables of everything counted, to be fused with ``beside``; entries may overlap."""
         self._flush()
-        return [self._table, *(window.table() for window in self._windows)]
+        found = [self._table]
+        for window in self._windows:
+            across = [other.table() for other in self._windows if other is not window and other.meets(window)]
+            found.append(window.table([beside, self._table, *across]))
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: nothing that waits on a device."""
@@ -90,28 +93,29 @@ class SingleCounts:
         return self.__dict__
 
     def _flush(self) -> None:
-        """Sort the waiting scores into the table, or into a window where they are too many for it."""
+        """Sort the waiting scores into the table, or open a window where they are too many for it."""
         if not self._waiting_pixels:
             return
         parts = zip((np.empty(0, np.float32), np.empty(0, np.int64)), *self._anomalous, strict=True)
-        scores, weights = map(np.concatenate, parts)
-        values, totals = distinct_scores(self._waiting)
-        if not self._windows and values.size > self._max_distinct and self._open_window(values, totals):
-            outside = ~self._windows[0].add(values, totals)
-            values, totals = values[outside], totals[outside]
-            outside = ~self._windows[0].mark(scores, weights)
-            scores, weights = scores[outside], weights[outside]
-            self._table = self._windows[0].take_in(self._table)
-        self._table = absorb(self._table, values, totals, scores, weights)
+        anomalous, weights = map(np.concatenate, parts)
+        scores = ordered(self._waiting)
+        too_many = not self._windows and count_distinct(scores) > self._max_distinct
+        if too_many and self._open_window(pick(scores, sample_ranks(len(scores)))):
+            window = self._windows[0]
+            scores = count_in([window], scores, self._lanes)
+            outside = ~window.mark(anomalous, weights)
+            anomalous, weights = anomalous[outside], weights[outside]
+            self._table = window.take_in(self._table)
+        self._table = absorb(self._table, *distinct_scores(scores), anomalous, weights)
         self._waiting, self._waiting_pixels, self._anomalous = [], 0, []
         self._reduce()
 
-    def _open_window(self, values: Array, totals: IntArray) -> bool:
+    def _open_window(self, sample: Array) -> bool:
         """Add a window where these scores are, if there may be another and it is worth it."""
         cells = self._max_distinct // (8 if self._windows else 2)
         if cells < _FEWEST_CELLS or len(self._windows) == _MOST_WINDOWS:
             return False
-        window = place_window(values, totals, cells, self._lanes)
+        window = place_window(sample, cells, self._buffer_pixels)
         if window is not None:
             self._windows.append(window)
         return window is not None
@@ -127,7 +131,11 @@ class SingleCounts:
             if len(table) <= limit and not (self._windows and totals.sum() > _REMAINDER * self._pixels):
                 return
             single = table.low == table.high
-            if not self._open_window(table.low[single], totals[single]):
+            running = np.cumsum(totals[single])
+            if not running.size:
+                break
+            at = np.searchsorted(running, sample_ranks(int(running[-1])), side="right")
+            if not self._open_window(table.low[single][at]):
                 break
             self._table = self._windows[-1].take_in(table)
         if len(table) > limit:

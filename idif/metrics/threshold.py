@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from idif.metrics.counts import Array, ArrayLike, BoolArray, as_flags, as_numpy, check_scores, count_scores
-from idif.metrics.curves import best_f1, one_class_reason
+from idif.metrics.curves import best_f1, descend, one_class_reason
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def f1_max_threshold(scores: ArrayLike, labels: ArrayLike) -> Threshold:
     reason = one_class_reason(flags.size - anomalous, anomalous, "scores")
     if reason:
         raise ValueError(f"a threshold of greatest F1 needs normal and anomalous scores; {reason}")
-    _, value = best_f1(count_scores(values.ravel(), values[flags]))
+    _, value = best_f1(descend(count_scores(values.ravel(), values[flags])))
     return Threshold(value, "f1-max", flags.size)
 
 
