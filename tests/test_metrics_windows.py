@@ -2,6 +2,7 @@
 
 import pickle
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +11,10 @@ import torch
 
 from idif.metrics import PixelMetrics, lanes, maps
 from idif.metrics.counts import count_scores, fuse
-from idif.metrics.windows import place_window, sample_ranks
+from idif.metrics.curves import Estimate, best_f1, descend, precision_area, roc_area
+from idif.metrics.pixel import metric_name
+from idif.metrics.single import draw, too_many
+from idif.metrics.windows import Window, place_window, sample_ranks
 from tests.test_metrics_pixel import LIMITS, deviations, noise
 
 SMALL = {"max_distinct": 2000, "buffer_pixels": 3000}
@@ -124,6 +128,10 @@ def test_a_count_can_be_sent_to_another_process_and_merged() -> None:
     parts = [stream(scores[rows], masks[rows]) for rows in (slice(0, 10), slice(10, 24))]
     sent = pickle.loads(pickle.dumps(parts[1]))
     assert sent.compute() == parts[1].compute()
+    for count in (sent, parts[1]):
+        count.update(scores[:2] + 1, masks[:2])
+    assert sent.compute() == parts[1].compute(), "it goes on there"
+    sent = pickle.loads(pickle.dumps(stream(scores[10:], masks[10:])))
     parts[0].merge(sent)
     empty = PixelMetrics(LIMITS, **SMALL)
     empty.merge(parts[0])
@@ -147,6 +155,94 @@ def test_a_count_from_a_process_with_fewer_threads_goes_on_here(monkeypatch: pyt
     assert here.normal_pixels + here.anomalous_pixels == scores.size
     for metric, (deviation, bound) in deviations(here, scores, masks).items():
         assert deviation <= bound + 1e-12, metric
+
+
+def estimates_of_all_cells(pixel: PixelMetrics) -> dict[str, Estimate]:
+    """What `PixelMetrics.estimates` gives, from a table in which no cells are joined."""
+    single = pixel._single
+    single._flush()
+    counts = fuse([pixel._half.table(), single._table, *(window.table() for window in single._windows)])
+    whole = descend(counts)
+    return {
+        "p_auroc": roc_area(whole),
+        "p_ap": precision_area(whole),
+        "p_f1_max": best_f1(whole)[0],
+        **{metric_name(limit): roc_area(whole, whole.region, limit) for limit in LIMITS},
+    }
+
+
+@pytest.mark.parametrize("name", shapes_of_scores())
+def test_joining_cells_of_normal_pixels_changes_nothing(name: str) -> None:
+    scores, masks = shapes_of_scores()[name]
+    pixel = stream(scores, masks)
+    assert len(pixel.counts()) < sum(len(window.table()) for window in pixel._single._windows)
+    # Scores of another type between the cells, and windows that overlap.
+    pixel.update(np.clip(scores[:4] * 1.01, -6e4, 6e4).astype(np.float16), masks[:4])
+    first = pixel._single._windows[0]
+    coarse = Window((first._bottom >> 16) + 1, 16, 16, 100)
+    coarse.count(scores[4:8].ravel(), 1)
+    coarse.mark(scores[4:8].ravel()[::300], np.full(14, 1 << 30))
+    pixel._single._windows.append(coarse)
+    found, expected = pixel.estimates(), estimates_of_all_cells(pixel)
+    for metric, estimate in expected.items():
+        assert found[metric].value == pytest.approx(estimate.value, abs=1e-12), metric
+        assert found[metric].error == pytest.approx(estimate.error, abs=1e-12), metric
+
+
+@pytest.mark.parametrize(("values", "expected"), [(1 << 12, False), (1 << 14, False), (1 << 16, True)])
+def test_scores_are_too_many_only_where_that_is_certain(values: int, expected: bool) -> None:
+    rng = np.random.default_rng(3)
+    scores = rng.permutation(np.resize(np.arange(values, dtype=np.float32), 1 << 16))
+    assert too_many(draw(scores), 1 << 14) == expected
+    assert np.array_equal(draw(scores), draw(torch.from_numpy(scores)))
+
+
+def test_as_many_distinct_scores_as_are_kept_stay_exact() -> None:
+    """Also where they come unevenly: the draw must not take what it sees for more than there is."""
+    limit = 1 << 12
+    rng = np.random.default_rng(4)
+    ranks = np.concatenate([np.arange(limit), rng.geometric(1e-3, 7 * limit) % limit])
+    scores = np.exp(rng.permutation(ranks).astype(np.float32) / 1000).reshape(8, 64, 64)
+    pixel = PixelMetrics(max_distinct=limit, buffer_pixels=8 * limit)
+    pixel.update(scores, np.eye(64, dtype=bool)[None].repeat(8, 0))
+    assert len(pixel.counts()) == np.unique(scores).size
+    assert pixel.exact
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_maps_on_a_device_are_never_fetched(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What leaves the tensors is a small part of the scores: counts, a sample, those of anomalous pixels."""
+    side, images = 128, 40
+    scores, masks = noise(images, side)
+    given = torch.from_numpy(scores.astype(dtype))
+    fetched = []
+
+    def watched(name: str) -> Callable[..., object]:
+        real = getattr(torch.Tensor, name)
+
+        def call(self: torch.Tensor, *args: object, **named: object) -> object:
+            if self.dtype.is_floating_point:
+                fetched.append(self.numel())
+            return real(self, *args, **named)
+
+        return call
+
+    for name in ("numpy", "tolist", "__array__"):
+        monkeypatch.setattr(torch.Tensor, name, watched(name))
+    monkeypatch.setattr(maps, "on_host", lambda _: False)
+    pixel = PixelMetrics(LIMITS, max_distinct=1 << 13, buffer_pixels=1 << 16)
+    for i in range(0, images, 4):
+        pixel.update(given[i : i + 4], masks[i : i + 4])
+    values = pixel.compute()
+    monkeypatch.undo()
+    assert fetched, "the scores of anomalous pixels"
+    assert sum(fetched) < 0.1 * scores.size
+    assert max(fetched) < given[:4].numel() / 4
+    host = PixelMetrics(LIMITS, max_distinct=1 << 13, buffer_pixels=1 << 16)
+    for i in range(0, images, 4):
+        host.update(given[i : i + 4].numpy(), masks[i : i + 4])
+    assert dtype == np.float16 or host._single._windows
+    assert values == host.compute()
 
 
 def test_windows_stay_on_their_side_of_zero() -> None:

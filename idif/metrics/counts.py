@@ -108,12 +108,13 @@ def count_scores(scores: Array, anomalous: Array, weights: IntArray | None = Non
         anomalous: [A]: the scores of the anomalous items among them.
         weights: [A]: region weight of each anomalous item; none means zero.
     """
-    values, totals = distinct(np.sort(_at_least_float32(scores)))
+    values, totals = distinct(_at_least_float32(scores))
     return _tabulate(values, totals, _at_least_float32(anomalous), weights)
 
 
-def distinct(ordered: Array) -> tuple[Array, IntArray]:
-    """The distinct ones of ascending scores, and how often each occurs."""
+def distinct(scores: Array) -> tuple[Array, IntArray]:
+    """The distinct scores, ascending, and how often each occurs."""
+    ordered = np.sort(scores)
     starts = np.flatnonzero(
         np.concatenate((np.ones(min(1, ordered.size), bool), ordered[1:] != ordered[:-1]))
     )

@@ -182,17 +182,18 @@ def precision_area(counts: Descent) -> Estimate:
     ``counts`` needs at least one anomalous item.
     """
     fp, tp = counts.normal, counts.anomalous
-    step = np.diff(tp)
-    at_end = np.divide(tp[1:], tp[1:] + fp[1:], out=np.zeros(step.size), where=step > 0) * step
-    several = counts.several & (step > 0)
-    worst, best = at_end.copy(), at_end.copy()
+    steps = np.flatnonzero(np.diff(tp))
+    before, after, passed = tp[steps], tp[steps + 1], fp[steps + 1]
+    worst = after / (after + passed) * (after - before)
+    best = worst.copy()
     # Best: all anomalous items of the entry tie above its normal ones. Worst: the normal ones come first and
     # the anomalous follow one by one, sum_i (tp+i)/(tp+i+fp') = a - fp' sum_i 1/(tp+fp'+i), where the
     # last sum is at most log((x+a)/x), x = tp+fp'+1/2, since 1/t is convex.
-    a, before, passed = step[several], tp[:-1][several], fp[1:][several]
-    best[several] = a * (before + a) / (before + a + fp[:-1][several])
-    worst[several] = a - passed * np.log1p(a / (before + passed + 0.5))
-    middle = np.where(several, (worst + best) / 2, at_end)
+    several = counts.several[steps]
+    before, after, passed, earlier = (part[several] for part in (before, after, passed, fp[steps]))
+    best[several] = (after - before) * after / (after + earlier)
+    worst[several] = (after - before) - passed * np.log1p((after - before) / (before + passed + 0.5))
+    middle = (worst + best) / 2
     return _estimate(middle.sum() / tp[-1], (best - middle).sum() / tp[-1])
 
 

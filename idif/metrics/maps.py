@@ -58,27 +58,18 @@ def on_host(maps: Tensor) -> bool:
     return maps.device.type == "cpu"
 
 
-def ordered(parts: Sequence[Array | Tensor]) -> Array | Tensor:
-    """The scores of all parts, ascending; on the accelerator where some are there."""
+def together(parts: Sequence[Array | Tensor]) -> Array | Tensor:
+    """The scores of all parts, one or more, in their order; on the accelerator where some are there."""
     device = next((part.device for part in parts if isinstance(part, Tensor)), None)
     if device is None:
-        scores = np.concatenate(parts)
-        scores.sort()
-        return scores
-    return torch.cat([torch.as_tensor(part).to(device) for part in parts]).sort().values
-
-
-def count_distinct(scores: Array | Tensor) -> int:
-    """How many different scores there are among one or more ascending ones."""
-    if isinstance(scores, Tensor):
-        return 1 + int((scores[1:] != scores[:-1]).sum())
-    return 1 + int(np.count_nonzero(scores[1:] != scores[:-1]))
+        return np.concatenate(parts)
+    return torch.cat([torch.as_tensor(part).to(device) for part in parts])
 
 
 def distinct_scores(scores: Array | Tensor) -> tuple[Array, IntArray]:
-    """The distinct ones of ascending scores and how often each occurs, on the host."""
+    """The distinct scores, ascending, and how often each occurs, on the host."""
     if isinstance(scores, Tensor):
-        values, totals = torch.unique_consecutive(scores, return_counts=True)
+        values, totals = torch.unique(scores, return_counts=True)
         return values.cpu().numpy(), totals.cpu().numpy()
     return distinct(scores)
 

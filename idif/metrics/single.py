@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from idif.metrics.counts import Array, IntArray, ScoreCounts, absorb, compact, fuse
-from idif.metrics.maps import Maps, count_distinct, count_in, distinct_scores, ordered, pick
+from idif.metrics.maps import Maps, count_in, distinct_scores, pick, together
 from idif.metrics.regions import Regions
 from idif.metrics.windows import Window, place_window, sample_ranks
 
@@ -93,19 +93,19 @@ class SingleCounts:
         return self.__dict__
 
     def _flush(self) -> None:
-        """Sort the waiting scores into the table, or open a window where they are too many for it."""
+        """Sort the waiting scores into the table, or count them by address where they are too many for it."""
         if not self._waiting_pixels:
             return
         parts = zip((np.empty(0, np.float32), np.empty(0, np.int64)), *self._anomalous, strict=True)
         anomalous, weights = map(np.concatenate, parts)
-        scores = ordered(self._waiting)
-        too_many = not self._windows and count_distinct(scores) > self._max_distinct
-        if too_many and self._open_window(pick(scores, sample_ranks(len(scores)))):
-            window = self._windows[0]
-            scores = count_in([window], scores, self._lanes)
-            outside = ~window.mark(anomalous, weights)
-            anomalous, weights = anomalous[outside], weights[outside]
-            self._table = window.take_in(self._table)
+        scores = together(self._waiting)
+        if not self._windows:
+            drawn = draw(scores)
+            if too_many(drawn, self._max_distinct) and self._open_window(drawn[sample_ranks(drawn.size)]):
+                scores = count_in(self._windows, scores, self._lanes)
+                outside = ~self._windows[0].mark(anomalous, weights)
+                anomalous, weights = anomalous[outside], weights[outside]
+                self._table = self._windows[0].take_in(self._table)
         self._table = absorb(self._table, *distinct_scores(scores), anomalous, weights)
         self._waiting, self._waiting_pixels, self._anomalous = [], 0, []
         self._reduce()
@@ -140,3 +140,25 @@ class SingleCounts:
             self._table = self._windows[-1].take_in(table)
         if len(table) > limit:
             self._table = compact(table, max(1, limit // 2))
+
+
+def draw(scores: Array | Tensor) -> Array:
+    """An eighth of the scores, drawn at random with replacement: ascending, on the host; at least one."""
+    places = np.random.default_rng(0).integers(len(scores), size=max(1, len(scores) // 8))
+    return np.sort(pick(scores, places))
+
+
+def too_many(drawn: Array, limit: int) -> bool:
+    """Whether the scores that these were drawn from certainly have more than ``limit`` distinct values.
+
+    Sorting all of them to find out takes longer than counting them. Of at most ``limit`` values n draws have
+    on average at most limit (1 - (1 - 1/limit)^n) distinct ones. By McDiarmid's inequality their number is
+    greater by 4 sqrt(n) with a probability of at most exp(-32).
+
+    Args:
+        drawn: [n]: one or more, ascending.
+        limit: at least 2.
+    """
+    found = 1 + np.count_nonzero(drawn[1:] != drawn[:-1])
+    expected = -limit * np.expm1(drawn.size * np.log1p(-1 / limit))
+    return bool(found > expected + 4 * np.sqrt(drawn.size))
