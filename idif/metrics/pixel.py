@@ -106,8 +106,8 @@ class PixelMetrics:
             connectivity: of regions, 8 or 4.
             max_distinct: entries kept for float32 maps, at least 2; about 40 bytes each, and about as much
                 again while metrics are computed.
-            buffer_pixels: float32 scores gathered before they are sorted in; 4 bytes each and as much again
-                in passing.
+            buffer_pixels: float32 scores gathered before they are sorted in or counted; 4 bytes each, as much
+                again in each of up to three windows and in passing. Below ``max_distinct`` it is slow.
             aupro_rule: see `aupro`.
             threads: that count maps on the host at once, at least 1; each costs more processor time than it
                 saves, so more than one is for machines with cores to spare.
