@@ -33,7 +33,8 @@ from idif.features import FeatureSource, FeatureSpec
 from idif.methods import METHODS, Method
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.category import update_pixels
-from idif.predictions import Predictions, half_maps
+from idif.predictions import Predictions
+from idif.predictions_writer import half_maps
 from idif.score import final_scores, score_batches
 from idif.sweep import sweep_all
 from idif.worth import camera_subsets

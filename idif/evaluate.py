@@ -18,7 +18,8 @@ from idif.metrics import PixelMetrics, auroc
 from idif.metrics.category import category_metrics, mean_metrics, update_pixels
 from idif.metrics.counts import BoolArray, IntArray
 from idif.normals import NormalScores
-from idif.predictions import Predictions, PredictionsWriter
+from idif.predictions import Predictions
+from idif.predictions_writer import PredictionsWriter
 from idif.progress import Progress, silent
 from idif.score import Calibration, final_scores, score_batches
 

@@ -23,7 +23,8 @@ import numpy.typing as npt
 from idif.datasets.index import Sample, View
 from idif.errors import ConfigError, RunError
 from idif.normals import NormalScores, Scale
-from idif.predictions import Predictions, PredictionsWriter
+from idif.predictions import Predictions
+from idif.predictions_writer import PredictionsWriter
 from idif.progress import Progress, silent
 
 BLOCK = 8

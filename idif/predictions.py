@@ -1,4 +1,4 @@
-"""The predictions file: what a test pass found, one HDF5 file from which every metric can be computed again.
+"""Reading the predictions file: what a test pass found, in HDF5, enough to compute every metric again.
 
 Datasets (N samples, V views, H W pixels), as fixed in the project's surface:
 
@@ -12,6 +12,7 @@ Datasets (N samples, V views, H W pixels), as fixed in the project's surface:
 
 Attributes: ``format``, ``view_numbers`` [V], ``protocol``, a JSON text, and ``text_sha256`` of the texts.
 The rest carries a checksum per chunk, so that a damaged file is noticed when it is read.
+`idif.predictions_writer` writes it.
 """
 
 import contextlib
@@ -20,22 +21,19 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import h5py
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from idif.datasets.index import Sample
-from idif.errors import CannotFinish, RunError
+from idif.errors import RunError
 
 FORMAT = "idif predictions 2"
 
-_TEXT_PER_VIEW = ("image_path", "mask_path", "anomaly_class")
-_TEXT = ("sample_id", "category", *_TEXT_PER_VIEW)
-_PER_VIEW: dict[str, type] = {
+TEXT_PER_VIEW = ("image_path", "mask_path", "anomaly_class")
+TEXT = ("sample_id", "category", *TEXT_PER_VIEW)
+PER_VIEW: dict[str, type] = {
     "labels": np.bool_,
     "present": np.bool_,
     "has_mask": np.bool_,
@@ -45,171 +43,6 @@ _PER_VIEW: dict[str, type] = {
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 RowArray = npt.NDArray[np.int64]
-
-
-class PredictionsWriter:
-    """Writes a predictions file block by block; it appears under its name only when it is complete.
-
-    Example:
-        with PredictionsWriter(run / "predictions.h5", (1, 2, 3), 256) as writer:
-            for samples, batch in ...:
-                writer.append(samples, view_scores, sample_scores, maps, batch.masks)
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        view_numbers: Sequence[int],
-        image_size: int,
-        maps: bool = True,
-        protocol: dict[str, Any] | None = None,
-        derived: Sequence[Path] = (),
-    ) -> None:
-        """A writer; the file beside ``path`` is opened on entering it.
-
-        Args:
-            path: of the finished file; an existing one is replaced at the end.
-            view_numbers: camera number of each of the V slots.
-            image_size: side H = W of the maps in pixels.
-            maps: false leaves maps and masks out (--no-maps): at 256 px about 0.5 MB less per sample of
-                five views.
-            protocol: how the scores were made, for people and reports; any JSON value. Written on leaving,
-                so that it may hold what is learned on the way.
-            derived: files computed from the predictions that are replaced; they are removed just before, so
-                that nobody takes them for results of the new ones.
-        """
-        self.path = path
-        self._partial = path.with_name(path.name + ".partial")
-        self._view_numbers = tuple(view_numbers)
-        self._size = image_size
-        self._maps = maps
-        self._protocol = {} if protocol is None else protocol
-        self._derived = tuple(derived)
-        self._file: h5py.File | None = None
-        self._rows = 0
-        self._digest = hashlib.sha256()
-
-    def __enter__(self) -> Self:
-        """Open the partial file.
-
-        Raises:
-            RunError: the folder cannot be written.
-        """
-        try:
-            # From this version on HDF5 keeps checksums of its own structures, such as where each chunk lies.
-            self._file = h5py.File(self._partial, "w", libver=("v110", "latest"))
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be written: {error}") from error
-        self._file.attrs["format"] = FORMAT
-        self._file.attrs["view_numbers"] = np.array(self._view_numbers, np.int64)
-        views, text = len(self._view_numbers), h5py.string_dtype()
-        for name in _TEXT:
-            shape = (views,) if name in _TEXT_PER_VIEW else ()
-            self._create(name, shape, text, 256)
-        for name, dtype in _PER_VIEW.items():
-            self._create(name, (views,), dtype, 1024)
-        self._create("sample_scores", (), np.float32, 1024)
-        if self._maps:
-            side = (views, self._size, self._size)
-            # One chunk a sample. Maps are noise to a compressor, but shuffled bytes make LZF worth its little
-            # time; masks all but vanish.
-            self._create("maps", side, np.float16, 1, compression="lzf", shuffle=True)
-            self._create("masks", side, np.bool_, 1, compression="lzf")
-        return self
-
-    def append(
-        self,
-        samples: Sequence[Sample],
-        view_scores: Tensor | FloatArray,
-        sample_scores: Tensor | FloatArray,
-        maps: Tensor | npt.NDArray[Any],
-        masks: Tensor | BoolArray,
-    ) -> None:
-        """Write B samples behind those already there.
-
-        Args:
-            samples: B samples with V slots; ids, labels, classes, presence and paths are theirs.
-            view_scores: [B,V]; what absent views hold is replaced by NaN.
-            sample_scores: [B].
-            maps: [B,V,H,W], stored as float16; not read with ``maps=False``.
-            masks: bool [B,V,H,W]; not read with ``maps=False``.
-
-        Raises:
-            CannotFinish: the disk does not take it.
-        """
-        assert self._file is not None, "append belongs inside the with block"
-        views = len(self._view_numbers)
-        present = np.array([s.present for s in samples], bool).reshape(-1, views)
-        scores = np.where(present, _array(view_scores), np.nan).astype(np.float32)
-        block: dict[str, Any] = {
-            "sample_id": [s.sample_id for s in samples],
-            "category": [s.category for s in samples],
-            "image_path": [["" if v is None else v.image for v in s.views] for s in samples],
-            "mask_path": [["" if v is None else v.mask or "" for v in s.views] for s in samples],
-            "anomaly_class": [["" if v is None else v.anomaly_class for v in s.views] for s in samples],
-            "labels": np.array([s.labels for s in samples], bool).reshape(-1, views),
-            "present": present,
-            "has_mask": np.array(
-                [[v is not None and v.mask is not None for v in s.views] for s in samples], bool
-            ).reshape(-1, views),
-            "view_scores": scores,
-            "sample_scores": _array(sample_scores).astype(np.float32),
-        }
-        if self._maps:
-            shown = present[:, :, None, None]
-            block["maps"] = np.where(shown, half_maps(maps), np.float16(0))
-            block["masks"] = np.where(shown, _array(masks), False)
-        end = self._rows + len(samples)
-        try:
-            for name, values in block.items():
-                data = self._file[name]
-                expected = (len(samples), *data.shape[1:])
-                assert np.shape(values) == expected or not samples, (name, np.shape(values), expected)
-                data.resize(end, axis=0)
-                if samples:
-                    data[self._rows : end] = values
-        except OSError as error:
-            raise CannotFinish(f"{self.path}: cannot be written: {error}") from error
-        _hash_text(self._digest, *(block[name] for name in _TEXT))
-        self._rows = end
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Publish the file, or remove what was written where an exception passes through."""
-        assert self._file is not None
-        try:
-            if kind is None:
-                self._file.attrs["protocol"] = json.dumps(self._protocol)
-                self._file.attrs["text_sha256"] = self._digest.hexdigest()
-                self._file.close()
-                for path in self._derived:
-                    path.unlink(missing_ok=True)
-                self._partial.replace(self.path)
-            else:
-                # A failure to close must not hide the exception that is on its way.
-                with contextlib.suppress(OSError, RuntimeError):
-                    self._file.close()
-        except OSError as failure:
-            raise CannotFinish(f"{self.path}: cannot be written: {failure}") from failure
-        finally:
-            self._partial.unlink(missing_ok=True)
-
-    def _create(self, name: str, shape: tuple[int, ...], dtype: Any, rows: int, **options: Any) -> None:
-        assert self._file is not None
-        # HDF5 keeps text of varying length outside the chunks, so it has a digest of its own instead.
-        self._file.create_dataset(
-            name,
-            shape=(0, *shape),
-            maxshape=(None, *shape),
-            chunks=(rows, *shape),
-            dtype=dtype,
-            fletcher32=name not in _TEXT,
-            **options,
-        )
 
 
 @dataclass(frozen=True)
@@ -257,7 +90,7 @@ class Predictions:
                 raise RunError(
                     f"{path}: expected a file of format {FORMAT!r}, found {file.attrs.get('format')!r}"
                 )
-            text = {name: file[name].asstr()[:].tolist() for name in _TEXT}
+            text = {name: file[name].asstr()[:].tolist() for name in TEXT}
             found = cls(
                 path=path,
                 view_numbers=tuple(int(number) for number in file.attrs["view_numbers"]),
@@ -276,7 +109,7 @@ class Predictions:
             )
             _check_shapes(path, file, len(found), len(found.view_numbers))
             digest = hashlib.sha256()
-            _hash_text(digest, *(text[name] for name in _TEXT))
+            hash_text(digest, *(text[name] for name in TEXT))
             if digest.hexdigest() != file.attrs["text_sha256"]:
                 raise RunError(
                     f"{path}: expected the ids and paths that were written, found others (damaged)"
@@ -316,23 +149,10 @@ class Predictions:
                 )
 
 
-def half_maps(maps: Tensor | npt.NDArray[Any]) -> npt.NDArray[np.float16]:
-    """Maps as the file stores them, so that metrics of a streaming pass equal those of the file.
-
-    Scores beyond float16's range become infinite, which the metrics refuse.
-    """
-    with np.errstate(over="ignore"):
-        return _array(maps).astype(np.float16)
-
-
-def _hash_text(digest: "hashlib._Hash", *columns: Sequence[Any]) -> None:
+def hash_text(digest: "hashlib._Hash", *columns: Sequence[Any]) -> None:
     """Feed the texts of some rows, row by row, so that blocks of any size give one digest."""
     for row in zip(*columns, strict=True):
         digest.update(json.dumps(row).encode() + b"\n")
-
-
-def _array(values: Tensor | npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
 
 
 @contextlib.contextmanager
@@ -346,7 +166,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _check_shapes(path: Path, file: h5py.File, samples: int, views: int) -> None:
     shapes: dict[str, tuple[int, ...]] = {"category": (samples,), "sample_scores": (samples,)}
-    shapes.update(dict.fromkeys((*_PER_VIEW, *_TEXT_PER_VIEW), (samples, views)))
+    shapes.update(dict.fromkeys((*PER_VIEW, *TEXT_PER_VIEW), (samples, views)))
     for name in ("maps", "masks"):
         if "maps" in file:
             shapes[name] = (samples, views, *file["maps"].shape[2:])

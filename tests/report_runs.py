@@ -10,7 +10,8 @@ import numpy.typing as npt
 from idif.config_file import resolve
 from idif.datasets.index import Index, Sample, View
 from idif.evaluate import metrics_of, protocol
-from idif.predictions import Predictions, PredictionsWriter
+from idif.predictions import Predictions
+from idif.predictions_writer import PredictionsWriter
 from idif.report.gallery import Images
 from idif.runlog import RunLog, write_json
 from idif.sweep import mean_sweep, summarise_subsets

@@ -19,7 +19,8 @@ from idif.errors import ConfigError, RunError
 from idif.evaluate import Subject, metrics_of, write_predictions
 from idif.fuse import Member, caveats, fuse, open_members
 from idif.normals import NormalScores, Scale, normal_scores
-from idif.predictions import Predictions, PredictionsWriter
+from idif.predictions import Predictions
+from idif.predictions_writer import PredictionsWriter
 from tests.stubs import SIZE, BrightestIsWorst, InMemory
 
 CPU = torch.device("cpu")

@@ -13,7 +13,8 @@ from idif.errors import RunError
 from idif.metrics import PixelMetrics, aupro, auroc
 from idif.metrics.category import category_metrics, update_pixels
 from idif.metrics.sample import sample_scores
-from idif.predictions import Predictions, PredictionsWriter, half_maps
+from idif.predictions import Predictions
+from idif.predictions_writer import PredictionsWriter, half_maps
 
 SIZE = 16
 NUMBERS = (1, 2, 4)

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from idif import __version__
 from idif.heat import colour_bar
 from idif.progress import Progress, silent
-from idif.report import figures, tables, words
+from idif.report import figures, sweep_figures, sweep_tables, tables, words
 from idif.report.data import RunData, read_run
 from idif.report.figures import Figure
 from idif.report.gallery import Gallery, ImageLoader, load_images, make_gallery
@@ -195,24 +195,24 @@ def _training(run: RunData, model: str) -> list[Figure]:
 def _sweep(run: RunData) -> dict[str, Any]:
     compared, table = [], []
     if run.strategies is not None:
-        figure = figures.strategies(run.strategies)
+        figure = sweep_figures.strategies(run.strategies)
         compared = [] if figure is None else [figure]
-        table = [tables.strategies(run.strategies)]
+        table = [sweep_tables.strategies(run.strategies)]
     if run.sweep is None:
         yet = f"No missing-view sweep has been made yet: idif sweep missing-views {run.folder.name}"
         if run.fused:
             yet = "A fusion has no model of its own, so no views can be left out; sweep its runs."
         return {"sweep_figures": compared, "sweep_tables": table, "sweep_note": yet}
-    curve = figures.missing_views(run.sweep["by_missing"])
+    curve = sweep_figures.missing_views(run.sweep["by_missing"])
     drawn = [] if curve is None else [curve]
-    made = [tables.missing_views(run.sweep)]
+    made = [sweep_tables.missing_views(run.sweep)]
     if len(run.sweep["categories"]) > 1:
-        made.append(tables.missing_by_category(run.sweep))
+        made.append(sweep_tables.missing_by_category(run.sweep))
     if run.sweep.get("leave_one_out"):
-        made += [tables.cameras(run.sweep), tables.best_subsets(run.sweep)]
+        made += [sweep_tables.cameras(run.sweep), sweep_tables.best_subsets(run.sweep)]
     note = None
     if run.sweep["view_value"] is not None:
-        drawn.append(figures.camera_values(run.sweep["view_value"], run.sweep.get("view_value_se")))
+        drawn.append(sweep_figures.camera_values(run.sweep["view_value"], run.sweep.get("view_value_se")))
     elif not run.sweep["subsets"]:
         note = "Cameras have no value here: the views were left out at random (--subsets paper)."
     else:

@@ -1,4 +1,4 @@
-"""Which charts a report shows, drawn from a run's results. All shares are in percent."""
+"""Which charts a report shows of a run's metrics and training log. All shares are in percent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,6 @@ from idif.report.charts import (
     Interval,
     Line,
     Point,
-    bar_chart,
-    category_axis,
     interval_chart,
     line_chart,
     linear_axis,
@@ -24,7 +22,7 @@ from idif.report.charts import (
     mirrored_bars,
 )
 from idif.report.data import Json
-from idif.report.paper import PaperRow, paper_missing_views
+from idif.report.paper import PaperRow
 
 BINS = 24
 CURVE_POINTS = 120
@@ -102,7 +100,7 @@ def overview(categories: dict[str, Json], paper: dict[str, PaperRow]) -> Figure 
     rows.sort(key=lambda row: -row.value)
     # the axis ends at the lowest whisker, and never makes a small difference look large
     lowest = min(v for row in rows for v in (row.value, row.low, row.reference) if v is not None)
-    x = _percent_axis("S-AUROC, %", min(0.8, np.floor(lowest * 10) / 10))
+    x = percent_axis("S-AUROC, %", min(0.8, np.floor(lowest * 10) / 10))
     legend = [("c1", "this run, with its 95 % interval")]
     if paper:
         legend.append(("reference", "paper"))
@@ -148,7 +146,7 @@ def roc(samples: Ranked, area: float) -> Figure:
     a, b = np.diff(fpr), np.diff(tpr)
     corner = np.concatenate(([True], a[:-1] * b[1:] != a[1:] * b[:-1], [True]))
     points = list(zip(fpr[corner].tolist(), tpr[corner].tolist(), strict=True))
-    x, y = _percent_axis("false positives, %", 0), _percent_axis("true positives, %", 0)
+    x, y = percent_axis("false positives, %", 0), percent_axis("true positives, %", 0)
     alt = f"ROC curve over samples, area {100 * area:.1f} %."
     line = Line("ROC", _thin(points), "c1")
     return Figure(f"ROC over samples: {100 * area:.1f} %", line_chart([line], x, y, alt, chance=True))
@@ -161,7 +159,7 @@ def pro(values: Json) -> Figure | None:
         return None
     ends = [rate for rate, _ in points]
     x = linear_axis("false-positive pixels, %", 0, max(ends), ticks=4, text=_percent)
-    y = _percent_axis("overlap with regions, %", 0)
+    y = percent_axis("overlap with regions, %", 0)
     alt = (
         f"Per-region overlap over the false-positive rate of pixels, up to {100 * max(ends):g} %; area "
         f"{100 * values['aupro']:.1f} %."
@@ -207,7 +205,7 @@ def eval_curve(lines: Sequence[Json]) -> Figure | None:
     best = max(found, key=lambda point: point[1])
     last = max(line["epoch"] for line in lines if "epoch" in line)
     x = linear_axis("epoch", 0, last, ticks=4)
-    y = _percent_axis("S-AUROC, %", min(0.5, np.floor(min(v for _, v in found) * 10) / 10))
+    y = percent_axis("S-AUROC, %", min(0.5, np.floor(min(v for _, v in found) * 10) / 10))
     texts = [f"epoch {epoch}: {100 * value:.1f} %" for epoch, value in found]
     oracle = Line("oracle", [best], "oracle", [f"oracle: {texts[found.index(best)]}"])
     alt = f"S-AUROC on the test split over the epochs, from {texts[0]} to {texts[-1]}; {oracle.dots[0]}."
@@ -219,85 +217,7 @@ def eval_curve(lines: Sequence[Json]) -> Figure | None:
     return Figure("Test score while training", svg, caption, (("c1", "test split"), ("oracle", "oracle")))
 
 
-def missing_views(by_missing: dict[str, Json]) -> Figure | None:
-    """S-AUROC by number of missing views under both label rules, with the paper's curve."""
-    number = sorted(by_missing, key=int)
-    curves = [
-        ("any view labelled", "c1", [(int(m), by_missing[m]["s_auroc"]) for m in number]),
-        ("a visible view labelled", "c2", [(int(m), by_missing[m]["s_auroc_visible"]) for m in number]),
-        ("paper, Real-IAD", "paper", list(enumerate(paper_missing_views()))[: len(number)]),
-    ]
-    lines = []
-    for name, style, points in curves:
-        known = [(float(m), value) for m, value in points if value is not None]
-        texts = [f"{name}, {m:g} missing: {100 * value:.1f} %" for m, value in known]
-        ends = [by_missing[f"{m:g}"].get("s_auroc_ci") for m, _ in known if style == "c1"]
-        band = [(end[0], end[1]) for end in ends if end is not None]
-        band = band if len(band) == len(known) else []
-        lines.append(Line(name, known, style, texts, band))
-    if not lines[0].points and not lines[1].points:
-        return None
-    x = category_axis("views missing", number)
-    alt = "S-AUROC by number of missing views. " + "; ".join(text for line in lines for text in line.dots)
-    legend = tuple((line.style, line.name) for line in lines)
-    caption = "Shaded: 95 % interval of the first curve, over samples." if lines[0].band else ""
-    svg = line_chart(lines, x, _s_auroc_axis(lines), alt)
-    return Figure("S-AUROC with views missing", svg, caption, legend)
-
-
-def strategies(found: Json) -> Figure | None:
-    """S-AUROC by number of missing views of every strategy and run of ``strategies.json``."""
-    styles = {"dropout": "c1", "retrieve": "c2", "reconstruct": "c3"}
-    runs = list(dict.fromkeys(curve["run"] for curve in found["curves"]))
-    lines = []
-    for curve in found["curves"]:
-        place = runs.index(curve["run"])
-        name = curve["strategy"] if len(runs) == 1 else f"{curve['run']}: {curve['strategy']}"
-        values = {m: of["s_auroc"] for m, of in curve["by_missing"].items()}
-        known = [(float(m), value) for m, value in values.items() if value is not None]
-        texts = [f"{name}, {m:g} missing: {100 * value:.1f} %" for m, value in known]
-        lines.append(Line(name, known, styles[curve["strategy"]] + (" other" if place else ""), texts))
-    if not any(line.points for line in lines):
-        return None
-    number = sorted(found["curves"][0]["by_missing"], key=int)
-    alt = "S-AUROC by what is done about missing views. " + "; ".join(t for line in lines for t in line.dots)
-    scored = (
-        "the views present and those filled in" if found["protocol"]["score_filled"] else "the views present"
-    )
-    dropout = {curve["run"]: curve["view_dropout"] for curve in found["curves"]}
-    trained = ", ".join(f"{run} with view dropout {share:g}" for run, share in dropout.items())
-    caption = f"Random views missing; scored on {scored}. Trained: {trained}." + (
-        " The first run is drawn strong, others faint." if len(runs) > 1 else ""
-    )
-    svg = line_chart(lines, category_axis("views missing", number), _s_auroc_axis(lines), alt)
-    return Figure("What to do about missing views", svg, caption, tuple((li.style, li.name) for li in lines))
-
-
-def _s_auroc_axis(lines: Sequence[Line]) -> Axis:
-    """Down to the lowest point or band, and never so far up that a small difference looks large."""
-    lowest = min(
-        value for line in lines for value in (*(v for _, v in line.points), *(low for low, _ in line.band))
-    )
-    return _percent_axis("S-AUROC, %", min(0.8, np.floor(lowest * 10) / 10))
-
-
-def camera_values(values: dict[str, float], errors: dict[str, float] | None) -> Figure:
-    """Each camera's Shapley value, in points of S-AUROC; ``errors`` where orders of cameras were sampled."""
-    names = [f"C{camera}" for camera in values]
-    points = [100 * value for value in values.values()]
-    top, bottom = max([*points, 0.0]), min([*points, 0.0])
-    room = 0.12 * (top - bottom or 1.0)
-    y = linear_axis("points of S-AUROC", bottom - (room if bottom < 0 else 0), top + room, ticks=4)
-    texts = [f"{point:+.1f}" for point in points]
-    alt = "Value of each camera: " + ", ".join(f"{n} {t}" for n, t in zip(names, texts, strict=True))
-    caption = "Shapley values: each camera's mean gain over all orders of adding cameras, starting from 50 %."
-    if errors is not None:
-        largest = 100 * max(errors.values())
-        caption += f" Estimated from random orders; standard errors up to {largest:.1f} points."
-    return Figure("What each camera is worth", bar_chart(names, points, texts, y, alt), caption)
-
-
-def _percent_axis(label: str, low: float) -> Axis:
+def percent_axis(label: str, low: float) -> Axis:
     """A share from ``low`` to 1, its ticks in percent."""
     return linear_axis(label, float(low), 1.0, ticks=5, text=_percent)
 
