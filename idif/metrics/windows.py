@@ -24,7 +24,7 @@ _NEGATIVE = 1 << 31
 _LARGEST = 0x7F7FFFFF
 """Bits of the greatest finite float32."""
 _CHUNK = 1 << 16
-"""Scores counted at a time: what is in between stays in the processor's cache."""
+"""Scores whose cells are found at a time: what is in between stays in the processor's cache."""
 _SAMPLE = 1 << 14
 """Scores a window is placed by."""
 _WORTHWHILE = 0.01
