@@ -39,7 +39,12 @@ def arguments(world: Path, name: str, batch_size: int) -> list[str]:
     return ["train", f"--config={world / 'c.yaml'}", *FAST, *(f"--set={setting}" for setting in given)]
 
 
-def one_of(rank: int, size: int, port: int, command: list[str], die_at_step: int | None) -> None:
+def one_of(
+    rank: int, size: int, port: int, command: list[str], die_at_step: int | None, said: Path | None
+) -> None:
+    if said is not None:
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     once = idif.train.train_step
 
     def fatal(*args: Any) -> Any:
@@ -62,15 +67,21 @@ def one_of(rank: int, size: int, port: int, command: list[str], die_at_step: int
     sys.exit(run(command))
 
 
-def start(command: list[str], die_at_step: int | None = None) -> list[int | None]:
-    """Exit codes of two processes that run a command together; the second may die by SIGKILL."""
+def start(command: list[str], die_at_step: int | None = None, said: Path | None = None) -> list[int | None]:
+    """Exit codes of two processes that run a command together; the second may die by SIGKILL.
+
+    What both print goes to ``stdout`` and ``stderr`` in the folder ``said``. A server that forks may be older
+    than the test that asks it, so pytest's own capture need not see it.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload([__name__])
-    team = [context.Process(target=one_of, args=(rank, 2, port, command, die_at_step)) for rank in range(2)]
+    team = [
+        context.Process(target=one_of, args=(rank, 2, port, command, die_at_step, said)) for rank in range(2)
+    ]
     for process in team:
         process.start()
     for process in team:
@@ -102,7 +113,7 @@ def kept(folder: Path) -> dict[str, bytes]:
 
 
 def test_two_processes_that_take_categories_train_what_one_does(
-    world: Path, capfd: pytest.CaptureFixture[str]
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where one was killed in between: it is named, what is finished stays, the rest is resumed."""
     given = ["train.epochs=2", "train.batch_size=2", "train.holdout=0", "train.eval_every=2"]
@@ -112,21 +123,22 @@ def test_two_processes_that_take_categories_train_what_one_does(
         return ["train", f"--config={world / 'c.yaml'}", *FAST, *(f"--set={setting}" for setting in settings)]
 
     assert run([*command("by-one"), "--json"]) == 0
-    alone = json.loads(capfd.readouterr().out)["runs"][0]["models"]
+    alone = json.loads(capsys.readouterr().out)["runs"][0]["models"]
     runs = world / "runs"
     # the second process dies in its second epoch
-    assert start(command("by-two"), die_at_step=4) == [3, -KILL]
-    shown = capfd.readouterr()
-    assert "rank 1 of 2 stopped before it had finished cup" in " ".join(shown.err.split())
-    assert [line.split()[0] for line in shown.out.splitlines()[3:]] == ["bolt"]
+    assert start(command("by-two"), die_at_step=4, said=tmp_path) == [3, -KILL]
+    complaint = (tmp_path / "stderr").read_text(encoding="utf-8")
+    assert "rank 1 of 2 stopped before it had finished cup" in " ".join(complaint.split())
+    shown = (tmp_path / "stdout").read_text(encoding="utf-8")
+    assert [line.split()[0] for line in shown.splitlines()[3:]] == ["bolt"]
+    (tmp_path / "stdout").unlink()
     assert (runs / "by-two" / "bolt" / "log.jsonl").read_bytes() == (
         runs / "by-one" / "bolt" / "log.jsonl"
     ).read_bytes()
     assert reached(runs / "by-two" / "cup" / "checkpoint").epoch == 1
 
-    assert start([*command("by-two"), "--resume", "--json"]) == [0, 0]
-    shown = capfd.readouterr()
-    together = json.loads(shown.out)["runs"][0]["models"]
+    assert start([*command("by-two"), "--resume", "--json"], said=tmp_path) == [0, 0]
+    together = json.loads((tmp_path / "stdout").read_text(encoding="utf-8"))["runs"][0]["models"]
     assert [model["state"] for model in together] == ["finished before", "trained"]
     same = ("name", "epochs", "steps", "loss", "s_auroc")
     assert [{k: m[k] for k in same} for m in together] == [{k: m[k] for k in same} for m in alone]
