@@ -137,7 +137,10 @@ def free_memory() -> int | None:
 
 
 def choose_placement(source: FeatureSource, device: torch.device) -> tuple[Placement, str]:
-    """What ``auto`` means here, with its reason in words for people."""
+    """What ``auto`` means here, with its reason in words for people.
+
+    Main memory is shared out among the processes that torchrun started on this machine: each places its own.
+    """
     need = source_bytes(source)
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
@@ -146,9 +149,13 @@ def choose_placement(source: FeatureSource, device: torch.device) -> tuple[Place
     available = free_memory()
     if available is None:
         return "disk", "this system does not tell how much memory is free"
-    if need <= MEMORY_SHARE * available:
-        return "memory", f"{need / 1e9:.2f} GB fit in {available / 1e9:.1f} GB of free memory"
-    return "disk", f"{need / 1e9:.2f} GB are too much for {available / 1e9:.1f} GB of free memory"
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    room = f"{available / 1e9:.1f} GB of free memory"
+    if processes > 1:
+        room += f", shared by {processes} processes"
+    if need <= MEMORY_SHARE * available / processes:
+        return "memory", f"{need / 1e9:.2f} GB fit in {room}"
+    return "disk", f"{need / 1e9:.2f} GB are too much for {room}"
 
 
 def place(source: FeatureSource, placement: Placement, device: torch.device) -> FeatureSource:

@@ -67,6 +67,16 @@ def test_auto_takes_half_of_what_is_free(
     assert isinstance(place(store, "auto", CPU), Resident if wanted == "memory" else FeatureStore)
 
 
+def test_processes_on_one_machine_share_its_memory(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache.placement, "free_memory", lambda: int(5 * source_bytes(store)))
+    for processes, wanted in ((1, "memory"), (2, "memory"), (3, "disk")):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert choose_placement(store, CPU)[0] == wanted
+    assert "shared by 3 processes" in choose_placement(store, CPU)[1]
+
+
 def test_auto_takes_the_card_while_it_fits(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     need = source_bytes(store)
     for free, wanted in ((1.7, "device"), (1.6, "memory")):
