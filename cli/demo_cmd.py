@@ -110,8 +110,7 @@ def _stage(name: str) -> Iterator[None]:
 def _table(metrics: dict[str, Any], sweep: dict[str, Any], encoder: FrozenEncoder) -> Table:
     """P-AUROC and, with all views and with views missing, S-AUROC by category."""
     missing = list(sweep["by_missing"])
-    heads = [f"{m} missing" if m != "0" else "all views" for m in missing]
-    table = Table("category", "P-AUROC", *heads, title="S-AUROC with all views and with some missing")
+    table = Table("category", "P-AUROC", *missing, title="S-AUROC by number of views missing")
     for name, values in metrics["categories"].items():
         curve = [sweep["categories"][name]["by_missing"][m]["s_auroc"] for m in missing]
         table.add_row(name, *map(percent, (values["p_auroc"], *curve)))

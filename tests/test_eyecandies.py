@@ -151,4 +151,4 @@ def test_the_command(src: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "no category 'Gum'; there is: Lollipop" in capsys.readouterr().err
     assert run([*command, "--preview"]) == 0
     assert (out / "preview" / "Lollipop.png").is_file()
-    assert "3 training and 3 test samples, 12 images" in capsys.readouterr().out.replace("\n", " ")
+    assert "3 training and 3 test samples, 12 images" in " ".join(capsys.readouterr().out.split())
