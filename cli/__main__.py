@@ -8,8 +8,6 @@ from types import FrameType
 import typer
 
 from cli.console import say
-from cli.main import app
-from cli.session import first_process
 from cli.stopping import Terminated
 from idif.errors import IdifError
 
@@ -24,6 +22,8 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _fail(message: str, code: int, arguments: list[str]) -> int:
+    from cli.session import first_process
+
     say(f"error: {message}")
     if "--json" in arguments and first_process():
         sys.stdout.write(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False) + "\n")
@@ -36,6 +36,9 @@ def run(arguments: list[str]) -> int:
     0 done; 1 a check found something or a store is damaged or incomplete; 2 the user's mistake;
     3 could not finish; 130 and 143 for Ctrl-C and SIGTERM.
     """
+    # Here and not above: a spawned worker imports this module again, and needs none of the commands nor torch
+    from cli.main import app
+
     try:
         result = app(args=arguments, prog_name="idif", standalone_mode=False)
         if result == _INTERRUPTED:  # typer takes Ctrl-C for itself and says nothing
