@@ -18,7 +18,6 @@ from idif.datasets.contamination import contamination
 from idif.datasets.index import Split
 from idif.decision import normal_thresholds
 from idif.evaluate import Subject, metrics_of, write_predictions
-from idif.features import FeatureSource
 from idif.methods import Method
 from idif.metrics.pixel import PixelMetrics, metric_name
 from idif.normals import NormalScores, normal_scores
@@ -121,8 +120,7 @@ def _subjects(
         method = load_method(run, name, source.spec, source.index.view_numbers).to(device)
         _say_contamination(run, sources, category)
         fitted = calibration(run, sources, category, method, device)
-        chosen = _normal_thresholds(run, sources, category, method, device, fitted)
-        normals = _normal_scores(run, sources, category, method, device, fitted, listen)
+        chosen, normals = _training_normals(run, sources, category, method, device, fitted, listen)
         yield Subject(category, method, source, fitted, chosen, normals)
 
 
@@ -144,28 +142,12 @@ def calibration(
     """The category's calibration on training normals held out of training; None where not asked for."""
     if run.config.eval.calibrate == "none":
         return None
-    source: FeatureSource = sources.open([category], "train")
+    source = sources.find([category], "train")  # each row is read once, so there is nothing to keep
     _, held = training_rows(run.config, source.index)
     return fit_calibration(run.config.eval, method, source, held, device)
 
 
-def _normal_thresholds(
-    run: Run,
-    sources: Sources,
-    category: str,
-    method: Method,
-    device: torch.device,
-    fitted: Calibration | None,
-) -> dict[str, Any] | None:
-    """The category's thresholds on held-out training normals; None where not asked for."""
-    if run.config.eval.threshold != "false-positive-rate":
-        return None
-    source: FeatureSource = sources.open([category], "train")
-    _, held = training_rows(run.config, source.index)
-    return normal_thresholds(run.config.eval, method, source, held, device, fitted)
-
-
-def _normal_scores(
+def _training_normals(
     run: Run,
     sources: Sources,
     category: str,
@@ -173,14 +155,30 @@ def _normal_scores(
     device: torch.device,
     fitted: Calibration | None,
     listen: Progress,
-) -> NormalScores | None:
-    """The category's scores of training normals, held out ones where there are any; None if not asked for."""
-    if not run.config.eval.normals:
-        return None
-    source: FeatureSource = sources.open([category], "train")
-    kept, held = training_rows(run.config, source.index)
-    rows, settings = held or kept, run.config.eval
-    return normal_scores(settings, method, source, rows, device, fitted, held_out=bool(held), progress=listen)
+) -> tuple[dict[str, Any] | None, NormalScores | None]:
+    """What training normals say of a category: thresholds on those held out, and how they score.
+
+    Each is None where not asked for. Scores are those of held-out ones where there are any, else of all.
+    """
+    settings, chosen, scores = run.config.eval, None, None
+    thresholds = settings.threshold == "false-positive-rate"
+    if thresholds or settings.normals:
+        source = sources.find([category], "train")
+        kept, held = training_rows(run.config, source.index)
+        if thresholds:
+            chosen = normal_thresholds(settings, method, source, held, device, fitted)
+        if settings.normals:
+            scores = normal_scores(
+                settings,
+                method,
+                source,
+                held or kept,
+                device,
+                fitted,
+                held_out=bool(held),
+                progress=listen,
+            )
+    return chosen, scores
 
 
 def metrics_table(metrics: dict[str, Any]) -> Table:
