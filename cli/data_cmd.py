@@ -12,6 +12,7 @@ from cli.console import JsonOption, emit, progress_bar, say
 if TYPE_CHECKING:
     from idif.datasets.write_realiad import ImportSummary
 
+CategoryOption = Annotated[list[str], typer.Option("--category", help="Only these; may be repeated.")]
 PreviewOption = Annotated[
     bool, typer.Option("--preview", help="Also write a contact sheet for each category to OUT/preview.")
 ]
@@ -82,11 +83,18 @@ def _preview(summary: "ImportSummary", size: int) -> None:
         say(f"preview: {path}")
 
 
-def _imported(summary: "ImportSummary") -> str:
+def _finish(summary: "ImportSummary", size: int, preview: bool, as_json: bool) -> None:
+    """The end of an import of scans: contact sheets where asked for, and what there is now."""
+    if preview:
+        _preview(summary, size)
     kept = f"; already there: {', '.join(summary.kept)}" if summary.kept else ""
-    return (
-        f"{summary.out}: {', '.join(summary.categories)}; {summary.train_samples} training and "
-        f"{summary.test_samples} test samples, {summary.images} images, {summary.masks} masks{kept}"
+    emit(
+        asdict(summary),
+        as_json=as_json,
+        otherwise=(
+            f"{summary.out}: {', '.join(summary.categories)}; {summary.train_samples} training and "
+            f"{summary.test_samples} test samples, {summary.images} images, {summary.masks} masks{kept}"
+        ),
     )
 
 
@@ -94,7 +102,7 @@ def _imported(summary: "ImportSummary") -> str:
 def mvtec3d(
     src: Annotated[Path, typer.Argument(help="MVTec 3D-AD: a folder per category.")],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    category: Annotated[list[str], typer.Option("--category", help="Only these; may be repeated.")] = [],  # noqa: B006
+    category: CategoryOption = [],  # noqa: B006
     size: Annotated[int, typer.Option(help="Image side in pixels.", min=64)] = 256,
     views: Annotated[int, typer.Option(help="Cameras: one above, the rest tilted around it.", min=1)] = 5,
     background: Annotated[
@@ -130,16 +138,14 @@ def mvtec3d(
             modality=modality,
             progress=listen,
         )
-    if preview:
-        _preview(summary, size)
-    emit(asdict(summary), as_json=as_json, otherwise=_imported(summary))
+    _finish(summary, size, preview, as_json)
 
 
 @import_app.command()
 def eyecandies(
     src: Annotated[Path, typer.Argument(help="Eyecandies: a folder per category.")],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    category: Annotated[list[str], typer.Option("--category", help="Only these; may be repeated.")] = [],  # noqa: B006
+    category: CategoryOption = [],  # noqa: B006
     size: Annotated[int, typer.Option(help="Image side in pixels.", min=64)] = 256,
     views: Annotated[int, typer.Option(help="Cameras: one above, the rest tilted around it.", min=1)] = 5,
     align: Annotated[bool, typer.Option(help="Turn every object the same way.")] = True,
@@ -171,16 +177,14 @@ def eyecandies(
             light=light,
             progress=listen,
         )
-    if preview:
-        _preview(summary, size)
-    emit(asdict(summary), as_json=as_json, otherwise=_imported(summary))
+    _finish(summary, size, preview, as_json)
 
 
 @import_app.command()
 def folder(
     src: Annotated[Path, typer.Argument(help="A folder per category, each with train/good and test/...")],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    category: Annotated[list[str], typer.Option("--category", help="Only these; may be repeated.")] = [],  # noqa: B006
+    category: CategoryOption = [],  # noqa: B006
     pattern: Annotated[
         str | None, typer.Option(help="How a file name tells sample and view, e.g. '{sample}_{view}'.")
     ] = None,

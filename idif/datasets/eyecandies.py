@@ -22,7 +22,7 @@ from typing import Literal, get_args
 import numpy as np
 import yaml
 
-from idif.datasets.import_scans import Request, import_scans
+from idif.datasets.import_scans import Request, import_scans, scan_categories
 from idif.datasets.index import Split
 from idif.datasets.organised import Floats
 from idif.datasets.views3d import Kind, NoObject, Scan, prepare
@@ -107,21 +107,9 @@ def import_eyecandies(
     if not 0 <= light <= 5:
         raise DatasetError(f"light: expected 0 to 5, got {light}")
     request = Request(size, views, align, remove_background=True, kinds=KINDS[modality])
-    chosen = _categories(src, categories)
+    chosen = scan_categories(src, categories, "train/data", "Eyecandies")
     candies = {category: list_candies(src / category, light) for category in chosen}
     return import_scans("eyecandies", src, out, candies, request, progress)
-
-
-def _categories(src: Path, wanted: Sequence[str]) -> list[str]:
-    if not src.is_dir():
-        raise DatasetError(f"{src}: expected a folder with one folder per category, but there is none")
-    known = sorted(path.parent.parent.name for path in src.glob("*/train/data") if path.is_dir())
-    if not known:
-        raise DatasetError(f"{src}: expected folders <category>/train/data of Eyecandies, found none")
-    for category in wanted:
-        if category not in known:
-            raise DatasetError(f"{src}: no category {shown(category)}; there is: {', '.join(known)}")
-    return list(dict.fromkeys(wanted)) or known
 
 
 def list_candies(folder: Path, light: int) -> list[CandyFiles]:

@@ -23,6 +23,7 @@ from idif.datasets.write_realiad import (
     summarise,
 )
 from idif.errors import CannotFinish, DatasetError
+from idif.paths import shown
 from idif.progress import Progress
 
 STUDIO_SCANS = 40
@@ -79,6 +80,27 @@ class Request:
             raise DatasetError(f"views: expected 1 to 9, got {self.views}")
         if not 32 <= self.size <= 2048:
             raise DatasetError(f"size: expected 32 to 2048 pixels, got {self.size}")
+
+
+def scan_categories(src: Path, wanted: Sequence[str], marker: str, source: str) -> list[str]:
+    """The categories of a published set, in the order asked for, or all by name.
+
+    Args:
+        marker: the folder below a category's that tells it, two levels deep, e.g. ``train/good``.
+        source: the set's name, for messages.
+
+    Raises:
+        DatasetError: there is none, or one of ``wanted`` is missing.
+    """
+    if not src.is_dir():
+        raise DatasetError(f"{src}: expected a folder with one folder per category, but there is none")
+    known = sorted(path.parent.parent.name for path in src.glob(f"*/{marker}") if path.is_dir())
+    if not known:
+        raise DatasetError(f"{src}: expected folders <category>/{marker} of {source}, found none")
+    for category in wanted:
+        if category not in known:
+            raise DatasetError(f"{src}: no category {shown(category)}; there is: {', '.join(known)}")
+    return list(dict.fromkeys(wanted)) or known
 
 
 def import_scans(

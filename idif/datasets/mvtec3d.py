@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from idif.datasets.import_scans import Request, import_scans
+from idif.datasets.import_scans import Request, import_scans, scan_categories
 from idif.datasets.index import NORMAL_CLASS, Split
 from idif.datasets.organised import Floats
 from idif.datasets.views3d import Kind, NoObject, Scan, prepare
@@ -94,21 +94,9 @@ def import_mvtec3d(
     if modality not in KINDS:
         raise DatasetError(f"modality: expected 'rgb', 'depth' or 'both', got {modality!r}")
     request = Request(size, views, align, background == "remove", KINDS[modality])
-    chosen = _categories(src, categories)
+    chosen = scan_categories(src, categories, "train/good", "MVTec 3D-AD")
     scans = {category: list_scans(src / category) for category in chosen}
     return import_scans("mvtec3d", src, out, scans, request, progress)
-
-
-def _categories(src: Path, wanted: Sequence[str]) -> list[str]:
-    if not src.is_dir():
-        raise DatasetError(f"{src}: expected a folder with one folder per category, but there is none")
-    known = sorted(path.parent.parent.name for path in src.glob("*/train/good") if path.is_dir())
-    if not known:
-        raise DatasetError(f"{src}: expected folders <category>/train/good of MVTec 3D-AD, found none")
-    for category in wanted:
-        if category not in known:
-            raise DatasetError(f"{src}: no category {category!r}; there is: {', '.join(known)}")
-    return list(dict.fromkeys(wanted)) or known
 
 
 def list_scans(folder: Path) -> list[ScanFiles]:
