@@ -1,13 +1,19 @@
 """Fixtures that more than one file uses."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 import cache.files
+from idif.errors import CannotFinish
 from tests.tiny_data import make_tiny_realiad
 from tests.tiny_run import make_tiny_run
+
+if TYPE_CHECKING:
+    from idif.datasets.synthetic.specimen import Studio
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +31,18 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     root = tmp_path_factory.mktemp("data")
     make_tiny_realiad(root, request.module.INDEX)
     return root
+
+
+@pytest.fixture(scope="module")
+def studio() -> "Iterator[Studio]":
+    """Where parts are rendered; the test is skipped where there is no off-screen OpenGL."""
+    from idif.datasets.synthetic.specimen import Studio
+
+    try:
+        with Studio(96) as studio:
+            yield studio
+    except CannotFinish as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from idif.datasets.raster import (
 from idif.datasets.realiad import read_realiad
 from idif.datasets.views3d import Scan, open_studio, photograph, prepare, rig
 from idif.errors import DatasetError
+from tests.tiny_data import tree
 
 RED, GREY = (200, 20, 20), (120, 130, 140)
 Box = tuple[float, float, float, float, float]
@@ -382,12 +383,6 @@ def src(pristine: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pristine, tmp_path / "src"))
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
-    }
-
-
 def test_an_import_reads_as_real_iad(src: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     heard: list[tuple[int, int, str]] = []
@@ -434,7 +429,7 @@ def test_the_same_scans_give_the_same_bytes(
     import_mvtec3d(src, first, size=64, categories=["hammer"])
     monkeypatch.setattr(import_scans, "FEW", 0)  # now in other processes
     import_mvtec3d(src, second, size=64, categories=["hammer"])
-    assert contents(first) == contents(second)
+    assert tree(first) == tree(second)
 
 
 def test_a_category_is_added_and_none_is_overwritten(
@@ -444,9 +439,9 @@ def test_a_category_is_added_and_none_is_overwritten(
     (out / ".importing-hammer" / "hammer" / "OK" / "S0001").mkdir(parents=True)  # left by a killed import
     import_mvtec3d(src, out, size=64, views=2, categories=["hammer"])
     assert sorted(path.name for path in out.iterdir()) == ["realiad_64", "realiad_jsons"]
-    before = contents(out)
+    before = tree(out)
     import_mvtec3d(src, out, size=64, views=2, categories=["mallet"])
-    after = contents(out)
+    after = tree(out)
     assert {name: after[name] for name in before} == before
     assert len(read_realiad(out, images="realiad_64")) == 10
     with pytest.raises(DatasetError, match=r"hammer\.json: is there already"):
@@ -455,13 +450,13 @@ def test_a_category_is_added_and_none_is_overwritten(
     summary = import_mvtec3d(src, out, size=64, views=2)
     assert summary.kept == ("hammer", "mallet")
     assert summary.images == 20
-    assert contents(out) == after
+    assert tree(out) == after
     write_scan(src / "hammer" / "train" / "good", "007")
     with pytest.raises(DatasetError, match=r"hammer\.json: is there already, from another source"):
         import_mvtec3d(src, out, size=64, views=2)
     with pytest.raises(DatasetError, match=r"realiad_64.*another size"):
         import_mvtec3d(src, out, size=96, views=2, categories=["mallet"])
-    assert contents(out) == after
+    assert tree(out) == after
 
 
 def test_an_import_that_fails_leaves_nothing(src: Path, tmp_path: Path) -> None:
@@ -469,7 +464,7 @@ def test_an_import_that_fails_leaves_nothing(src: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(DatasetError, match=r"xyz.000\.tiff: expected a TIFF"):
         import_mvtec3d(src, out, size=64, views=1)
-    assert {name.split("/")[1].removesuffix(".json") for name in contents(out)} == {"hammer"}
+    assert {name.split("/")[1].removesuffix(".json") for name in tree(out)} == {"hammer"}
     assert sorted(path.name for path in out.iterdir()) == ["realiad_64", "realiad_jsons"]
 
 

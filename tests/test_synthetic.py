@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,19 +24,11 @@ from idif.datasets.synthetic.scene import look
 from idif.datasets.synthetic.shading import Light, Scene
 from idif.datasets.synthetic.specimen import Studio
 from idif.datasets.synthetic.volume import Volume
-from idif.errors import CannotFinish, DatasetError
+from idif.errors import DatasetError
+from tests.tiny_data import tree
 
 SIZE = 64
 SMALL = {"categories": 2, "train": 1, "test": 4, "size": SIZE}
-
-
-@pytest.fixture(scope="module")
-def studio() -> Iterator[Studio]:
-    try:
-        with Studio(96) as studio:
-            yield studio
-    except CannotFinish as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +36,6 @@ def dataset(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("synth") / "data"
     synthesise(root, **SMALL)
     return root
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def entries(root: Path, category: str, split: str) -> list[dict[str, str]]:
@@ -79,7 +66,7 @@ def test_layout_is_that_of_real_iad(dataset: Path) -> None:
                 with Image.open(dataset / folder / entry["mask_path"]) as mask:
                     assert (mask.format, mask.mode, mask.size) == ("PNG", "L", (SIZE, SIZE))
                     assert set(np.unique(np.asarray(mask)).tolist()) == {0, 255}
-    assert set(contents(dataset)) == listed
+    assert set(tree(dataset)) == listed
 
 
 def test_half_of_the_test_samples_are_anomalous_and_shown_by_at_least_one_view(dataset: Path) -> None:
@@ -112,28 +99,28 @@ def test_same_call_same_bytes_also_in_a_fresh_process(studio: Studio, tmp_path: 
     command = [sys.executable, "-c", code, str(tmp_path / "three")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""  # no complaint of VTK about a missing display either
-    assert contents(tmp_path / "one") == contents(tmp_path / "two") == contents(tmp_path / "three")
+    assert tree(tmp_path / "one") == tree(tmp_path / "two") == tree(tmp_path / "three")
 
 
 def test_more_samples_keep_the_first_and_another_seed_changes_them(dataset: Path, tmp_path: Path) -> None:
     synthesise(tmp_path / "more", categories=1, train=2, test=4, size=SIZE)
     first, more = (
-        contents(dataset / f"realiad_{SIZE}" / "gear"),
-        contents(tmp_path / "more" / f"realiad_{SIZE}" / "gear"),
+        tree(dataset / f"realiad_{SIZE}" / "gear"),
+        tree(tmp_path / "more" / f"realiad_{SIZE}" / "gear"),
     )
     assert set(first) < set(more)
     assert all(more[name] == data for name, data in first.items())
     synthesise(tmp_path / "other", categories=1, train=1, test=0, size=SIZE, seed=1)
-    other = contents(tmp_path / "other" / f"realiad_{SIZE}" / "gear")
+    other = tree(tmp_path / "other" / f"realiad_{SIZE}" / "gear")
     assert all(first[name] != data for name, data in other.items())
 
 
 def test_finished_call_is_not_repeated_and_nothing_else_is_overwritten(dataset: Path, tmp_path: Path) -> None:
-    before = contents(dataset)
+    before = tree(dataset)
     assert not synthesise(dataset, **SMALL).rendered
     with pytest.raises(DatasetError, match="other settings"):
         synthesise(dataset, **{**SMALL, "seed": 5})
-    assert contents(dataset) == before
+    assert tree(dataset) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("three years", encoding="utf-8")
     with pytest.raises(DatasetError, match="mine"):
@@ -159,7 +146,7 @@ def test_interrupted_call_leaves_nothing_that_could_be_trusted(studio: Studio, t
     out.mkdir()
     summary = synthesise(out, categories=1, train=1, test=0, size=32)
     assert summary.rendered
-    assert not any(name.endswith("half.jpg") for name in contents(out))
+    assert not any(name.endswith("half.jpg") for name in tree(out))
     assert list(tmp_path.iterdir()) == [out]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,18 +24,10 @@ from idif.datasets.synthetic.specimen import Studio
 from idif.datasets.synthetic.visibility import visible_shares
 from idif.datasets.synthetic.volume import Volume
 from idif.errors import CannotFinish, DatasetError
+from tests.tiny_data import tree
 
 SIZE = 64
 REQUEST = {"categories": 1, "train": 10, "test": 12, "size": SIZE, "seed": 2}
-
-
-@pytest.fixture(scope="module")
-def studio() -> Iterator[Studio]:
-    try:
-        with Studio(96) as studio:
-            yield studio
-    except CannotFinish as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +35,6 @@ def dataset(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("levels") / "data"
     synthesise(root, **REQUEST)
     return root
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +170,7 @@ def test_several_processes_write_the_same_bytes(
         written.append(list(render.write_all(asked, 48, root, workers)))
     assert written[0] == written[1]
     assert [len(sample.entries) for sample in written[0]] == [5] * 5
-    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    assert tree(tmp_path / "1") == tree(tmp_path / "2")
     assert not multiprocessing.active_children()
 
     (tmp_path / "3").mkdir()
