@@ -1,6 +1,7 @@
 """Entry point: runs the app and turns what went wrong into one sentence and an exit code."""
 
 import json
+import os
 import signal
 import sys
 from types import FrameType
@@ -71,6 +72,9 @@ def run(arguments: list[str]) -> int:
 
 def main() -> None:
     """The console script."""
+    # Read once, when torch loads GNU's OpenMP, whose threads would else spin for milliseconds after each
+    # operation and keep the cores from the threads that read the store and that convolve
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
 

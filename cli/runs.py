@@ -21,7 +21,7 @@ from idif.encoders import FrozenEncoder, load_encoder
 from idif.errors import ConfigError, RunError
 from idif.features import FeatureSource, FeatureSpec
 from idif.methods import METHODS, Method
-from idif.precision import fabric_precision
+from idif.precision import arithmetic
 from idif.report.data import run_home
 from idif.runlog import environment, write_json
 
@@ -215,7 +215,7 @@ def write_run_folder(
     beside.replace(folder / "teacher.safetensors")
     facts = environment(
         fabric.device,
-        precision=fabric_precision(config.train.precision, fabric.device),
+        **arithmetic(config.train, fabric.device),
         world_size=fabric.world_size,
         features=spec.to_json(),
         store_fingerprint=sources.fingerprint(),

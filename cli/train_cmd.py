@@ -20,9 +20,11 @@ from idif.config_file import load_configs
 from idif.datasets.index import Index
 from idif.errors import CannotFinish, RunError
 from idif.estimate import estimate
+from idif.freed_memory import freed_memory_kept
 from idif.glimpse import Glimpse, glimpse
 from idif.methods import Method
 from idif.order import split_holdout
+from idif.precision import arithmetic, winograd_lacks, winograd_would_help
 from idif.stages import train_stages
 from idif.tracking import require_tracker
 from idif.train import Task
@@ -125,6 +127,7 @@ def _train_models(
             samples = sources.find(categories, "train").index.samples
             told = caveats(config, first.spec, textures.origin, samples)
             announce(told)
+            _say_arithmetic(config, fabric)
             if not dry_run:
                 write_run_folder(config, sources, first, textures, told, fabric)
         textures = textures.to(fabric.device)
@@ -134,12 +137,13 @@ def _train_models(
         source = sources.open(groups[name], "train")
         rows, _ = training_rows(config, source.index)
         task = Task(name, config.folder / name, source, rows, textures, starts[name])
-        if dry_run:
-            found = estimate(config, task, fabric)
-            model = model_summary(name, task.folder, len(rows), "would train") | {"estimate": asdict(found)}
-        else:
-            _train_model(config, task, groups[name], sources, fabric)
-            model = model_summary(name, task.folder, len(rows), "trained")
+        with freed_memory_kept() if fabric.device.type == "cpu" else nullcontext():
+            if dry_run:
+                found = {"estimate": asdict(estimate(config, task, fabric))}
+                model = model_summary(name, task.folder, len(rows), "would train") | found
+            else:
+                _train_model(config, task, groups[name], sources, fabric)
+                model = model_summary(name, task.folder, len(rows), "trained")
         crew.report(model)
         for other in (model, *crew.news()):
             finished(other)
@@ -227,6 +231,21 @@ def _check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
             f"{config.folder}: {fabric.world_size} process(es) would share each batch, but it was started "
             f"with {shared}; a run cannot change while it is resumed"
         )
+
+
+def _say_arithmetic(config: Config, fabric: Fabric) -> None:
+    """One line for what slows this training down, and one where a resumed run is computed in another way."""
+    if winograd_would_help(config.train, fabric.device) and (lacks := winograd_lacks()) is not None:
+        say(f"note: convolutions could be faster on this CPU: install the extra `idif[cpu]` ({lacks})")
+    resumed = (config.folder / "config.yaml").exists()
+    before = run_facts(config.folder) if resumed else {}
+    now = arithmetic(config.train, fabric.device)
+    for what, was in before.items():
+        if what in now and was != now[what]:
+            say(
+                f"note: {what}: the run began with {was} and goes on with {now[what]}, so it will not end in "
+                "the same bits as one that was not interrupted"
+            )
 
 
 def _is_finished(folder: Path) -> bool:

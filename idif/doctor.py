@@ -18,10 +18,11 @@ from packaging.requirements import Requirement
 from torchvision.models import ResNet18_Weights
 
 from idif import __version__
+from idif.config import TrainConfig
 from idif.corruption.textures import DTD_URL, texture_files
 from idif.encoders import load_encoder
 from idif.errors import IdifError
-from idif.precision import fabric_precision
+from idif.precision import arithmetic, winograd_lacks, winograd_would_help
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -83,7 +84,7 @@ def check_extras() -> Finding:
         needed = []
     extras: dict[str, list[str]] = {}
     for requirement in needed:
-        for extra in ("app", "export", "s3", "tracking", "wandb", "test"):
+        for extra in ("app", "cpu", "export", "s3", "tracking", "wandb", "test"):
             marker = requirement.marker
             if (
                 marker is not None
@@ -108,15 +109,15 @@ def _version(name: str) -> str | None:
 
 def check_device(device: torch.device) -> Finding:
     """Where computing happens, and in which precision training does."""
-    precision = fabric_precision("auto", device)
+    how = arithmetic(TrainConfig(), device)
+    precision = how["precision"]
     if device.type == "cpu":
         found = f"CPU, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads, {precision}"
-        return Finding(
-            "device",
-            "warning",
-            found,
-            "no accelerator: use small images and few categories (configs/laptop-8gb.yaml)",
-        )
+        found += f", {how['convolutions']} convolutions"
+        advice = "no accelerator: use small images and few categories (configs/laptop-8gb.yaml)"
+        if winograd_would_help(TrainConfig(), device) and (lacks := winograd_lacks()) is not None:
+            advice += f"; training could be faster: install the extra idif[cpu] ({lacks})"
+        return Finding("device", "warning", found, advice)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return Finding("device", "ok", f"{torch.accelerator.device_count()} x {name}, {precision}")
 

@@ -1,11 +1,16 @@
 """Which arithmetic a device is good at."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Literal
 
 import torch
 
+from idif.config import TrainConfig
+
 FabricPrecision = Literal["32-true", "bf16-mixed"]
+Convolutions = Literal["direct", "winograd"]
 
 
 def fabric_precision(wanted: Literal["auto", "float32", "bfloat16"], device: torch.device) -> FabricPrecision:
@@ -27,3 +32,46 @@ def fabric_precision(wanted: Literal["auto", "float32", "bfloat16"], device: tor
     else:
         fast = False
     return "bf16-mixed" if fast else "32-true"
+
+
+def training_convolutions(train: TrainConfig, device: torch.device) -> Convolutions:
+    """How a training on ``device`` computes its 3x3 convolutions."""
+    if not winograd_would_help(train, device) or winograd_lacks() is not None:
+        return "direct"
+    return "winograd"
+
+
+def arithmetic(train: TrainConfig, device: torch.device) -> dict[str, str]:
+    """What a run's environment records of both."""
+    return {
+        "precision": fabric_precision(train.precision, device),
+        "convolutions": training_convolutions(train, device),
+    }
+
+
+def winograd_would_help(train: TrainConfig, device: torch.device) -> bool:
+    """Whether a training is one that Winograd's filtering is for, were numba there or not."""
+    in_float32 = fabric_precision(train.precision, device) == "32-true"
+    return train.convolutions == "auto" and device.type == "cpu" and in_float32
+
+
+@cache
+def winograd_lacks() -> str | None:
+    """Why `idif.winograd` cannot run here, or None."""
+    try:
+        import idif.winograd  # noqa: F401
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # a numpy too new for numba; nowhere to keep what it compiles
+        return str(error).splitlines()[0]
+    return None
+
+
+def computing(convolutions: Convolutions) -> AbstractContextManager[None]:
+    """Inside, convolutions are computed in this way."""
+    if convolutions == "direct":
+        return nullcontext()
+    from idif.winograd import winograd_convolutions  # numba is an extra
+
+    return winograd_convolutions()

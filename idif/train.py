@@ -32,6 +32,7 @@ from idif.live import encode_views
 from idif.meter import FLUSH_EVERY, PART, Meter, memory_explained
 from idif.methods import METHODS, Method
 from idif.order import epoch_order
+from idif.precision import computing, training_convolutions
 from idif.progress import Progress, silent
 from idif.runlog import RunLog
 from idif.seeding import view_seeds
@@ -196,7 +197,8 @@ def train_step(
     # the bottleneck draws from torch's own generator: seeded at each step, a resumed run repeats it
     torch.manual_seed(_step_seed(config.train.seed, step, fabric.global_rank))
     features = batch.features if task.encoder is None else encode_views(task.encoder, corrupted, kept)
-    return learn(model, optimizer, fabric, config.train.clip_norm, corrupted, features, kept, defects)
+    with computing(training_convolutions(config.train, fabric.device)):
+        return learn(model, optimizer, fabric, config.train.clip_norm, corrupted, features, kept, defects)
 
 
 def learn(

@@ -1,0 +1,249 @@
+"""Winograd's filtering gives the convolution and its gradients, and is used where it should be."""
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+import idif.winograd as winograd
+from cli.__main__ import run
+from idif.config import TrainConfig
+from idif.precision import computing, training_convolutions, winograd_lacks
+from idif.winograd import convolve, suits, winograd_convolutions
+from tests.test_idif import inputs, make
+from tests.tiny_run import FAST
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    """Whatever a test sets, the others find as it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def exact(x: Tensor, weight: Tensor, slope: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The convolution and both its gradients, in float64."""
+    x64, w64 = x.double().requires_grad_(), weight.double().requires_grad_()
+    y = F.conv2d(x64, w64, padding=1, groups=groups)
+    dx, dw = torch.autograd.grad(y, (x64, w64), slope.double())
+    return y.detach(), dx, dw
+
+
+def ours(x: Tensor, weight: Tensor, slope: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    y = convolve(x, weight, groups)
+    dx, dw = torch.autograd.grad(y, (x, weight), slope)
+    return y.detach(), dx, dw
+
+
+def case(n: int, groups: int, c: int, k: int, h: int, w: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, groups * c, h, w, generator=generator)
+    weight = torch.randn(groups * k, c, 3, 3, generator=generator)
+    return x, weight, torch.randn(n, groups * k, h, w, generator=generator)
+
+
+def furthest(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
+    """The largest difference, in units of the wanted values' root mean square."""
+    return max(
+        float((f - w).abs().max() / w.square().mean().sqrt()) for f, w in zip(found, wanted, strict=True)
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    c=st.integers(1, 9),
+    k=st.integers(1, 9),
+    h=st.integers(1, 13),
+    w=st.integers(1, 13),
+    seed=st.integers(0, 1000),
+    channels_last=st.booleans(),
+)
+def test_output_and_gradients_are_those_of_the_convolution(
+    n: int, groups: int, c: int, k: int, h: int, w: int, seed: int, channels_last: bool
+) -> None:
+    x, weight, slope = case(n, groups, c, k, h, w, seed)
+    if channels_last:
+        x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    # a direct float32 convolution is within 1e-5; a wrong coefficient is off by tenths
+    assert furthest(ours(x, weight, slope, groups), exact(x, weight, slope, groups)) < 3e-4
+
+
+@pytest.mark.parametrize(("groups", "channels", "size"), [(1, 64, 64), (1, 256, 16), (5, 64, 30)])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.usefixtures("_threads")
+def test_the_sizes_of_the_student_in_pieces_and_threads(
+    groups: int, channels: int, size: int, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    x, weight, slope = case(3, groups, channels, channels, size, size)
+    found = ours(x, weight, slope, groups)
+    wanted = exact(x, weight, slope, groups)
+    assert furthest(found, wanted) < 3e-4
+    assert max(float((f - w).norm() / w.norm()) for f, w in zip(found, wanted, strict=True)) < 1e-5
+    again = ours(x, weight, slope, groups)
+    assert all(torch.equal(f, a) for f, a in zip(found, again, strict=True))
+
+
+@pytest.mark.usefixtures("_threads")
+def test_other_threads_compute_with_as_many_cores_as_before() -> None:
+    torch.set_num_threads(3)
+    x, weight, _ = case(2, 1, 64, 64, 64, 64)
+    convolve(x, weight)
+    assert torch.get_num_threads() == 3
+    seen: list[int] = []
+    other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert seen == [3]
+
+
+class Counted:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+
+        def counting(*args: Any, **kwargs: Any) -> Tensor:
+            self.calls += 1
+            return convolve(*args, **kwargs)
+
+        monkeypatch.setattr(winograd, "convolve", counting)
+
+
+def test_inside_a_suitable_convolution_is_taken_over_with_its_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch)
+    x, weight, _ = case(2, 2, 32, 32, 32, 32)
+    bias = torch.randn(64)
+    with winograd_convolutions():
+        found = [
+            F.conv2d(x, weight, bias, 1, 1, 1, 2),
+            F.conv2d(x, weight, bias, padding=(1, 1), groups=2),
+        ]
+    assert counted.calls == 2
+    for y in found:
+        assert torch.allclose(y, F.conv2d(x, weight, bias, padding=1, groups=2), atol=1e-3)
+    F.conv2d(x, weight, bias, padding=1, groups=2)
+    assert counted.calls == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stride": 2},
+        {"padding": 0},
+        {"padding": "valid"},
+        {"dilation": 2},
+        {"weight": torch.randn(64, 64, 1, 1)},
+        {"weight": torch.randn(16, 64, 3, 3)},
+        {"x": torch.randn(2, 64, 8, 8)},
+        {"x": torch.randn(2, 64, 32, 32).double(), "weight": torch.randn(64, 64, 3, 3).double()},
+        {"x": torch.randn(64, 64, 64)},
+    ],
+)
+def test_any_other_convolution_stays_torchs(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch)
+    usual = {"x": torch.randn(2, 64, 32, 32), "weight": torch.randn(64, 64, 3, 3), "padding": 1}
+    assert suits(**usual)
+    given = usual | changes
+    call = {"input" if name == "x" else name: value for name, value in given.items()}
+    with winograd_convolutions():
+        found = F.conv2d(given["x"], **{n: v for n, v in call.items() if n != "input"})
+    assert torch.equal(found, F.conv2d(**call))
+    assert counted.calls == 0
+
+
+def test_under_autocast_it_stays_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch)
+    x, weight, _ = case(2, 1, 64, 64, 32, 32)
+    with winograd_convolutions(), torch.autocast("cpu", torch.bfloat16):
+        assert F.conv2d(x, weight, padding=1).dtype == torch.bfloat16
+    assert counted.calls == 0
+
+
+def test_a_training_step_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch)
+    batch = inputs(batch=4, size=64)
+
+    def learned(how: Any) -> tuple[float, Tensor]:
+        # batch norm over few numbers makes a hundredth of the gradient out of any rounding, also of 1e-7
+        model = make(norm="group").train()
+        torch.manual_seed(2)
+        with computing(how):
+            loss = model(*batch)["loss"]
+            loss.backward()
+        return float(loss.detach()), torch.cat(
+            [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        )
+
+    direct, fast = learned("direct"), learned("winograd")
+    # layer1 and layer2 of the encoder, and the decoders' largest scale; the other maps are too small here
+    assert counted.calls == 4 + 3 + 2
+    assert fast[0] == pytest.approx(direct[0], rel=1e-4)
+    assert float((fast[1] - direct[1]).norm() / direct[1].norm()) < 1e-3
+
+
+def test_it_is_for_cpus_in_float32_where_numba_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = TrainConfig(precision="float32")
+    assert training_convolutions(full, CPU) == "winograd"
+    assert training_convolutions(full, torch.device("cuda")) == "direct"
+    assert training_convolutions(TrainConfig(precision="bfloat16"), CPU) == "direct"
+    assert training_convolutions(TrainConfig(precision="float32", convolutions="direct"), CPU) == "direct"
+    monkeypatch.setattr("idif.precision.winograd_lacks", lambda: "No module named 'numba'")
+    assert training_convolutions(full, CPU) == "direct"
+
+
+def test_a_machine_without_numba_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    winograd_lacks.cache_clear()
+    for name in ("idif.winograd", "idif.winograd_tiles"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    try:
+        found = winograd_lacks()
+    finally:
+        winograd_lacks.cache_clear()
+    assert found is not None
+    assert "numba" in found
+
+
+def test_a_run_says_and_records_how_it_convolved(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(*more: str) -> str:
+        given = [
+            f"--config={world / 'c.yaml'}",
+            *FAST,
+            f"--set=run.dir={tmp_path}",
+            "--set=data.categories=[cup]",
+        ]
+        assert run(["train", *given, "--set=train.precision=float32", *more]) == 0
+        return " ".join(capsys.readouterr().err.split())
+
+    def recorded() -> str:
+        text = (tmp_path / "tiny" / "environment.json").read_text(encoding="utf-8")
+        how: str = json.loads(text)["convolutions"]
+        return how
+
+    with monkeypatch.context() as lacking:
+        lacking.setattr("idif.precision.winograd_lacks", lambda: "No module named 'numba'")
+        lacking.setattr("cli.train_cmd.winograd_lacks", lambda: "No module named 'numba'")
+        assert "install the extra `idif[cpu]` (No module named 'numba')" in train()
+    assert recorded() == "direct"
+    for checkpoint in (tmp_path / "tiny" / "cup").glob("checkpoint*"):
+        shutil.rmtree(checkpoint)
+    assert "convolutions: the run began with direct and goes on with winograd" in train("--resume")
+    assert recorded() == "winograd"
