@@ -1,24 +1,28 @@
 """Times one training step and where its time goes, printed as one JSON object.
 
-    python benchmarks/train_step.py --json [--batch-size 8] [--size 256] [--rounds 3] [--steps 2] [--compile]
+    GOMP_SPINCOUNT=10000 python benchmarks/train_step.py --json [--batch-size 8] [--size 256] [--rounds 3]
+        [--steps 2] [--compile] [--wall]
 
 In every round, in turn, a few steps each of: `student_only` (forward, backward, optimizer on inputs already
 corrupted and on the device), `cached` (the whole step from a store on disk), `live` (the whole step with the
-teacher running), `plain` (as live, by the same model in float32, contiguous, with a decoder for each view
-and AdamW unfused) and, with `--compile`, `compiled` (`student_only` under torch.compile). Medians over the
-rounds; ratios are of processor time on a CPU, of the clock elsewhere. A round opens its source anew, so
-nothing is read while another variant is timed, and its first step waits for its batch. Images are noise:
-times do not depend on what the numbers are.
+teacher running), `plain` (as live, by the same model in float32, contiguous, with a decoder for each view,
+AdamW unfused, torch's own convolutions and freed memory given back) and, with `--compile`, `compiled`
+(`student_only` under torch.compile). Medians over the rounds; ratios are of processor time on a CPU (of the
+clock with `--wall`, which needs a machine with nothing else to do), of the clock elsewhere. A round opens
+its source anew, so nothing is read while another variant is timed, and its first step waits for its batch.
+Images are noise: times do not depend on what the numbers are. The variable is what the `idif` command sets
+for itself.
 """
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -40,10 +44,12 @@ from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import load_textures
 from idif.encoders import load_encoder, normalise
 from idif.features import FeatureSource
+from idif.freed_memory import freed_memory_kept
 from idif.live import LiveFeatures
 from idif.methods import METHODS
 from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.model import IDIF
+from idif.precision import computing, training_convolutions
 from idif.seeding import view_seeds
 from idif.train import Task, learn, train_step
 
@@ -147,7 +153,12 @@ class Bench:
     def student_steps(self, inputs: "Inputs") -> None:
         """Steps whose input is there already."""
         for _ in range(self.steps):
-            learn(self.model, self.optimizer, self.fabric, self.config.train.clip_norm, *inputs)
+            with self.computing():
+                learn(self.model, self.optimizer, self.fabric, self.config.train.clip_norm, *inputs)
+
+    def computing(self) -> AbstractContextManager[None]:
+        """The convolutions that training would take here."""
+        return computing(training_convolutions(self.config.train, self.fabric.device))
 
 
 Inputs = tuple[Tensor, dict[str, Tensor], Tensor, Tensor]
@@ -162,8 +173,8 @@ def corrupted_input(config: Config, task: Task, batch: Batch) -> Inputs:
     return corrupted, batch.features, batch.view_mask, defects
 
 
-def profile(bench: Bench, batch_size: int, rounds: int) -> dict[str, float]:
-    """Median seconds of the parts of a whole step from the store, each waited for."""
+def profile(bench: Bench, batch_size: int, rounds: int, which: int) -> dict[str, float]:
+    """Median seconds of the parts of a whole step from the store, each waited for; CPU (0) or wall (1)."""
     clock, model = Clock(bench.fabric.device), bench.method
     began: dict[str, tuple[float, float]] = {}
 
@@ -187,7 +198,7 @@ def profile(bench: Bench, batch_size: int, rounds: int) -> dict[str, float]:
             batch = batch.to(bench.fabric.device)
         with clock.timed("corruption"):
             inputs = corrupted_input(bench.config, bench.task, batch)
-        with clock.timed("forward"):
+        with clock.timed("forward"), bench.computing():
             losses = bench.model(*inputs)
         with clock.timed("backward"):
             bench.fabric.backward(losses["loss"])
@@ -197,25 +208,24 @@ def profile(bench: Bench, batch_size: int, rounds: int) -> dict[str, float]:
             bench.optimizer.zero_grad(set_to_none=True)
     for handle in handles:
         handle.remove()
-    found = clock.medians(0 if bench.fabric.device.type == "cpu" else 1)
+    found = clock.medians(which)
     found["loss_and_rest"] = found.pop("forward") - sum(found.get(name, 0.0) for name in parts)
     return found
 
 
-def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP per second of the best square matrix product here, by the clock that `measure` uses."""
+def matrix_peak(device: torch.device, dtype: torch.dtype, which: int) -> float:
+    """FLOP per second of the best square matrix product here, by CPU (0) or wall clock (1)."""
     side = 1536 if device.type == "cpu" else 8192
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     clock = Clock(device)
     for _ in range(4):
         with clock.timed("product"):
             a @ b
-    which = 0 if device.type == "cpu" else 1
     return 2 * side**3 / min(times[which] for times in clock.times["product"])
 
 
 def measure(
-    config: Config, size: int, rounds: int, steps: int, folder: Path, *, compiled: bool
+    config: Config, size: int, rounds: int, steps: int, folder: Path, *, compiled: bool, wall: bool
 ) -> dict[str, Any]:
     fabric, batch_size = make_fabric(config), config.train.batch_size
     (folder / "data").mkdir()
@@ -230,8 +240,8 @@ def measure(
     torch.manual_seed(0)
     model = METHODS["idif"](config, store.spec, index.view_numbers)
     assert isinstance(model, IDIF)
-    full = resolve({"train": {"precision": "float32"}}, source="plain")[0]
-    plain = Bench(config, task, make_fabric(full), plain_copy(model), steps, fused=False)
+    full = resolve({"train": {"precision": "float32", "convolutions": "direct"}}, source="plain")[0]
+    plain = Bench(full, task, make_fabric(full), plain_copy(model), steps, fused=False)
     ours = Bench(config, task, fabric, model, steps, fused=True)
     first = next(iter(store.batches(range(batch_size), batch_size))).to(fabric.device)
     inputs = corrupted_input(config, task, first)
@@ -240,7 +250,8 @@ def measure(
         losses = []
         for bench in (ours, plain):
             torch.manual_seed(1)
-            losses.append(float(bench.model(*inputs)["loss"]))
+            with bench.computing():
+                losses.append(float(bench.model(*inputs)["loss"]))
     # the counter takes a grouped convolution's weight gradient for an ungrouped one's: V times the work
     with FlopCounterMode(display=False) as counter:
         plain.fabric.backward(plain.model(*inputs)["loss"])
@@ -261,18 +272,28 @@ def measure(
         with first_calls.timed(name):
             work()  # what is set up once is not counted
     for _ in range(rounds):
-        for name, work in works.items():
-            with clock.timed(name, steps):
-                work()
-    which = 0 if fabric.device.type == "cpu" else 1
-    seconds, wall = clock.medians(which), clock.medians(1)
+        with clock.timed("plain", steps):
+            works["plain"]()
+        with freed_memory_kept():
+            works["student_only"]()  # takes the memory
+            for name, work in works.items():
+                if name != "plain":
+                    with clock.timed(name, steps):
+                        work()
+    which = 0 if fabric.device.type == "cpu" and not wall else 1
+    seconds, walls = clock.medians(which), clock.medians(1)
     dtype = torch.bfloat16 if fabric._precision.precision == "bf16-mixed" else torch.float32
-    peak, flops = matrix_peak(fabric.device, dtype), counter.get_total_flops()
+    peak, flops = matrix_peak(fabric.device, dtype, which), counter.get_total_flops()
+    with freed_memory_kept():
+        ours.student_steps(inputs)
+        profiled = profile(ours, batch_size, rounds, which)
     return {
         "device": str(fabric.device),
         "device_name": torch.cuda.get_device_name() if fabric.device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "precision": fabric._precision.precision,
+        "convolutions": training_convolutions(config.train, fabric.device),
+        "gomp_spincount": os.environ.get("GOMP_SPINCOUNT"),
         "batch_size": batch_size,
         "views": len(index.view_numbers),
         "image_size": size,
@@ -280,7 +301,7 @@ def measure(
         "steps_per_round": steps,
         "clock": ("cpu", "wall")[which],
         **{f"{name}_s": value for name, value in seconds.items()},
-        **{f"{name}_wall_s": value for name, value in wall.items()},
+        **{f"{name}_wall_s": value for name, value in walls.items()},
         "cached_over_student_only": seconds["cached"] / seconds["student_only"],
         "plain_over_cached": seconds["plain"] / seconds["cached"],
         "live_over_cached": seconds["live"] / seconds["cached"],
@@ -297,7 +318,7 @@ def measure(
         "gflop_per_s": flops / 1e9 / seconds["student_only"],
         "matrix_product_gflop_per_s": peak / 1e9,
         "share_of_matrix_product": flops / seconds["student_only"] / peak,
-        "profile_s": profile(ours, batch_size, rounds),
+        "profile_s": profiled,
     }
 
 
@@ -311,13 +332,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="of a variant in a round")
     parser.add_argument("--compile", action="store_true", help="time the compiled student's step too")
+    parser.add_argument("--wall", action="store_true", help="ratios of the clock on a CPU too")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     options = parser.parse_args()
     overrides = [f"train.batch_size={options.batch_size}", *options.overrides]
     config = resolve({}, overrides, source="benchmark")[0]
     with tempfile.TemporaryDirectory() as folder:
         found = measure(
-            config, options.size, options.rounds, options.steps, Path(folder), compiled=options.compile
+            config,
+            options.size,
+            options.rounds,
+            options.steps,
+            Path(folder),
+            compiled=options.compile,
+            wall=options.wall,
         )
         print(json.dumps(found, indent=1))
 
