@@ -196,8 +196,8 @@ def train_step(
     kept = drop_views(batch.view_mask, seeds, dropout.probability, dropout.per)
     # the bottleneck draws from torch's own generator: seeded at each step, a resumed run repeats it
     torch.manual_seed(_step_seed(config.train.seed, step, fabric.global_rank))
-    features = batch.features if task.encoder is None else encode_views(task.encoder, corrupted, kept)
     with computing(training_convolutions(config.train, fabric.device)):
+        features = batch.features if task.encoder is None else encode_views(task.encoder, corrupted, kept)
         return learn(model, optimizer, fabric, config.train.clip_norm, corrupted, features, kept, defects)
 
 
