@@ -1,17 +1,17 @@
 """Times one training step and where its time goes, printed as one JSON object.
 
     GOMP_SPINCOUNT=10000 python benchmarks/train_step.py --json [--batch-size 8] [--size 256] [--rounds 3]
-        [--steps 2] [--compile] [--wall]
+        [--steps 2] [--compile [reduce-overhead]] [--wall]
 
 In every round, in turn, a few steps each of: `student_only` (forward, backward, optimizer on inputs already
 corrupted and on the device), `cached` (the whole step from a store on disk), `live` (the whole step with the
 teacher running), `plain` (as live, by the same model in float32, contiguous, with a decoder for each view,
 AdamW unfused, torch's own convolutions and freed memory given back) and, with `--compile`, `compiled`
-(`student_only` under torch.compile). Medians over the rounds; ratios are of processor time on a CPU (of the
-clock with `--wall`, which needs a machine with nothing else to do), of the clock elsewhere. A round opens
-its source anew, so nothing is read while another variant is timed, and its first step waits for its batch.
-Images are noise: times do not depend on what the numbers are. The variable is what the `idif` command sets
-for itself.
+(`student_only` under torch.compile in that mode, of which `reduce-overhead` is CUDA graphs). Medians over the
+rounds; ratios are of processor time on a CPU (of the clock with `--wall`, which needs a machine with nothing
+else to do), of the clock elsewhere. A round opens its source anew, so nothing is read while another variant
+is timed, and its first step waits for its batch. Images are noise: times do not depend on what the numbers
+are. The variable is what the `idif` command sets for itself.
 """
 
 import argparse
@@ -225,7 +225,7 @@ def matrix_peak(device: torch.device, dtype: torch.dtype, which: int) -> float:
 
 
 def measure(
-    config: Config, size: int, rounds: int, steps: int, folder: Path, *, compiled: bool, wall: bool
+    config: Config, size: int, rounds: int, steps: int, folder: Path, *, compiled: str | None, wall: bool
 ) -> dict[str, Any]:
     fabric, batch_size = make_fabric(config), config.train.batch_size
     (folder / "data").mkdir()
@@ -264,8 +264,12 @@ def measure(
         "plain": lambda: plain.whole_steps(live, batch_size),
     }
     if compiled:
-        other = Bench(config, task, fabric, deepcopy(model), steps, fused=True)
-        other.method.compile(dynamic=False)
+        # what it compiles are torch's own convolutions
+        direct = config.train.model_copy(update={"convolutions": "direct"})
+        other = Bench(
+            config.model_copy(update={"train": direct}), task, fabric, deepcopy(model), steps, fused=True
+        )
+        other.method.compile(dynamic=False, mode=compiled)
         works["compiled"] = lambda: other.student_steps(inputs)
     clock, first_calls = Clock(fabric.device), Clock(fabric.device)
     for name, work in works.items():
@@ -331,7 +335,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="of a variant in a round")
-    parser.add_argument("--compile", action="store_true", help="time the compiled student's step too")
+    parser.add_argument(
+        "--compile",
+        nargs="?",
+        const="default",
+        choices=("default", "reduce-overhead", "max-autotune"),
+        help="time the compiled student's step too",
+    )
     parser.add_argument("--wall", action="store_true", help="ratios of the clock on a CPU too")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     options = parser.parse_args()

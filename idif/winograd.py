@@ -124,12 +124,15 @@ def convolve(x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
 
 
 def _convolved(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *_same: object, groups: int = 1, **_: object
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: object = 1,
+    padding: object = 1,
+    dilation: object = 1,
+    groups: int = 1,
 ) -> Tensor:
-    """`convolve` by the arguments of ``F.conv2d``; those that `suits` fixes are passed over."""
-    if len(_same) > 3:
-        assert isinstance(_same[3], int)
-        groups = _same[3]
+    """`convolve` by the arguments of ``F.conv2d``, of which `suits` leaves no choice in three."""
     found = convolve(x, weight, groups)
     return found if bias is None else found + bias[:, None, None]
 
