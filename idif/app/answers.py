@@ -19,6 +19,9 @@ from idif.predict import Judged, judgement
 STEPS = 1000
 """Of the threshold slider, at least, from the lowest score to the highest."""
 
+MARGIN = 5
+"""Steps beyond either: a browser rounds to steps, and an upload's features are not rounded as stored ones."""
+
 
 @dataclass
 class Seen:
@@ -59,7 +62,7 @@ class Slider:
         # round ends and steps, so that the page shows short numbers
         digits = math.ceil(-math.log10(max(high - low, 1e-6) / STEPS))
         step = 10.0**-digits
-        low, high = (round(end, digits) for end in (math.floor(low / step) * step, high + step))
+        low, high = round(low - MARGIN * step, digits), round(high + MARGIN * step, digits)
         return cls(low, high, step, own)
 
     @property
