@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idif.config import MethodConfig, VoxelConfig
 from idif.features import LayerSpec
 from idif.methods.idif.bottleneck import ConsistencyBottleneck
 from idif.methods.idif.decoder import ViewDecoders
-from idif.methods.idif.distance import combine_maps, distillation_loss
+from idif.methods.idif.distance import combine_maps, cosine_distance, distillation_loss
 from idif.methods.idif.model import IDIF
 from idif.methods.idif.rotation import ViewTransform, default_rig, rotation_matrices
 from idif.methods.idif.voxel import Attention, VoxelConstruction, position_code
@@ -375,6 +376,27 @@ def test_decoders_do_not_mix_views_and_give_every_scale() -> None:
         assert same.tolist() == [True, False, True]
     equal = decoders(x[:, :1].expand(2, 3, 256, 2, 2), sizes)["layer1"]
     assert not torch.allclose(equal[:, 0], equal[:, 1]), "the views share one decoder"
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_cosine_distance_and_its_gradient_are_torchs(layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(2, 3 * 16, 4, 5, generator=generator).to(memory_format=layout)
+    student = student.unflatten(1, (3, 16)).detach()
+    student[0, 1] = 0
+    teacher = torch.randn(2, 3, 16, 4, 5, generator=generator)
+    teacher[1, 0, :, 0] = 0
+    weights = torch.randn(2, 3, 4, 5, generator=generator)
+    found, expected = student.clone().requires_grad_(), student.clone().requires_grad_()
+    distance = cosine_distance(found, teacher)
+    reference = 1 - F.cosine_similarity(expected, teacher, dim=2, eps=1e-6)
+    torch.testing.assert_close(distance, reference, rtol=0, atol=3e-7)
+    (distance * weights).sum().backward()
+    (reference * weights).sum().backward()
+    torch.testing.assert_close(found.grad, expected.grad)
+    half = cosine_distance(student.to(torch.bfloat16), teacher.to(torch.float16))
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, reference.detach(), rtol=0, atol=0.02)
 
 
 def test_distillation_loss_by_its_definition() -> None:
