@@ -74,7 +74,8 @@ def main() -> None:
     """The console script."""
     # Read once, when torch loads GNU's OpenMP, whose threads would else spin for milliseconds after each
     # operation and keep the cores from the threads that read the store and that convolve
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
 

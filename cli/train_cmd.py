@@ -3,8 +3,10 @@
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from threading import Timer
 from typing import Annotated, Any
 
+import torch
 import typer
 from lightning_fabric import Fabric
 from rich.table import Table
@@ -24,7 +26,7 @@ from idif.freed_memory import freed_memory_kept
 from idif.glimpse import Glimpse, glimpse
 from idif.methods import Method
 from idif.order import split_holdout
-from idif.precision import arithmetic, winograd_lacks, winograd_would_help
+from idif.precision import arithmetic, training_convolutions, winograd_lacks, winograd_would_help
 from idif.stages import train_stages
 from idif.tracking import require_tracker
 from idif.train import Task
@@ -126,11 +128,12 @@ def _train_models(
         if first_process():
             samples = sources.find(categories, "train").index.samples
             told = caveats(config, first.spec, textures.origin, samples)
+            told += [line for line in _resumed_otherwise(config, fabric) if line not in told]
             announce(told)
-            _say_arithmetic(config, fabric)
             if not dry_run:
                 write_run_folder(config, sources, first, textures, told, fabric)
         textures = textures.to(fabric.device)
+        _compile_convolutions(config, fabric)
     everybody()
     for name in crew.share(waiting):
         assert textures is not None
@@ -233,19 +236,38 @@ def _check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
         )
 
 
-def _say_arithmetic(config: Config, fabric: Fabric) -> None:
-    """One line for what slows this training down, and one where a resumed run is computed in another way."""
-    if winograd_would_help(config.train, fabric.device) and (lacks := winograd_lacks()) is not None:
-        say(f"note: convolutions could be faster on this CPU: install the extra `idif[cpu]` ({lacks})")
-    resumed = (config.folder / "config.yaml").exists()
-    before = run_facts(config.folder) if resumed else {}
-    now = arithmetic(config.train, fabric.device)
-    for what, was in before.items():
-        if what in now and was != now[what]:
-            say(
-                f"note: {what}: the run began with {was} and goes on with {now[what]}, so it will not end in "
-                "the same bits as one that was not interrupted"
-            )
+def _resumed_otherwise(config: Config, fabric: Fabric) -> list[str]:
+    """Caveats of a run that other arithmetic began: those of today, and what it has carried so far."""
+    if not (config.folder / "config.yaml").exists():
+        return []
+    # versions that do not say it knew no other
+    before = {"convolutions": "direct"} | run_facts(config.folder)
+    now: dict[str, Any] = {**arithmetic(config.train, fabric.device)}
+    if fabric.device.type == "cpu":
+        now["torch_threads"] = torch.get_num_threads()
+    changed = [
+        f"{what}: {before[what]} before it was resumed, {value} after; not the bits of an uninterrupted run"
+        for what, value in now.items()
+        if before.get(what, value) != value
+    ]
+    carried: list[str] = before.get("caveats", [])
+    return [line for line in carried if line != config.run.note and line not in changed] + changed
+
+
+def _compile_convolutions(config: Config, fabric: Fabric) -> None:
+    """Before the first step, which would else stand still; or say what they lack."""
+    if training_convolutions(config.train, fabric.device) == "winograd":
+        from idif.winograd import compile_transforms  # numba is an extra
+
+        waiting = Timer(3, say, ["compiling the convolutions for this processor, once ..."])
+        if first_process():
+            waiting.start()
+        try:
+            compile_transforms()
+        finally:
+            waiting.cancel()
+    elif winograd_would_help(config.train, fabric.device) and first_process():
+        say(f"note: convolutions could be faster on this CPU: {winograd_lacks()}")
 
 
 def _is_finished(folder: Path) -> bool:

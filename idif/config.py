@@ -158,7 +158,7 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto``: bfloat16 where the device computes it fast, else float32."""
     convolutions: Literal["auto", "direct"] = "auto"
-    """``auto``: on a CPU in float32 the student's 3x3 convolutions go by Winograd's filtering, which is
+    """``auto``: on a CPU in float32 a training's 3x3 convolutions go by Winograd's filtering, which is
     faster, where numba is installed (the extra ``cpu``); ``direct``: torch's own everywhere."""
     seed: Annotated[int, Field(ge=0)] = 0
     eval_every: Annotated[int, Field(ge=0)] = 0

@@ -116,7 +116,7 @@ def check_device(device: torch.device) -> Finding:
         found += f", {how['convolutions']} convolutions"
         advice = "no accelerator: use small images and few categories (configs/laptop-8gb.yaml)"
         if winograd_would_help(TrainConfig(), device) and (lacks := winograd_lacks()) is not None:
-            advice += f"; training could be faster: install the extra idif[cpu] ({lacks})"
+            advice += f"; training could be faster: {lacks}"
         return Finding("device", "warning", found, advice)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return Finding("device", "ok", f"{torch.accelerator.device_count()} x {name}, {precision}")

@@ -14,20 +14,19 @@ _USUAL_MMAP_MAX = 65_536
 
 @contextmanager
 def freed_memory_kept() -> Iterator[bool]:
-    """Inside, memory that is freed stays with the process; says whether it does.
+    """Inside, memory that is freed stays with the process; says whether the C library has agreed.
 
-    GNU's C library gives every block above 32 MB back to the system and takes a new one, page by page and
-    zeroed, a moment later. A training step on a CPU has dozens of them, and was seen to spend up to a third
-    of its time there. What is kept is handed back in the end. Other C libraries are left as they are.
+    GNU's gives large blocks, from 32 MB on at the latest, back to the system and takes new ones, page by page
+    and zeroed, a moment later. A training step on a CPU has dozens of them, and was seen to spend up to a
+    third of its time there. What is kept is handed back in the end. Other C libraries are left as they are.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if library is None or not hasattr(library, "mallopt") or not hasattr(library, "gnu_get_libc_version"):
         yield False
         return
-    library.mallopt(_MMAP_MAX, 0)
-    library.mallopt(_TRIM_THRESHOLD, _NEVER)
+    agreed = bool(library.mallopt(_MMAP_MAX, 0)) and bool(library.mallopt(_TRIM_THRESHOLD, _NEVER))
     try:
-        yield True
+        yield agreed
     finally:
         # the thresholds that the library finds by itself once large blocks have been freed
         library.mallopt(_MMAP_MAX, _USUAL_MMAP_MAX)

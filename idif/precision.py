@@ -42,7 +42,7 @@ def training_convolutions(train: TrainConfig, device: torch.device) -> Convoluti
 
 
 def arithmetic(train: TrainConfig, device: torch.device) -> dict[str, str]:
-    """What a run's environment records of both."""
+    """What a run's environment records of precision and convolutions."""
     return {
         "precision": fabric_precision(train.precision, device),
         "convolutions": training_convolutions(train, device),
@@ -57,15 +57,22 @@ def winograd_would_help(train: TrainConfig, device: torch.device) -> bool:
 
 @cache
 def winograd_lacks() -> str | None:
-    """Why `idif.winograd` cannot run here, or None."""
+    """What to do, in words, before `idif.winograd` can run here; None where it can."""
     try:
         import idif.winograd  # noqa: F401
-    except (
-        ImportError,
-        RuntimeError,
-    ) as error:  # a numpy too new for numba; nowhere to keep what it compiles
-        return str(error).splitlines()[0]
+    except ImportError as error:
+        if error.name == "numba":
+            return "install the extra `idif[cpu]`"
+        return f"mend numba ({_first_line(error)})"  # such as a numpy too new for it
+    except RuntimeError as error:  # it finds nowhere to keep what it compiles
+        return f"set NUMBA_CACHE_DIR to a folder that can be written ({_first_line(error)})"
+    except OSError as error:  # its compiler's library does not load
+        return f"mend numba ({_first_line(error)})"
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def computing(convolutions: Convolutions) -> AbstractContextManager[None]:

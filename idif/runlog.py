@@ -11,7 +11,17 @@ from typing import Any
 
 import torch
 
-LIBRARIES = ("torch", "torchvision", "numpy", "zarr", "tensorstore", "h5py", "scikit-learn", "pyvista")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "numba",
+    "zarr",
+    "tensorstore",
+    "h5py",
+    "scikit-learn",
+    "pyvista",
+)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -81,7 +81,7 @@ class _Convolutions(TorchFunctionMode):
 
 
 def suits(
-    x: Tensor,
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
@@ -91,20 +91,19 @@ def suits(
 ) -> bool:
     """Whether `convolve` can compute this ``F.conv2d``, and faster.
 
-    That is: 3x3, stride 1, padding 1, float32 and on the CPU, with enough channels and tiles.
+    That is: 3x3, stride 1, padding 1, float32 and on the CPU, with enough channels and tiles. What torch
+    would refuse is left to torch.
     """
     ones = (1, [1], (1,), [1, 1], (1, 1))
     return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
+        _fit(input, weight, groups)
         and not torch.is_autocast_enabled("cpu")
-        and x.ndim == 4
-        and weight.shape[2:] == (3, 3)
         and stride in ones
         and padding in ones
         and dilation in ones
+        and (bias is None or bias.shape == weight.shape[:1])
         and min(weight.shape[0] // groups, weight.shape[1]) >= FEWEST_CHANNELS
-        and _tiles(x) >= FEWEST_TILES
+        and _tiles(input) >= FEWEST_TILES
     )
 
 
@@ -118,13 +117,38 @@ def convolve(x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
 
     Returns:
         float32 [N,G*K,H,W], channels last.
+
+    Raises:
+        ValueError: another shape, type or device.
     """
+    if not _fit(x, weight, groups):
+        raise ValueError(
+            f"expected float32 [N,{groups}*C,H,W] and [{groups}*K,C,3,3] on the CPU, got {_told(x)} and "
+            f"{_told(weight)}"
+        )
     found: Tensor = _Convolve.apply(x, weight, groups)
     return found
 
 
+def _fit(x: Tensor, weight: Tensor, groups: int) -> bool:
+    """Whether these are images, at least one, and 3x3 filters for them."""
+    return (
+        x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.ndim == weight.ndim == 4
+        and x.numel() > 0
+        and weight.shape[2:] == (3, 3)
+        and x.shape[1] == groups * weight.shape[1]
+        and weight.shape[0] % groups == 0
+    )
+
+
+def _told(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} on {tensor.device}"
+
+
 def _convolved(
-    x: Tensor,
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: object = 1,
@@ -133,8 +157,14 @@ def _convolved(
     groups: int = 1,
 ) -> Tensor:
     """`convolve` by the arguments of ``F.conv2d``, of which `suits` leaves no choice in three."""
-    found = convolve(x, weight, groups)
+    found = convolve(input, weight, groups)
     return found if bias is None else found + bias[:, None, None]
+
+
+def compile_transforms() -> None:
+    """Have numba compile what `convolve` needs, or load what it has compiled: up to half a minute."""
+    x, weight = torch.zeros(1, 1, 4, 4, requires_grad=True), torch.zeros(1, 1, 3, 3, requires_grad=True)
+    torch.autograd.grad(convolve(x, weight).sum(), (x, weight))
 
 
 class _Convolve(torch.autograd.Function):
@@ -173,7 +203,9 @@ def _products(x: Tensor, multipliers: Tensor) -> Tensor:
     """[N,G*Y,H,W], channels last, of ``x`` [N,G*X,H,W] and ``multipliers`` [G,36,X,Y]."""
     groups, _, inputs, outputs = multipliers.shape
     pixels = _pixels(x, groups)
-    made = x.new_empty(*pixels.shape[:3], groups, outputs)
+    # no view of another tensor, so that what follows may change it in place
+    convolved = torch.empty(len(x), groups * outputs, *x.shape[2:], memory_format=torch.channels_last)
+    made = _pixels(convolved, groups)
 
     def work(mine: Sequence[Piece]) -> None:
         room = _Room(mine, inputs, outputs)
@@ -184,7 +216,7 @@ def _products(x: Tensor, multipliers: Tensor) -> Tensor:
             output_tiles(after.numpy(), group, first, made.numpy(), room.scratch_out)
 
     _shared(work, _pieces(groups, _tiles(x), max(inputs, outputs)))
-    return made.flatten(3).permute(0, 3, 1, 2)
+    return convolved
 
 
 def _weight_gradient(x: Tensor, gradient: Tensor, groups: int) -> Tensor:
@@ -263,7 +295,8 @@ def _kept_memory(numbers: int) -> Tensor:
     """
     kept: Tensor | None = getattr(_KEPT, "memory", None)
     if kept is None or len(kept) < numbers:
-        kept = _KEPT.memory = torch.empty(numbers)
+        with torch.inference_mode(False):  # else training could not use what a prediction has left
+            kept = _KEPT.memory = torch.empty(numbers)
     return kept[:numbers]
 
 
@@ -276,11 +309,18 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     together = threading.Barrier(threads)
 
     def begin() -> None:
+        # torch sets the number of a thread once by itself; afterwards it would undo ours
+        torch.get_num_threads()
         torch.set_num_threads(1)
         together.wait()
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="winograd", initializer=begin)
-    # every thread has set its own number before this one sets it for whatever thread comes later
-    list(pool.map(lambda _: None, range(threads)))
-    torch.set_num_threads(threads)
+    try:
+        list(pool.map(lambda _: None, range(threads)))
+    except BaseException:
+        together.abort()  # a thread that could not be started would be waited for
+        raise
+    finally:
+        # every thread has set its own number; this sets it for whatever thread comes later
+        torch.set_num_threads(threads)
     return pool

@@ -6,9 +6,10 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from lightning_fabric import Fabric
 
 import idif.checkpoint
 import idif.train
+import idif.winograd
 from cli.__main__ import _terminate
 from idif.checkpoint import find_checkpoint, reached
 from idif.config_file import resolve
@@ -28,15 +30,23 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 
 INDEX = tiny_index(categories=("cup",), train=5, test=0)
 EPOCHS, STEPS = 4, 12
-SETTINGS = {"epochs": EPOCHS, "batch_size": 2, "dropout": {"probability": 0.3}, "ema": 0.9}
+SIZE = 64
+"""From which on layer1 has tiles enough for Winograd's filtering."""
+SETTINGS = {
+    "epochs": EPOCHS,
+    "batch_size": 2,
+    "dropout": {"probability": 0.3},
+    "ema": 0.9,
+    "precision": "float32",
+}
 METHOD = {"voxel": {"depth": 2, "height": 2, "width": 2, "channels": 16}, "heads": 2, "blocks": 1}
 
 
 def run(home: str, name: str) -> None:
-    """Train, from the checkpoint where there is one."""
-    torch.set_num_threads(1)
-    source = LiveFeatures(Path(home), INDEX, untrained(), 32, torch.device("cpu"))
-    textures = load_textures("procedural", 32, Path(home))
+    """Train, from the checkpoint where there is one, by all that a CPU's training uses."""
+    torch.set_num_threads(2)
+    source = LiveFeatures(Path(home), INDEX, untrained(), SIZE, torch.device("cpu"))
+    textures = load_textures("procedural", SIZE, Path(home))
     config = resolve({"method": METHOD, "train": SETTINGS}, source="test")[0]
     folder = Path(home) / name
     folder.mkdir(exist_ok=True)
@@ -75,12 +85,15 @@ def killed_while_saving(home: str, name: str, rename: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Data, and the run ``whole`` that nobody stopped."""
-    place = tmp_path_factory.mktemp("home")
+    place, threads = tmp_path_factory.mktemp("home"), torch.get_num_threads()
     make_tiny_realiad(place, INDEX)
-    run(str(place), "whole")
-    return place
+    with patch.object(idif.winograd, "convolve", wraps=idif.winograd.convolve) as convolve:
+        run(str(place), "whole")
+    assert convolve.called
+    yield place
+    torch.set_num_threads(threads)
 
 
 def outcome(folder: Path) -> tuple[bytes, bytes]:

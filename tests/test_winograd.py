@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,76 @@ def test_other_threads_compute_with_as_many_cores_as_before() -> None:
     assert seen == [3]
 
 
+@pytest.mark.usefixtures("_threads")
+def test_a_thread_of_ours_computes_alone_whatever_it_computes() -> None:
+    torch.set_num_threads(2)
+
+    def threads(_: int) -> int:
+        torch.randn(512, 512).sum()
+        torch.randn(64, 64, dtype=torch.float64) @ torch.randn(64, 64, dtype=torch.float64)
+        return torch.get_num_threads()
+
+    assert list(winograd._pool(2).map(threads, range(8))) == [1] * 8
+
+
+def test_a_thread_that_cannot_be_started_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def refused(thread: threading.Thread) -> None:
+        started.append(thread)
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as scarce:
+        scarce.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="can't start"):
+            winograd._pool(7)
+    started[0].join(timeout=20)
+    assert not started[0].is_alive()
+
+
+def test_what_follows_may_change_the_output_in_place() -> None:
+    x, weight, slope = case(2, 1, 4, 4, 8, 8)
+    weight.requires_grad_()
+    F.relu(convolve(x, weight), inplace=True).backward(slope)
+    found, weight.grad = weight.grad, None
+    F.relu(F.conv2d(x, weight, padding=1)).backward(slope)
+    torch.testing.assert_close(found, weight.grad, rtol=1e-3, atol=1e-3)
+
+
+def test_a_prediction_leaves_nothing_that_training_cannot_use() -> None:
+    x, weight, slope = case(2, 1, 4, 4, 8, 8)
+    left: list[Tensor] = []
+
+    def work() -> None:  # in a thread of its own, which has kept no memory yet
+        with torch.inference_mode():
+            convolve(x, weight)
+        left.extend(ours(x, weight, slope, 1))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert furthest(tuple(left), exact(x, weight, slope, 1)) < 3e-4
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "groups"),
+    [
+        ((2, 128, 32, 32), (64, 64, 3, 3), 1),
+        ((2, 32, 32, 32), (64, 64, 3, 3), 1),
+        ((2, 128, 32, 32), (65, 64, 3, 3), 2),
+        ((0, 64, 32, 32), (64, 64, 3, 3), 1),
+        ((2, 64, 32, 32), (64, 64, 5, 5), 1),
+    ],
+)
+def test_shapes_that_do_not_fit(x: tuple[int, ...], weight: tuple[int, ...], groups: int) -> None:
+    images, filters = torch.zeros(x), torch.zeros(weight)
+    assert not suits(images, filters, padding=1, groups=groups)
+    with pytest.raises(ValueError, match="expected float32"):
+        convolve(images, filters, groups)
+
+
 class Counted:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = 0
@@ -131,12 +202,15 @@ def test_inside_a_suitable_convolution_is_taken_over_with_its_bias(monkeypatch: 
         found = [
             F.conv2d(x, weight, bias, 1, 1, 1, 2),
             F.conv2d(x, weight, bias, padding=(1, 1), groups=2),
+            F.conv2d(input=x, weight=weight, bias=bias, padding=1, groups=2),
         ]
-    assert counted.calls == 2
+        with pytest.raises(RuntimeError, match="bias"):
+            F.conv2d(x, weight, bias[:1], padding=1, groups=2)
+    assert counted.calls == 3
     for y in found:
         assert torch.allclose(y, F.conv2d(x, weight, bias, padding=1, groups=2), atol=1e-3)
     F.conv2d(x, weight, bias, padding=1, groups=2)
-    assert counted.calls == 2
+    assert counted.calls == 3
 
 
 @pytest.mark.parametrize(
@@ -148,20 +222,19 @@ def test_inside_a_suitable_convolution_is_taken_over_with_its_bias(monkeypatch: 
         {"dilation": 2},
         {"weight": torch.randn(64, 64, 1, 1)},
         {"weight": torch.randn(16, 64, 3, 3)},
-        {"x": torch.randn(2, 64, 8, 8)},
-        {"x": torch.randn(2, 64, 32, 32).double(), "weight": torch.randn(64, 64, 3, 3).double()},
-        {"x": torch.randn(64, 64, 64)},
+        {"input": torch.randn(2, 64, 8, 8)},
+        {"input": torch.randn(2, 64, 32, 32).double(), "weight": torch.randn(64, 64, 3, 3).double()},
+        {"input": torch.randn(64, 64, 64)},
     ],
 )
 def test_any_other_convolution_stays_torchs(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     counted = Counted(monkeypatch)
-    usual = {"x": torch.randn(2, 64, 32, 32), "weight": torch.randn(64, 64, 3, 3), "padding": 1}
+    usual = {"input": torch.randn(2, 64, 32, 32), "weight": torch.randn(64, 64, 3, 3), "padding": 1}
     assert suits(**usual)
     given = usual | changes
-    call = {"input" if name == "x" else name: value for name, value in given.items()}
     with winograd_convolutions():
-        found = F.conv2d(given["x"], **{n: v for n, v in call.items() if n != "input"})
-    assert torch.equal(found, F.conv2d(**call))
+        found = F.conv2d(**given)
+    assert torch.equal(found, F.conv2d(**given))
     assert counted.calls == 0
 
 
@@ -201,25 +274,43 @@ def test_it_is_for_cpus_in_float32_where_numba_is(monkeypatch: pytest.MonkeyPatc
     assert training_convolutions(full, torch.device("cuda")) == "direct"
     assert training_convolutions(TrainConfig(precision="bfloat16"), CPU) == "direct"
     assert training_convolutions(TrainConfig(precision="float32", convolutions="direct"), CPU) == "direct"
-    monkeypatch.setattr("idif.precision.winograd_lacks", lambda: "No module named 'numba'")
+    monkeypatch.setattr("idif.precision.winograd_lacks", lambda: "install it")
     assert training_convolutions(full, CPU) == "direct"
 
 
-def test_a_machine_without_numba_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (None, "install the extra `idif[cpu]`"),
+        (ImportError("Numba needs NumPy 2.4 or less"), "mend numba (Numba needs NumPy 2.4 or less)"),
+        (OSError("Could not load shared object file"), "mend numba (Could not load shared object file)"),
+        (
+            RuntimeError("cannot cache function 'input_tiles'"),
+            "set NUMBA_CACHE_DIR to a folder that can be written (cannot cache function 'input_tiles')",
+        ),
+    ],
+)
+def test_a_machine_that_cannot_is_told_what_to_do(
+    error: Exception | None, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "idif.winograd_tiles" and error is not None:
+                raise error
 
     winograd_lacks.cache_clear()
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     for name in ("idif.winograd", "idif.winograd_tiles"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "numba", None)
+    if error is None:
+        monkeypatch.setitem(sys.modules, "numba", None)
     try:
-        found = winograd_lacks()
+        assert winograd_lacks() == advice
     finally:
         winograd_lacks.cache_clear()
-    assert found is not None
-    assert "numba" in found
 
 
+@pytest.mark.usefixtures("_threads")
 def test_a_run_says_and_records_how_it_convolved(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,17 +324,29 @@ def test_a_run_says_and_records_how_it_convolved(
         assert run(["train", *given, "--set=train.precision=float32", *more]) == 0
         return " ".join(capsys.readouterr().err.split())
 
-    def recorded() -> str:
-        text = (tmp_path / "tiny" / "environment.json").read_text(encoding="utf-8")
-        how: str = json.loads(text)["convolutions"]
-        return how
+    def recorded(what: str) -> Any:
+        return json.loads((tmp_path / "tiny" / "environment.json").read_text(encoding="utf-8"))[what]
+
+    def unfinish() -> None:
+        for checkpoint in (tmp_path / "tiny" / "cup").glob("checkpoint*"):
+            shutil.rmtree(checkpoint)
+
+    torch.set_num_threads(1)
 
     with monkeypatch.context() as lacking:
-        lacking.setattr("idif.precision.winograd_lacks", lambda: "No module named 'numba'")
-        lacking.setattr("cli.train_cmd.winograd_lacks", lambda: "No module named 'numba'")
-        assert "install the extra `idif[cpu]` (No module named 'numba')" in train()
-    assert recorded() == "direct"
-    for checkpoint in (tmp_path / "tiny" / "cup").glob("checkpoint*"):
-        shutil.rmtree(checkpoint)
-    assert "convolutions: the run began with direct and goes on with winograd" in train("--resume")
-    assert recorded() == "winograd"
+        lacking.setattr("idif.precision.winograd_lacks", lambda: "install it")
+        lacking.setattr("cli.train_cmd.winograd_lacks", lambda: "install it")
+        assert "note: convolutions could be faster on this CPU: install it" in train()
+    assert recorded("convolutions") == "direct"
+    mixed = "convolutions: direct before it was resumed, winograd after"
+    assert mixed not in " ".join(recorded("caveats"))
+    unfinish()
+    assert mixed in train("--resume")
+    assert recorded("convolutions") == "winograd"
+    unfinish()
+    torch.set_num_threads(2)
+    said = train("--resume")
+    assert mixed in said, "what was once true of a run stays"
+    assert "torch_threads: 1 before it was resumed, 2 after" in said
+    assert len(recorded("caveats")) == len(set(recorded("caveats")))
+    assert mixed in " ".join(recorded("caveats"))

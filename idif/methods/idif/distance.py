@@ -12,7 +12,7 @@ SHORTEST = 1e-6
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cosine over channels, in float32: two [B,V,C,h,w] -> [B,V,h,w] in 0..2.
+    """1 - cosine over channels, in float32: two [B,V,C,h,w] -> [B,V,h,w] in 0..2 up to rounding.
 
     By a . b / (|a| |b|), without the normalised features that ``F.cosine_similarity`` makes and keeps for the
     gradient; with the teacher laid out as the student is, since a CPU takes twice as long across two layouts.
