@@ -162,7 +162,7 @@ def _convolved(
 
 
 def compile_transforms() -> None:
-    """Have numba compile what `convolve` needs, or load what it has compiled: up to half a minute."""
+    """Have numba compile what `convolve` needs, or load what it has compiled: 5 s or 0.5 s."""
     x, weight = torch.zeros(1, 1, 4, 4, requires_grad=True), torch.zeros(1, 1, 3, 3, requires_grad=True)
     torch.autograd.grad(convolve(x, weight).sum(), (x, weight))
 
