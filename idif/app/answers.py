@@ -20,7 +20,7 @@ STEPS = 1000
 """Of the threshold slider, at least, from the lowest score to the highest."""
 
 MARGIN = 5
-"""Steps beyond both ends: a browser rounds to steps, and the features of uploads are not rounded as stored."""
+"""Steps beyond both ends: a browser rounds to steps, and stored features are rounded, an upload's are not."""
 
 
 @dataclass
