@@ -82,7 +82,8 @@ def cable_gland(folder: Path, size: int, weights: str) -> Path:
     """A store of MVTec 3D-AD's cable gland below ``folder``, from ``IDIF_DATA``."""
     data = Path(os.environ["IDIF_DATA"]) / "mvtec3d"
     root, store = folder / "data", folder / "store.zarr"
-    build = [f"--root={root}", f"--store={store}", f"--image-size={size}", f"--teacher-weights={weights}"]
+    build = [f"--root={root}", f"--images=realiad_{size}", f"--image-size={size}", f"--store={store}"]
+    build.append(f"--teacher-weights={weights}")
     with redirect_stdout(sys.stderr):
         for command in (
             ["data", "import", "mvtec3d", str(data), str(root), "--category=cable_gland", f"--size={size}"],
