@@ -128,7 +128,7 @@ def _train_models(
         if first_process():
             samples = sources.find(categories, "train").index.samples
             told = caveats(config, first.spec, textures.origin, samples)
-            told += [line for line in _resumed_otherwise(config, fabric) if line not in told]
+            told = list(dict.fromkeys(told + _resumed_otherwise(config, fabric)))
             announce(told)
             if not dry_run:
                 write_run_folder(config, sources, first, textures, told, fabric)
@@ -251,7 +251,7 @@ def _resumed_otherwise(config: Config, fabric: Fabric) -> list[str]:
         if before.get(what, value) != value
     ]
     carried: list[str] = before.get("caveats", [])
-    return [line for line in carried if line != config.run.note and line not in changed] + changed
+    return [line for line in carried if line != config.run.note] + changed
 
 
 def _compile_convolutions(config: Config, fabric: Fabric) -> None:

@@ -51,8 +51,11 @@ def arithmetic(train: TrainConfig, device: torch.device) -> dict[str, str]:
 
 def winograd_would_help(train: TrainConfig, device: torch.device) -> bool:
     """Whether a training is one that Winograd's filtering is for, were numba there or not."""
-    in_float32 = fabric_precision(train.precision, device) == "32-true"
-    return train.convolutions == "auto" and device.type == "cpu" and in_float32
+    return (
+        train.convolutions == "auto"
+        and device.type == "cpu"
+        and fabric_precision(train.precision, device) == "32-true"
+    )
 
 
 @cache
@@ -60,14 +63,11 @@ def winograd_lacks() -> str | None:
     """What to do, in words, before `idif.winograd` can run here; None where it can."""
     try:
         import idif.winograd  # noqa: F401
-    except ImportError as error:
-        if error.name == "numba":
-            return "install the extra `idif[cpu]`"
-        return f"mend numba ({_first_line(error)})"  # such as a numpy too new for it
     except RuntimeError as error:  # it finds nowhere to keep what it compiles
         return f"set NUMBA_CACHE_DIR to a folder that can be written ({_first_line(error)})"
-    except OSError as error:  # its compiler's library does not load
-        return f"mend numba ({_first_line(error)})"
+    except (ImportError, OSError) as error:  # missing, a numpy too new for it, a library that does not load
+        missing = isinstance(error, ImportError) and error.name == "numba"
+        return "install the extra `idif[cpu]`" if missing else f"mend numba ({_first_line(error)})"
     return None
 
 
