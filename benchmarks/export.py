@@ -21,12 +21,12 @@ import numpy as np
 import onnxruntime
 import torch
 
-from cli.export_cmd import deployment
-from cli.runs import open_run
-from idif.deploy_files import SUFFIXES, write_deployment
-from idif.live import encode_views
-from idif.photographs import find_parts
-from idif.preprocess import load_image
+from cli.commands.export import deployment
+from cli.workflow.run_folder import open_run
+from idif.data.images import load_image
+from idif.encoders.live import encode_views
+from idif.inference.export_file import SUFFIXES, write_deployment
+from idif.inference.photo_grouping import find_parts
 
 
 def main() -> None:

@@ -20,19 +20,19 @@ import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 
-from idif.batch import Batch
-from idif.config import Config
-from idif.config_file import resolve
+from idif.config.loader import resolve
+from idif.config.sections import Config
 from idif.corruption.textures import load_textures
-from idif.datasets.index import Index
-from idif.datasets.realiad import read_realiad
-from idif.encoders import FrozenEncoder, load_encoder
-from idif.features import FeatureSpec
-from idif.live import decode_sample
+from idif.data.batch import Batch
+from idif.data.features import FeatureSpec
+from idif.data.index import Index
+from idif.datasets.realiad.reader import read_realiad
+from idif.encoders.frozen import FrozenEncoder, load_encoder
+from idif.encoders.live import decode_sample
 from idif.metrics import auroc
-from idif.order import split_holdout
-from idif.seeding import numpy_rng
-from idif.train import Task, train
+from idif.randomness import numpy_rng
+from idif.training.loop import Task, train
+from idif.training.sampling import split_holdout
 
 Image = npt.NDArray[np.uint8]
 

@@ -20,12 +20,12 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from idif.datasets.index import Index
-from idif.datasets.realiad import read_realiad
-from idif.encoders import FrozenEncoder, load_encoder
-from idif.predictions import Predictions
-from idif.preprocess import load_image
-from idif.worth import interval, mean_auroc_draws
+from idif.data.images import load_image
+from idif.data.index import Index
+from idif.datasets.realiad.reader import read_realiad
+from idif.encoders.frozen import FrozenEncoder, load_encoder
+from idif.evaluation.predictions import Predictions
+from idif.missing_views.camera_value import interval, mean_auroc_draws
 
 
 def patches(encoder: FrozenEncoder, root: Path, paths: Sequence[str], size: int) -> Tensor:

@@ -30,10 +30,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from cli.__main__ import run
-from cli.device import evaluation_device
-from cli.train_cmd import train_run
-from idif.config_file import resolve
-from idif.precision import fabric_precision
+from cli.commands.train import train_run
+from cli.workflow.device import evaluation_device
+from idif.config.loader import resolve
+from idif.training.precision import fabric_precision
 
 PRODUCTS = {
     F.conv2d,

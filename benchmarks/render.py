@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from idif.datasets.synthetic import synthesise
-from idif.datasets.synthetic.parts import BUILDERS
+from idif.datasets.synthetic.catalog import BUILDERS
 
 
 def main() -> None:

@@ -28,12 +28,12 @@ from PIL import Image
 from store_scale import measure_scale
 
 from cache import FeatureStore
-from cache.build import build_store
-from cache.placement import Resident
-from cache.verify import verify_store
-from idif.datasets.index import Index, Sample, View
-from idif.encoders import FrozenEncoder, load_encoder
-from idif.features import FeatureSource
+from cache.building.build import build_store
+from cache.checking.verify import verify_store
+from cache.reading.placement import Resident
+from idif.data.features import FeatureSource
+from idif.data.index import Index, Sample, View
+from idif.encoders.frozen import FrozenEncoder, load_encoder
 
 VIEWS = 5
 BATCH = 8

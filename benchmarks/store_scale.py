@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from cache import FeatureStore
-from cache.files import FileRecord, write_file
-from cache.layout import MANIFEST, TEACHER, ZARR_JSON, array_layouts, choose_shard_rows, group_metadata
-from cache.manifest import GroupManifest, GroupPlan, RootManifest, ShardRecord, ViewContent, sorted_groups
-from cache.survey import group_folder
-from idif.datasets.index import Index, Sample, Split, View, digest
-from idif.encoders import load_encoder
-from idif.order import epoch_order
+from cache.building.build_state import group_folder
+from cache.format.layout import MANIFEST, TEACHER, ZARR_JSON, array_layouts, choose_shard_rows, group_metadata
+from cache.format.manifest import (
+    GroupManifest,
+    GroupPlan,
+    RootManifest,
+    ShardRecord,
+    ViewContent,
+    sorted_groups,
+)
+from cache.format.sealed_files import FileRecord, write_file
+from idif.data.index import Index, Sample, Split, View, digest
+from idif.encoders.frozen import load_encoder
+from idif.training.sampling import epoch_order
 
 CATEGORIES = 30
 SAMPLES: dict[Split, int] = {"train": 7293, "test": 22917}

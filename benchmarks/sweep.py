@@ -21,23 +21,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from cli.device import evaluation_device
-from cli.runs import load_method, open_run
-from cli.session import Sources
-from idif.batch import Batch
-from idif.config import Config, EvalConfig
-from idif.datasets.index import Index, Sample, View
-from idif.encoders import load_encoder
-from idif.evaluate import Subject, metrics_of, write_predictions
-from idif.features import FeatureSource, FeatureSpec
+from cli.workflow.device import evaluation_device
+from cli.workflow.run_folder import load_method, open_run
+from cli.workflow.sources import Sources
+from idif.config.sections import Config, EvalConfig
+from idif.data.batch import Batch
+from idif.data.features import FeatureSource, FeatureSpec
+from idif.data.index import Index, Sample, View
+from idif.encoders.frozen import load_encoder
+from idif.evaluation.category_metrics import update_pixels
+from idif.evaluation.predictions import Predictions
+from idif.evaluation.predictions_writer import half_maps
+from idif.evaluation.scoring import final_scores, score_batches
+from idif.evaluation.test_pass import Subject, metrics_of, write_predictions
 from idif.methods import METHODS, Method
 from idif.metrics import PixelMetrics, auroc
-from idif.metrics.category import update_pixels
-from idif.predictions import Predictions
-from idif.predictions_writer import half_maps
-from idif.score import final_scores, score_batches
-from idif.sweep import sweep_all
-from idif.worth import camera_subsets
+from idif.missing_views.camera_value import camera_subsets
+from idif.missing_views.sweep import sweep_all
 
 
 @dataclass(frozen=True)

@@ -35,23 +35,23 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cache import FeatureStore
-from cache.build import build_store
-from cli.session import make_fabric
-from idif.batch import Batch
-from idif.config import Config
-from idif.config_file import resolve
+from cache.building.build import build_store
+from cli.workflow.sources import make_fabric
+from idif.config.loader import resolve
+from idif.config.sections import Config
 from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import load_textures
-from idif.encoders import load_encoder, normalise
-from idif.features import FeatureSource
-from idif.freed_memory import freed_memory_kept
-from idif.live import LiveFeatures
+from idif.data.batch import Batch
+from idif.data.features import FeatureSource
+from idif.encoders.frozen import load_encoder, normalise
+from idif.encoders.live import LiveFeatures
+from idif.kernels.malloc import freed_memory_kept
 from idif.methods import METHODS
 from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.model import IDIF
-from idif.precision import computing, training_convolutions
-from idif.seeding import view_seeds
-from idif.train import Task, learn, train_step
+from idif.randomness import view_seeds
+from idif.training.loop import Task, learn, train_step
+from idif.training.precision import computing, training_convolutions
 
 
 class SeparateDecoders(nn.Module):

@@ -8,8 +8,8 @@ from types import FrameType
 
 import typer
 
-from cli.console import say
-from cli.stopping import Terminated
+from cli.terminal.console import say
+from cli.terminal.signals import Terminated
 from idif.errors import IdifError
 
 # Typer does not export the base of its usage errors, and newer ones bring click along under another name
@@ -23,7 +23,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _fail(message: str, code: int, arguments: list[str]) -> int:
-    from cli.session import first_process
+    from cli.workflow.sources import first_process
 
     say(f"error: {message}")
     if "--json" in arguments and first_process():

@@ -4,21 +4,9 @@ from typing import Annotated
 
 import typer
 
-from cli import (
-    app_cmd,
-    cache_cmd,
-    data_cmd,
-    demo_cmd,
-    doctor_cmd,
-    eval_cmd,
-    export_cmd,
-    fuse_cmd,
-    predict_cmd,
-    report_cmd,
-    sweep_cmd,
-    train_cmd,
-)
-from cli.console import out
+from cli.commands import cache, data, demo, doctor, eval, export, fuse, predict, report, sweep, train
+from cli.commands.app import serve_page
+from cli.terminal.console import out
 from idif import __version__
 
 app = typer.Typer(
@@ -29,18 +17,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-app.add_typer(data_cmd.app, name="data")
-app.add_typer(cache_cmd.app, name="cache")
-app.command("train")(train_cmd.train)
-app.command("eval")(eval_cmd.evaluate)
-app.command("fuse")(fuse_cmd.fuse_runs)
-app.add_typer(sweep_cmd.app, name="sweep")
-app.command("predict")(predict_cmd.predict_images)
-app.command("export")(export_cmd.export_run)
-app.command("report")(report_cmd.report)
-app.command("app")(app_cmd.serve_page)
-app.command("demo")(demo_cmd.demo)
-app.command("doctor")(doctor_cmd.diagnose)
+app.add_typer(data.app, name="data")
+app.add_typer(cache.app, name="cache")
+app.command("train")(train.train)
+app.command("eval")(eval.evaluate)
+app.command("fuse")(fuse.fuse_runs)
+app.add_typer(sweep.app, name="sweep")
+app.command("predict")(predict.predict_images)
+app.command("export")(export.export_run)
+app.command("report")(report.report)
+app.command("app")(serve_page)
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.diagnose)
 
 
 def _show_version(wanted: bool) -> None:

@@ -21,14 +21,14 @@ from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Page, sync_playwright
 from scipy.ndimage import binary_dilation
 
-from idif.datasets.realiad import read_realiad
+from idif.datasets.realiad.reader import read_realiad
 from idif.datasets.synthetic import synthesise
+from idif.datasets.synthetic.catalog import BUILDERS
 from idif.datasets.synthetic.defects import KINDS
-from idif.datasets.synthetic.orders import LEVELS, Order
-from idif.datasets.synthetic.parts import BUILDERS
-from idif.datasets.synthetic.specimen import Studio
-from idif.heat import category_scale, heat_picture
-from idif.predictions import Predictions
+from idif.datasets.synthetic.sample_renderer import Studio
+from idif.datasets.synthetic.sample_specs import LEVELS, Order
+from idif.evaluation.predictions import Predictions
+from idif.visualization.heatmap import category_scale, heat_picture
 
 IMAGES = Path(__file__).parent / "images"
 CATEGORIES = 6

@@ -13,7 +13,7 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from cli.main import app
-from idif.config import Config
+from idif.config.sections import Config
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/write_reference.py (`make docs`); change the code, not this file. -->\n"

@@ -18,11 +18,11 @@ from packaging.requirements import Requirement
 from torchvision.models import ResNet18_Weights
 
 from idif import __version__
-from idif.config import TrainConfig
+from idif.config.sections import TrainConfig
 from idif.corruption.textures import DTD_URL, texture_files
-from idif.encoders import load_encoder
+from idif.encoders.frozen import load_encoder
 from idif.errors import IdifError
-from idif.precision import arithmetic, winograd_lacks, winograd_would_help
+from idif.training.precision import arithmetic, winograd_lacks, winograd_would_help
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -35,7 +35,7 @@ SLOW_DISK = 50e6
 PROBE_BYTES = 32 * 2**20
 """What is written to time a disk."""
 
-RENDERING = "from idif.datasets.synthetic.raster import Raster\nwith Raster(1, 16): pass"
+RENDERING = "from idif.datasets.synthetic.ray_tracer import Raster\nwith Raster(1, 16): pass"
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
 

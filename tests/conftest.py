@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-import cache.files
+import cache.format.sealed_files
 from idif.errors import CannotFinish
 from tests.tiny_data import make_tiny_realiad
 from tests.tiny_run import make_tiny_run
 
 if TYPE_CHECKING:
-    from idif.datasets.synthetic.specimen import Studio
+    from idif.datasets.synthetic.sample_renderer import Studio
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def studio() -> "Iterator[Studio]":
     """Where parts are rendered; the test is skipped where there is no off-screen OpenGL."""
-    from idif.datasets.synthetic.specimen import Studio
+    from idif.datasets.synthetic.sample_renderer import Studio
 
     try:
         with Studio(96) as studio:
@@ -47,4 +47,4 @@ def studio() -> "Iterator[Studio]":
 
 @pytest.fixture
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache.files.os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(cache.format.sealed_files.os, "fsync", lambda descriptor: None)

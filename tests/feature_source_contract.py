@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from idif.batch import Batch
-from idif.features import FeatureSource
+from idif.data.batch import Batch
+from idif.data.features import FeatureSource
 
 DTYPES = {"float16": torch.float16, "uint8": torch.float16, "float32": torch.float32}
 """Storage type -> type of the features that are handed out."""

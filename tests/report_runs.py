@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from idif.config_file import resolve
-from idif.datasets.index import Index, Sample, View
-from idif.evaluate import metrics_of, protocol
-from idif.predictions import Predictions
-from idif.predictions_writer import PredictionsWriter
+from idif.config.loader import resolve
+from idif.data.index import Index, Sample, View
+from idif.evaluation.predictions import Predictions
+from idif.evaluation.predictions_writer import PredictionsWriter
+from idif.evaluation.test_pass import metrics_of, protocol
+from idif.missing_views.camera_value import WORTH_OF_NOTHING, camera_subsets
+from idif.missing_views.sweep import mean_sweep, summarise_subsets
 from idif.report.gallery import Images
-from idif.runlog import RunLog, write_json
-from idif.sweep import mean_sweep, summarise_subsets
-from idif.worth import WORTH_OF_NOTHING, camera_subsets
+from idif.training.run_log import RunLog, write_json
 
 SIZE = 64
 VIEWS = (1, 2, 3, 4, 5)

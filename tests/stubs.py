@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from idif.batch import Batch
-from idif.datasets.index import Index, Sample, View
-from idif.features import FeatureSpec
+from idif.data.batch import Batch
+from idif.data.features import FeatureSpec
+from idif.data.index import Index, Sample, View
 from idif.methods import Method
 from tests.tiny_data import untrained
 

@@ -21,10 +21,10 @@ import typer
 from PIL import Image
 
 from cli.__main__ import run
-from cli.app_cmd import wait_for_the_end
-from cli.stopping import Terminated
-from idif.app import sheet
-from idif.app.received import PHOTO_MB, Received, Refused
+from cli.commands.app import wait_for_the_end
+from cli.terminal.signals import Terminated
+from idif.app import csv_table
+from idif.app.uploads import PHOTO_MB, Received, Refused
 from tests.browser import CHROMIUM
 
 LACKING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
@@ -78,7 +78,7 @@ def test_uploads_are_bounded(received: Received, tmp_path: Path, monkeypatch: py
     other.write_text("x")
     with pytest.raises(Refused, match=r"page\.html: expected a photograph"):
         received.take([str(other)])
-    monkeypatch.setattr("idif.app.received.FILES", 2)
+    monkeypatch.setattr("idif.app.uploads.FILES", 2)
     with pytest.raises(Refused, match=r"more than 2 photographs"):
         received.take([str(zipped(tmp_path / "many.zip", ["1.png", "2.png", "3.png"]))])
     with pytest.raises(Refused, match="more than 2 photographs"):
@@ -118,10 +118,10 @@ def test_a_table_holds_no_formula() -> None:
         "missing": [1, 3],
         "problems": ["a", "b"],
     }
-    cells = sheet.row(result, VIEWS)
+    cells = csv_table.row(result, VIEWS)
     assert cells == ["'=HYPERLINK(1)", "cup", "-0.5", "", "", "", "1e-07", "", "C1 C3", "a; b"]
-    assert len(cells) == len(sheet.columns(VIEWS))
-    assert list(csv.reader(io.StringIO(sheet.to_csv(sheet.columns(VIEWS), [cells]))))[1] == cells
+    assert len(cells) == len(csv_table.columns(VIEWS))
+    assert list(csv.reader(io.StringIO(csv_table.to_csv(csv_table.columns(VIEWS), [cells]))))[1] == cells
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "somewhere", "::"])

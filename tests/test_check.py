@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from cli.__main__ import run
-from idif.datasets import published
-from idif.datasets.check import check_dataset
-from idif.datasets.findings import ERRORS, WARNINGS, CheckReport, Counts
-from idif.datasets.likeness import THUMBNAIL, exchanged_views, near_duplicates
-from idif.datasets.published import COUNTS, differences
+from idif.datasets.checks.dataset import check_dataset
+from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport, Counts
+from idif.datasets.checks.thumbnails import THUMBNAIL, exchanged_views, near_duplicates
+from idif.datasets.realiad import statistics
+from idif.datasets.realiad.statistics import COUNTS, differences
 from idif.errors import DatasetError
 from tests.tiny_data import make_tiny_realiad, tiny_index, write_annotations
 
@@ -221,10 +221,10 @@ def test_near_duplicates_are_of_one_camera_and_two_samples() -> None:
 def test_published_counts_are_compared_where_the_whole_set_is_there(
     pristine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert len(published.CATEGORIES) == 30
+    assert len(statistics.CATEGORIES) == 30
     assert list(differences(Counts(**COUNTS))) == []
     assert not check_dataset(pristine).whole
-    monkeypatch.setattr(published, "CATEGORIES", {"cup", "bolt"})
+    monkeypatch.setattr(statistics, "CATEGORIES", {"cup", "bolt"})
     report = check_dataset(pristine)
     assert report.whole
     assert [finding.kind for finding in report.errors] == ["counts"] * 5

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cli.__main__ import run
-from idif.predictions import Predictions
+from idif.evaluation.predictions import Predictions
 from tests.tiny_run import FAST, SIZE
 
 BUILD = ["cache", "build", "realiad", "--root=HOME/data"]
@@ -31,7 +31,7 @@ def test_a_run_explains_itself(world: Path) -> None:
     assert facts["textures"]["origin"] == "procedural: 128 images"
     assert (world / bank).is_file(), "beside the store, for other runs too"
     assert (folder / "config.yaml").exists()
-    from idif.encoders import load_encoder
+    from idif.encoders.frozen import load_encoder
 
     assert load_encoder(folder / "teacher.safetensors").sha256 == facts["features"]["weights_sha256"]
     for category in ("cup", "bolt"):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from idif.config import Config
-from idif.config_file import load_configs, resolve
+from idif.config.loader import load_configs, resolve
+from idif.config.sections import Config
 from idif.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))

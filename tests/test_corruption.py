@@ -17,9 +17,9 @@ from torch import Tensor
 from idif.corruption import TextureBank, corrupt, load_textures
 from idif.corruption.perlin import _turned, perlin_masks, perlin_noise
 from idif.corruption.procedural import PROCEDURAL_COUNT, procedural_texture
+from idif.data.images import load_image
 from idif.errors import CannotFinish, DatasetError
-from idif.preprocess import load_image
-from idif.seeding import Stream, integers, view_seeds
+from idif.randomness import Stream, integers, view_seeds
 
 
 @pytest.fixture(autouse=True)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from idif.config import EvalConfig
-from idif.config_file import resolve
-from idif.decision import normal_thresholds, sample_labels_of
+from idif.config.loader import resolve
+from idif.config.sections import EvalConfig
 from idif.errors import ConfigError, RunError
-from idif.evaluate import Subject, metrics_of, write_predictions
+from idif.evaluation.predictions import Predictions
+from idif.evaluation.test_pass import Subject, metrics_of, write_predictions
+from idif.evaluation.thresholds import normal_thresholds, sample_labels_of
 from idif.metrics import auroc
-from idif.predictions import Predictions
-from idif.report.export import check_exports, compare, export, to_csv, to_latex, to_markdown
+from idif.report.table_export import check_exports, compare, export, to_csv, to_latex, to_markdown
 from tests.stubs import SIZE, BrightestIsWorst, InMemory
 from tests.test_evaluate import CPU, config, data
 from tests.test_predictions import made, write

@@ -16,16 +16,16 @@ import pytest
 import torch
 
 from cli.__main__ import run
-from cli.runs import load_method, open_run, run_features, run_teacher
-from idif import deploy_files
-from idif.config import Config, EvalConfig
-from idif.deploy import Deployment, Graph
-from idif.encoders import load_encoder
+from cli.workflow.run_folder import load_method, open_run, run_features, run_teacher
+from idif.config.sections import Config, EvalConfig
+from idif.data.images import load_image
+from idif.encoders.frozen import load_encoder
+from idif.evaluation.scoring import Calibration
+from idif.inference import export_file
+from idif.inference.export_graph import Deployment, Graph
+from idif.inference.photo_grouping import Part, find_parts
+from idif.inference.predict import Judged, Limits, predict
 from idif.methods import METHODS
-from idif.photographs import Part, find_parts
-from idif.predict import Judged, Limits, predict
-from idif.preprocess import load_image
-from idif.score import Calibration
 from tests.test_idif import VARIANTS, inputs, make
 
 CPU = torch.device("cpu")
@@ -93,7 +93,7 @@ def told(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def onnx_file(told: Path) -> Path:
-    for package in deploy_files.ONNX_PACKAGES:
+    for package in export_file.ONNX_PACKAGES:
         pytest.importorskip(package, reason="the extra `export` is not installed")
     assert run(["export", str(told), "--category=cup"]) == 0
     (path,) = (told / "export").iterdir()
@@ -222,12 +222,12 @@ def test_torchscript_with_calibrated_scores(
     asked = ["export", str(told), "--format=torchscript", "--category=bolt", f"--out={tmp_path}", "--json"]
     assert run([*asked, "--set=eval.calibrate=per-view"]) == 0
     (file,) = json.loads(capsys.readouterr().out)["files"]
-    assert file["difference"] <= deploy_files.TOLERANCE
-    extra = {deploy_files.FACTS: ""}
+    assert file["difference"] <= export_file.TOLERANCE
+    extra = {export_file.FACTS: ""}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, of the format
         loaded = torch.jit.load(file["path"], _extra_files=extra)
-    about = json.loads(extra[deploy_files.FACTS])
+    about = json.loads(extra[export_file.FACTS])
     assert about["calibration"] == FITTED
     parts = photographs(world, "bolt")
     images, present = stacked(parts, about["image_size"], lambda: np.zeros((3, 48, 48), np.uint8))
@@ -246,7 +246,7 @@ def test_a_file_that_says_something_else_is_not_written(
         path.write_bytes(b"another")
         return lambda images, mask: graph(images, mask)[0] + 2e-3
 
-    monkeypatch.setattr(deploy_files, "_write_torchscript", other)
+    monkeypatch.setattr(export_file, "_write_torchscript", other)
     asked = ["export", str(told), "--format=torchscript", "--category=cup", f"--out={tmp_path}"]
     assert run(asked) == 3
     assert "differ" in capsys.readouterr().err
@@ -258,7 +258,7 @@ def test_what_cannot_be_exported_is_said_in_a_sentence(
 ) -> None:
     assert run(["export", str(told), "--category=spoon"]) == 2
     assert "bolt, cup" in capsys.readouterr().err
-    monkeypatch.setattr(deploy_files, "find_spec", lambda name: None if name == "onnxscript" else object())
+    monkeypatch.setattr(export_file, "find_spec", lambda name: None if name == "onnxscript" else object())
     assert run(["export", str(told), f"--out={tmp_path / 'out'}"]) == 2
     said = capsys.readouterr().err
     assert "onnxscript not installed" in said
@@ -279,7 +279,7 @@ def test_parity_on_real_images_with_the_real_teacher(tmp_path: Path) -> None:
         "cable_gland", method, teacher, spec, views, EvalConfig(), None, Limits(), ("an untrained student",)
     )
     path = tmp_path / "real.onnx"
-    deploy_files.write_deployment(deployment, path, "onnx")
+    export_file.write_deployment(deployment, path, "onnx")
     images = np.stack([load_image(photo, 128)[0] for photo in photos]).reshape(2, 5, 3, 128, 128)
     present = np.array([[True] * 5, [True, False, True, True, False]])
     parts = [

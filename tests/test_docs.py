@@ -11,8 +11,8 @@ import typer
 import yaml
 
 from cli.main import app
-from idif.config import Config
-from idif.config_file import resolve
+from idif.config.loader import resolve
+from idif.config.sections import Config
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "cache").glob("*.md"))]

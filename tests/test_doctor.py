@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from cache import rehearsal
-from cli import doctor_cmd
+from cache.checking import self_test
 from cli.__main__ import run
+from cli.commands import doctor as doctor_command
 from idif import doctor
 from idif.doctor import Finding
 
@@ -46,7 +46,7 @@ def test_what_would_stop_a_run_gives_exit_code_1(
         sound = False
         problems = ("a byte is wrong",)
 
-    monkeypatch.setattr(rehearsal, "verify_store", lambda store: Unsound())
+    monkeypatch.setattr(self_test, "verify_store", lambda store: Unsound())
     asked = ["doctor", f"--dir={tmp_path}", f"--textures={tmp_path / 'dtd'}", "--teacher-weights=none.pth"]
     assert run([*asked, "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
@@ -55,7 +55,7 @@ def test_what_would_stop_a_run_gives_exit_code_1(
     assert problems["store and step"]["found"] == "a byte is wrong"
     assert str(tmp_path / "dtd") in problems["textures"]["found"]
     assert all(check["advice"] for check in problems.values())
-    monkeypatch.setattr(doctor_cmd, "_rehearsal", lambda device: Finding("store and step", "ok", "stub"))
+    monkeypatch.setattr(doctor_command, "_rehearsal", lambda device: Finding("store and step", "ok", "stub"))
     assert run(asked) == 1
     shown = capsys.readouterr().out
     assert "problem" in shown

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet18_Weights, resnet18
 
-from idif.encoders import FrozenEncoder, hash_weights, load_encoder, normalise
+from idif.encoders.frozen import FrozenEncoder, hash_weights, load_encoder, normalise
 from idif.errors import WeightsError
 
 

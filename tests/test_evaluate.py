@@ -7,12 +7,12 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from idif.config import Config, EvalConfig
-from idif.config_file import resolve
+from idif.config.loader import resolve
+from idif.config.sections import Config, EvalConfig
 from idif.errors import CannotFinish, ConfigError
-from idif.evaluate import Subject, metrics_of, write_predictions
-from idif.predictions import Predictions
-from idif.score import fit_calibration, score_batches
+from idif.evaluation.predictions import Predictions
+from idif.evaluation.scoring import fit_calibration, score_batches
+from idif.evaluation.test_pass import Subject, metrics_of, write_predictions
 from tests.stubs import SIZE, BrightestIsWorst, InMemory
 
 CPU = torch.device("cpu")

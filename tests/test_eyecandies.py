@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from cli.__main__ import run
-from idif.datasets.check import check_dataset
-from idif.datasets.eyecandies import FOCAL_LENGTH, SCALE, CandyFiles, import_eyecandies, read_depth
-from idif.datasets.realiad import read_realiad
+from idif.data.images import load_photograph
+from idif.datasets.checks.dataset import check_dataset
+from idif.datasets.realiad.reader import read_realiad
+from idif.datasets.scans.eyecandies import FOCAL_LENGTH, SCALE, CandyFiles, import_eyecandies, read_depth
 from idif.errors import DatasetError
-from idif.preprocess import load_photograph
 
 GRID = 128
 TABLE, TOP = 6.0, 5.6

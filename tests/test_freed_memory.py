@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from idif.freed_memory import freed_memory_kept
+from idif.kernels.malloc import freed_memory_kept
 
 PROGRAM = """
 import ctypes
 import resource
 import torch
-from idif.freed_memory import freed_memory_kept
+from idif.kernels.malloc import freed_memory_kept
 
 MB = 2**20
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: small pages, also where large ones are usual

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from cli.__main__ import run
-from idif.config import Config, EvalConfig
-from idif.config_file import resolve
-from idif.datasets.index import Index, Sample
+from idif.config.loader import resolve
+from idif.config.sections import Config, EvalConfig
+from idif.data.index import Index, Sample
 from idif.errors import ConfigError, RunError
-from idif.evaluate import Subject, metrics_of, write_predictions
-from idif.fuse import Member, caveats, fuse, open_members
-from idif.normals import NormalScores, Scale, normal_scores
-from idif.predictions import Predictions
-from idif.predictions_writer import PredictionsWriter
+from idif.evaluation.late_fusion import Member, caveats, fuse, open_members
+from idif.evaluation.normal_scores import NormalScores, Scale, normal_scores
+from idif.evaluation.predictions import Predictions
+from idif.evaluation.predictions_writer import PredictionsWriter
+from idif.evaluation.test_pass import Subject, metrics_of, write_predictions
 from tests.stubs import SIZE, BrightestIsWorst, InMemory
 
 CPU = torch.device("cpu")

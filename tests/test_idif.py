@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idif.config import MethodConfig, VoxelConfig
-from idif.features import LayerSpec
+from idif.config.sections import MethodConfig, VoxelConfig
+from idif.data.features import LayerSpec
 from idif.methods.idif.bottleneck import ConsistencyBottleneck
 from idif.methods.idif.decoder import ViewDecoders
-from idif.methods.idif.distance import combine_maps, cosine_distance, distillation_loss
+from idif.methods.idif.feature_distance import combine_maps, cosine_distance, distillation_loss
 from idif.methods.idif.model import IDIF
-from idif.methods.idif.rotation import ViewTransform, default_rig, rotation_matrices
+from idif.methods.idif.view_transform import ViewTransform, default_rig, rotation_matrices
 from idif.methods.idif.voxel import Attention, VoxelConstruction, position_code
 
 LAYERS = (LayerSpec("layer1", 64, 4), LayerSpec("layer2", 128, 8), LayerSpec("layer3", 256, 16))

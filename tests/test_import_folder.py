@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from cli.__main__ import run
-from idif.datasets.check import check_dataset
+from idif.data.images import load_image, load_mask
+from idif.data.index import Sample
+from idif.datasets.checks.dataset import check_dataset
 from idif.datasets.contact_sheet import CELL
-from idif.datasets.folder import import_folder
-from idif.datasets.folder_layout import read_pattern
-from idif.datasets.index import Sample
-from idif.datasets.realiad import read_realiad
+from idif.datasets.folder.importer import import_folder
+from idif.datasets.folder.layout import read_pattern
+from idif.datasets.realiad.reader import read_realiad
 from idif.errors import DatasetError
-from idif.preprocess import load_image, load_mask
 from tests.tiny_run import FAST, SIZE
 
 Pixels = npt.NDArray[np.uint8]

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from idif.ahead import ahead
-from idif.encoders import normalise
+from idif.data.images import load_image
+from idif.encoders.frozen import normalise
+from idif.encoders.live import LiveFeatures
 from idif.errors import ConfigError, DatasetError
-from idif.live import LiveFeatures
-from idif.preprocess import load_image
+from idif.prefetch import ahead
 from tests import feature_source_contract as contract
 from tests.tiny_data import make_tiny_realiad, tiny_index, untrained
 

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from idif.metrics import PixelMetrics, aupro, auroc, average_precision, f1_max
-from idif.metrics.counts import compact, count_scores, fuse
 from idif.metrics.curves import best_f1, descend, precision_area, roc_area
+from idif.metrics.score_counts import compact, count_scores, fuse
 
 LIMITS = (0.3, 0.1, 0.05, 0.01, 1.0)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from idif.metrics.category import mean_metrics
+from idif.evaluation.category_metrics import mean_metrics
 from idif.metrics.sample import auroc_interval, sample_metrics, sample_scores, view_scores
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from idif.metrics import PixelMetrics, lanes, maps
-from idif.metrics.counts import count_scores, fuse
+from idif.metrics import PixelMetrics, map_inputs, threads
+from idif.metrics.binned_scores import Window, place_window, sample_ranks
 from idif.metrics.curves import Estimate, best_f1, descend, precision_area, roc_area
+from idif.metrics.float32_counts import draw, too_many
 from idif.metrics.pixel import metric_name
-from idif.metrics.single import draw, too_many
-from idif.metrics.windows import Window, place_window, sample_ranks
+from idif.metrics.score_counts import count_scores, fuse
 from tests.test_metrics_pixel import LIMITS, deviations, noise
 
 SMALL = {"max_distinct": 2000, "buffer_pixels": 3000}
@@ -86,7 +86,7 @@ def test_a_device_gives_the_same_answer(name: str, dtype: type, monkeypatch: pyt
     scores, masks = shapes_of_scores()[name]
     scores = scores.astype(dtype)
     expected = stream(scores, masks)
-    monkeypatch.setattr(maps, "on_host", lambda _: False)
+    monkeypatch.setattr(map_inputs, "on_host", lambda _: False)
     pixel = PixelMetrics(LIMITS, **SMALL)
     for i in range(0, 24, 2):
         with torch.inference_mode(i < 12):
@@ -109,7 +109,7 @@ def test_threads_leave_no_trace(dtype: type, monkeypatch: pytest.MonkeyPatch) ->
     scores, masks = noise(24, 32)
     scores = scores.astype(dtype)
     expected = stream(scores, masks, 6).compute()
-    monkeypatch.setattr(lanes, "_WORTH_A_THREAD", 100)
+    monkeypatch.setattr(threads, "_WORTH_A_THREAD", 100)
     used = []
 
     class Counted(ThreadPoolExecutor):
@@ -117,7 +117,7 @@ def test_threads_leave_no_trace(dtype: type, monkeypatch: pytest.MonkeyPatch) ->
             used.append(threads)
             super().__init__(threads)
 
-    monkeypatch.setattr(lanes, "ThreadPoolExecutor", Counted)
+    monkeypatch.setattr(threads, "ThreadPoolExecutor", Counted)
     pixel = stream(scores, masks, 6, threads=3)
     assert pixel.compute() == expected
     assert used.count(3) > 4, "maps, regions and windows"
@@ -148,7 +148,7 @@ def test_a_count_can_be_sent_to_another_process_and_merged() -> None:
 def test_a_count_from_a_process_with_fewer_threads_goes_on_here(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, masks = noise(24, 32)
     other = stream(scores[:12], masks[:12])
-    monkeypatch.setattr(lanes, "_WORTH_A_THREAD", 100)
+    monkeypatch.setattr(threads, "_WORTH_A_THREAD", 100)
     here = PixelMetrics(LIMITS, threads=3, **SMALL)
     here.merge(other)
     here.update(scores[12:], masks[12:])
@@ -229,7 +229,7 @@ def test_maps_on_a_device_are_never_fetched(dtype: type, monkeypatch: pytest.Mon
 
     for name in ("numpy", "tolist", "__array__"):
         monkeypatch.setattr(torch.Tensor, name, watched(name))
-    monkeypatch.setattr(maps, "on_host", lambda _: False)
+    monkeypatch.setattr(map_inputs, "on_host", lambda _: False)
     pixel = PixelMetrics(LIMITS, max_distinct=1 << 13, buffer_pixels=1 << 16)
     for i in range(0, images, 4):
         pixel.update(given[i : i + 4], masks[i : i + 4])

@@ -12,12 +12,14 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from idif.datasets import import_scans, mvtec3d
-from idif.datasets.import_scans import label_views
-from idif.datasets.mvtec3d import import_mvtec3d, list_scans, read_cloud, read_scan
-from idif.datasets.organised import Floats, close_holes, drop_flying, find_table, keep_object
-from idif.datasets.pose import Pose
-from idif.datasets.raster import (
+from idif.datasets.realiad.reader import read_realiad
+from idif.datasets.scans import importer, mvtec3d
+from idif.datasets.scans.cameras import Scan, open_studio, photograph, prepare, rig
+from idif.datasets.scans.importer import label_views
+from idif.datasets.scans.mvtec3d import import_mvtec3d, list_scans, read_cloud, read_scan
+from idif.datasets.scans.point_cloud import Floats, close_holes, drop_flying, find_table, keep_object
+from idif.datasets.scans.pose import Pose
+from idif.datasets.scans.rasterizer import (
     FARTHEST,
     SUPERSAMPLING,
     paint,
@@ -27,8 +29,6 @@ from idif.datasets.raster import (
     triangulate,
     turned_towards,
 )
-from idif.datasets.realiad import read_realiad
-from idif.datasets.views3d import Scan, open_studio, photograph, prepare, rig
 from idif.errors import DatasetError
 from tests.tiny_data import tree
 
@@ -427,7 +427,7 @@ def test_the_same_scans_give_the_same_bytes(
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     import_mvtec3d(src, first, size=64, categories=["hammer"])
-    monkeypatch.setattr(import_scans, "FEW", 0)  # now in other processes
+    monkeypatch.setattr(importer, "FEW", 0)  # now in other processes
     import_mvtec3d(src, second, size=64, categories=["hammer"])
     assert tree(first) == tree(second)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from idif.errors import DatasetError
-from idif.photographs import find_parts
+from idif.inference.photo_grouping import find_parts
 
 VIEWS = (1, 2, 5)
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.precision import as_bf16_hardware_would
-from idif.methods.idif.distance import distillation_loss
-from idif.train import learn
+from idif.methods.idif.feature_distance import distillation_loss
+from idif.training.loop import learn
 from tests.test_idif import inputs, make
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cli.__main__ import run
-from idif.predictions import Predictions
+from idif.evaluation.predictions import Predictions
 
 
 @pytest.fixture(scope="module")

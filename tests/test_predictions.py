@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from idif.datasets.index import Sample, View
+from idif.data.index import Sample, View
 from idif.errors import RunError
+from idif.evaluation.category_metrics import category_metrics, update_pixels
+from idif.evaluation.predictions import Predictions
+from idif.evaluation.predictions_writer import PredictionsWriter, half_maps
 from idif.metrics import PixelMetrics, aupro, auroc
-from idif.metrics.category import category_metrics, update_pixels
 from idif.metrics.sample import sample_scores
-from idif.predictions import Predictions
-from idif.predictions_writer import PredictionsWriter, half_maps
 
 SIZE = 16
 NUMBERS = (1, 2, 4)

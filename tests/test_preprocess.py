@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from idif.data.images import load_image, load_mask
 from idif.errors import DatasetError
-from idif.preprocess import load_image, load_mask
 
 
 def picture(height: int = 20, width: int = 30) -> np.ndarray:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idif.datasets.index import MIXED_CLASS, Index
-from idif.datasets.realiad import read_realiad
-from idif.datasets.realiad_files import list_categories
+from idif.data.index import MIXED_CLASS, Index
+from idif.datasets.realiad.files import list_categories
+from idif.datasets.realiad.reader import read_realiad
 from idif.errors import DatasetError
 from idif.paths import relative_posix, resolve_inside
 
@@ -348,7 +348,7 @@ def test_files_that_are_no_annotations(tmp_path: Path, raw: bytes, message: str)
 
 def test_an_enormous_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write(tmp_path, content("audiojack"))
-    monkeypatch.setattr("idif.datasets.realiad.MAX_JSON_BYTES", 1000)
+    monkeypatch.setattr("idif.datasets.realiad.reader.MAX_JSON_BYTES", 1000)
     with pytest.raises(DatasetError, match="at most 1,000 bytes, got"):
         read_realiad(root)
 

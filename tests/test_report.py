@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache.build import build_store
+from cache.building.build import build_store
 from cli.__main__ import run as idif
 from idif.errors import RunError, StoreDamaged
-from idif.predictions import Predictions
-from idif.report import build, write_report
+from idif.evaluation.predictions import Predictions
+from idif.report import page as page_module
+from idif.report import write_report
 from idif.report.charts import HEIGHT, WIDTH
 from idif.report.figures import ranked, roc, score_histogram
 from idif.report.gallery import Images, choose
-from idif.report.paper import paper_missing_views, paper_rows
+from idif.report.reference_results import paper_missing_views, paper_rows
 from idif.report.tables import HEADLINE, label
 from tests.report_runs import VIEWS, images_of, make_run
 from tests.tiny_data import make_tiny_realiad, tiny_index, untrained
@@ -398,14 +399,14 @@ def test_thirty_categories_stay_below_ten_megabytes(tmp_path: Path, monkeypatch:
     """The words and charts of thirty categories fit beside the pictures, whose share is kept to."""
     names = [f"part_{number}" for number in range(30)]
     bare = make_run(tmp_path / "thirty", names, samples=4, maps=False, one_class=())
-    assert write_report([bare]).stat().st_size < 9_900_000 - build.PICTURE_BYTES
+    assert write_report([bare]).stat().st_size < 9_900_000 - page_module.PICTURE_BYTES
     small = make_run(tmp_path / "two", names[:2], samples=8, one_class=())
     free = sum(len(address) for address in page_of(small, images=images_of()).attributes("src"))
     for share in (0.7, 0.35):
-        monkeypatch.setattr(build, "PICTURE_BYTES", int(share * free))
+        monkeypatch.setattr(page_module, "PICTURE_BYTES", int(share * free))
         pictures = sum(len(address) for address in page_of(small, images=images_of()).attributes("src"))
         assert 0 < pictures <= share * free
-    monkeypatch.setattr(build, "PICTURE_BYTES", 100)
+    monkeypatch.setattr(page_module, "PICTURE_BYTES", 100)
     page = page_of(small, images=images_of())
     assert not page.attributes("src")
     assert "left out to keep the page small" in page.text

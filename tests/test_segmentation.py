@@ -10,17 +10,17 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
-import idif.train
+import idif.training.loop
 from cli.__main__ import run
-from idif.config import Config
-from idif.config_file import resolve
+from idif.config.loader import resolve
+from idif.config.sections import Config
 from idif.corruption.textures import load_textures
-from idif.encoders import FrozenEncoder
-from idif.live import LiveFeatures
+from idif.encoders.frozen import FrozenEncoder
+from idif.encoders.live import LiveFeatures
 from idif.methods import METHODS, Method
-from idif.runlog import read_log
-from idif.stages import train_stages
-from idif.train import Task
+from idif.training.loop import Task
+from idif.training.run_log import read_log
+from idif.training.stages import train_stages
 from tests.tiny_data import tiny_index, untrained
 from tests.tiny_run import FAST
 
@@ -112,13 +112,13 @@ def test_the_loss_is_that_of_the_definition(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_second_stage(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It learns defects from the teacher on corrupted images, leaves the student alone, and resumes."""
     fabric, seen = Fabric(accelerator="cpu", devices=1), []
-    once = idif.train.encode_views
+    once = idif.training.loop.encode_views
 
     def watched(encoder: FrozenEncoder, images: torch.Tensor, present: torch.Tensor) -> Any:
         seen.append(images.dtype)
         return once(encoder, images, present)
 
-    monkeypatch.setattr(idif.train, "encode_views", watched)
+    monkeypatch.setattr(idif.training.loop, "encode_views", watched)
     whole = replace(task, folder=tmp_path / "whole")
     train_stages(config(), whole, untrained, fabric)
     assert seen == [torch.float32] * 10, "two steps in each of five epochs, the student's two without"

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cli.session import Sources
-from idif.config import Config
-from idif.config_file import resolve
+from cli.workflow.sources import Sources
+from idif.config.loader import resolve
+from idif.config.sections import Config
 from idif.corruption import TextureBank
 
 

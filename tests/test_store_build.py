@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-import cache.files
-import cache.survey
+import cache.building.build_state
+import cache.format.sealed_files
 from cache import FeatureStore
-from cache.build import BuildReport, build_store
-from cache.lock import builder_lock
-from idif.datasets.index import Index, Sample, View
-from idif.encoders import FrozenEncoder, ResNet18Trunk, hash_weights
+from cache.building.build import BuildReport, build_store
+from cache.building.lock import builder_lock
+from idif.data.index import Index, Sample, View
+from idif.encoders.frozen import FrozenEncoder, ResNet18Trunk, hash_weights
 from idif.errors import (
     CannotFinish,
     ConfigError,
@@ -166,7 +166,7 @@ def test_other_settings_are_named(
 
 
 def test_another_resize_rule_is_named(data: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("idif.encoders.RESIZE_RULE", "other")
+    monkeypatch.setattr("idif.encoders.frozen.RESIZE_RULE", "other")
     with pytest.raises(StoreMismatch, match=r"resize: .*, not 'other'"):
         build(data, built)
 
@@ -248,7 +248,7 @@ def test_a_build_cut_short_before_its_first_image_is_known_as_one(
         raise KeyboardInterrupt
 
     # before the root's manifest, before the groups' plans
-    for step in ("cache.build.safetensors_bytes", "cache.build.Journal.begin"):
+    for step in ("cache.building.build.safetensors_bytes", "cache.building.build.Journal.begin"):
         with monkeypatch.context() as patch:
             patch.setattr(step, interrupt)
             with pytest.raises(KeyboardInterrupt):
@@ -304,7 +304,9 @@ def test_space_is_checked_before_anything_is_encoded(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr(cache.survey.shutil, "disk_usage", lambda path: Usage(10**6, 0, 900_000))
+    monkeypatch.setattr(
+        cache.building.build_state.shutil, "disk_usage", lambda path: Usage(10**6, 0, 900_000)
+    )
     with pytest.raises(CannotFinish, match=r"needs 0\.000995 GB and 0\.0009 GB are free"):
         build(data, tmp_path / "s")
     assert list((tmp_path / "s").iterdir()) == []
@@ -324,7 +326,7 @@ def test_a_disk_that_fills_up_loses_nothing(
         sync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache.files.os, "fsync", full)
+        patch.setattr(cache.format.sealed_files.os, "fsync", full)
         with pytest.raises(CannotFinish, match="no space left"):
             build(data, tmp_path / "s")
     assert not list((tmp_path / "s").rglob("*.tmp"))

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-import cache.lock
-import cache.shards
-import cache.survey
+import cache.building.build_state
+import cache.building.encode_shards
+import cache.building.lock
 import cli.__main__
 from cli.__main__ import run
 from tests.tiny_data import make_tiny_realiad, tiny_index, tree, write_annotations
@@ -104,7 +104,7 @@ def test_a_stopped_build_says_so_once_and_is_continued(
     code: int,
 ) -> None:
     calls: list[int] = []
-    encode = cache.shards.encode_views
+    encode = cache.building.encode_shards.encode_views
 
     def stopped(*arguments: Any) -> dict[str, torch.Tensor]:
         calls.append(1)
@@ -119,7 +119,7 @@ def test_a_stopped_build_says_so_once_and_is_continued(
     }
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(cache.shards, "encode_views", stopped)
+            patch.setattr(cache.building.encode_shards, "encode_views", stopped)
             assert build(data, tmp_path / "s") == code
     finally:
         for number, handler in before.items():
@@ -139,24 +139,28 @@ def _read_only(patch: pytest.MonkeyPatch) -> None:
     def refuse(path: Any, *_: Any) -> int:
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    patch.setattr(cache.lock.os, "open", refuse)
+    patch.setattr(cache.building.lock.os, "open", refuse)
 
 
 def _little_space(patch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
-    patch.setattr(cache.survey.shutil, "disk_usage", lambda path: usage(10, 10, 1000))
+    patch.setattr(cache.building.build_state.shutil, "disk_usage", lambda path: usage(10, 10, 1000))
 
 
 def _full(patch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    patch.setattr(cache.files.os, "fsync", refuse)
+    patch.setattr(cache.format.sealed_files.os, "fsync", refuse)
 
 
 def _overflow(patch: pytest.MonkeyPatch) -> None:
-    encode = cache.shards.encode_views
-    patch.setattr(cache.shards, "encode_views", lambda *a: {name: x * 1e9 for name, x in encode(*a).items()})
+    encode = cache.building.encode_shards.encode_views
+    patch.setattr(
+        cache.building.encode_shards,
+        "encode_views",
+        lambda *a: {name: x * 1e9 for name, x in encode(*a).items()},
+    )
 
 
 STOPS: list[tuple[Callable[[pytest.MonkeyPatch], None], int, str]] = [

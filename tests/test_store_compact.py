@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import FeatureStore
-from cache.build import build_store
-from cache.quantise import dequantise, quantise
-from cache.verify import verify_store
+from cache.building.build import build_store
+from cache.checking.verify import verify_store
+from cache.format.quantize import dequantise, quantise
 from idif.errors import ConfigError, StoreDamaged, StoreMismatch
 from tests.tiny_data import tiny_index, tree, untrained
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cache import FeatureStore
-from cache.build import build_store
-from cache.export import export_store, import_store
-from cache.verify import verify_store
+from cache.building.build import build_store
+from cache.checking.verify import verify_store
+from cache.hdf5 import export_store, import_store
 from idif.errors import StoreDamaged, StoreError
 from tests.tiny_data import tiny_index, tree, untrained
 

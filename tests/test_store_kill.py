@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from cache import FeatureStore
-from cache.build import build_store
-from cache.journal import Journal
-from cache.layout import SPLITS
-from cache.manifest import GroupManifest
+from cache.building.build import build_store
+from cache.building.journal import Journal
+from cache.format.layout import SPLITS
+from cache.format.manifest import GroupManifest
 from idif.errors import StoreError
 from tests.tiny_data import make_tiny_realiad, tiny_index, tree, untrained
 

@@ -19,17 +19,17 @@ import yaml
 from botocore.exceptions import IncompleteReadError
 from moto.server import ThreadedMotoServer
 
-import cache.objects
+import cache.format.object_store
 from cache import FeatureStore
-from cache.build import BuildReport, build_store
-from cache.files import seal
-from cache.objects import ObjectPath, store_path
-from cache.placement import place
-from cache.publish import build_remote
-from cache.verify import verify_store
+from cache.building.build import BuildReport, build_store
+from cache.checking.verify import verify_store
+from cache.format.object_store import ObjectPath, store_path
+from cache.format.sealed_files import seal
+from cache.reading.placement import place
+from cache.remote.upload import build_remote
 from cli.__main__ import run
-from idif.config_file import resolve
-from idif.datasets.index import Index
+from idif.config.loader import resolve
+from idif.data.index import Index
 from idif.errors import CannotFinish, StoreDamaged, StoreError, StoreIncomplete, StoreMismatch
 from tests.tiny_data import tiny_index, tree, untrained, write_annotations
 from tests.tiny_run import FAST
@@ -156,7 +156,7 @@ def test_a_publication_cut_short_goes_on(
     url = "s3://bucket/cut"
     build_store(data, CUP, tmp_path / "whole", untrained(), image_size=32, shard_rows=2)
     wanted = tree(tmp_path / "whole")
-    put, unlink = cache.objects._Bucket.put, ObjectPath.unlink
+    put, unlink = cache.format.object_store._Bucket.put, ObjectPath.unlink
     order: list[str] = []
     left = 0
 
@@ -172,8 +172,8 @@ def test_a_publication_cut_short_goes_on(
     def stop(path: ObjectPath, missing_ok: bool) -> None:
         raise Stopped
 
-    monkeypatch.setattr("cache.publish.SENDERS", 1)
-    monkeypatch.setattr(cache.objects._Bucket, "put", put_some)
+    monkeypatch.setattr("cache.remote.upload.SENDERS", 1)
+    monkeypatch.setattr(cache.format.object_store._Bucket, "put", put_some)
     monkeypatch.setattr(ObjectPath, "unlink", stop)
     shard = "cup/train/layer1/c/1/0/0/0/0"
     while order[-1:] != ["cup/train/manifest.json"]:
@@ -205,10 +205,10 @@ def test_a_publication_cut_short_goes_on(
 
 KILLED_BUILD = """
 import os, sys
-import cache.objects
+import cache.format.object_store
 from cli.__main__ import run
 
-put, arrived = cache.objects._Bucket.put, []
+put, arrived = cache.format.object_store._Bucket.put, []
 
 
 def count(bucket, key, *arguments, **conditions):
@@ -218,7 +218,7 @@ def count(bucket, key, *arguments, **conditions):
         os._exit(9)  # what a kill does: nothing is given back
 
 
-cache.objects._Bucket.put = count
+cache.format.object_store._Bucket.put = count
 run(sys.argv[1:])
 """
 
@@ -352,7 +352,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
 def test_no_access_is_told_in_one_sentence_without_secrets(
     kept: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cache.objects, "ATTEMPTS", 1)
+    monkeypatch.setattr(cache.format.object_store, "ATTEMPTS", 1)
 
     def told(code: int) -> str:
         assert run(["cache", "verify", kept]) == code

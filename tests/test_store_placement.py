@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import cache.placement
+import cache.reading.placement
 from cache import FeatureStore
-from cache.build import build_store
-from cache.placement import Resident, choose_placement, place, source_bytes
+from cache.building.build import build_store
+from cache.reading.placement import Resident, choose_placement, place, source_bytes
+from idif.data.features import StorageType
 from idif.errors import CannotFinish, StoreDamaged
-from idif.features import StorageType
 from tests.feature_source_contract import assert_same, join
 from tests.tiny_data import tiny_index, untrained
 

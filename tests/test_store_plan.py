@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cache.plan import Speeds, estimate, plan_store
-from cli.cache_plan import plan_words
+from cache.cost_estimate import Speeds, estimate, plan_store
+from cli.terminal.cache_plan import plan_words
 from idif.errors import DatasetError
 from tests.tiny_data import tiny_index, untrained
 

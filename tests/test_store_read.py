@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import FeatureStore
-from cache.build import build_store
-from cache.placement import Resident, place
-from idif.batch import Batch
+from cache.building.build import build_store
+from cache.reading.placement import Resident, place
+from idif.data.batch import Batch
+from idif.data.features import FeatureSource
+from idif.encoders.live import LiveFeatures, encode_views
 from idif.errors import StoreDamaged, StoreError, StoreIncomplete
-from idif.features import FeatureSource
-from idif.live import LiveFeatures, encode_views
 from tests import feature_source_contract as contract
 from tests.tiny_data import tiny_index, untrained
 

@@ -12,9 +12,9 @@ import torch
 import torch.distributed as dist
 
 from cache import FeatureStore
-from cache.build import build_store
-from cache.lock import builder_lock
-from cache.team import Team
+from cache.building.build import build_store
+from cache.building.lock import builder_lock
+from cache.building.ranks import Team
 from idif.errors import CannotFinish, StoreError, StoreIncomplete
 from tests.test_store_kill import finished_views
 from tests.tiny_data import make_tiny_realiad, tiny_index, tree, untrained

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import cache.files
+import cache.format.sealed_files
 from cache import FeatureStore
-from cache.build import build_store
-from cache.problem import Problem
-from cache.verify import verify_store
-from idif.datasets.index import Index
+from cache.building.build import build_store
+from cache.checking.verify import verify_store
+from cache.checking.verify_report import Problem
+from idif.data.index import Index
 from idif.errors import StoreError
 from tests.tiny_data import tiny_index, tree, untrained
 
@@ -219,12 +219,12 @@ def test_what_cannot_be_repaired_stays_on_the_list(store: Path, data: Path) -> N
 def test_a_shard_rebuilt_by_other_arithmetic_gets_a_new_promise(store: Path, data: Path, monkeypatch) -> None:
     """Another machine rounds otherwise: the repaired store is sound again, and its fingerprint the same."""
     before = FeatureStore.open(store).fingerprint
-    encode = cache.shards.encode_views
+    encode = cache.building.encode_shards.encode_views
 
     def nudged(*arguments):
         return {name: x * (1 + 2e-3) for name, x in encode(*arguments).items()}
 
-    monkeypatch.setattr(cache.shards, "encode_views", nudged)
+    monkeypatch.setattr(cache.building.encode_shards, "encode_views", nudged)
     (store / "cup/train/layer1/c/0/0/0/0/0").unlink()
     assert verify_store(store, root=data, index=INDEX, repair=True).sound
     assert verify_store(store, root=data, index=INDEX, deep=True).sound

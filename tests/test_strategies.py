@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from idif.batch import Batch
-from idif.config import EvalConfig, PainterConfig
+from idif.config.sections import EvalConfig, PainterConfig
+from idif.data.batch import Batch
 from idif.errors import ConfigError, RunError
-from idif.fill import Filled, FilledSource, Filler
 from idif.methods import Method
-from idif.reconstruct import Painter, Reconstructor, load_painter, train_painter
-from idif.retrieve import Retriever
-from idif.strategies import mean_curve, score_strategy
-from idif.sweep import random_masks, sweep_paper
+from idif.missing_views.imputation import Filled, FilledSource, Filler
+from idif.missing_views.inpainting import Painter, Reconstructor, load_painter, train_painter
+from idif.missing_views.retrieval import Retriever
+from idif.missing_views.strategies import mean_curve, score_strategy
+from idif.missing_views.sweep import random_masks, sweep_paper
 from tests.stubs import SIZE, BrightestIsWorst, InMemory
 
 CPU = torch.device("cpu")

@@ -5,10 +5,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from idif.config import EvalConfig
-from idif.score import Calibration
-from idif.sweep import mean_sweep, presence, sweep_all, sweep_paper
-from idif.worth import interval, mean_auroc_draws
+from idif.config.sections import EvalConfig
+from idif.evaluation.scoring import Calibration
+from idif.missing_views.camera_value import interval, mean_auroc_draws
+from idif.missing_views.sweep import mean_sweep, presence, sweep_all, sweep_paper
 from tests.stubs import BrightestIsWorst, InMemory
 
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ def test_the_interval_of_the_mean_is_over_samples() -> None:
 
 
 def test_more_cameras_than_can_be_tried_are_sampled_with_error_bars(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("idif.worth.ORDERS", 3)
+    monkeypatch.setattr("idif.missing_views.camera_value.ORDERS", 3)
     present = torch.ones(8, 12, dtype=torch.bool)
     labels = torch.zeros(8, 12, dtype=torch.bool)
     labels[::2, :6] = True

@@ -14,16 +14,16 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from idif.datasets.synthetic import RIG, synthesise
+from idif.datasets.synthetic.camera_rig import FIELD_OF_VIEW, Pose, place
+from idif.datasets.synthetic.catalog import BUILDERS
 from idif.datasets.synthetic.defects import CONSTRUCTION, KINDS, SURFACE
-from idif.datasets.synthetic.model import TABLE, Fault
-from idif.datasets.synthetic.orders import LEVELS, Order, kinds_for, level_for
-from idif.datasets.synthetic.parts import BUILDERS
-from idif.datasets.synthetic.raster import Raster
-from idif.datasets.synthetic.rig import FIELD_OF_VIEW, Pose, place
+from idif.datasets.synthetic.distance_volume import Volume
+from idif.datasets.synthetic.part_model import TABLE, Fault
+from idif.datasets.synthetic.ray_tracer import Raster
+from idif.datasets.synthetic.sample_renderer import Studio
+from idif.datasets.synthetic.sample_specs import LEVELS, Order, kinds_for, level_for
 from idif.datasets.synthetic.scene import look
 from idif.datasets.synthetic.shading import Light, Scene
-from idif.datasets.synthetic.specimen import Studio
-from idif.datasets.synthetic.volume import Volume
 from idif.errors import DatasetError
 from tests.tiny_data import tree
 

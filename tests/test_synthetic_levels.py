@@ -10,19 +10,19 @@ import pytest
 from PIL import Image
 
 from cli.__main__ import run
-from idif.datasets.check import check_dataset
-from idif.datasets.synthetic import RIG, render, synthesise
-from idif.datasets.synthetic.fields import Points, Values, extrude, length, rectangle
+from idif.datasets.checks.dataset import check_dataset
+from idif.datasets.synthetic import RIG, render_workers, synthesise
+from idif.datasets.synthetic.camera_rig import Pose
+from idif.datasets.synthetic.distance_volume import Volume
 from idif.datasets.synthetic.materials import BLACK, RED
-from idif.datasets.synthetic.model import Component, Mark, Part
-from idif.datasets.synthetic.orders import LEVELS, Order, orders
-from idif.datasets.synthetic.raster import Raster
-from idif.datasets.synthetic.rig import Pose
+from idif.datasets.synthetic.part_model import Component, Mark, Part
+from idif.datasets.synthetic.ray_tracer import Raster
+from idif.datasets.synthetic.sample_renderer import Studio
+from idif.datasets.synthetic.sample_specs import LEVELS, Order, orders
 from idif.datasets.synthetic.scene import look
+from idif.datasets.synthetic.sdf import Points, Values, extrude, length, rectangle
 from idif.datasets.synthetic.shading import Light, Scene
-from idif.datasets.synthetic.specimen import Studio
 from idif.datasets.synthetic.visibility import visible_shares
-from idif.datasets.synthetic.volume import Volume
 from idif.errors import CannotFinish, DatasetError
 from tests.tiny_data import tree
 
@@ -161,20 +161,20 @@ def test_visible_share_is_that_of_a_ball_seen_from_afar(studio: Studio) -> None:
 def test_several_processes_write_the_same_bytes(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(render, "_FEW", 1)
+    monkeypatch.setattr(render_workers, "_FEW", 1)
     asked = [*orders(0, "hinge", "train", 1, "mixed"), *orders(0, "bolt", "test", 4, "mixed")]
     written = []
     for workers in (1, 2):
         root = tmp_path / str(workers)
         root.mkdir()
-        written.append(list(render.write_all(asked, 48, root, workers)))
+        written.append(list(render_workers.write_all(asked, 48, root, workers)))
     assert written[0] == written[1]
     assert [len(sample.entries) for sample in written[0]] == [5] * 5
     assert tree(tmp_path / "1") == tree(tmp_path / "2")
     assert not multiprocessing.active_children()
 
     (tmp_path / "3").mkdir()
-    dying = render.write_all([*orders(0, "hinge", "train", 40, "mixed")], 48, tmp_path / "3", 2)
+    dying = render_workers.write_all([*orders(0, "hinge", "train", 40, "mixed")], 48, tmp_path / "3", 2)
     next(dying)
     for child in multiprocessing.active_children():
         child.kill()

@@ -12,16 +12,16 @@ from lightning_fabric import Fabric
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cli.__main__ import run
-from idif.checkpoint import load_state
-from idif.config import Config, EvalConfig
-from idif.config_file import resolve
+from idif.config.loader import resolve
+from idif.config.sections import Config, EvalConfig
 from idif.corruption.textures import load_textures
-from idif.glimpse import Glimpse, glimpse
-from idif.live import LiveFeatures
+from idif.encoders.live import LiveFeatures
 from idif.methods import Method
-from idif.runlog import read_log
-from idif.tracking import TensorBoard, tracking
-from idif.train import Task, train
+from idif.training.checkpoint import load_state
+from idif.training.loop import Task, train
+from idif.training.run_log import read_log
+from idif.training.tracking import TensorBoard, tracking
+from idif.training.validation import Glimpse, glimpse
 from tests.tiny_data import tiny_index, untrained
 
 INDEX = tiny_index(categories=("cup",), train=0, test=2)

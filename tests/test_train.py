@@ -11,20 +11,20 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
-import idif.train
-from idif.checkpoint import find_checkpoint, load_state, load_weights, reached
-from idif.config import Config
-from idif.config_file import resolve
+import idif.training.loop
+from idif.config.loader import resolve
+from idif.config.sections import Config
 from idif.corruption.textures import TextureBank, load_textures
+from idif.encoders.live import LiveFeatures
 from idif.errors import CannotFinish, RunError
-from idif.evaluate import protocol
-from idif.glimpse import Glimpse
-from idif.live import LiveFeatures
-from idif.meter import memory_explained
+from idif.evaluation.test_pass import protocol
 from idif.methods import Method
 from idif.methods.idif.decoder import ViewDecoders
-from idif.runlog import RunLog, read_log
-from idif.train import Task, learning_rate, train
+from idif.training.checkpoint import find_checkpoint, load_state, load_weights, reached
+from idif.training.loop import Task, learning_rate, train
+from idif.training.run_log import RunLog, read_log
+from idif.training.step_metrics import memory_explained
+from idif.training.validation import Glimpse
 from tests.tiny_data import make_tiny_realiad, tiny_index, untrained
 
 SIZE = 32
@@ -107,14 +107,14 @@ def test_the_mean_of_the_weights_is_the_recurrence_written_out(
     source: LiveFeatures, textures: TextureBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its decay rises to ``train.ema``; the checkpoint holds the mean and the last step's weights."""
-    once, steps = idif.train.train_step, []
+    once, steps = idif.training.loop.train_step, []
 
     def watched(*args: Any) -> Any:
         losses = once(*args)
         steps.append({name: value.clone() for name, value in args[2].module.state_dict().items()})
         return losses
 
-    monkeypatch.setattr(idif.train, "train_step", watched)
+    monkeypatch.setattr(idif.training.loop, "train_step", watched)
     settings = config(epochs=2, ema=0.28)
     train(settings, task(source, textures, tmp_path), fabric())
     decays = [2 / 11, 3 / 12, 0.28, 0.28, 0.28]
@@ -202,14 +202,14 @@ def test_running_out_of_memory_says_what_to_change(
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
-    once = idif.train.train_step
+    once = idif.training.loop.train_step
 
     def short(*args: Any) -> Any:
         if args[-1] == 4:
             raise error
         return once(*args)
 
-    monkeypatch.setattr(idif.train, "train_step", short)
+    monkeypatch.setattr(idif.training.loop, "train_step", short)
     with pytest.raises(CannotFinish, match=r"cup: out of memory at step 5 .*train\.batch_size \(2 now\)"):
         train(config(), task(source, textures, tmp_path), fabric())
     assert reached(tmp_path / "checkpoint").epoch == 1

@@ -15,15 +15,15 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-import idif.checkpoint
-import idif.train
-import idif.winograd
+import idif.kernels.winograd
+import idif.training.checkpoint
+import idif.training.loop
 from cli.__main__ import _terminate
-from idif.checkpoint import find_checkpoint, reached
-from idif.config_file import resolve
+from idif.config.loader import resolve
 from idif.corruption.textures import load_textures
-from idif.live import LiveFeatures
-from idif.train import Task, train
+from idif.encoders.live import LiveFeatures
+from idif.training.checkpoint import find_checkpoint, reached
+from idif.training.loop import Task, train
 from tests.tiny_data import make_tiny_realiad, tiny_index, untrained
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
@@ -57,7 +57,7 @@ def run(home: str, name: str) -> None:
 def stopped_at_step(home: str, name: str, number: int, step: int) -> None:
     """As `run`, but the process gets the signal ``number`` when step ``step`` has been made."""
     signal.signal(signal.SIGTERM, _terminate)
-    once = idif.train.train_step
+    once = idif.training.loop.train_step
 
     def stop(*args: Any, **named: Any) -> Any:
         made = once(*args, **named)
@@ -65,7 +65,7 @@ def stopped_at_step(home: str, name: str, number: int, step: int) -> None:
             os.kill(os.getpid(), number)
         return made
 
-    idif.train.train_step = stop
+    idif.training.loop.train_step = stop
     run(home, name)
 
 
@@ -80,7 +80,7 @@ def killed_while_saving(home: str, name: str, rename: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         once(source, target)
 
-    idif.checkpoint.os.replace = replace  # type: ignore[attr-defined]
+    idif.training.checkpoint.os.replace = replace  # type: ignore[attr-defined]
     run(home, name)
 
 
@@ -89,7 +89,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Data, and the run ``whole`` that nobody stopped."""
     place, threads = tmp_path_factory.mktemp("home"), torch.get_num_threads()
     make_tiny_realiad(place, INDEX)
-    with patch.object(idif.winograd, "convolve", wraps=idif.winograd.convolve) as convolve:
+    with patch.object(idif.kernels.winograd, "convolve", wraps=idif.kernels.winograd.convolve) as convolve:
         run(str(place), "whole")
     assert convolve.called
     yield place

@@ -8,18 +8,18 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-import cache.reader
-import idif.train
+import cache.reading.store
+import idif.training.loop
 from cache import FeatureStore
-from cache.build import build_store
-from cache.placement import place
-from idif.config_file import resolve
+from cache.building.build import build_store
+from cache.reading.placement import place
+from idif.config.loader import resolve
 from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import load_textures
-from idif.features import FeatureSource
-from idif.live import LiveFeatures
-from idif.runlog import read_log
-from idif.train import Task, train
+from idif.data.features import FeatureSource
+from idif.encoders.live import LiveFeatures
+from idif.training.loop import Task, train
+from idif.training.run_log import read_log
 from tests.tiny_data import tiny_index, untrained
 
 SIZE, CPU = 32, torch.device("cpu")
@@ -49,7 +49,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
         seen.append(found[0])
         return found
 
-    monkeypatch.setattr(idif.train, "corrupt", watched)
+    monkeypatch.setattr(idif.training.loop, "corrupt", watched)
     config = resolve({"method": METHOD, "train": TRAIN}, source="test")[0]
     textures = load_textures("procedural", SIZE, tmp_path)
 
@@ -85,6 +85,6 @@ def test_losses_do_not_depend_on_where_features_come_from(
         assert all(map(torch.equal, pixels, again[1])), placement
 
     for readers, depth in ((1, 1), (5, 6)):
-        monkeypatch.setattr(cache.reader, "READERS", readers)
-        monkeypatch.setattr(cache.reader, "READ_AHEAD", depth)
+        monkeypatch.setattr(cache.reading.store, "READERS", readers)
+        monkeypatch.setattr(cache.reading.store, "READ_AHEAD", depth)
         assert trained(f"{readers}-readers", FeatureStore.open(store))[0] == losses, readers

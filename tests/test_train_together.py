@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import idif.train
+import idif.training.loop
 from cli.__main__ import run
-from idif.checkpoint import reached
-from idif.runlog import read_log
+from idif.training.checkpoint import reached
+from idif.training.run_log import read_log
 from tests.tiny_run import FAST
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -45,14 +45,14 @@ def one_of(
     if said is not None:
         for descriptor, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
-    once = idif.train.train_step
+    once = idif.training.loop.train_step
 
     def fatal(*args: Any) -> Any:
         if rank == 1 and args[-1] == die_at_step:
             os.kill(os.getpid(), KILL)
         return once(*args)
 
-    idif.train.train_step = fatal
+    idif.training.loop.train_step = fatal
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank),

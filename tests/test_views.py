@@ -4,9 +4,9 @@ from itertools import chain
 
 import torch
 
-from idif.order import epoch_order, split_holdout
-from idif.seeding import view_seeds
-from idif.views import drop_views
+from idif.methods.view_dropout import drop_views
+from idif.randomness import view_seeds
+from idif.training.sampling import epoch_order, split_holdout
 
 
 def seeds(samples: int, views: int, epoch: int = 0) -> torch.Tensor:

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-import idif.winograd as winograd
+import idif.kernels.winograd as winograd
 from cli.__main__ import run
-from idif.config import TrainConfig
-from idif.precision import computing, training_convolutions, winograd_lacks
-from idif.winograd import convolve, suits, winograd_convolutions
+from idif.config.sections import TrainConfig
+from idif.kernels.winograd import convolve, suits, winograd_convolutions
+from idif.training.precision import computing, training_convolutions, winograd_lacks
 from tests.test_idif import inputs, make
 from tests.tiny_run import FAST
 
@@ -274,7 +274,7 @@ def test_it_is_for_cpus_in_float32_where_numba_is(monkeypatch: pytest.MonkeyPatc
     assert training_convolutions(full, torch.device("cuda")) == "direct"
     assert training_convolutions(TrainConfig(precision="bfloat16"), CPU) == "direct"
     assert training_convolutions(TrainConfig(precision="float32", convolutions="direct"), CPU) == "direct"
-    monkeypatch.setattr("idif.precision.winograd_lacks", lambda: "install it")
+    monkeypatch.setattr("idif.training.precision.winograd_lacks", lambda: "install it")
     assert training_convolutions(full, CPU) == "direct"
 
 
@@ -295,12 +295,12 @@ def test_a_machine_that_cannot_is_told_what_to_do(
 ) -> None:
     class Broken:
         def find_spec(self, name: str, *_: object) -> None:
-            if name == "idif.winograd_tiles" and error is not None:
+            if name == "idif.kernels.winograd_transforms" and error is not None:
                 raise error
 
     winograd_lacks.cache_clear()
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    for name in ("idif.winograd", "idif.winograd_tiles"):
+    for name in ("idif.kernels.winograd", "idif.kernels.winograd_transforms"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     if error is None:
         monkeypatch.setitem(sys.modules, "numba", None)
@@ -334,8 +334,8 @@ def test_a_run_says_and_records_how_it_convolved(
     torch.set_num_threads(1)
 
     with monkeypatch.context() as lacking:
-        lacking.setattr("idif.precision.winograd_lacks", lambda: "install it")
-        lacking.setattr("cli.train_cmd.winograd_lacks", lambda: "install it")
+        lacking.setattr("idif.training.precision.winograd_lacks", lambda: "install it")
+        lacking.setattr("cli.commands.train.winograd_lacks", lambda: "install it")
         assert "note: convolutions could be faster on this CPU: install it" in train()
     assert recorded("convolutions") == "direct"
     mixed = "convolutions: direct before it was resumed, winograd after"

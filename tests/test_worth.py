@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from idif.worth import (
+from idif.missing_views.camera_value import (
     ORDERS,
     Worth,
     best_subsets,

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from idif.datasets.index import Index, Sample, Split, View
-from idif.encoders import FrozenEncoder, load_encoder
+from idif.data.index import Index, Sample, Split, View
+from idif.encoders.frozen import FrozenEncoder, load_encoder
 
 SIZE = 48
 """Side of the images on disk; not the encoder's size, so that resizing takes part."""

@@ -5,12 +5,12 @@ from typing import Any
 
 import gradio as gr
 
-from idif.app import show
-from idif.app.answers import Handlers, forget
-from idif.app.desk import Desk
-from idif.app.received import PHOTO_MB, UPLOAD_MB
-from idif.heat import OPACITY
-from idif.photographs import SUFFIXES
+from idif.app import html
+from idif.app.handlers import Handlers, forget
+from idif.app.session import Desk
+from idif.app.uploads import PHOTO_MB, UPLOAD_MB
+from idif.inference.photo_grouping import SUFFIXES
+from idif.visualization.heatmap import OPACITY
 
 USER = "idif"
 """Who signs in, where a password is asked for."""
@@ -39,7 +39,7 @@ def build(desk: Desk, title: str, notes: Sequence[str]) -> gr.Blocks:
     )
     private: dict[str, Any] = {"api_visibility": "private"}
     with page:
-        gr.HTML(show.heading(title, notes))
+        gr.HTML(html.heading(title, notes))
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 category = gr.Dropdown(
@@ -60,7 +60,7 @@ def build(desk: Desk, title: str, notes: Sequence[str]) -> gr.Blocks:
                     elem_id="upload",
                 )
                 gr.HTML(
-                    show.note(
+                    html.note(
                         f"One for each camera, up to {PHOTO_MB} MB: told apart by names with _C1_, _C2_ ..., "
                         "or taken in the order of their names."
                     )
@@ -146,6 +146,6 @@ def serve(page: gr.Blocks, host: str, port: int | None, password: str | None) ->
         ssr_mode=False,
         mcp_server=False,
         theme=theme,
-        css=show.STYLE,
+        css=html.STYLE,
     )
     return str(address)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idif.seeding import Stream, integers
+from idif.randomness import Stream, integers
 
 MAX_EXPONENT = 5
 """Cells along an axis are 2^k with k drawn from 0..5."""

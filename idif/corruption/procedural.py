@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from idif.seeding import numpy_rng
+from idif.randomness import numpy_rng
 
 PROCEDURAL_COUNT = 128
 PROCEDURAL_RULE = "procedural/v1"

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from idif.corruption.perlin import perlin_masks
 from idif.corruption.textures import TextureBank
-from idif.seeding import Stream, integers, uniform
+from idif.randomness import Stream, integers, uniform
 
 MAX_BETA = 0.8
 """Largest share of the clean image left inside a defect."""
@@ -21,7 +21,7 @@ def corrupt(
 
     Args:
         images: uint8 [B,V,3,S,S], clean, RGB.
-        seeds: int64 [B,V], see `idif.seeding.view_seeds`.
+        seeds: int64 [B,V], see `idif.randomness.view_seeds`.
         textures: of the images' size, on the images' device or on the CPU.
         probability: chance that a view is corrupted at all.
 

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from idif.datasets.index import Index, Sample
-from idif.datasets.realiad import read_realiad
+from idif.data.images import load_image, load_mask
+from idif.data.index import Index, Sample
+from idif.datasets.realiad.reader import read_realiad
 from idif.errors import CannotFinish
 from idif.paths import resolve_inside
-from idif.preprocess import load_image, load_mask
 
 PREVIEW = "preview"
 """Folder of the sheets, below the dataset's root."""

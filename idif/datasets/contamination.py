@@ -6,7 +6,7 @@ wherever training samples are taken for normal.
 
 from collections.abc import Iterable
 
-from idif.datasets.index import Sample
+from idif.data.index import Sample
 
 
 def contamination(samples: Iterable[Sample]) -> str | None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from idif.config import Config
-from idif.features import FeatureSpec
+from idif.config.sections import Config
+from idif.data.features import FeatureSpec
 from idif.methods.idif.build import build_idif
-from idif.methods.method import Method
+from idif.methods.protocol import Method
 
 METHODS: dict[str, Callable[[Config, FeatureSpec, tuple[int, ...]], Method]] = {
     "idif": build_idif,

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from idif.metrics.counts import (
+from idif.metrics.score_counts import (
     Array,
     ArrayLike,
     BoolArray,

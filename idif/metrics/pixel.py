@@ -9,16 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from idif.metrics.counts import (
-    ArrayLike,
-    BoolArray,
-    ScoreCounts,
-    as_flags,
-    as_numpy,
-    check_scores,
-    count_scores,
-    fuse,
-)
 from idif.metrics.curves import (
     AuproRule,
     Estimate,
@@ -30,10 +20,20 @@ from idif.metrics.curves import (
     rescaled_area,
     roc_area,
 )
-from idif.metrics.half import HalfCounts
-from idif.metrics.maps import pick, read_maps
+from idif.metrics.float16_counts import HalfCounts
+from idif.metrics.float32_counts import SingleCounts
+from idif.metrics.map_inputs import pick, read_maps
 from idif.metrics.regions import MAX_REGIONS, Connectivity, find_regions
-from idif.metrics.single import SingleCounts
+from idif.metrics.score_counts import (
+    ArrayLike,
+    BoolArray,
+    ScoreCounts,
+    as_flags,
+    as_numpy,
+    check_scores,
+    count_scores,
+    fuse,
+)
 
 
 def metric_name(fpr_limit: float) -> str:
@@ -85,9 +85,9 @@ class PixelMetrics:
 
     float16 maps have at most 63,487 distinct finite scores: always exact, in 1.5 MB. Other maps are taken as
     float32 and are exact until ``max_distinct`` distinct scores were seen. From then on most scores are
-    counted by address in windows of fine cells (`idif.metrics.windows`), the rest in a table whose entries
-    join where that costs least, and ``compute`` gives a bound on the error, computed from the counts. Exact
-    results do not depend, bit for bit, on the order or the grouping of updates and merges, nor on the device.
+    counted by address in windows of fine cells (`idif.metrics.binned_scores`), the rest in a table whose
+    entries join where that costs least, and ``compute`` gives a bound on the error, computed from the
+    counts. Exact results do not depend, bit for bit, on the order or the grouping of updates and merges, nor on the device.
     """
 
     def __init__(

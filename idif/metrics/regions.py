@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 
-from idif.metrics.counts import BoolArray, IntArray
-from idif.metrics.lanes import in_lanes
+from idif.metrics.score_counts import BoolArray, IntArray
+from idif.metrics.threads import in_lanes
 
 Connectivity = Literal[4, 8]
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idif.metrics.counts import Array, BoolArray
 from idif.metrics.curves import auroc, average_precision, f1_max, one_class_reason
+from idif.metrics.score_counts import Array, BoolArray
 
 ViewRule = Literal["max", "topk"]
 SampleRule = Literal["max", "mean"]

@@ -5,8 +5,16 @@ from typing import Literal
 
 import numpy as np
 
-from idif.metrics.counts import Array, ArrayLike, BoolArray, as_flags, as_numpy, check_scores, count_scores
 from idif.metrics.curves import best_f1, descend, one_class_reason
+from idif.metrics.score_counts import (
+    Array,
+    ArrayLike,
+    BoolArray,
+    as_flags,
+    as_numpy,
+    check_scores,
+    count_scores,
+)
 
 
 @dataclass(frozen=True)

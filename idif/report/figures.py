@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+from idif.evaluation.predictions import Predictions, RowArray
 from idif.metrics.threshold import f1_max_threshold
-from idif.predictions import Predictions, RowArray
 from idif.report.charts import (
     Axis,
     Interval,
@@ -21,8 +21,8 @@ from idif.report.charts import (
     log_axis,
     mirrored_bars,
 )
-from idif.report.data import Json
-from idif.report.paper import PaperRow
+from idif.report.reference_results import PaperRow
+from idif.report.run_data import Json
 
 BINS = 24
 CURVE_POINTS = 120

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from idif.datasets.index import MIXED_CLASS, NORMAL_CLASS, Split
+from idif.data.index import MIXED_CLASS, NORMAL_CLASS, Split
 from idif.errors import IdifError
-from idif.heat import colour_scale, heat_picture
-from idif.predictions import Predictions
+from idif.evaluation.predictions import Predictions
 from idif.report.figures import Ranked
+from idif.visualization.heatmap import colour_scale, heat_picture
 
 Images = npt.NDArray[np.uint8]
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from idif.report.charts import Axis, Line, bar_chart, category_axis, line_chart, linear_axis
-from idif.report.data import Json
 from idif.report.figures import Figure, percent_axis
-from idif.report.paper import paper_missing_views
+from idif.report.reference_results import paper_missing_views
+from idif.report.run_data import Json
 
 
 def missing_views(by_missing: dict[str, Json]) -> Figure | None:

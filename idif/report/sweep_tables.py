@@ -1,6 +1,6 @@
 """Which tables a report shows of missing views: how much they cost, what helps, what each camera is worth."""
 
-from idif.report.data import Json
+from idif.report.run_data import Json
 from idif.report.tables import Cell, Table, percent
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from idif.report.data import Json, RunData
-from idif.report.paper import PaperRow
+from idif.report.reference_results import PaperRow
+from idif.report.run_data import Json, RunData
 
 DASH = "–"
 NOT_COMPUTED = "not in metrics.json"

@@ -15,12 +15,12 @@ import PIL
 import pyvista
 from vtkmodules.vtkCommonCore import vtkVersion
 
-from idif.datasets.index import NORMAL_CLASS, Split
+from idif.data.index import NORMAL_CLASS, Split
+from idif.datasets.synthetic.camera_rig import FIELD_OF_VIEW, RIG
+from idif.datasets.synthetic.catalog import BUILDERS
 from idif.datasets.synthetic.defects import KINDS
-from idif.datasets.synthetic.orders import LEVELS, SEVERITIES, Difficulty, orders
-from idif.datasets.synthetic.parts import BUILDERS
-from idif.datasets.synthetic.render import FIRST_TEST, write_all
-from idif.datasets.synthetic.rig import FIELD_OF_VIEW, RIG
+from idif.datasets.synthetic.render_workers import FIRST_TEST, write_all
+from idif.datasets.synthetic.sample_specs import LEVELS, SEVERITIES, Difficulty, orders
 from idif.errors import CannotFinish, DatasetError
 from idif.progress import Progress, silent
 

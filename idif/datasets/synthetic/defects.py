@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from idif.datasets.synthetic.fields import TAU, Points, Values, dot, gradient, length, noise, smoothstep, unit
 from idif.datasets.synthetic.materials import BRASS, ORANGE, RED, ZINC, Color, Material
-from idif.datasets.synthetic.model import Component, Mark, Part
+from idif.datasets.synthetic.part_model import Component, Mark, Part
+from idif.datasets.synthetic.sdf import TAU, Points, Values, dot, gradient, length, noise, smoothstep, unit
 
 KINDS = {
     "AK": "pit or dent",

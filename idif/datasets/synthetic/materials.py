@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from idif.datasets.synthetic.fields import Points, Values
+from idif.datasets.synthetic.sdf import Points, Values
 
 Color = tuple[float, float, float]
 

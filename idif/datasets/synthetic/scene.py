@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import minimum_filter
 
-from idif.datasets.synthetic.fields import Points, Values, unit
-from idif.datasets.synthetic.model import TABLE
-from idif.datasets.synthetic.raster import Raster, trace
-from idif.datasets.synthetic.rig import FIELD_OF_VIEW, Camera, place
+from idif.datasets.synthetic.camera_rig import FIELD_OF_VIEW, Camera, place
+from idif.datasets.synthetic.part_model import TABLE
+from idif.datasets.synthetic.ray_tracer import Raster, trace
+from idif.datasets.synthetic.sdf import Points, Values, unit
 from idif.datasets.synthetic.shading import Scene, Surface, developed
 
 Pixels = NDArray[np.int32]

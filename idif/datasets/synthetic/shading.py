@@ -7,11 +7,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from idif.datasets.synthetic.fields import Points, Values, dot, length, noise, smoothstep, unit
+from idif.datasets.synthetic.camera_rig import Pose
+from idif.datasets.synthetic.distance_volume import Volume
 from idif.datasets.synthetic.materials import Color
-from idif.datasets.synthetic.model import SHOWN, TABLE, Part
-from idif.datasets.synthetic.rig import Pose
-from idif.datasets.synthetic.volume import Volume
+from idif.datasets.synthetic.part_model import SHOWN, TABLE, Part
+from idif.datasets.synthetic.sdf import Points, Values, dot, length, noise, smoothstep, unit
 
 
 def linear(color: Color) -> Points:

@@ -4,11 +4,11 @@ cameras saw."""
 import numpy as np
 from numpy.typing import NDArray
 
-from idif.datasets.synthetic.fields import Points, Values, dot, gradient, unit
-from idif.datasets.synthetic.model import SHOWN, Part
+from idif.datasets.synthetic.distance_volume import CELL
+from idif.datasets.synthetic.part_model import SHOWN, Part
 from idif.datasets.synthetic.scene import Sight
+from idif.datasets.synthetic.sdf import Points, Values, dot, gradient, unit
 from idif.datasets.synthetic.shading import Scene
-from idif.datasets.synthetic.volume import CELL
 
 _POINTS = 60_000
 """Drawn around the surface; a few hundred to some thousand of them belong to a defect."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idif.methods.idif.distance import mean_over_kept
+from idif.methods.idif.feature_distance import mean_over_kept
 from idif.methods.idif.norm import Norm, norm_layer
 
 LOGVAR_RANGE = (-10.0, 10.0)

@@ -2,11 +2,11 @@
 
 import torch
 
-from idif.config import Config
-from idif.features import FeatureSpec
+from idif.config.sections import Config
+from idif.data.features import FeatureSpec
 from idif.methods.idif.model import IDIF
-from idif.methods.idif.segmentation import SegmentationHead, SegmentedIDIF
-from idif.methods.method import Method
+from idif.methods.idif.segmentation_head import SegmentationHead, SegmentedIDIF
+from idif.methods.protocol import Method
 
 
 def build_idif(config: Config, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> Method:

@@ -5,17 +5,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from idif.config import MethodConfig
-from idif.features import LayerSpec
+from idif.config.sections import MethodConfig
+from idif.data.features import LayerSpec
 from idif.methods.idif.bottleneck import ConsistencyBottleneck
 from idif.methods.idif.conv3d import Conv3dFusion
 from idif.methods.idif.decoder import ViewDecoders
-from idif.methods.idif.distance import combine_maps, distillation_loss
 from idif.methods.idif.encoder import STUDENT_CHANNELS, StudentEncoder
-from idif.methods.idif.rotation import ViewTransform
+from idif.methods.idif.feature_distance import combine_maps, distillation_loss
 from idif.methods.idif.traced import TracedIDIF
+from idif.methods.idif.view_transform import ViewTransform
 from idif.methods.idif.voxel import VoxelConstruction
-from idif.methods.method import Method
+from idif.methods.protocol import Method
 
 SAMPLES_AT_ONCE, VIEWS_AT_ONCE = 32, 64
 """What is fused and decoded together when many choices of views are scored; bounds memory."""
@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
 
 
 class IDIF(Method):
-    """The student of IDIF. Shapes are in `idif.batch`'s legend; C = 256 and h = H/16 for f_E.
+    """The student of IDIF. Shapes are in `idif.data.batch`'s legend; C = 256 and h = H/16 for f_E.
 
     With ``fusion: none`` and no bottleneck it is the baseline `dkd` (V denoisers); with ``conv3d``
     `dkd+3dconv`; with ``ivc`` and no bottleneck `dkd+ivc` (f_s = f_E and nothing is added to f_p).

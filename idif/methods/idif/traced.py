@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from idif.encoders import normalise
-from idif.methods.idif.distance import combine_maps
+from idif.encoders.frozen import normalise
 from idif.methods.idif.encoder import StudentEncoder
+from idif.methods.idif.feature_distance import combine_maps
 
 if TYPE_CHECKING:
     from idif.methods.idif.model import IDIF

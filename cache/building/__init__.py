@@ -1,0 +1,1 @@
+"""Building a store: shards are encoded, journaled, and published by the manifest."""

@@ -1,0 +1,182 @@
+"""Compares what a store already holds with what a build is asked for; writes nothing."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import overload
+
+from cache.building.encode_shards import sample_content
+from cache.building.journal import Journal
+from cache.format.index_diff import content_differences, index_differences
+from cache.format.layout import (
+    LOCK,
+    MANIFEST,
+    PENDING,
+    TEACHER,
+    TEMPORARY,
+    ZARR_JSON,
+    GroupName,
+    array_layouts,
+)
+from cache.format.manifest import GroupManifest, GroupPlan, RootManifest, SampleContent, ShardRecord
+from cache.format.object_store import StorePath
+from idif.data.features import FeatureSpec
+from idif.data.index import Sample
+from idif.errors import CannotFinish, StoreDamaged, StoreError, StoreMismatch
+from idif.prefetch import ahead
+
+
+@dataclass
+class GroupState:
+    """One group that a build was asked for, and how far it is."""
+
+    plan: GroupPlan
+    finished: bool = False
+    shards: dict[int, ShardRecord] = field(default_factory=dict)
+    """The shards in place, by number; all of them where the group is finished."""
+
+    def views(self, shard: int) -> int:
+        """Views that a shard holds."""
+        return sum(sum(s.present) for s in self.plan.index.samples[slice(*self.plan.bounds[shard])])
+
+    @property
+    def missing(self) -> list[int]:
+        """Numbers of the shards yet to be made."""
+        return [shard for shard in range(len(self.plan.bounds)) if shard not in self.shards]
+
+
+@overload
+def group_folder(store: Path, group: GroupName) -> Path: ...
+@overload
+def group_folder(store: StorePath, group: GroupName) -> StorePath: ...
+def group_folder(store: StorePath, group: GroupName) -> StorePath:
+    """Where a group lies."""
+    return store / group.category / group.split
+
+
+def check_settings(store: StorePath, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> None:
+    """Compare a store's settings, if there is one yet, with those asked for.
+
+    Raises:
+        StoreMismatch: names every part that differs.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        manifest = RootManifest.load(store)
+        differences = manifest.spec.differences(spec)
+        if manifest.view_numbers != view_numbers:
+            differences.append(f"view numbers: {list(manifest.view_numbers)}, not {list(view_numbers)}")
+        if differences:
+            raise StoreMismatch(
+                f"{store}: the store has other settings than asked for: {'; '.join(differences)}"
+            )
+
+
+def check_folder(store: StorePath) -> None:
+    """Refuse a folder that holds anything but a store, or the beginnings of one.
+
+    Raises:
+        StoreError: it does, is a file, or cannot be read.
+    """
+    if not store.exists():
+        return
+    if not store.is_dir():
+        raise StoreError(f"{store}: expected a folder for the store, found a file")
+    try:
+        names = {path.name.removesuffix(TEMPORARY) for path in store.iterdir()}
+    except OSError as error:
+        raise StoreError(f"{store}: cannot be read ({error.strerror or error})") from None
+    ours = {LOCK, PENDING, TEACHER, ZARR_JSON}
+    others = sorted(name for name in names - ours if not name.endswith(".lock"))
+    if MANIFEST not in names and others:
+        raise StoreError(f"{store}: not a store and not empty (it holds {others[0]}); choose another folder")
+
+
+def check_space(store: Path, states: Sequence[GroupState], spec: FeatureSpec) -> None:
+    """Refuse to begin what will not fit.
+
+    Raises:
+        CannotFinish: says what is needed and what is free.
+    """
+    needed = 0
+    for state in states:
+        arrays = array_layouts(spec, len(state.plan.index.view_numbers))
+        rows = sum(stop - start for start, stop in (state.plan.bounds[shard] for shard in state.missing))
+        needed += rows * sum(array.row_bytes for array in arrays)
+    free = shutil.disk_usage(store).free
+    if needed > free:
+        raise CannotFinish(f"{store}: the build needs {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free")
+
+
+def survey_group(store: StorePath, plan: GroupPlan, shard_rows: int | None) -> GroupState:
+    """What is there of a group. What was begun keeps its own shard and batch sizes.
+
+    Args:
+        shard_rows: refuse another number than this, unless None.
+
+    Raises:
+        StoreMismatch: the group holds other samples, views or labels, or has other settings.
+        StoreDamaged: its manifest or journal is not what was written, or a finished group lacks a file.
+    """
+    folder = group_folder(store, plan.group)
+    try:
+        manifest = GroupManifest.load(folder)
+        stored, records, finished = manifest.plan, manifest.shards, True
+    except FileNotFoundError:
+        # nothing is built in an object store, so no journal is there
+        journal = Journal.load(folder) if isinstance(folder, Path) else None
+        if journal is None:
+            return GroupState(plan)
+        stored, records, finished = journal.plan, tuple(journal.shards.values()), False
+    if stored.group != plan.group or stored.spec_fingerprint != plan.spec_fingerprint:
+        raise StoreMismatch(f"{folder}: this is {stored.group} of another store")
+    if shard_rows is not None and shard_rows != stored.shard_rows:
+        raise StoreMismatch(f"{folder}: shard_rows: {stored.shard_rows}, not {shard_rows}")
+    for difference in index_differences(stored.index, plan.index):
+        raise StoreMismatch(f"{folder}: {difference}")
+    # the data's own index, since its paths are where the images are now
+    state = GroupState(replace(stored, index=plan.index), finished)
+    for record in records:
+        if all(_size(folder / name) == file.size for name, file in record.files.items()):
+            state.shards[record.shard] = record
+        elif finished:
+            raise StoreDamaged(
+                f"{folder}: files of shard {record.shard} are missing or of another size than written; "
+                f"'idif cache verify' lists the damage, --repair mends it"
+            )
+    return state
+
+
+def check_content(
+    root: Path, store: StorePath, state: GroupState, workers: int, compared: Callable[[Sample], None]
+) -> None:
+    """Compare the data's files with those the finished shards were built from.
+
+    Args:
+        compared: called after each sample, for progress.
+
+    Raises:
+        StoreMismatch: names the first image or mask that differs. DatasetError: a file cannot be read.
+    """
+    samples: list[Sample] = []
+    stored: list[SampleContent] = []
+    for shard, record in sorted(state.shards.items()):
+        samples.extend(state.plan.index.samples[slice(*state.plan.bounds[shard])])
+        stored.extend(record.content)
+
+    with contextlib.closing(
+        ahead(partial(sample_content, root), samples, workers=workers, depth=4 * workers)
+    ) as now:
+        for sample, mine, data in zip(samples, stored, now, strict=True):
+            for difference in content_differences(sample, mine, data):
+                raise StoreMismatch(f"{group_folder(store, state.plan.group)}: {difference}")
+            compared(sample)
+
+
+def _size(path: StorePath) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

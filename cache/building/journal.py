@@ -1,0 +1,139 @@
+"""How far a build is: which groups are being built, and which of a group's shards are finished."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cache.format.layout import JOURNAL, PENDING, GroupName
+from cache.format.manifest import GroupPlan, ShardRecord
+from cache.format.object_store import StorePath
+from cache.format.sealed_files import seal, unseal, write_failed, write_file
+from idif.data.index import digest
+from idif.errors import StoreDamaged
+
+
+def read_pending(store: StorePath) -> list[GroupName]:
+    """The groups whose build was announced and has not finished."""
+    try:
+        data = unseal(store / PENDING)
+    except FileNotFoundError:
+        return []
+    return [GroupName.of(category, split) for category, split in data["groups"]]
+
+
+def write_pending(store: StorePath, groups: Iterable[GroupName]) -> None:
+    """Announce groups before the first is begun, so that a store cut short never looks whole."""
+    names = sorted(groups)
+    if names:
+        write_file(store / PENDING, seal({"groups": [[group.category, group.split] for group in names]}))
+    else:
+        (store / PENDING).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The record of one group's unfinished build: a line for its plan, then one per finished shard.
+
+    A line counts when it is whole: each carries its own digest, and a torn last line is dropped.
+    Builders of a team write one each; `load` reads them all.
+    """
+
+    path: Path
+    plan: GroupPlan
+    shards: dict[int, ShardRecord]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self | None:
+        """The journal in a group's folder, if there is one.
+
+        Raises:
+            StoreDamaged: its first line is not what was written.
+        """
+        journal = cls._load_one(folder / JOURNAL)
+        if journal is not None:
+            for path in _of_others(folder):
+                other = cls._load_one(path)
+                if other is not None:
+                    journal.shards.update(other.shards)
+        return journal
+
+    @classmethod
+    def _load_one(cls, path: Path) -> Self | None:
+        try:
+            lines = path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return None
+        values = []
+        for line in lines:
+            value = _parse(line)
+            if value is None:
+                break
+            values.append(value)
+        if not values:
+            raise StoreDamaged(
+                f"{path}: not the bytes that were written; remove {path.parent} and build again"
+            )
+        records = [ShardRecord.from_json(value) for value in values[1:]]
+        return cls(path, GroupPlan.from_json(values[0]), {record.shard: record for record in records})
+
+    @classmethod
+    def begin(cls, folder: Path, plan: GroupPlan, shards: dict[int, ShardRecord]) -> Self:
+        """Write one journal with all that is finished, in place of those that were there."""
+        journal = cls(folder / JOURNAL, plan, shards)
+        journal.write()
+        for path in _of_others(folder):
+            path.unlink(missing_ok=True)
+        return journal
+
+    @classmethod
+    def of_member(cls, folder: Path, plan: GroupPlan, shards: dict[int, ShardRecord], rank: int) -> Self:
+        """The journal that a team's member adds to; the first has the group's own, which `begin` wrote."""
+        if rank == 0:
+            return cls(folder / JOURNAL, plan, shards)
+        path = folder / f"build-{rank}.jsonl"
+        if not path.exists():
+            cls(path, plan, {}).write()
+        return cls(path, plan, shards)
+
+    def write(self) -> None:
+        """Write the whole journal anew, so that lines may be added behind whole ones."""
+        records = (_line(record.to_json()) for _, record in sorted(self.shards.items()))
+        write_file(self.path, _line(self.plan.to_json()) + b"".join(records))
+
+    def add(self, record: ShardRecord) -> None:
+        """Record a shard whose files are all in place; durable when this returns."""
+        try:
+            with self.path.open("ab") as file:
+                file.write(_line(record.to_json()))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise write_failed(self.path, error) from None
+        self.shards[record.shard] = record
+
+
+def remove_journals(folder: Path) -> None:
+    """Remove a group's journals once its manifest is in place."""
+    for path in (*_of_others(folder), folder / JOURNAL):
+        path.unlink(missing_ok=True)
+
+
+def _of_others(folder: Path) -> list[Path]:
+    return sorted(folder.glob("build-*.jsonl"))
+
+
+def _line(value: object) -> bytes:
+    # round trip: a digest over what a reader will see, tuples being lists there
+    plain = json.loads(json.dumps(value))
+    return json.dumps([digest(plain), plain], ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _parse(line: bytes) -> dict[str, object] | None:
+    try:
+        sha256, value = json.loads(line)
+    except (ValueError, TypeError):
+        return None
+    return value if isinstance(value, dict) and line.endswith(b"\n") and digest(value) == sha256 else None

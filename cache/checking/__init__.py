@@ -1,0 +1,1 @@
+"""Checking a store: completeness, checksums, comparison with its source, repair."""

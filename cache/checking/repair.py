@@ -1,0 +1,135 @@
+"""Rebuilds exactly the damaged files of a store from the data they were built from."""
+
+import contextlib
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+from cache.building.build_state import group_folder
+from cache.building.encode_shards import Job, MadeShard, make_shards
+from cache.building.lock import builder_lock
+from cache.checking.verify_report import Problem, VerifyReport
+from cache.format.encoder_weights import load_teacher
+from cache.format.index_diff import index_differences
+from cache.format.layout import MANIFEST, TEACHER, ZARR_JSON, GroupName, array_layouts, group_metadata
+from cache.format.manifest import GroupManifest, RootManifest, ShardRecord, sorted_groups
+from cache.format.object_store import StorePath
+from cache.format.sealed_files import FileRecord, write_file
+from cache.format.shard_codec import encode_shard_file, row_crc32c
+from cache.remote.upload_lock import claim
+from idif.data.index import Index
+from idif.progress import Progress
+
+
+def repair_store(
+    store: StorePath,
+    manifest: RootManifest,
+    groups: dict[GroupName, GroupManifest],
+    root: Path,
+    index: Index,
+    report: VerifyReport,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Mend what ``report`` lists and rebuilding can mend, and take it off the list.
+
+    A manifest or the teacher's weights cannot be made again from the data; they stay on the list, and with
+    damaged weights no shard is rebuilt. So does a shard whose images are no longer those it was built from.
+
+    Raises:
+        StoreError: another process is building there. DatasetError: a file cannot be read.
+    """
+    with _writing(store):
+        for problem in [p for p in report.problems if Path(p.file).name == ZARR_JSON]:
+            _write_metadata(store, manifest, groups, problem)
+            report.problems.remove(problem)
+        jobs = _jobs(groups, sorted_groups(index), report)
+        if not jobs or any(problem.file == TEACHER for problem in report.problems):
+            return
+        encoder = load_teacher(store / TEACHER, manifest.spec.encoder)
+        done = 0
+        total = sum(sum(map(sum, _present(job))) for job in jobs)
+        for item in make_shards(root, jobs, encoder, manifest.spec, workers=workers):
+            if isinstance(item, int):
+                done += item
+                progress(done, total, "rebuilding")
+            else:
+                _replace(store, manifest, groups, item, report)
+
+
+def _writing(store: StorePath) -> contextlib.AbstractContextManager[None]:
+    if isinstance(store, Path):
+        return builder_lock(store)
+    return claim(store, uuid.uuid4().hex, Path.cwd())
+
+
+def _present(job: Job) -> list[tuple[bool, ...]]:
+    start, stop = job.plan.bounds[job.shard]
+    return [sample.present for sample in job.plan.index.samples[start:stop]]
+
+
+def _write_metadata(
+    store: StorePath, manifest: RootManifest, groups: dict[GroupName, GroupManifest], problem: Problem
+) -> None:
+    if not problem.group:
+        data = group_metadata(root=True)
+    else:
+        group = next(group for group in groups if str(group) == problem.group)
+        wanted = groups[group].plan.metadata_files(manifest.spec)
+        data = wanted.get(problem.file.removeprefix(f"{group}/"), group_metadata())
+    write_file(store / problem.file, data)
+
+
+def _jobs(
+    groups: dict[GroupName, GroupManifest], data: dict[GroupName, Index], report: VerifyReport
+) -> list[Job]:
+    """The damaged shards whose samples the data still have, with the data's paths."""
+    jobs = []
+    for group, manifest in groups.items():
+        damaged = {p.shard for p in report.problems if p.group == str(group) and p.shard is not None}
+        theirs = data.get(group)
+        if not damaged or theirs is None or any(index_differences(manifest.plan.index, theirs)):
+            continue
+        plan = replace(manifest.plan, index=theirs)
+        jobs += [Job(plan, shard) for shard in sorted(damaged)]
+    return jobs
+
+
+def _replace(
+    store: StorePath,
+    manifest: RootManifest,
+    groups: dict[GroupName, GroupManifest],
+    made: MadeShard,
+    report: VerifyReport,
+) -> None:
+    """Write the files of one shard that are damaged; all of them, where this machine's features differ."""
+    group, shard = made.job.plan.group, made.job.shard
+    finished, folder = groups[group], group_folder(store, group)
+    record = finished.shards[shard]
+    if made.content != record.content:
+        return  # the data have changed since, which the comparison with them has listed
+    plan = finished.plan
+    files = {}
+    for array in array_layouts(manifest.spec, len(plan.index.view_numbers)):
+        values = made.values.arrays[array.name]
+        files[array.shard_file(shard)] = encode_shard_file(
+            array, len(plan.index), plan.shard_rows, shard, values
+        )
+    mended = [p for p in report.problems if p.group == str(group) and p.shard == shard]
+    records = {name: FileRecord.of(data) for name, data in files.items()}
+    if records == record.files:
+        damaged = {p.file.removeprefix(f"{group}/") for p in mended}
+        for name, data in files.items():
+            if name in damaged:
+                write_file(folder / name, data)
+    else:
+        for name, data in files.items():
+            write_file(folder / name, data)
+        checks = {name: row_crc32c(values) for name, values in made.values.arrays.items()}
+        shards = list(finished.shards)
+        shards[shard] = ShardRecord.of(shard, records, checks, made.content)
+        groups[group] = GroupManifest(plan, tuple(shards))
+        write_file(folder / MANIFEST, groups[group].to_bytes())
+    report.shards_repaired += 1
+    for problem in mended:
+        report.problems.remove(problem)

@@ -1,0 +1,40 @@
+"""A tiny store, built, verified and opened: what every real one will go through on this machine."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cache.building.build import build_store
+from cache.checking.verify import verify_store
+from cache.reading.store import FeatureStore
+from idif.data.index import Index, Sample, View
+from idif.encoders.frozen import load_encoder
+from idif.errors import StoreDamaged
+
+SIZE, VIEWS, SAMPLES = 32, (1, 2), 2
+
+
+def rehearse(folder: Path, device: torch.device) -> FeatureStore:
+    """A store of ``SAMPLES`` noisy training samples in ``folder``, with an untrained teacher.
+
+    Raises:
+        StoreDamaged: what was written is not what is read. Whatever `build_store` raises.
+    """
+    rng = np.random.default_rng(0)
+    samples = []
+    for number in range(SAMPLES):
+        views = []
+        for view in VIEWS:
+            name = f"{number}_{view}.png"
+            Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)).save(folder / name)
+            views.append(View(view, name, None, "OK"))
+        samples.append(Sample(f"noise/S{number}", "noise", "train", tuple(views)))
+    store = folder / "store.zarr"
+    index = Index(VIEWS, tuple(samples))
+    build_store(folder, index, store, load_encoder("untrained"), image_size=SIZE, device=device)
+    found = verify_store(store)
+    if not found.sound:
+        raise StoreDamaged("; ".join(str(problem) for problem in found.problems))
+    return FeatureStore.open(store)

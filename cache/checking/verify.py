@@ -1,0 +1,242 @@
+"""Finds every byte of a store that is not what was written, and every image that is no longer the same."""
+
+import contextlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cache.building.build_state import group_folder
+from cache.checking.against_source import compare_data, encode_again
+from cache.checking.repair import repair_store
+from cache.checking.verify_report import Problem, VerifyReport
+from cache.format.encoder_weights import load_teacher
+from cache.format.layout import (
+    MANIFEST,
+    PENDING,
+    TEACHER,
+    ZARR_JSON,
+    ArrayLayout,
+    GroupName,
+    array_layouts,
+    group_metadata,
+)
+from cache.format.manifest import GroupManifest, RootManifest
+from cache.format.object_store import StorePath, store_path
+from cache.format.sealed_files import FileRecord
+from cache.format.shard_codec import decode_shard_file, row_crc32c
+from cache.reading.open_groups import list_groups
+from idif.data.index import Index
+from idif.encoders.live import decode_threads
+from idif.errors import StoreDamaged, StoreError, WeightsError
+from idif.prefetch import ahead
+from idif.progress import Progress, silent
+
+
+def verify_store(
+    path: str | StorePath,
+    *,
+    root: Path | None = None,
+    index: Index | None = None,
+    deep: bool = False,
+    repair: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> VerifyReport:
+    """Read every byte of a store once and list what is wrong; damage is reported, never raised.
+
+    Args:
+        root, index: the data, to be compared with what the store was built from; both or neither.
+        deep: also encode a seeded sample of rows again, from the stored images with the stored weights.
+        repair: rebuild the damaged shards and metadata (needs ``root``); the report then lists what remains.
+        workers: threads that hash; one per core (at most 8) when None.
+        progress: told the bytes of the store read.
+
+    Raises:
+        StoreError: there is no store at ``path``, or one of another version; with ``repair``, a builder
+            is at work there.
+        DatasetError: with ``repair``, a file that a damaged shard needs cannot be read.
+    """
+    store = store_path(path)
+    if not store.is_dir():
+        raise StoreError(f"{store}: no such store")
+    assert (root is None) == (index is None), "root and index belong together"
+    assert root is not None or not repair, "a repair needs the data"
+    workers = workers or decode_threads()
+    report = VerifyReport()
+    manifest = _verify_root(store, report)
+    if manifest is None:
+        return report
+    groups = _load_groups(store, manifest, report)
+    _verify_shards(store, manifest, groups, report, workers, progress)
+    if root is not None and index is not None:
+        compare_data(root, index, groups, report, workers)
+    if deep:
+        encode_again(store, manifest, groups, report, seed)
+    if repair and root is not None and index is not None and report.problems:
+        repair_store(store, manifest, groups, root, index, report, workers, progress)
+    return report
+
+
+def _verify_root(store: StorePath, report: VerifyReport) -> RootManifest | None:
+    try:
+        manifest = RootManifest.load(store)
+    except FileNotFoundError:
+        if (store / ZARR_JSON).exists():
+            report.problems.append(Problem(MANIFEST, (), "missing; nothing below can be checked without it"))
+            _verify_without_manifest(store, report)
+            return None
+        raise StoreError(f"{store}: not a store (it has no {MANIFEST})") from None
+    except StoreDamaged:
+        what = "not the bytes that were written; nothing below can be checked without it"
+        report.problems.append(Problem(MANIFEST, (), what))
+        _verify_without_manifest(store, report)
+        return None
+    for name, record in manifest.files.items():
+        data = _read(store / name, report)
+        if data is None or FileRecord.of(data) != record:
+            report.problems.append(Problem(name, (), _how(data)))
+    return manifest
+
+
+def _verify_without_manifest(store: StorePath, report: VerifyReport) -> None:
+    """What can still be said of the other files at the root."""
+    metadata = _read(store / ZARR_JSON, report)
+    if metadata != group_metadata(root=True):
+        report.problems.append(Problem(ZARR_JSON, (), _how(metadata)))
+    try:
+        load_teacher(store / TEACHER)
+    except WeightsError as error:
+        report.problems.append(Problem(TEACHER, (), str(error)))
+    for group in _list(store, report):
+        _load_group(store, group, report)
+
+
+def _list(store: StorePath, report: VerifyReport) -> dict[GroupName, bool]:
+    try:
+        return list_groups(store)
+    except StoreDamaged as error:
+        report.problems.append(Problem(PENDING, (), str(error).partition(": ")[2]))
+        return {}
+
+
+def _load_group(store: StorePath, group: GroupName, report: VerifyReport) -> GroupManifest | None:
+    """A group's manifest, if it is whole and this group's."""
+    name = f"{group}/{MANIFEST}"
+    try:
+        manifest = GroupManifest.load(group_folder(store, group))
+    except FileNotFoundError:
+        report.problems.append(Problem(name, (), "missing: the build has not finished", str(group)))
+        return None
+    except StoreDamaged:
+        what = f"not the bytes that were written; remove {group} and build it again"
+        report.problems.append(Problem(name, (), what, str(group)))
+        return None
+    report.files += 1
+    if manifest.plan.group != group:
+        what = f"belongs to {manifest.plan.group} of another place or store"
+        report.problems.append(Problem(name, (), what, str(group)))
+        return None
+    return manifest
+
+
+def _load_groups(
+    store: StorePath, root: RootManifest, report: VerifyReport
+) -> dict[GroupName, GroupManifest]:
+    """The groups whose manifests are sound, their metadata checked."""
+    groups = {}
+    for group in _list(store, report):
+        manifest = _load_group(store, group, report)
+        if manifest is None:
+            continue
+        if manifest.plan.spec_fingerprint != root.spec.fingerprint:
+            what = "belongs to a store of other settings"
+            report.problems.append(Problem(f"{group}/{MANIFEST}", (), what, str(group)))
+            continue
+        wanted = {f"{group}/{file}": data for file, data in manifest.plan.metadata_files(root.spec).items()}
+        wanted[f"{group.category}/{ZARR_JSON}"] = group_metadata()
+        for file, data in wanted.items():
+            found = _read(store / file, report)
+            problem = Problem(file, tuple(range(len(manifest.plan.index))), _how(found), str(group))
+            if found != data and problem not in report.problems:
+                report.problems.append(problem)
+        groups[group] = manifest
+    return groups
+
+
+@dataclass(frozen=True)
+class _ShardFile:
+    group: GroupName
+    manifest: GroupManifest
+    array: ArrayLayout
+    shard: int
+
+
+def _verify_shards(
+    store: StorePath,
+    root: RootManifest,
+    groups: dict[GroupName, GroupManifest],
+    report: VerifyReport,
+    workers: int,
+    progress: Progress,
+) -> None:
+    arrays = array_layouts(root.spec, len(root.view_numbers))
+    files = [
+        _ShardFile(group, manifest, array, record.shard)
+        for group, manifest in groups.items()
+        for record in manifest.shards
+        for array in arrays
+    ]
+    sizes = [f.manifest.shards[f.shard].files[f.array.shard_file(f.shard)].size for f in files]
+    # whole shards in memory: one per thread and one ahead
+    checks = ahead(partial(_check_shard_file, store), files, workers=workers, depth=workers + 1)
+    with contextlib.closing(checks):
+        for file, size, problem in zip(files, sizes, checks, strict=True):
+            report.files += 1
+            report.bytes += size
+            if problem is not None:
+                report.problems.append(problem)
+            progress(report.bytes, sum(sizes), str(file.group))
+
+
+def _check_shard_file(store: StorePath, file: _ShardFile) -> Problem | None:
+    """Compare digest, every row's checksum and, for labels and presence, the values themselves."""
+    plan, record = file.manifest.plan, file.manifest.shards[file.shard]
+    name = file.array.shard_file(file.shard)
+    start, stop = plan.bounds[file.shard]
+    path = f"{file.group}/{name}"
+    try:
+        data = (store / path).read_bytes()
+    except OSError as error:
+        what = f"missing or unreadable ({error.strerror or error})"
+        return Problem(path, tuple(range(start, stop)), what, str(file.group), file.shard)
+    values = decode_shard_file(file.array, len(plan.index), plan.shard_rows, file.shard, data)
+    wrong = tuple(
+        start + position
+        for position, (row, crc) in enumerate(zip(values, record.crc32c[file.array.name], strict=True))
+        if row is None or row_crc32c(row[None])[0] != crc
+    )
+    if FileRecord.of(data) != record.files[name]:
+        size = record.files[name].size
+        cut = f" ({len(data)} bytes, expected {size})" if len(data) != size else ""
+        # where no row is touched, the damage lies between them; the shard is rebuilt all the same
+        touched = wrong or tuple(range(start, stop))
+        what = f"not the bytes that were written{cut}"
+        return Problem(path, touched, what, str(file.group), file.shard)
+    if wrong:
+        return Problem(path, wrong, "values differ from their checksums", str(file.group), file.shard)
+    return None
+
+
+def _read(path: StorePath, report: VerifyReport) -> bytes | None:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    report.files += 1
+    report.bytes += len(data)
+    return data
+
+
+def _how(found: bytes | None) -> str:
+    return "missing" if found is None else "not the bytes that were written"

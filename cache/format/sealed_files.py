@@ -1,0 +1,137 @@
+"""Files as a store needs them: written whole or not at all, hashed, sealed with their own digest."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.format.layout import FORMAT, TEMPORARY
+from cache.format.object_store import ObjectPath, StorePath
+from idif.errors import CannotFinish, StoreDamaged, StoreError
+
+_ZEROS = "0" * 64
+_PREFIX = '{"sha256":"'
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a manifest remembers of one file."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> "FileRecord":
+        """The record of a file with this content."""
+        return cls(len(data), hashlib.sha256(data).hexdigest())
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_failed(path: Path, error: OSError) -> Exception:
+    """The user's error for a write that the system refused."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CannotFinish(f"{path}: no space left on the device")
+    return StoreError(f"{path}: cannot be written ({error.strerror or error})")
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents.
+
+    Raises:
+        StoreError: the system refuses.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_failed(path, error) from None
+
+
+def write_file(path: StorePath, data: bytes) -> None:
+    """Write beside, sync, rename: the file is there whole or not at all, also after a power cut.
+
+    Raises:
+        StoreError: the system refuses. CannotFinish: no space is left.
+    """
+    if isinstance(path, ObjectPath):
+        path.write_bytes(data)
+        return
+    beside = path.with_name(path.name + TEMPORARY)
+    make_folder(path.parent)
+    try:
+        try:
+            with beside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise write_failed(path, error) from None
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder durable, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # some network file systems sync no folders
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def seal(value: dict[str, Any]) -> bytes:
+    """A JSON object as bytes that carry their own SHA-256 (over themselves, the digest read as zeros)."""
+    body = json.dumps({"format": FORMAT, **value}, ensure_ascii=False, separators=(",", ":"))
+    text = f'{_PREFIX}{_ZEROS}",{body[1:]}\n'
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    return text.replace(_ZEROS, sha256, 1).encode()
+
+
+def unseal(path: StorePath) -> dict[str, Any]:
+    """The object that `seal` made, from its file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StoreDamaged, StoreError: as `unseal_bytes`, or it cannot be read.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreDamaged(f"{path}: cannot be read ({error.strerror or error})") from None
+    return unseal_bytes(raw, str(path))
+
+
+def unseal_bytes(raw: bytes, where: str) -> dict[str, Any]:
+    """The object that `seal` made.
+
+    Raises:
+        StoreDamaged: a byte differs from what was written; ``where`` is named.
+        StoreError: it was written by another version of the format.
+    """
+    start = len(_PREFIX)
+    zeroed = raw[:start] + _ZEROS.encode() + raw[start + 64 :]
+    sha256 = hashlib.sha256(zeroed).hexdigest().encode()
+    if not raw.startswith(_PREFIX.encode()) or raw[start : start + 64] != sha256:
+        raise StoreDamaged(f"{where}: not the bytes that were written (its own SHA-256 does not match)")
+    value: dict[str, Any] = json.loads(raw)
+    if value["format"] != FORMAT:
+        raise StoreError(f"{where}: format {value['format']!r}, expected {FORMAT}; build the store again")
+    return value

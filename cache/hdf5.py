@@ -1,0 +1,227 @@
+"""A whole store as one HDF5 file that plain h5py reads, and back to the same bytes.
+
+/                              attribute idif_store: version of the format
+  manifest.json                uint8: the root's manifest, byte for byte
+  teacher.safetensors          uint8: the encoder's weights
+  <category>/<split>/
+    manifest.json              uint8
+    layer1 ... masks labels    the arrays of `cache.format.layout`, whole, under the same names
+"""
+
+import contextlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cache.building.build_state import group_folder
+from cache.building.lock import builder_lock
+from cache.format.layout import (
+    FORMAT,
+    MANIFEST,
+    TEACHER,
+    TEMPORARY,
+    TRUTH,
+    ZARR_JSON,
+    ArrayLayout,
+    GroupName,
+    array_layouts,
+    group_metadata,
+)
+from cache.format.manifest import GroupManifest, RootManifest, ShardRecord
+from cache.format.object_store import StorePath
+from cache.format.sealed_files import FileRecord, unseal_bytes, write_failed, write_file
+from cache.format.shard_codec import Array, ShardValues, write_shard
+from cache.reading.store import FeatureStore
+from idif.encoders.live import truth
+from idif.errors import StoreDamaged, StoreError
+from idif.progress import Progress, silent
+
+MARK = "idif_store"
+
+
+def export_store(store: StorePath, out: Path, *, progress: Progress = silent) -> int:
+    """Write every group of a store into one new HDF5 file; every row is checked on the way.
+
+    Args:
+        progress: told the samples done.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        StoreError: no store at ``store``, or ``out`` is there already or cannot be written.
+        StoreIncomplete, StoreDamaged: the store is not whole; no file is left then.
+    """
+    opened = FeatureStore.open(store)
+    if out.exists():
+        raise StoreError(f"{out}: is there already; expected the name of a new file")
+    beside = out.with_name(out.name + TEMPORARY)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(beside, "w") as file:
+            file.attrs[MARK] = FORMAT
+            for name in (MANIFEST, TEACHER):
+                file[name] = np.frombuffer((store / name).read_bytes(), np.uint8)
+            _export_groups(opened, file, progress)
+        beside.replace(out)
+    except OSError as error:
+        raise write_failed(out, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+    return out.stat().st_size
+
+
+def _export_groups(opened: FeatureStore, file: Any, progress: Progress) -> None:
+    arrays = array_layouts(opened.spec, len(opened.index.view_numbers))
+    first = 0
+    for group in opened.groups:
+        plan = group.manifest.plan
+        target = file.create_group(str(plan.group))
+        target[MANIFEST] = np.frombuffer((group.folder / MANIFEST).read_bytes(), np.uint8)
+        rows = len(plan.index)
+        for array in arrays:
+            small = {"chunks": (1, *array.row_shape), "compression": 1} if array.name == "masks" else {}
+            target.create_dataset(array.name, (rows, *array.row_shape), array.dtype, **small)
+        for start, stop in plan.bounds:
+            there = range(first + start, first + stop)
+            values = dict(opened.read_arrays(there))
+            values |= zip(TRUTH, truth(opened.index, there), strict=True)
+            for array in arrays:
+                target[array.name][start:stop] = values[array.name].numpy()
+            progress(first + stop, len(opened.index), str(plan.group))
+        first += rows
+
+
+def import_store(source: Path, store: Path, *, progress: Progress = silent) -> int:
+    """Make the store that `export_store` wrote into a file; every row is checked against its manifest.
+
+    The store appears whole or not at all: it is made beside and renamed.
+
+    Args:
+        progress: told the samples done.
+
+    Returns:
+        The number of samples.
+
+    Raises:
+        StoreError: no such file, not an exported store, or there is something at ``store``.
+        StoreDamaged: a row or manifest is not what was exported; it is named.
+        CannotFinish: no space is left.
+    """
+    if store.exists() and not (store.is_dir() and not any(store.iterdir())):
+        raise StoreError(f"{store}: is there already; expected a new folder")
+    beside = store.with_name(store.name + TEMPORARY)
+    try:
+        file = h5py.File(source, "r")
+    except OSError as error:
+        raise StoreError(f"{source}: cannot be read as HDF5 ({error})") from None
+    with file:
+        if file.attrs.get(MARK) != FORMAT:
+            raise StoreError(f"{source}: not a store that 'idif cache export' wrote (format {FORMAT})")
+        try:
+            beside.mkdir(parents=True, exist_ok=True)
+            with builder_lock(beside):
+                samples = _import_groups(source, file, beside, progress)
+            if store.exists():
+                store.rmdir()
+            beside.replace(store)
+        except OSError as error:
+            raise write_failed(store, error) from None
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    return samples
+
+
+def _import_groups(source: Path, file: Any, store: Path, progress: Progress) -> int:
+    raw = _bytes(source, file, MANIFEST)
+    root = RootManifest.from_json(unseal_bytes(raw, f"{source}: {MANIFEST}"), f"{source}: {MANIFEST}")
+    teacher = _bytes(source, file, TEACHER)
+    if FileRecord.of(teacher) != root.files[TEACHER]:
+        raise StoreDamaged(f"{source}: {TEACHER}: not the bytes that were exported")
+    names = [f"{category}/{split}" for category in file for split in _splits(file[category])]
+    manifests: dict[GroupName, GroupManifest] = {}
+    for name in names:
+        where = f"{name}/{MANIFEST}"
+        sealed = unseal_bytes(_bytes(source, file, where), f"{source}: {where}")
+        manifest = GroupManifest.from_json(sealed, f"{source}: {where}")
+        if str(manifest.plan.group) != name or manifest.plan.spec_fingerprint != root.spec.fingerprint:
+            raise StoreDamaged(f"{source}: {where}: belongs to another group or store")
+        manifests[manifest.plan.group] = manifest
+    for name, data in {ZARR_JSON: group_metadata(root=True), TEACHER: teacher, MANIFEST: raw}.items():
+        write_file(store / name, data)
+    arrays = array_layouts(root.spec, len(root.view_numbers))
+    total = sum(len(manifest.plan.index) for manifest in manifests.values())
+    done = 0
+    for group, manifest in sorted(manifests.items()):
+        folder = group_folder(store, group)
+        write_file(folder.parent / ZARR_JSON, group_metadata())
+        for name, data in manifest.plan.metadata_files(root.spec).items():
+            write_file(folder / name, data)
+        shards = []
+        for record in manifest.shards:
+            start, stop = manifest.plan.bounds[record.shard]
+            values = _rows(source, file, group, arrays, start, stop)
+            shards.append(_write(source, folder, manifest, arrays, record, values))
+            progress(done + stop, total, str(group))
+        done += len(manifest.plan.index)
+        write_file(folder / MANIFEST, replace(manifest, shards=tuple(shards)).to_bytes())
+    return total
+
+
+def _splits(category: Any) -> list[str]:
+    return list(category) if isinstance(category, h5py.Group) else []
+
+
+def _bytes(source: Path, file: Any, name: str) -> bytes:
+    try:
+        return bytes(file[name][:].tobytes())
+    except (KeyError, OSError, AttributeError, TypeError, ValueError) as error:
+        raise StoreDamaged(f"{source}: {name}: missing or unreadable ({error})") from None
+
+
+def _rows(
+    source: Path, file: Any, group: GroupName, arrays: tuple[ArrayLayout, ...], start: int, stop: int
+) -> dict[str, Array]:
+    values: dict[str, Array] = {}
+    for array in arrays:
+        name = f"{group}/{array.name}"
+        try:
+            part = np.ascontiguousarray(file[name][start:stop])
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            raise StoreDamaged(f"{source}: {name}: missing or unreadable ({error})") from None
+        expected = (np.dtype(array.dtype), (stop - start, *array.row_shape))
+        if (part.dtype, part.shape) != expected:
+            raise StoreDamaged(
+                f"{source}: {name}: rows {start}-{stop - 1} are {part.dtype} {part.shape}, "
+                f"expected {expected[0]} {expected[1]}"
+            )
+        values[array.name] = part
+    return values
+
+
+def _write(
+    source: Path,
+    folder: Path,
+    manifest: GroupManifest,
+    arrays: tuple[ArrayLayout, ...],
+    record: ShardRecord,
+    values: Mapping[str, Array],
+) -> ShardRecord:
+    """Write one shard; its record, with the files' digests as they came out here."""
+    plan = manifest.plan
+    start, stop = plan.bounds[record.shard]
+    shard = ShardValues(record.shard, start, stop, values)
+    files, checks = write_shard(folder, arrays, len(plan.index), plan.shard_rows, shard)
+    for name, rows in checks.items():
+        for position, (found, promised) in enumerate(zip(rows, record.crc32c[name], strict=True)):
+            if found != promised:
+                raise StoreDamaged(
+                    f"{source}: {plan.group}/{name}: row {start + position} is not what was exported"
+                )
+    return replace(record, files=files)

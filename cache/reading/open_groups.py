@@ -1,0 +1,159 @@
+"""Decides whether a store may be opened: what is missing, unfinished or damaged is refused by name."""
+
+import contextlib
+import difflib
+import gc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cache.building.build_state import group_folder
+from cache.building.journal import read_pending
+from cache.format.layout import JOURNAL, MANIFEST, SPLITS, ZARR_JSON, GroupName, group_metadata
+from cache.format.manifest import GroupManifest, RootManifest
+from cache.format.object_store import ObjectPath, StorePath
+from cache.format.sealed_files import FileRecord
+from idif.data.index import Split
+from idif.errors import StoreDamaged, StoreError, StoreIncomplete
+
+
+@dataclass(frozen=True)
+class OpenGroup:
+    """One finished group of a store."""
+
+    folder: StorePath
+    manifest: GroupManifest
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep Python from looking for garbage while a manifest's many small objects are made.
+
+    None of them is garbage, and looking takes three times as long as making them.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def list_groups(store: StorePath) -> dict[GroupName, bool]:
+    """The groups of a store, in order, and whether each is finished."""
+    groups: dict[GroupName, bool] = {}
+    for category in store.iterdir():
+        for split in SPLITS:
+            folder = category / split
+            if folder.is_dir():
+                groups[GroupName.of(category.name, split)] = (folder / MANIFEST).is_file()
+    for group in read_pending(store):
+        groups.setdefault(group, False)
+    return {group: groups[group] for group in sorted(groups)}
+
+
+def store_bytes(store: StorePath) -> int:
+    """Bytes of everything that lies in a store."""
+    if isinstance(store, ObjectPath):
+        return sum(store.bucket.sizes.values())
+    return sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+
+
+def load_root(store: StorePath) -> RootManifest:
+    """The root manifest, with the files it names checked for their size.
+
+    Raises:
+        StoreError: no folder, or no store. StoreIncomplete: its build was cut short at the very start.
+        StoreDamaged: the manifest or another file is not what was written.
+    """
+    if not store.is_dir():
+        raise StoreError(f"{store}: no such store; build one with 'idif cache build'")
+    try:
+        root = RootManifest.load(store)
+    except FileNotFoundError:
+        if read_pending(store):
+            raise StoreIncomplete(f"{store}: the build was cut short; run it again to continue") from None
+        with contextlib.suppress(OSError):
+            if (store / ZARR_JSON).read_bytes() == group_metadata(root=True):
+                raise StoreDamaged(f"{store / MANIFEST}: missing") from None
+        raise StoreError(f"{store}: not a store (it has no {MANIFEST})") from None
+    check_sizes(store, root.files)
+    return root
+
+
+def check_sizes(folder: StorePath, files: dict[str, FileRecord]) -> None:
+    """Refuse files that are missing or of another size than written.
+
+    Raises:
+        StoreDamaged: names the first such file.
+    """
+    for name, record in files.items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError:
+            raise StoreDamaged(f"{folder / name}: missing") from None
+        if size != record.size:
+            raise StoreDamaged(f"{folder / name}: {size} bytes, expected {record.size}")
+
+
+def choose_groups(
+    store: StorePath, groups: dict[GroupName, bool], categories: Sequence[str] | None, split: Split | None
+) -> list[GroupName]:
+    """The groups asked for, in the store's order.
+
+    Args:
+        groups: what `list_groups` found.
+        categories: all when None. split: both when None.
+
+    Raises:
+        StoreError: one is not in the store; the nearest names are offered.
+        StoreIncomplete: one is not finished.
+    """
+    known = sorted({group.category for group in groups})
+    for category in categories or ():
+        if category not in known:
+            near = difflib.get_close_matches(category, known, n=3) or known[:5]
+            raise StoreError(f"{store}: no category {category!r}; nearest: {', '.join(near) or 'none'}")
+    chosen = [
+        group
+        for group in groups
+        if (categories is None or group.category in categories) and split in (None, group.split)
+    ]
+    if not chosen:
+        raise StoreError(f"{store}: holds no {split + ' split' if split else 'group'} of what was asked for")
+    for category in categories or ():
+        if not any(group.category == category for group in chosen):
+            raise StoreError(f"{store}: holds no {split} split of {category}")
+    for group in chosen:
+        if not groups[group]:
+            raise StoreIncomplete(f"{store}: {_how_far(store, group)}; run 'idif cache build' again")
+    return chosen
+
+
+def _how_far(store: StorePath, group: GroupName) -> str:
+    folder = group_folder(store, group)
+    if not (folder / JOURNAL).exists():
+        return f"{group} has no {MANIFEST}: its build never finished, or the file was lost"
+    return f"the build of {group} has not finished"
+
+
+def open_group(store: StorePath, root: RootManifest, group: GroupName) -> OpenGroup:
+    """A finished group, its metadata and the sizes of its files checked.
+
+    Raises:
+        StoreDamaged: something is missing or not what was written; the file is named.
+    """
+    folder = group_folder(store, group)
+    manifest = GroupManifest.load(folder)
+    if manifest.plan.group != group or manifest.plan.spec_fingerprint != root.spec.fingerprint:
+        raise StoreDamaged(f"{folder / MANIFEST}: belongs to {manifest.plan.group} of another place or store")
+    for name, data in manifest.plan.metadata_files(root.spec).items():
+        try:
+            same = (folder / name).read_bytes() == data
+        except OSError:
+            raise StoreDamaged(f"{folder / name}: missing") from None
+        if not same:
+            raise StoreDamaged(f"{folder / name}: not the bytes that were written")
+    for shard in manifest.shards:
+        check_sizes(folder, shard.files)
+    return OpenGroup(folder, manifest)

@@ -1,0 +1,314 @@
+"""FeatureStore: opens a store, refuses what is unfinished or damaged, reads whole samples in any order."""
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import google_crc32c
+import numpy as np
+import tensorstore as ts
+import torch
+from torch import Tensor
+
+from cache.checking.verify_report import spans_of_rows
+from cache.format.encoder_weights import load_teacher
+from cache.format.layout import TEACHER, TRUTH, ArrayLayout, array_layouts, scale_name
+from cache.format.manifest import RootManifest
+from cache.format.object_store import REQUESTS, StorePath, store_path
+from cache.format.quantize import dequantise
+from cache.reading.codec_arrays import fetch_array, open_array
+from cache.reading.open_groups import (
+    OpenGroup,
+    choose_groups,
+    collector_paused,
+    list_groups,
+    load_root,
+    open_group,
+)
+from cache.reading.raw_rows import RowFiles, RowObjects
+from idif.data.batch import Batch
+from idif.data.features import FeatureSpec
+from idif.data.index import Index, Split, concatenate, digest
+from idif.encoders.frozen import FrozenEncoder
+from idif.encoders.live import check_rows, truth
+from idif.errors import StoreDamaged, WeightsError
+from idif.prefetch import ahead
+
+T = TypeVar("T")
+
+CACHE_BYTES = 64 * 2**20
+"""Of tensorstore's cache, which keeps scales and the indexes of compressed shards from being read again."""
+READERS = 2
+"""Batches read at once by `FeatureStore.batches`."""
+READ_AHEAD = 3
+"""Batches in memory ahead of the one handed out; with it they bound the memory of `batches`."""
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """A batch whose features are as a store keeps them, wherever it lies."""
+
+    batch: Batch
+    """Features float16, or uint8 levels."""
+    scales: dict[str, Tensor]
+    """{layer: float16 [B,C]} of the levels; empty where nothing is to be multiplied."""
+
+    def unpack(self) -> Batch:
+        """The batch with float16 features."""
+        levels = self.batch.features
+        return replace(
+            self.batch, features=levels | {n: dequantise(levels[n], s) for n, s in self.scales.items()}
+        )
+
+
+class FeatureStore:
+    """A `FeatureSource` over finished groups of a store: CPU tensors, features as float16.
+
+    Opening reads manifests and file sizes, no data. Every read checks each row's CRC-32C. Nothing is ever
+    written. Pickled by its path, so that spawned workers open it anew; open it after a fork, not before.
+    """
+
+    def __init__(
+        self, path: StorePath, root: RootManifest, groups: Sequence[OpenGroup], opened_with: tuple[Any, ...]
+    ) -> None:
+        """For `open`."""
+        self.path = path
+        self._spec, self._groups, self._opened_with = root.spec, list(groups), opened_with
+        self._index = concatenate([group.manifest.plan.index for group in groups])
+        lengths = [len(group.manifest.plan.index) for group in groups]
+        self._starts = [0, *np.cumsum(lengths)[:-1].tolist()]
+        arrays = array_layouts(root.spec, len(root.view_numbers))
+        self._arrays = {array.name: array for array in arrays if array.name not in TRUTH}
+        self._handles: dict[tuple[int, str], Any] = {}
+        self._files: dict[tuple[int, str], RowFiles | RowObjects] = {}
+        self._opening = threading.Lock()
+
+    @classmethod
+    def open(
+        cls, path: str | StorePath, categories: Sequence[str] | None = None, split: Split | None = None
+    ) -> Self:
+        """Open a store, or the groups of some categories and one split of it.
+
+        Args:
+            path: a folder, or ``s3://BUCKET/PREFIX`` as text.
+            categories: all when None. split: both when None.
+
+        Raises:
+            StoreError: no store there, or it does not hold what is asked for (nearest names are offered).
+            StoreIncomplete: the build of a group asked for has not finished.
+            StoreDamaged: a manifest or metadata is not what was written, a file is missing or cut short.
+        """
+        store = store_path(path)
+        root = load_root(store)
+        chosen = choose_groups(store, list_groups(store), categories, split)
+        with collector_paused():
+            if isinstance(store, Path):
+                groups = [open_group(store, root, group) for group in chosen]
+            else:
+                with ThreadPoolExecutor(REQUESTS) as requests:
+                    groups = list(requests.map(partial(open_group, store, root), chosen))
+        opened_with = (str(store), None if categories is None else tuple(categories), split)
+        return cls(store, root, groups, opened_with)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).open, self._opened_with
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the features are."""
+        return self._spec
+
+    @property
+    def index(self) -> Index:
+        """Row -> sample: the opened groups one after another, by category, train before test."""
+        return self._index
+
+    @property
+    def groups(self) -> tuple[OpenGroup, ...]:
+        """The opened groups, in the order of their rows."""
+        return tuple(self._groups)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the spec's fingerprint and those of the opened groups."""
+        groups = {str(g.manifest.plan.group): g.manifest.fingerprint for g in self._groups}
+        return digest({"spec": self._spec.fingerprint, "groups": groups})
+
+    def load_encoder(self) -> FrozenEncoder:
+        """The frozen encoder the features came from, on the CPU, from the store's own copy of its weights.
+
+        Raises:
+            StoreDamaged: the weights are not those the store was built with.
+        """
+        path = self.path / TEACHER
+        try:
+            encoder = load_teacher(path, self._spec.encoder)
+        except WeightsError as error:
+            raise StoreDamaged(str(error)) from None
+        if encoder.sha256 != self._spec.weights_sha256:
+            raise StoreDamaged(f"{path}: not the weights this store was built with")
+        return replace(encoder, weights=self._spec.weights)
+
+    def read(self, rows: Sequence[int]) -> Batch:
+        """These rows, in this order; a row may occur more than once.
+
+        Raises:
+            IndexError: a row is not in the index.
+            StoreDamaged: a chunk is missing or not what was written; its row, sample and file are named.
+        """
+        return self.read_packed(rows).unpack()
+
+    def read_packed(self, rows: Sequence[int]) -> "PackedBatch":
+        """As `read`, with features as they are stored."""
+        plain = check_rows(self._index, rows)
+        return self._pack(plain, self._room(len(plain)))
+
+    def _pack(self, plain: list[int], tensors: dict[str, Tensor]) -> "PackedBatch":
+        self._fill(plain, tensors)
+        present, labels = truth(self._index, plain)
+        layers = [layer.name for layer in self._spec.layers]
+        batch = Batch(
+            rows=torch.tensor(plain, dtype=torch.int64),
+            images=tensors["images"],
+            features={name: tensors[name] for name in layers},
+            view_mask=present,
+            labels=labels,
+            masks=tensors["masks"],
+        )
+        return PackedBatch(batch, {n: tensors[scale_name(n)] for n in layers if scale_name(n) in tensors})
+
+    def read_arrays(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """The stored values of these rows, checked, by array; presence and labels are in `index`.
+
+        Raises:
+            What `read` raises.
+        """
+        plain = check_rows(self._index, rows)
+        tensors = self._room(len(plain))
+        self._fill(plain, tensors)
+        return tensors
+
+    def _room(self, rows: int) -> dict[str, Tensor]:
+        return {name: _empty(array, rows) for name, array in self._arrays.items()}
+
+    def _fill(self, plain: list[int], tensors: dict[str, Tensor]) -> None:
+        """Read these rows of every array into ``tensors``; raises what `read` raises."""
+        groups: dict[int, list[tuple[int, int]]] = {}
+        for position, row in enumerate(plain):
+            group, local = self._place(row)
+            groups.setdefault(group, []).append((position, local))
+        broken: dict[int, str] = {}
+        for group, places in groups.items():
+            for name, tensor in tensors.items():
+                if self._arrays[name].raw:
+                    wrong = self._row_files(group, name).read((local, tensor[at]) for at, local in places)
+                else:
+                    wrong = self._decode(group, name, places, tensor)
+                for place in wrong:
+                    broken.setdefault(places[place][0], name)
+        if broken:
+            raise StoreDamaged(self._describe(plain, broken))
+
+    def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
+        """The rows of ``order``, in that order, read ahead in threads; see `FeatureSource.batches`.
+
+        Holds at most `READ_AHEAD` batches beside the one handed out. Raises what `read` raises, in turn.
+        """
+        return self._ahead(lambda part: self._pack(*part).unpack(), order, batch_size)
+
+    def packed_batches(self, order: Sequence[int], batch_size: int) -> Iterator["PackedBatch"]:
+        """As `batches`, with features as they are stored."""
+        return self._ahead(lambda part: self._pack(*part), order, batch_size)
+
+    def _ahead(
+        self, read: Callable[[tuple[list[int], dict[str, Tensor]]], T], order: Sequence[int], batch_size: int
+    ) -> Iterator[T]:
+        assert batch_size > 0, batch_size
+        plain = check_rows(self._index, order)
+        parts = (plain[start : start + batch_size] for start in range(0, len(plain), batch_size))
+        # room is made in the caller's thread: memory that a thread of its own had allocated would go back to
+        # the system with every batch, and be cleared again for the next
+        rooms = ((part, self._room(len(part))) for part in parts)
+        return ahead(read, rooms, workers=READERS, depth=READ_AHEAD)
+
+    def _place(self, row: int) -> tuple[int, int]:
+        group = bisect_right(self._starts, row) - 1
+        return group, row - self._starts[group]
+
+    def _decode(self, group: int, name: str, places: list[tuple[int, int]], out: Tensor) -> list[int]:
+        """Fill in the rows of an array that has codecs; the places that are damaged or missing."""
+        handle, crc32c = self._handle(group, name), partial(self._groups[group].manifest.crc32c, name)
+        # one request for all rows first: tensorstore spreads them over its threads
+        positions, locals_ = [list(part) for part in zip(*places, strict=True)]
+        unreadable = []
+        try:
+            ts.array(out.numpy())[positions].write(handle[locals_]).result()
+        except (ValueError, OSError, RuntimeError):  # what tensorstore raises differs with the damage
+            for place, (position, local) in enumerate(places):
+                try:
+                    out[position] = torch.from_numpy(handle[local].read().result())
+                except (ValueError, OSError, RuntimeError):
+                    unreadable.append(place)
+        wrong = [i for i, (at, local) in enumerate(places) if _crc32c(out[at]) != crc32c(local)]
+        return sorted({*unreadable, *wrong})
+
+    def _row_files(self, group: int, name: str) -> RowFiles | RowObjects:
+        key = group, name
+        with self._opening:
+            if key not in self._files:
+                opened = self._groups[group]
+                promised = partial(opened.manifest.crc32c, name)
+                shard_rows = opened.manifest.plan.shard_rows
+                files = RowFiles(opened.folder, self._arrays[name], shard_rows, promised)
+                local = isinstance(opened.folder, Path)
+                self._files[key] = files if local else RowObjects(files, self._requests)
+            return self._files[key]
+
+    def _handle(self, group: int, name: str) -> Any:
+        key = group, name
+        with self._opening:
+            if key not in self._handles:
+                folder, plan = self._groups[group].folder, self._groups[group].manifest.plan
+                self._handles[key] = (
+                    open_array(folder / name, self._context)
+                    if isinstance(folder, Path)
+                    else fetch_array(folder, self._arrays[name], plan, self._requests)
+                )
+            return self._handles[key]
+
+    @cached_property
+    def _context(self) -> Any:
+        return ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
+
+    @cached_property
+    def _requests(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(REQUESTS, thread_name_prefix="requests")
+
+    def _describe(self, rows: list[int], broken: dict[int, str]) -> str:
+        first = min(broken)
+        group, local = self._place(rows[first])
+        opened = self._groups[group]
+        array = self._arrays[broken[first]]
+        file = opened.folder / array.shard_file(local // opened.manifest.plan.shard_rows)
+        named = spans_of_rows(sorted({rows[position] for position in broken}))
+        return (
+            f"{file}: damaged or missing data in {named} "
+            f"(sample {self._index.samples[rows[first]].sample_id}); "
+            f"'idif cache verify' lists the damage, --repair mends it"
+        )
+
+
+def _empty(array: ArrayLayout, rows: int) -> Tensor:
+    dtype = {"float16": torch.float16, "uint8": torch.uint8, "bool": torch.bool}[array.dtype]
+    return torch.empty((rows, *array.row_shape), dtype=dtype)
+
+
+def _crc32c(row: Tensor) -> int:
+    view = row.numpy().view()
+    view.flags.writeable = False  # the C function takes nothing that could change under it
+    return int(google_crc32c.value(view))

@@ -1,0 +1,1 @@
+"""Publishing a store to an object store."""

@@ -1,0 +1,175 @@
+"""`idif app`: a run as a web page."""
+
+import importlib.util
+import ipaddress
+import json
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from cli.commands.report import images_only, read_images
+from cli.commands.train import SetOption
+from cli.terminal.console import JsonOption, emit, progress_bar, say
+from cli.terminal.signals import Terminated
+from cli.workflow.device import evaluation_device
+from cli.workflow.fitted import fitted, test_scale
+from cli.workflow.run_folder import Run, load_method, open_run, run_features, run_teacher
+from cli.workflow.sources import Sources
+from idif.app.category_match import Known
+from idif.app.session import Desk, TestSamples, Trained
+from idif.data.features import FeatureSpec
+from idif.data.index import Sample
+from idif.errors import ConfigError, IdifError
+from idif.evaluation.predictions import Predictions
+
+
+def serve_page(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or one category's folder inside it.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; other than this machine's own needs a password.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; the first free one from 7860 on if not given.")
+    ] = None,
+    password: Annotated[
+        str | None,
+        typer.Option(envvar="IDIF_APP_PASSWORD", help="Ask visitors for it, beside the name idif."),
+    ] = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Serve a page that judges photographs: switch cameras off, move the threshold, see the maps.
+
+    It listens on this machine alone unless told otherwise, and runs until Ctrl-C. Test samples can be
+    picked, and categories compared, where the run's store or dataset is at hand. Needs the extra `app`.
+
+    Examples:
+
+        idif app runs/realiad
+
+        IDIF_APP_PASSWORD=... idif app runs/realiad --host 0.0.0.0 --port 8080
+    """
+    _check_address(host, password)
+    if importlib.util.find_spec("gradio") is None:
+        raise ConfigError(
+            "idif app: needs Gradio, which is not installed; install idif with its extra `app`, "
+            'e.g. pip install -e ".[app]" in its folder'
+        )
+    opened = open_run(run, overrides)
+    with tempfile.TemporaryDirectory(prefix="idif-uploads-") as uploads:
+        # read by Gradio when it is imported: where uploads lie, and that nothing is sent anywhere
+        os.environ |= {
+            "GRADIO_TEMP_DIR": uploads,
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
+        from idif.app import page
+
+        desk, notes = _desk(opened)
+        built = page.build(desk, opened.config.run.name, [*_caveats(opened), *notes])
+        try:
+            address = page.serve(built, host, port, password)
+            emit({"url": address}, as_json=as_json, otherwise=f"{address}  (Ctrl-C ends it)")
+            wait_for_the_end()
+        finally:
+            built.close(verbose=False)
+
+
+def wait_for_the_end() -> None:
+    """Wait for Ctrl-C or SIGTERM, the usual ends: nothing went wrong, and --json has had its one object."""
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except Terminated:
+        raise typer.Exit(143) from None
+
+
+def _check_address(host: str, password: str | None) -> None:
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local and not password:
+        raise ConfigError(
+            f"--host {host}: other machines could reach the page, so a password is needed; give --password "
+            "or set IDIF_APP_PASSWORD"
+        )
+    if password == "":
+        raise ConfigError("--password: expected a password, got an empty one")
+
+
+def _desk(run: Run) -> tuple[Desk, list[str]]:
+    """The run for the page, and what the page cannot do."""
+    numbers, device, spec = run.view_numbers(), evaluation_device(), run_features(run)
+    categories, notes = run.known_categories(), []
+    samples = known = None
+    try:
+        sources = Sources(images_only(run.config), device)
+        samples = _samples(sources, categories)
+    except IdifError as error:
+        say(f"note: there are no test samples to pick: {error}")
+        notes.append("Test samples cannot be picked: neither the run's store nor its dataset is at hand.")
+    if len(categories) == 1:
+        notes.append("What a part looks like is not said: the run knows one category only.")
+    elif run.config.live or samples is None:
+        notes.append("What a part looks like is not said: the run's feature store is not at hand.")
+    else:
+        with progress_bar("pooling stored features", "samples") as listen:
+            known = Known.build(sources.find(categories, "train"), run.config.strategies.layer, listen)
+    encoder = run_teacher(run, spec)
+    desk = Desk(
+        config=run.config.eval,
+        encoder=encoder,
+        image_size=spec.image_size,
+        view_numbers=numbers,
+        categories=tuple(categories),
+        device=device,
+        load=lambda category: _trained(run, category, spec, numbers),
+        samples=samples,
+        known=known,
+    )
+    return desk, notes
+
+
+def _samples(sources: Sources, categories: tuple[str, ...]) -> TestSamples:
+    index = sources.find(categories, "test").index
+    of: dict[str, list[Sample]] = {category: [] for category in categories}
+    for sample in index.samples:
+        of[sample.category].append(sample)
+
+    def images(sample: Sample) -> npt.NDArray[np.uint8]:
+        return read_images(sources, sample.category, "test", [sample.sample_id])[sample.sample_id]
+
+    return TestSamples(of, images)
+
+
+def _trained(run: Run, category: str, spec: FeatureSpec, numbers: tuple[int, ...]) -> Trained:
+    name = "all" if run.config.train.mode == "unified" else category
+    method = load_method(run, name, spec, numbers)
+    limits, calibration = fitted(run, category)
+    return Trained(method, calibration, limits, test_scale(run, category), _scores(run, category))
+
+
+def _scores(run: Run, category: str) -> tuple[float, float] | None:
+    """Lowest and highest score of the category's test samples."""
+    path = run.results / "predictions.h5"
+    if not path.exists():
+        return None
+    predictions = Predictions.open(path)
+    scores = predictions.sample_scores[predictions.rows(category)]
+    seen = scores[np.isfinite(scores)]
+    return (float(seen.min()), float(seen.max())) if seen.size else None
+
+
+def _caveats(run: Run) -> list[str]:
+    """What the run's environment says a reader must know."""
+    facts: dict[str, Any] = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
+    return [str(caveat) for caveat in facts.get("caveats", [])]

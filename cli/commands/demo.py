@@ -1,0 +1,118 @@
+"""`idif demo`: the main job end to end on rendered parts."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.table import Table
+
+from cache import FeatureStore
+from cache.building.build import build_store
+from cache.checking.verify import verify_store
+from cli.commands.eval import evaluate_run
+from cli.commands.report import report_run
+from cli.commands.sweep import sweep_run
+from cli.commands.train import train_run
+from cli.terminal.console import JsonOption, emit, percent, progress_bar, say
+from cli.workflow.device import evaluation_device
+from cli.workflow.run_folder import open_run
+from idif.config.loader import resolve
+from idif.config.sections import Config
+from idif.datasets.realiad.reader import read_realiad
+from idif.datasets.synthetic import synthesise
+from idif.encoders.frozen import FrozenEncoder, load_encoder
+from idif.errors import StoreDamaged, WeightsError
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for data, store and run; an earlier demo is continued.")
+    ] = Path("demo"),
+    as_json: JsonOption = False,
+) -> None:
+    """Render parts, cache the teacher, verify, train, evaluate, sweep missing views, and write a report.
+
+    Example:
+
+        idif demo --out demo
+    """
+    began = time.perf_counter()
+    settings = yaml.safe_load((files("cli") / "demo.yaml").read_text(encoding="utf-8"))
+    data, store = out / "data", out / "store.zarr"
+    size: int = settings["synth"]["size"]
+    out.mkdir(parents=True, exist_ok=True)
+    with _stage("data     rendered parts"), progress_bar("rendering", "samples") as listen:
+        if not data.exists():
+            synthesise(data, **settings["synth"], workers=None, progress=listen)
+    encoder = _teacher(store)
+    with _stage("store    the teacher runs once"), progress_bar("building", "views") as listen:
+        index = read_realiad(data, images=f"realiad_{size}")
+        build_store(data, index, store, encoder, image_size=size, device=evaluation_device(), progress=listen)
+    with _stage("verify   every byte"), progress_bar("verifying", "bytes") as listen:
+        found = verify_store(store, progress=listen)
+        if not found.sound:
+            raise StoreDamaged("; ".join(str(problem) for problem in found.problems))
+    config = _config(settings["config"], out, store)
+    with _stage("train    one model a category"):
+        train_run(config, resume=True)
+    run = open_run(config.folder)
+    with _stage("eval     test split"):
+        metrics = evaluate_run(run)
+    with _stage("sweep    all view subsets"):
+        sweep = sweep_run(run)
+    with _stage("report"):
+        report = report_run([run])
+    seconds = time.perf_counter() - began
+    value = {
+        "report": str(report),
+        "seconds": round(seconds, 1),
+        "teacher": encoder.weights,
+        "mean": {key: metrics["mean"].get(key) for key in ("s_auroc", "i_auroc", "p_auroc", "aupro")},
+        "by_missing": {key: values["s_auroc"] for key, values in sweep["by_missing"].items()},
+    }
+    emit(value, as_json=as_json, otherwise=_table(metrics, sweep, encoder))
+    say(f"done in {seconds:.0f} s; report: {report.resolve()}")
+
+
+def _config(raw: dict[str, Any], out: Path, store: Path) -> Config:
+    places = [f"cache.store={json.dumps(str(store))}", f"run.dir={json.dumps(str(out))}", "run.name=run"]
+    (config,) = resolve(raw, places, source="demo.yaml")
+    return config
+
+
+def _teacher(store: Path) -> FrozenEncoder:
+    """The store's own teacher where there is a store, else ImageNet's, else one untrained, and says so."""
+    if (store / "manifest.json").exists():
+        encoder = FeatureStore.open(store).load_encoder()
+    else:
+        try:
+            return load_encoder("imagenet")
+        except WeightsError:
+            encoder = load_encoder("untrained")
+    if encoder.weights == "untrained":
+        say("note: ImageNet weights cannot be had here, so the teacher is untrained: scores will be poor")
+    return encoder
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    say(f"{name}  {time.perf_counter() - began:.1f} s")
+
+
+def _table(metrics: dict[str, Any], sweep: dict[str, Any], encoder: FrozenEncoder) -> Table:
+    """P-AUROC and, with all views and with views missing, S-AUROC by category."""
+    missing = list(sweep["by_missing"])
+    table = Table("category", "P-AUROC", *missing, title="S-AUROC by number of views missing")
+    for name, values in metrics["categories"].items():
+        curve = [sweep["categories"][name]["by_missing"][m]["s_auroc"] for m in missing]
+        table.add_row(name, *map(percent, (values["p_auroc"], *curve)))
+    table.caption = f"percent; rendered parts, generated textures, {encoder.weights} teacher, last epoch"
+    return table

@@ -1,0 +1,78 @@
+"""`idif export`: a trained run as files that run without this project."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cli.commands.train import SetOption
+from cli.terminal.console import JsonOption, emit, progress_bar
+from cli.workflow.fitted import fitted
+from cli.workflow.run_folder import Run, load_method, open_run, run_features, run_teacher
+from idif.errors import ConfigError
+from idif.inference.export_file import SUFFIXES, Format, require_packages, write_deployment
+from idif.inference.export_graph import Deployment
+
+
+def export_run(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or one category's folder inside it.")],
+    kind: Annotated[Format, typer.Option("--format", help="What kind of file.")] = "onnx",
+    chosen: Annotated[
+        list[str], typer.Option("--category", metavar="C", help="Of a run of several; repeatable.")
+    ] = [],  # noqa: B006
+    to: Annotated[Path | None, typer.Option("--out", help="Folder; the default is RUN/export.")] = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Write one file for each category: preprocessing, teacher, student and scores in one graph.
+
+    A file takes images (uint8, [batch, views, 3, side, side], RGB, resized with Pillow's bilinear filter) and
+    a view mask, and gives maps, view scores and sample scores. Views, size, thresholds and versions are in
+    its metadata. Every file is checked against the run before it gets its name.
+
+    Examples:
+
+        idif export runs/realiad --category audiojack
+
+        idif export runs/realiad --format torchscript --out graphs
+    """
+    require_packages(kind)
+    opened = open_run(run, overrides)
+    known = opened.known_categories()
+    for category in chosen:
+        if category not in known:
+            raise ConfigError(f"--category {category}: the run has {', '.join(known)}")
+    categories = [category for category in known if not chosen or category in chosen]
+    folder = opened.results / "export" if to is None else to
+    table = Table("file", "category", "MB", "largest difference from the run")
+    files: list[dict[str, Any]] = []
+    with progress_bar("exporting", "files") as listen:
+        for done, category in enumerate(categories):
+            listen(done, len(categories), f"exporting {category}")
+            path = folder / f"{category}{SUFFIXES[kind]}"
+            difference = write_deployment(deployment(opened, category), path, kind)
+            size = path.stat().st_size
+            files.append({"path": str(path), "category": category, "bytes": size, "difference": difference})
+            table.add_row(str(path), category, f"{size / 1e6:.1f}", f"{difference:.1e}")
+    emit({"format": kind, "files": files}, as_json=as_json, otherwise=table)
+
+
+def deployment(run: Run, category: str) -> Deployment:
+    """One category of a run, ready to be written."""
+    spec, numbers = run_features(run), run.view_numbers()
+    limits, calibration = fitted(run, category)
+    told = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
+    name = "all" if run.config.train.mode == "unified" else category
+    return Deployment(
+        category=category,
+        method=load_method(run, name, spec, numbers),
+        teacher=run_teacher(run, spec),
+        features=spec,
+        view_numbers=numbers,
+        settings=run.config.eval,
+        calibration=calibration,
+        limits=limits,
+        caveats=tuple(told.get("caveats", ())),
+    )

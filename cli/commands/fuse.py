@@ -1,0 +1,111 @@
+"""`idif fuse`: the scores of several runs about the same samples, fused into what reads like a run."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from cli.commands.eval import measure, metrics_table
+from cli.commands.train import SetOption
+from cli.terminal.console import JsonOption, emit, progress_bar, say
+from cli.workflow.run_folder import is_fusion
+from idif.config.loader import load_configs
+from idif.config.sections import Config
+from idif.errors import ConfigError, RunError
+from idif.evaluation.late_fusion import Member, caveats, fuse, open_members
+from idif.report.run_data import run_home
+from idif.training.run_log import environment, write_json
+
+RESULTS = ("config.yaml", "environment.json", "metrics.json", "report.html")
+"""What stands beside the fused predictions and is about them."""
+
+
+def fuse_runs(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Two or more evaluated runs about the same samples."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the fused predictions and metrics.")],
+    weights: Annotated[
+        str,
+        typer.Option(metavar="W,W,...", help="Weight of each run, in their order; equal if not given."),
+    ] = "",
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Fuse the scores and maps of runs, e.g. of colour and of depth, by their weighted mean on one scale.
+
+    The scale of each run is the mean and spread of its scores of training normals, which `idif eval` records
+    with `eval.normals`. Metrics are measured as the first run's. `idif report OUT RUN...` compares.
+
+    Examples:
+
+        idif eval runs/rgb --set eval.normals=true
+
+        idif eval runs/depth --set eval.normals=true
+
+        idif fuse runs/rgb runs/depth --out runs/rgb-depth --weights 2,1
+    """
+    if (out / "config.yaml").is_file() and not is_fusion(out):
+        raise RunError(f"--out {out}: expected a new folder or that of a fusion, found a run")
+    configs = [load_configs(run_home(run) / "config.yaml")[0] for run in runs]
+    members = open_members(runs, _weights(weights))
+    told = caveats(members) + _inherited(runs, members) + _dropped(configs[0])
+    config = _fused_config(runs[0], out, members, overrides)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out {out}: cannot be made ({error.strerror})") from None
+    with progress_bar("fusing", "samples") as listen:
+        derived = [out / name for name in RESULTS]
+        stated = fuse(members, out / "predictions.h5", derived=derived, progress=listen)
+    fused = [{"folder": str(run), **entry} for run, entry in zip(runs, stated["fused"], strict=True)]
+    write_json(out / "environment.json", environment(torch.device("cpu"), fused=fused, caveats=told))
+    beside = out / "config.yaml.part"
+    beside.write_text(config.to_yaml(), encoding="utf-8")
+    beside.replace(out / "config.yaml")
+    for text in told:
+        say(f"note: {text}")
+    metrics = measure(out, config.eval)
+    emit(metrics, as_json=as_json, otherwise=metrics_table(metrics))
+    say(f"next: idif report {out} {' '.join(map(str, runs))}")
+
+
+def _weights(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise ConfigError(f"--weights {text}: expected numbers with commas between them, e.g. 2,1") from None
+
+
+def _fused_config(run: Path, out: Path, members: Sequence[Member], overrides: Sequence[str]) -> Config:
+    """The first run's config under the fusion's name, without what a fusion has not."""
+    named = {
+        "run.name": out.name,
+        "run.dir": str(out.parent),
+        "run.note": f"a fusion of {', '.join(member.name for member in members)}",
+        "eval.calibrate": "none",
+        "eval.threshold": "f1-max",
+        "eval.normals": False,
+    }
+    known = [f"{key}={json.dumps(value)}" for key, value in named.items()]
+    return load_configs(run_home(run) / "config.yaml", [*known, *overrides])[0]
+
+
+def _dropped(config: Config) -> list[str]:
+    if config.eval.threshold == "f1-max":
+        return []
+    return ["the decision threshold is that of the greatest F1, since the runs' own are on other scales"]
+
+
+def _inherited(runs: Sequence[Path], members: Sequence[Member]) -> list[str]:
+    """The runs' own caveats."""
+    found = []
+    for run, member in zip(runs, members, strict=True):
+        path = run_home(run) / "environment.json"
+        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found += [f"{member.name}: {text}" for text in known.get("caveats", [])]
+    return found

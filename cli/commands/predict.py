@@ -1,0 +1,125 @@
+"""`idif predict`: judge photographs with a trained run, without its store or dataset."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cli.commands.train import SetOption
+from cli.terminal.console import JsonOption, emit, progress_bar, say
+from cli.workflow.device import evaluation_device
+from cli.workflow.fitted import fitted, test_scale
+from cli.workflow.run_folder import Run, load_method, open_run, run_features, run_teacher
+from idif.errors import DatasetError
+from idif.inference.photo_grouping import Part, find_parts
+from idif.inference.predict import Judged, Limits, judgement, predict, write_pictures
+
+
+def predict_images(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or one category's folder inside it.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Photographs, or folders of them.")
+    ],
+    category: Annotated[
+        str | None, typer.Option(help="Of photographs whose names do not say it; for runs of several.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder for heat maps (.png) and raw maps (.npy).")
+    ] = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each part.")] = False,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Score photographs of parts and mark where they are anomalous.
+
+    Files named as Real-IAD's (``<category>_<number>_..._C<view>_...``) are put together by their names.
+    Other files are the views of one part, in the order given; a folder of them is one part. A view that is
+    not there or cannot be read is missing, and the part is judged by the rest.
+
+    Examples:
+
+        idif predict runs/realiad audiojack_0001_NG_C1.jpg audiojack_0001_NG_C2.jpg --out found
+
+        idif predict runs/realiad parts/ --category audiojack --jsonl
+    """
+    opened = open_run(run, overrides)
+    numbers = opened.view_numbers()
+    parts = find_parts(images, numbers, opened.known_categories(), category)
+    results = []
+    for result in _judge(opened, numbers, parts, to):
+        results.append(result)
+        for problem in result["problems"]:
+            say(f"note: {result['sample']}: counted as missing: {problem}")
+        if jsonl and not as_json:
+            sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+    if all(result["score"] is None for result in results):
+        raise DatasetError(f"{images[0]}: none of the photographs could be read")
+    if to is not None:
+        lines = "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
+        (to / "predictions.jsonl").write_text(lines, encoding="utf-8")
+    emit({"parts": results}, as_json=as_json, otherwise=None if jsonl else _table(results))
+
+
+def _judge(
+    run: Run, numbers: tuple[int, ...], parts: list[Part], to: Path | None
+) -> Iterator[dict[str, Any]]:
+    """Results of all parts, a category at a time."""
+    device, spec = evaluation_device(), run_features(run)
+    encoder = run_teacher(run, spec)
+    unified = run.config.train.mode == "unified"
+    for category in dict.fromkeys(part.category for part in parts):
+        mine = [part for part in parts if part.category == category]
+        method = load_method(run, "all" if unified else category, spec, numbers)
+        limits, calibration = fitted(run, category)
+        scale = None if to is None else test_scale(run, category)
+        with progress_bar(f"judging {category}", "parts") as listen:
+            for judged in predict(
+                run.config.eval,
+                method,
+                encoder,
+                mine,
+                spec.image_size,
+                device,
+                calibration=calibration,
+                progress=listen,
+            ):
+                yield _result(judged, numbers, limits, to, scale)
+
+
+def _result(
+    judged: Judged,
+    numbers: tuple[int, ...],
+    limits: Limits,
+    to: Path | None,
+    scale: tuple[float, float] | None,
+) -> dict[str, Any]:
+    result = judgement(judged, numbers, limits)
+    if to is not None:
+        write_pictures(to / judged.part.name, judged, numbers, scale)
+    return result
+
+
+def _table(results: list[dict[str, Any]]) -> Table:
+    views = sorted({view for result in results for view in result["views"]}, key=int)
+    categories = list(dict.fromkeys(result["category"] for result in results))
+    table = Table(title=categories[0] if len(categories) == 1 else None)
+    table.add_column("part", overflow="fold")
+    if len(categories) > 1:
+        table.add_column("category", overflow="fold")
+    for name in ("score", "decision", *(f"C{view}" for view in views)):
+        table.add_column(name, no_wrap=True)
+    for result in results:
+        cells = [result["views"].get(view) for view in views]
+        decision = {True: "anomalous", False: "normal", None: "-"}[result["anomalous"]]
+        score = "-" if result["score"] is None else f"{result['score']:#.3g}"
+        shown = ("-" if cell is None else f"{cell['score']:#.3g}" for cell in cells)
+        names = [result["sample"], result["category"]] if len(categories) > 1 else [result["sample"]]
+        table.add_row(*names, score, decision, *shown)
+    threshold = {result["threshold"] for result in results} - {None}
+    if len(threshold) == 1:
+        table.caption = f"Anomalous from {threshold.pop():.4g} on, the run's threshold."
+    return table

@@ -1,0 +1,1 @@
+"""Printing: console, progress bars, tables, signals."""

@@ -1,0 +1,57 @@
+"""How `idif cache plan` puts its figures to people."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from cache.cost_estimate import Plan
+
+
+def plan_table(plan: Plan, store: str) -> Table:
+    """One row per split."""
+    table = Table("split", "images", "store", "build", "pass without", "pass with", "pays after", title=store)
+    for part in plan.estimates:
+        pays = "never" if part.pays_after is None else f"{part.pays_after} passes"
+        table.add_row(
+            part.split,
+            f"{part.images:,}",
+            f"{part.bytes / 1e9:,.2f} GB",
+            _time(part.build_s),
+            _time(part.pass_live_s),
+            _time(part.pass_store_s),
+            pays,
+        )
+    return table
+
+
+def plan_words(plan: Plan) -> Iterator[str]:
+    """What was measured, and what follows from it."""
+    speeds, whole = plan.speeds, plan.estimates[-1]
+    source = "disk" if speeds.cold else "page cache (this system cannot empty it)"
+    yield (
+        f"measured on {speeds.images} images: encoder {speeds.encoder_images_per_s:,.1f} images/s, "
+        f"decoding {speeds.decode_images_per_s:,.1f} images/s a thread, "
+        f"build {speeds.build_images_per_s:,.1f} images/s"
+    )
+    yield (
+        f"storage: writing {speeds.write_gb_per_s:.2f} GB/s; batches {speeds.read_gb_per_s:.2f} GB/s from "
+        f"{source}, {speeds.read_cached_gb_per_s:.2f} GB/s from memory"
+    )
+    yield "a pass is an epoch, an evaluation or a missing-view sweep, without the part that learns"
+    if not plan.fits:
+        yield (
+            f"does not fit: {whole.bytes / 1e9:,.2f} GB, and {plan.free_bytes / 1e9:,.2f} GB are free; "
+            f"uint8 takes half, --category or --split less"
+        )
+    for part in plan.estimates:
+        if part.pays_after is None:
+            yield (
+                f"{part.split}: a store does not pay here: reading takes {_time(part.pass_store_s)} a pass, "
+                f"the encoder {_time(part.pass_live_s)}; use cache.source: live"
+            )
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,92 @@
+"""The table of a training: a row for each model as it is finished."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from cli.terminal.console import err, out, percent
+from idif.training.checkpoint import find_checkpoint, reached
+from idif.training.run_log import read_log
+from idif.training.stages import STUDENT
+
+COLUMNS = (("samples", 7), ("epochs", 6), ("loss", 8), ("S-AUROC", 7), ("time", 8))
+"""Headings and widths between the model's name and its state."""
+
+
+def model_summary(name: str, folder: Path, samples: int | None, state: str) -> dict[str, Any]:
+    """What a model's folder says of its training, ready for JSON.
+
+    ``s_auroc`` is the last epoch's, null where `train.eval_every` gave none; ``seconds`` is the time spent in
+    epochs, stages and earlier attempts included.
+    """
+    checkpoint = find_checkpoint(folder)
+    done = None if checkpoint is None else reached(checkpoint)
+    epoch = 0 if done is None else done.epoch
+    lines = _lines(folder / "log.jsonl")
+    losses = [line["loss"] for line in lines if "loss" in line]
+    scores = [line["eval"].get("s_auroc") for line in lines if "eval" in line and line["epoch"] == epoch]
+    timing = _lines(folder / STUDENT / "timing.jsonl") + _lines(folder / "timing.jsonl")
+    return {
+        "name": name,
+        "samples": samples,
+        "epochs": epoch,
+        "steps": 0 if done is None else done.step,
+        "loss": losses[-1] if losses else None,
+        "s_auroc": scores[-1] if scores else None,
+        "seconds": sum(line["seconds"] for line in timing),
+        "state": state,
+    }
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return read_log(path) if path.exists() else []
+
+
+class GrowingTable:
+    """Rows on stdout as they come, or on stderr where stdout is for JSON. Widths are fixed beforehand."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._console = err if as_json else out
+        self._width = 0
+
+    def begin(self, run: str, models: Sequence[str]) -> None:
+        """The run and the headings; ``models`` are all that rows will come for."""
+        self._width = max(len("model"), *map(len, models))
+        self._console.print(run, markup=False)
+        headed = self._table(show_header=True)
+        self._console.print(headed)
+
+    def add(self, model: dict[str, Any]) -> None:
+        """A row, from `model_summary`."""
+        row = self._table(show_header=False)
+        row.add_row(
+            model["name"],
+            "" if model["samples"] is None else str(model["samples"]),
+            str(model["epochs"]),
+            "" if model["loss"] is None else f"{model['loss']:.4f}",
+            "" if model["s_auroc"] is None else percent(model["s_auroc"]),
+            duration(model["seconds"]),
+            model["state"],
+        )
+        self._console.print(row)
+
+    def _table(self, *, show_header: bool) -> Table:
+        table = Table(box=SIMPLE_HEAD, show_header=show_header, show_edge=False, pad_edge=False)
+        table.add_column("model", width=self._width)
+        for heading, width in COLUMNS:
+            table.add_column(heading, width=width, justify="right", no_wrap=True)
+        table.add_column("state", width=len("finished before"))
+        return table
+
+
+def duration(seconds: float) -> str:
+    """12 s, 4:05 min, 3:20 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"

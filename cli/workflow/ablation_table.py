@@ -1,0 +1,53 @@
+"""The runs of one config file, evaluated and shown together, beside the paper's Table 3 where it has them."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from cli.commands.eval import evaluate_run
+from cli.terminal.console import percent
+from cli.workflow.run_folder import open_run
+from idif.config.sections import Config
+from idif.report.reference_results import paper_table_3, table_3_row
+
+METRICS = ("s_auroc", "i_auroc", "p_auroc")
+
+
+def comparison(configs: Sequence[Config], trained: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Evaluate the runs that were trained just now or have no metrics yet; their means, ready for JSON.
+
+    Args:
+        trained: what `cli.commands.train.train_run` returned for each config.
+    """
+    paper, rows = paper_table_3(), []
+    for config, result in zip(configs, trained, strict=True):
+        known = config.folder / "metrics.json"
+        old = all(model["state"] == "finished before" for model in result["models"])
+        if old and known.is_file():
+            metrics = json.loads(known.read_text(encoding="utf-8"))
+        else:
+            metrics = evaluate_run(open_run(config.folder))
+        row = table_3_row(config.method)
+        rows.append(
+            {
+                "run": str(config.folder),
+                "table_3": row,
+                "head": config.method.head,
+                "categories": len(metrics["categories"]),
+                **{key: metrics["mean"].get(key) for key in METRICS},
+                "paper_s_auroc": None if row is None else paper[row],
+            }
+        )
+    return rows
+
+
+def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """A row for each run, in percent; the paper's figures are those of Real-IAD's 30 categories."""
+    names = [key.replace("_", "-").upper() for key in METRICS]
+    table = Table("run", "Table 3", "head", "categories", *names, "paper's S-AUROC, 30 categories")
+    for row in rows:
+        figures = [percent(row[key]) for key in (*METRICS, "paper_s_auroc")]
+        table.add_row(row["run"], row["table_3"] or "", row["head"], str(row["categories"]), *figures)
+    return table

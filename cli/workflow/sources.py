@@ -1,0 +1,176 @@
+"""From a config to what it names: the device, the feature sources, the textures."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from cache import FeatureStore
+from cache.format.index_diff import index_differences
+from cache.reading.placement import Placement, choose_placement, place
+from cli.terminal.console import progress_bar, say
+from cli.workflow.device import evaluation_device
+from idif.config.sections import Config
+from idif.corruption.textures import DTD_URL, TextureBank, load_textures
+from idif.data.features import FeatureSource
+from idif.data.index import Index, Split
+from idif.datasets.realiad.files import list_categories
+from idif.datasets.realiad.reader import read_realiad
+from idif.encoders.frozen import FrozenEncoder, load_encoder
+from idif.encoders.live import LiveFeatures
+from idif.errors import ConfigError, StoreMismatch
+from idif.training.precision import fabric_precision
+
+LIVE_IMAGE_SIZE = 256
+"""Image size of a live encoder whose config names none."""
+
+
+def make_fabric(config: Config) -> Fabric:
+    """Device, precision and processes: one process, or those torchrun started.
+
+    With ``train.ranks: categories`` each process has its own device and no part in another's batch.
+    """
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    nodes = int(os.environ.get("WORLD_SIZE", "1")) // local
+    probe = Fabric(accelerator="auto", devices=1)
+    precision = fabric_precision(config.train.precision, probe.device)
+    if config.train.ranks == "categories":
+        device = evaluation_device()
+        own = 1 if device.index is None else [device.index]
+        return Fabric(accelerator="auto", devices=own, precision=precision)
+    fabric = Fabric(accelerator="auto", devices=local, num_nodes=nodes, precision=precision)
+    fabric.launch()
+    return fabric
+
+
+def first_process() -> bool:
+    """Whether this is the only process, or the first of those that torchrun started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+class Sources:
+    """The feature sources of one config, each opened when it is first asked for."""
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        """Opens the store, where there is one, for the config's categories.
+
+        Raises:
+            StoreError: it is missing, damaged, unfinished, lacks a category, or an explicit setting differs
+                from it: the store is authoritative.
+        """
+        self.config, self.device = config, device
+        self._store: FeatureStore | None = None
+        self._encoder: FrozenEncoder | None = None
+        self._said: Placement | None = None
+        if not config.live and config.cache.store is not None:
+            chosen = list(config.data.categories) or None
+            self._store = FeatureStore.open(config.cache.store, categories=chosen)
+            self._check_settings(config.cache.store, self._store)
+
+    def _check_settings(self, path: str | Path, store: FeatureStore) -> None:
+        config, spec, numbers = self.config, store.spec, store.index.view_numbers
+        if config.teacher.image_size not in (None, spec.image_size):
+            raise StoreMismatch(
+                f"teacher.image_size: {config.teacher.image_size}, but {path} holds features of "
+                f"{spec.image_size} px images"
+            )
+        if config.teacher.weights is not None:
+            given = load_encoder(config.teacher.weights).sha256
+            if given != spec.weights_sha256:
+                raise StoreMismatch(
+                    f"teacher.weights: {config.teacher.weights} has SHA-256 {given[:12]}, but {path} was "
+                    f"built with {spec.weights} weights, {spec.weights_sha256[:12]}"
+                )
+        if config.data.views not in (None, numbers):
+            wanted = list(config.data.views or ())
+            raise StoreMismatch(f"data.views: {wanted}, but {path} holds views {list(numbers)}")
+
+    def categories(self) -> list[str]:
+        """The config's categories, or all there are, sorted."""
+        if self._store is not None:
+            return sorted(self._store.index.categories)
+        known = list_categories(self._root(), self.config.data.annotations)
+        for wanted in self.config.data.categories:
+            if wanted not in known:
+                near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4) or known
+                raise ConfigError(f"data.categories: there is no {wanted!r}; nearest: {', '.join(near)}")
+        return sorted(self.config.data.categories) or known
+
+    def open(self, categories: Sequence[str], split: Split) -> FeatureSource:
+        """Clean images and frozen features of these categories, placed as the config says."""
+        source, placement = self.find(categories, split), self.config.cache.placement
+        if self._store is None:
+            return source
+        if placement == "auto":
+            placement, reason = choose_placement(source, self.device)
+            if placement != self._said:
+                say(f"features stay on disk: {reason}" if placement == "disk" else f"{placement}: {reason}")
+                self._said = placement
+        return place(source, placement, self.device)
+
+    def find(self, categories: Sequence[str], split: Split) -> FeatureSource:
+        """As `open`, but left where it lies: for whoever asks what there is, or reads a few rows."""
+        config = self.config
+        if config.cache.store is None or self._store is None:
+            size = config.teacher.image_size or LIVE_IMAGE_SIZE
+            index = self._read(categories, split)
+            return LiveFeatures(self._root(), index, self.encoder(), size, self.device)
+        store = FeatureStore.open(config.cache.store, categories=categories, split=split)
+        if config.data.root is not None:
+            _compare(store.index, self._read(categories, split), config.cache.store)
+        return store
+
+    def encoder(self) -> FrozenEncoder:
+        """The frozen encoder: the store's own copy, or the live one, loaded once."""
+        if self._encoder is None:
+            live = self.config.teacher.weights or "imagenet"
+            self._encoder = load_encoder(live) if self._store is None else self._store.load_encoder()
+        return self._encoder
+
+    def fingerprint(self) -> str | None:
+        """The store's fingerprint, over the config's categories; None for a live encoder."""
+        return None if self._store is None else self._store.fingerprint
+
+    def textures(self, size: int) -> TextureBank:
+        """The texture bank, kept beside a store on disk, else beside the run's folder, for other runs too."""
+        wanted = self.config.corruption.textures
+        if wanted is None:
+            raise ConfigError(
+                "corruption.textures: expected the folder of the Describable Textures Dataset "
+                f"({DTD_URL}), or 'procedural' for generated textures; got nothing"
+            )
+        store = self.config.cache.store
+        beside = self.config.run.dir
+        if isinstance(store, Path) and not self.config.live:
+            beside = store.resolve().parent
+        with progress_bar("reading textures", "images") as listen:
+            return load_textures(
+                "procedural" if wanted == "procedural" else Path(wanted), size, beside, listen
+            )
+
+    def _root(self) -> Path:
+        if self.config.data.root is None:
+            raise ConfigError("data.root: needed without a store; got nothing")
+        return self.config.data.root
+
+    def _read(self, categories: Sequence[str], split: Split) -> Index:
+        data = self.config.data
+        return read_realiad(
+            self._root(),
+            images=data.images,
+            annotations=data.annotations,
+            categories=categories,
+            split=split,
+            drop_incomplete=data.drop_incomplete,
+            views=data.views,
+        )
+
+
+def _compare(stored: Index, data: Index, path: str | Path) -> None:
+    """Raise where sample ids, views or labels of the annotations are not the store's. Reads no image."""
+    difference = next(index_differences(stored, data), None)
+    if difference is not None:
+        raise StoreMismatch(f"{path}: the annotations of data.root are not the store's: {difference}")

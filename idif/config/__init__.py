@@ -1,0 +1,1 @@
+"""The config: typed sections and their loader."""

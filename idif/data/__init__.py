@@ -1,0 +1,1 @@
+"""Types that cross the seams: index, batch, feature specs, decoded images."""

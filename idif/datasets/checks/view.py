@@ -1,0 +1,95 @@
+"""Open the files of one view once, and say everything that is wrong with each by itself."""
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from idif.data.images import decode, load_whole_mask, read_file, to_rgb
+from idif.data.index import NORMAL_CLASS, Sample, View
+from idif.datasets.checks.findings import Finding
+from idif.datasets.checks.thumbnails import Thumbnails, thumbnail
+from idif.datasets.realiad.reader import read_file_name
+from idif.errors import DatasetError
+from idif.paths import resolve_inside
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the files of one view showed."""
+
+    sample: Sample
+    view: View
+    findings: tuple[Finding, ...]
+    digest: bytes | None
+    """SHA-256 of the image file; None where it cannot be read."""
+    shape: tuple[int, int] | None
+    """(height, width) of the image; None where it cannot be decoded."""
+    picture: Thumbnails | None
+    """Its thumbnail; None likewise."""
+
+
+def look_at(root: Path, sample: Sample, view: View, *, masked: bool, categories: Sequence[str]) -> Look:
+    """Open a view's image and mask.
+
+    Args:
+        masked: whether the view's category has masks, so that a defect needs one.
+        categories: all of the dataset, for telling whose a file name is.
+    """
+    findings: list[Finding] = []
+
+    def found(kind: str, file: str, message: str) -> None:
+        findings.append(Finding(kind, sample.category, file, message))
+
+    misplaced = _misplaced(sample, view, categories)
+    if misplaced is not None:
+        found("misplaced_view", view.image, misplaced)
+    if view.mask is not None and not view.label:
+        found("mask_without_defect", view.mask, f"is the mask of {view.image}, which is labelled OK")
+    if view.mask is None and view.label and masked:
+        found("defect_without_mask", view.image, f"is labelled {view.anomaly_class} and has no mask")
+
+    digest, shape, picture = None, None, None
+    try:
+        path = resolve_inside(root, view.image)
+        content = read_file(path, "image")
+        digest = hashlib.sha256(content).digest()
+        image = to_rgb(decode(content, path, "image"), path)
+        shape, picture = (image.height, image.width), thumbnail(image)
+    except DatasetError as error:
+        found(_why(root, view.image), view.image, str(error))
+    if view.mask is not None:
+        try:
+            mask = load_whole_mask(resolve_inside(root, view.mask))
+            if shape not in (None, mask.shape):
+                sizes = f"{mask.shape[1]}x{mask.shape[0]}, its image is {shape[1]}x{shape[0]}"
+                found("wrong_size", view.mask, f"is {sizes}")
+            if view.label and not mask.any():
+                found("defect_without_mask", view.mask, "marks nothing, but its image is labelled defective")
+        except DatasetError as error:
+            found(_why(root, view.mask), view.mask, str(error))
+    return Look(sample, view, tuple(findings), digest, shape, picture)
+
+
+def _why(root: Path, file: str) -> str:
+    return "unreadable" if (root / file).exists() or (root / file).is_symlink() else "missing"
+
+
+def _misplaced(sample: Sample, view: View, categories: Sequence[str]) -> str | None:
+    """How the name of an image contradicts the folder that it lies in."""
+    folder, name = posixpath.split(view.image)
+    own = sample.category
+    told = read_file_name(name, categories)
+    if told is not None and told[0] != own:
+        return f"is named as a picture of {told[0]}, but belongs to {own}"
+    numbers = re.match(r"([0-9]+)_", name.removeprefix(f"{own}_"))
+    place = re.fullmatch(r"S([0-9]+)", posixpath.basename(folder))
+    if numbers and place and int(numbers[1]) != int(place[1]):
+        return f"is named as a picture of sample {numbers[1]}, but lies in the folder of sample {place[1]}"
+    named = re.match(rf"[0-9]+_({NORMAL_CLASS}|NG)_", name.removeprefix(f"{own}_"))
+    kind = next((part for part in folder.split("/") if part in (NORMAL_CLASS, "NG")), None)
+    if named and kind and named[1] != kind:
+        return f"is named as {named[1]}, but lies under {kind}"
+    return None

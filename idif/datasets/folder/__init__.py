@@ -1,0 +1,1 @@
+"""Import of image folders, e.g. in the layout of MVTec AD."""

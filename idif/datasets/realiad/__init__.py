@@ -1,0 +1,1 @@
+"""Reader, writer and published statistics of the Real-IAD layout."""

@@ -1,0 +1,228 @@
+"""Read a dataset in the Real-IAD layout: annotations in, rows and views out. No image is opened.
+
+The layout, with ``images`` = ``realiad_256`` (or a sibling) and ``annotations`` = ``realiad_jsons``::
+
+    ROOT/realiad_256/<category>/{OK,NG/<defect>}/S0001/<category>_0001_OK_C1_<time>.jpg
+    ROOT/realiad_jsons/<category>.json        or one level deeper, realiad_jsons/realiad_jsons/
+
+The label of a view is its ``anomaly_class``, never its folder: 26,881 test images under ``NG/`` are ``OK``.
+Views belong together by folder and sample number, never by their position in the list.
+"""
+
+import json
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from idif.data.index import NORMAL_CLASS, Index, Sample, Split, View
+from idif.datasets.realiad.files import annotation_files
+from idif.errors import DatasetError
+from idif.paths import is_plain, relative_posix, shown
+
+MAX_JSON_BYTES = 64 * 2**20
+"""Largest annotation file read, about 20 times the largest of Real-IAD's own; Python's objects take ten times
+the room."""
+
+MAX_VIEW_NUMBER = 999
+
+_FILE_NAME = re.compile(r"(?P<sample>[0-9]+)_(?:.*_)?C(?P<view>[0-9]+)_[^/]*")
+"""What follows ``<category>_`` in a file name; the last ``_C<view>_`` counts."""
+
+
+class _Photo(NamedTuple):
+    """One entry of an annotation file, understood."""
+
+    split: Split
+    sample_id: str
+    view: View
+
+
+def read_realiad(
+    root: Path,
+    *,
+    images: str = "realiad_256",
+    annotations: str = "realiad_jsons",
+    categories: Sequence[str] = (),
+    split: Split | None = None,
+    drop_incomplete: bool = False,
+    views: Sequence[int] | None = None,
+) -> Index:
+    """The samples of a dataset, ordered by category, split (train first) and sample id.
+
+    The index's view numbers are all that occur in the chosen categories, in either split, so that train
+    and test agree; ``views`` restricts them. A sample that lacks some of them has None in their slots; one
+    that has none of them is left out. Paths are relative to ``root``; whether the files exist is not asked.
+
+    Args:
+        images: folder of the images and masks, relative to ``root``.
+        annotations: folder of ``<category>.json`` files, relative to ``root``.
+        categories: empty for all.
+        split: None for both.
+        drop_incomplete: leave out every sample that lacks a view.
+        views: camera numbers to keep; None for all.
+
+    Raises:
+        DatasetError: a folder, category or view number that does not exist, an annotation file that is
+            broken, a path that leaves its folder, two files for one view, a sample in both splits, or a
+            category of which no sample is left.
+    """
+    files = annotation_files(root, images=images, annotations=annotations, categories=categories)
+    images = relative_posix(images, "data.images")
+    chosen = sorted(files)
+    photos = {category: list(_read_photos(files[category], category, images)) for category in chosen}
+    numbers = _view_numbers(files, photos, views)
+    samples: list[Sample] = []
+    for category in chosen:
+        found = _group(files[category], category, photos[category], numbers)
+        kept = [s for s in found if (all(s.present) if drop_incomplete else any(s.present))]
+        if not kept:
+            which = "no complete sample" if drop_incomplete else "no sample"
+            raise DatasetError(f"{files[category]}: {which} with the views {numbers} in train or test")
+        samples += [s for s in kept if split in (None, s.split)]
+    return Index(view_numbers=numbers, samples=tuple(samples))
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The annotation file as a JSON object with ``meta``, ``train`` and ``test``."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_JSON_BYTES:
+            raise DatasetError(f"{path}: expected at most {MAX_JSON_BYTES:,} bytes, got {size:,}")
+        content = json.loads(path.read_bytes())
+    except DatasetError:
+        raise
+    except OSError as error:
+        raise DatasetError(f"{path}: annotations cannot be read ({error.strerror})") from None
+    except RecursionError:
+        raise DatasetError(f"{path}: expected a JSON object, got one nested too deep to read") from None
+    except ValueError as error:
+        raise DatasetError(f"{path}: annotations are not valid JSON ({error})") from None
+    _expect(content, dict, f"{path}: annotations")
+    for key, kind in (("meta", dict), ("train", list), ("test", list)):
+        _value(content, key, kind, f"{path}")
+    return content  # type: ignore[no-any-return]
+
+
+_KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text", type(None): "null"}
+
+
+def _expect(value: object, kind: type, where: str) -> None:
+    if not isinstance(value, kind):
+        came = _KINDS.get(type(value), f"{type(value).__name__} {shown(value)}")
+        raise DatasetError(f"{where}: expected {_KINDS[kind]}, got {came}")
+
+
+def _value(holder: dict[str, Any], key: str, kind: type, where: str) -> Any:
+    """``holder[key]``, which must be of ``kind``."""
+    if key not in holder:
+        raise DatasetError(f"{where}: expected the key {key!r}, but it is missing")
+    _expect(holder[key], kind, f"{where}: {key}")
+    return holder[key]
+
+
+def _read_photos(path: Path, category: str, images: str) -> Iterator[_Photo]:
+    """Every entry of one annotation file, in its order."""
+    content = _load(path)
+    meta = content["meta"]
+    prefix = relative_posix(_value(meta, "prefix", str, f"{path}: meta"), f"{path}: meta: prefix")
+    normal = _value(meta, "normal_class", str, f"{path}: meta")
+    folder = posixpath.normpath(f"{images}/{prefix}")
+    for split in get_args(Split):
+        for position, entry in enumerate(content[split]):
+            where = f"{path}: {split}[{position}]"
+            _expect(entry, dict, where)
+            named = _value(entry, "category", str, where)
+            if named != category:
+                raise DatasetError(f"{where}: expected the file's category {category!r}, got {shown(named)}")
+            yield _read_photo(entry, where, split, category, normal, folder)
+
+
+def _read_photo(
+    entry: dict[str, Any], where: str, split: Split, category: str, normal: str, folder: str
+) -> _Photo:
+    anomaly_class = _value(entry, "anomaly_class", str, where)
+    if anomaly_class == normal:
+        anomaly_class = NORMAL_CLASS
+    elif anomaly_class == NORMAL_CLASS:
+        raise DatasetError(
+            f"{where}: anomaly_class is {NORMAL_CLASS!r}, but meta.normal_class {shown(normal)}"
+        )
+    if not anomaly_class or not is_plain(anomaly_class):
+        raise DatasetError(f"{where}: expected a class name as anomaly_class, got {shown(anomaly_class)}")
+    image = relative_posix(_value(entry, "image_path", str, where), f"{where}: image_path")
+    if "mask_path" not in entry:
+        raise DatasetError(f"{where}: expected the key 'mask_path' (a path or null), but it is missing")
+    mask = entry["mask_path"]
+    if mask is not None:
+        _expect(mask, str, f"{where}: mask_path")
+        mask = posixpath.join(folder, relative_posix(mask, f"{where}: mask_path"))
+
+    parent, name = posixpath.split(image)
+    numbers = _name_numbers(name, category) or re.fullmatch(f".*?_{_FILE_NAME.pattern}", name)
+    if numbers is None:
+        pattern = "<category>_<number>_<class>_C<view>_<time>"
+        raise DatasetError(f"{where}: image_path: expected a file name {pattern}, got {shown(name)}")
+    if len(numbers["view"]) > 9 or not 1 <= int(numbers["view"]) <= MAX_VIEW_NUMBER:
+        raise DatasetError(f"{where}: image_path: expected a view 1 to {MAX_VIEW_NUMBER}, got {shown(name)}")
+    sample_id = posixpath.join(category, parent)
+    own_folder = re.fullmatch("S([0-9]+)", posixpath.basename(parent))
+    if own_folder is None or own_folder[1].lstrip("0") != numbers["sample"].lstrip("0"):
+        sample_id = posixpath.join(sample_id, numbers["sample"])
+    view = View(int(numbers["view"]), posixpath.join(folder, image), mask, anomaly_class)
+    return _Photo(split, sample_id, view)
+
+
+def _name_numbers(name: str, category: str) -> re.Match[str] | None:
+    return _FILE_NAME.fullmatch(name.removeprefix(f"{category}_"))
+
+
+def read_file_name(name: str, categories: Sequence[str]) -> tuple[str, str, int] | None:
+    """(category, sample number, view number) of a Real-IAD file name; None where it is not one.
+
+    A category is recognised only where it is one of ``categories``; the longest name that fits counts.
+    """
+    for category in sorted(categories, key=len, reverse=True):
+        if name.startswith(f"{category}_"):
+            numbers = _name_numbers(name, category)
+            if numbers is not None and len(numbers["view"]) <= 3:
+                return category, numbers["sample"], int(numbers["view"])
+    return None
+
+
+def _view_numbers(
+    files: dict[str, Path], photos: dict[str, list[_Photo]], views: Sequence[int] | None
+) -> tuple[int, ...]:
+    """All camera numbers of the chosen categories, restricted to ``views``, ascending."""
+    for category, entries in photos.items():
+        if not entries:
+            raise DatasetError(f"{files[category]}: train and test are both empty")
+    numbers = sorted({photo.view.number for entries in photos.values() for photo in entries})
+    if views is None:
+        return tuple(numbers)
+    unknown = sorted(set(views) - set(numbers))
+    if unknown or not views:
+        came = f"view {unknown[0]}" if unknown else "none"
+        raise DatasetError(f"data.views: expected view numbers out of {numbers}, got {came}")
+    return tuple(sorted(set(views)))
+
+
+def _group(path: Path, category: str, photos: list[_Photo], numbers: tuple[int, ...]) -> list[Sample]:
+    """Samples of one category, train before test, by sample id."""
+    splits: dict[str, Split] = {}
+    slots: dict[str, dict[int, View]] = {}
+    for split, sample_id, view in photos:
+        if splits.setdefault(sample_id, split) != split:
+            raise DatasetError(f"{path}: sample {shown(sample_id)} is in both train and test")
+        first = slots.setdefault(sample_id, {}).setdefault(view.number, view)
+        if first is not view:
+            raise DatasetError(
+                f"{path}: sample {shown(sample_id)} has two files for view {view.number}: "
+                f"{shown(first.image)} and {shown(view.image)}"
+            )
+    order = sorted(slots, key=lambda sample_id: (splits[sample_id] == "test", sample_id))
+    return [
+        Sample(sample_id, category, splits[sample_id], tuple(slots[sample_id].get(n) for n in numbers))
+        for sample_id in order
+    ]

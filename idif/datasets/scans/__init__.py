@@ -1,0 +1,1 @@
+"""Import of 3D scans as rendered views."""

@@ -1,0 +1,135 @@
+"""Where each ray first meets a part: pyvista rasterises the part's proxy mesh off-screen, sphere tracing goes
+on from there."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+import pyvista as pv
+from numpy.typing import NDArray
+from vtkmodules.vtkCommonCore import vtkFloatArray
+
+from idif.datasets.synthetic.camera_rig import FIELD_OF_VIEW, Eye
+from idif.datasets.synthetic.part_model import Part
+from idif.datasets.synthetic.sdf import Points, Values, length
+from idif.errors import CannotFinish
+
+_NO_OPENGL = (
+    "cannot render: VTK finds no off-screen OpenGL on this machine; on Debian or Ubuntu install the packages "
+    "libegl1 and libgl1-mesa-dri, or libosmesa6"
+)
+_NEAR, _FAR = 1.0, 14.0
+
+
+@contextmanager
+def _no_x_without_display() -> Iterator[None]:
+    """Where there is no X server let VTK open its EGL window at once, not try X first and print a warning."""
+    name = "VTK_DEFAULT_OPENGL_WINDOW"
+    if not sys.platform.startswith("linux") or os.environ.get("DISPLAY") or name in os.environ:
+        yield
+        return
+    os.environ[name] = "vtkEGLRenderWindow"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+class Raster:
+    """An off-screen window with one field per camera that tells depths; use it as a context manager, from one
+    thread.
+
+    Raises `CannotFinish` on entering where VTK has no off-screen OpenGL.
+    """
+
+    def __init__(self, views: int, size: int) -> None:
+        self.size = size
+        """Pixels S along an image's side."""
+        self._views = views
+
+    def __enter__(self) -> Self:
+        with _no_x_without_display():
+            self._plotter = pv.Plotter(
+                off_screen=True,
+                shape=(1, self._views),
+                window_size=[self._views * self.size, self.size],
+                border=False,
+            )
+        window: Any = self._plotter.render_window
+        self._window = window
+        window.SetMultiSamples(0)  # averaged depths would lie on no surface
+        window.Initialize()
+        if not window.GetInitialized():  # rendering regardless would end the process
+            self._plotter.close()
+            raise CannotFinish(_NO_OPENGL)
+        # One actor in every field: calling add_mesh for every sample would cost more than the rendering.
+        self._mapper = pv.DataSetMapper()
+        actor = pv.Actor(mapper=self._mapper)
+        actor.prop.lighting = False
+        for view in range(self._views):
+            self._plotter.subplot(0, view)
+            self._plotter.add_actor(actor, reset_camera=False, render=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._plotter.close()
+
+    def depths(self, mesh: pv.PolyData, eyes: Sequence[Eye]) -> NDArray[np.float32]:
+        """Depth [V, S, S] of the mesh along each eye's forward axis, first row on top, infinite if none."""
+        self._mapper.SetInputData(mesh)
+        for view, eye in enumerate(eyes):
+            camera = self._plotter.renderers[view].camera
+            camera.position = tuple(eye.position[:, 0].tolist())
+            camera.focal_point = tuple((eye.position + eye.forward)[:, 0].tolist())
+            camera.up = tuple(eye.up[:, 0].tolist())
+            camera.view_angle = FIELD_OF_VIEW
+            camera.clipping_range = (_NEAR, _FAR)
+        self._window.Render()
+        buffer = vtkFloatArray()
+        self._window.GetZbufferData(0, 0, self._views * self.size - 1, self.size - 1, buffer)
+        rows = np.asarray(pv.convert_array(buffer)).reshape(self.size, self._views, self.size)[::-1]
+        z = rows.transpose(1, 0, 2)
+        depth = _NEAR * _FAR / (_FAR - z.astype(np.float64) * (_FAR - _NEAR))
+        return np.where(z < 1.0, depth, np.inf).astype(np.float32)
+
+
+_CLOSE = 0.0015
+"""A ray this near to a surface, in part radii, has hit it."""
+_STEPS = 48
+_CREEPING = 0.008
+
+
+def trace(
+    part: Part, origins: Points, rays: Points, start: Values, least: float
+) -> tuple[Values, NDArray[np.bool_]]:
+    """Follow rays that look down, from ``origins`` along ``rays`` (both [3, N]), to the first surface.
+
+    ``start`` [N] is a depth before the part, in lengths of the ray's vector; infinite where the ray never
+    comes near. Returns depths [N], and whether the rays end on the part rather than on the table z = 0.
+    """
+    depth: Values = -origins[2] / rays[2]
+    hit = np.zeros(len(start), bool)
+    active = np.flatnonzero(start < depth)
+    t, floor = start[active], depth[active]
+    origin, ray = origins.take(active, axis=1), rays.take(active, axis=1)
+    stride = 1.0 / length(ray)
+    for _ in range(_STEPS):
+        distance = part.distance(origin + ray * t)
+        near = distance < _CLOSE
+        ended = np.flatnonzero(near & (t < floor))
+        depth[active[ended]] = t[ended] + distance[ended] * stride[ended]
+        hit[active[ended]] = True
+        t += np.maximum(distance, least) * stride
+        keep = np.flatnonzero(~near & (t < floor))
+        if not len(keep):
+            break
+        active, t, floor, stride = active[keep], t[keep], floor[keep], stride[keep]
+        origin, ray = origin.take(keep, axis=1), ray.take(keep, axis=1)
+    else:
+        # What creeps along a surface after so many steps ends on it; what merely passes goes on to the table.
+        creeping = np.flatnonzero(part.distance(origin + ray * t) < _CREEPING)
+        depth[active[creeping]], hit[active[creeping]] = t[creeping], True
+    return depth, hit

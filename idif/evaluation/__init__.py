@@ -1,0 +1,1 @@
+"""From a trained method to scores, thresholds, predictions and metrics."""

@@ -1,0 +1,204 @@
+"""The metrics of one category from a predictions file, and their mean over categories."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from idif.errors import RunError
+from idif.evaluation.predictions import Predictions
+from idif.metrics.curves import AuproRule, auroc, one_class_reason
+from idif.metrics.pixel import PixelMetrics, metric_name
+from idif.metrics.regions import Connectivity
+from idif.metrics.sample import sample_metrics
+from idif.metrics.score_counts import ArrayLike, BoolArray, IntArray
+
+_BLOCK = 8
+CURVE_POINTS = 100
+"""Of the recorded per-region-overlap curve: enough to draw it."""
+
+
+def category_metrics(
+    predictions: Predictions,
+    category: str | None = None,
+    *,
+    pixel: PixelMetrics | None = None,
+    fpr_limits: Sequence[float] = (0.3,),
+    connectivity: Connectivity = 8,
+    aupro_rule: AuproRule = "interpolated",
+    sample_labels: BoolArray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Everything ``metrics.json`` holds for one category, ready for JSON.
+
+    Args:
+        predictions: an open predictions file.
+        category: whose rows; none pools all rows.
+        pixel: the count of a streaming pass over the same rows, for files without maps; none reads the
+            file's maps, ``fpr_limits``, ``connectivity`` and ``aupro_rule`` then apply.
+        fpr_limits: limits of AUPRO.
+        connectivity: of regions, 8 or 4.
+        aupro_rule: see `idif.metrics.aupro`.
+        sample_labels: bool [N] of these rows; none means: anomalous when any present view is.
+        resamples: of the bootstrap interval; 0 leaves it out.
+        seed: of the bootstrap.
+
+    Returns:
+        The keys of `sample_metrics`, those of `PixelMetrics.compute` with ``error_bound`` as
+        ``p_error_bound``, the ``pro_curve`` where it is defined,
+        ``per_defect`` {defect: S- and I-AUROC of its samples and views against all
+        normal ones}, pixel counts in ``counts`` and ``reasons`` of whatever is None.
+
+    Raises:
+        RunError: a score is not finite (it names the sample), no such category, or a damaged file.
+        ValueError: a limit or connectivity that cannot be.
+    """
+    rows = np.arange(len(predictions)) if category is None else predictions.rows(category)
+    if not rows.size:
+        raise RunError(
+            f"{predictions.path}: expected rows of category {category!r}; "
+            f"the file holds {', '.join(dict.fromkeys(predictions.category)) or 'none'}"
+        )
+    _check_finite(predictions, rows)
+    found = sample_metrics(
+        predictions.view_scores[rows],
+        predictions.sample_scores[rows],
+        predictions.labels[rows],
+        predictions.present[rows],
+        predictions.view_numbers,
+        sample_labels,
+        resamples=resamples,
+        seed=seed,
+    )
+    reasons: dict[str, str] = found.pop("reasons")
+    found["per_defect"], why = _per_defect(predictions, rows)
+    reasons.update(why)
+    counts: dict[str, int] = found.pop("counts")
+    if pixel is None and not predictions.has_maps:
+        names = ["p_auroc", "p_ap", "p_f1_max", *map(metric_name, fpr_limits)]
+        found.update(dict.fromkeys([*names, "p_error_bound"]))
+        reasons.update(dict.fromkeys(names, "the predictions file was written without maps (--no-maps)"))
+    else:
+        if pixel is None:
+            pixel = pixel_metrics(predictions, rows, fpr_limits, connectivity, aupro_rule)
+        values = pixel.compute()
+        found["p_error_bound"] = values.pop("error_bound")
+        found.update(values)
+        if "p_auroc" not in pixel.reasons:
+            found["pro_curve"] = pixel.pro_curve(CURVE_POINTS)
+        reasons.update(pixel.reasons)
+        counts["normal_pixels"], counts["anomalous_pixels"] = pixel.normal_pixels, pixel.anomalous_pixels
+        counts["regions"] = pixel.regions
+    return {**found, "counts": counts, "reasons": reasons}
+
+
+def pixel_metrics(
+    predictions: Predictions,
+    rows: IntArray,
+    fpr_limits: Sequence[float] = (0.3,),
+    connectivity: Connectivity = 8,
+    aupro_rule: AuproRule = "interpolated",
+) -> PixelMetrics:
+    """The pixels of these rows' present views, counted from a file that has maps."""
+    pixel = PixelMetrics(fpr_limits, connectivity, aupro_rule=aupro_rule)
+    for block, maps, masks in predictions.iter_maps(rows, _BLOCK):
+        p = predictions
+        try:
+            update_pixels(pixel, maps, masks, p.present[block], p.labels[block], p.has_mask[block])
+        except ValueError as error:
+            sound = np.isfinite(maps).all(axis=(2, 3)) | ~p.present[block]
+            bad = [p.sample_id[row] for row in block[~sound.all(axis=1)]]
+            raise RunError(f"{p.path}: maps of sample {', '.join(bad)}: {error}") from error
+    return pixel
+
+
+def update_pixels(
+    pixel: PixelMetrics,
+    maps: ArrayLike,
+    masks: BoolArray,
+    present: BoolArray,
+    labels: BoolArray,
+    has_mask: BoolArray,
+) -> None:
+    """Count the present views of some samples, or learn that a mask is missing.
+
+    Args:
+        pixel: the count.
+        maps: [B,V,H,W], on any device; float16 as in the predictions file, so that both give the same.
+        masks: bool [B,V,H,W].
+        present: bool [B,V].
+        labels: bool [B,V].
+        has_mask: bool [B,V]: the data give a mask for the view.
+    """
+    if (present & labels & ~has_mask).any():
+        pixel.declare_undefined("an anomalous view has no mask")
+    if pixel.undefined is None:
+        shown = torch.from_numpy(present).to(maps.device) if isinstance(maps, Tensor) else present
+        pixel.update(maps[shown], masks[present])
+
+
+def mean_metrics(categories: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The mean over categories of every metric that is a number, skipping and counting nulls.
+
+    Returns:
+        Each metric's mean, None where it is None everywhere; ``counts`` {"categories": how many};
+        ``nulls`` {metric: how many categories were left out}; ``reasons`` of the means that are None.
+    """
+    # An interval of a mean is not the mean of the intervals.
+    names = dict.fromkeys(
+        name
+        for values in categories.values()
+        for name, value in values.items()
+        if (value is None or isinstance(value, float)) and name != "s_auroc_ci"
+    )
+    mean: dict[str, Any] = {}
+    nulls: dict[str, int] = {}
+    reasons: dict[str, str] = {}
+    for name in names:
+        numbers = [v[name] for v in categories.values() if isinstance(v.get(name), float)]
+        mean[name] = float(np.mean(numbers)) if numbers else None
+        if len(numbers) < len(categories):
+            nulls[name] = len(categories) - len(numbers)
+        if not numbers:
+            reasons[name] = f"null in all {len(categories)} categories"
+    return {**mean, "counts": {"categories": len(categories)}, "nulls": nulls, "reasons": reasons}
+
+
+def _check_finite(predictions: Predictions, rows: IntArray) -> None:
+    p = predictions
+    bad = (p.present[rows] & ~np.isfinite(p.view_scores[rows])).any(axis=1)
+    bad |= p.present[rows].any(axis=1) & ~np.isfinite(p.sample_scores[rows])
+    if bad.any():
+        row = rows[np.argmax(bad)]
+        raise RunError(
+            f"{p.path}: expected finite scores, found NaN or infinity in {int(bad.sum())} of {rows.size} "
+            f"samples, the first {p.sample_id[row]}"
+        )
+
+
+def _per_defect(predictions: Predictions, rows: IntArray) -> tuple[dict[str, Any], dict[str, str]]:
+    """Per defect: its samples and views against all normal ones, and the reasons of what is None."""
+    p = predictions
+    present, views, samples = p.present[rows], p.view_scores[rows], p.sample_scores[rows]
+    anomalous = p.labels[rows] & present
+    classes = np.array([p.anomaly_class[row] for row in rows], dtype=object)
+    normal_sample, normal_view = present.any(axis=1) & ~anomalous.any(axis=1), present & ~anomalous
+    found: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    for defect in sorted(set(classes[anomalous])):
+        view = anomalous & (classes == defect)
+        sample = view.any(axis=1)
+        pools = {"s_auroc": (samples, normal_sample, sample), "i_auroc": (views, normal_view, view)}
+        found[defect] = {
+            name: auroc(scores[normal | flagged], flagged[normal | flagged])
+            for name, (scores, normal, flagged) in pools.items()
+        }
+        found[defect]["samples"], found[defect]["views"] = int(sample.sum()), int(view.sum())
+        for (name, (_, normal, flagged)), items in zip(pools.items(), ("samples", "views"), strict=True):
+            reason = one_class_reason(int(normal.sum()), int(flagged.sum()), items)
+            if reason:
+                reasons[f"per_defect.{defect}.{name}"] = reason
+    return found, reasons

@@ -1,0 +1,175 @@
+"""Reading the predictions file: what a test pass found, in HDF5, enough to compute every metric again.
+
+Datasets (N samples, V views, H W pixels), as fixed in the project's surface:
+
+    sample_id, category   [N] text             image_path     [N,V] text, empty for an absent view
+    labels, present       [N,V] bool           mask_path      [N,V] text, empty where there is none
+    anomaly_class         [N,V] text, empty for an absent view
+    view_scores           [N,V] float32, NaN for an absent view
+    sample_scores         [N] float32, NaN for a sample without any view
+    has_mask              [N,V] bool: the data give a mask of the view
+    maps, masks           [N,V,H,W] float16 and bool, zeros for an absent view; absent with --no-maps
+
+Attributes: ``format``, ``view_numbers`` [V], ``protocol``, a JSON text, and ``text_sha256`` of the texts.
+The rest carries a checksum per chunk, so that a damaged file is noticed when it is read.
+`idif.evaluation.predictions_writer` writes it.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from idif.errors import RunError
+
+FORMAT = "idif predictions 2"
+
+TEXT_PER_VIEW = ("image_path", "mask_path", "anomaly_class")
+TEXT = ("sample_id", "category", *TEXT_PER_VIEW)
+PER_VIEW: dict[str, type] = {
+    "labels": np.bool_,
+    "present": np.bool_,
+    "has_mask": np.bool_,
+    "view_scores": np.float32,
+}
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float32]
+RowArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A complete predictions file: everything but the maps in memory, the maps streamed."""
+
+    path: Path
+    view_numbers: tuple[int, ...]
+    protocol: dict[str, Any]
+    sample_id: tuple[str, ...]
+    category: tuple[str, ...]
+    image_path: tuple[tuple[str, ...], ...]
+    """[N,V]: relative to the dataset's root; empty for an absent view."""
+    mask_path: tuple[tuple[str, ...], ...]
+    """[N,V]: relative to the dataset's root; empty where the data give none."""
+    anomaly_class: tuple[tuple[str, ...], ...]
+    """[N,V]: ``OK`` or the defect's name; empty for an absent view."""
+    labels: BoolArray
+    """[N,V]: present and anomalous."""
+    present: BoolArray
+    """[N,V]."""
+    has_mask: BoolArray
+    """[N,V]: the data give a mask of the view; an anomalous view without one has no pixel labels."""
+    view_scores: FloatArray
+    """[N,V]: NaN for an absent view."""
+    sample_scores: FloatArray
+    """[N]: NaN for a sample without any view."""
+    has_maps: bool
+    """False for a file written with --no-maps."""
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read everything but the maps.
+
+        Raises:
+            RunError: the file is missing, damaged, or not a predictions file.
+        """
+        if not path.is_file():
+            raise RunError(f"{path}: expected a predictions file; there is none (run `idif eval` first)")
+        with _reading(path), h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise RunError(
+                    f"{path}: expected a file of format {FORMAT!r}, found {file.attrs.get('format')!r}"
+                )
+            text = {name: file[name].asstr()[:].tolist() for name in TEXT}
+            found = cls(
+                path=path,
+                view_numbers=tuple(int(number) for number in file.attrs["view_numbers"]),
+                protocol=json.loads(file.attrs["protocol"]),
+                sample_id=tuple(text["sample_id"]),
+                category=tuple(text["category"]),
+                image_path=tuple(map(tuple, text["image_path"])),
+                mask_path=tuple(map(tuple, text["mask_path"])),
+                anomaly_class=tuple(map(tuple, text["anomaly_class"])),
+                labels=file["labels"][:],
+                present=file["present"][:],
+                has_mask=file["has_mask"][:],
+                view_scores=file["view_scores"][:],
+                sample_scores=file["sample_scores"][:],
+                has_maps="maps" in file,
+            )
+            _check_shapes(path, file, len(found), len(found.view_numbers))
+            digest = hashlib.sha256()
+            hash_text(digest, *(text[name] for name in TEXT))
+            if digest.hexdigest() != file.attrs["text_sha256"]:
+                raise RunError(
+                    f"{path}: expected the ids and paths that were written, found others (damaged)"
+                )
+            return found
+
+    def rows(self, category: str) -> RowArray:
+        """The rows of one category, ascending; none where it has none."""
+        return np.flatnonzero(np.array(self.category, dtype=object) == category)
+
+    def iter_maps(
+        self, rows: Sequence[int] | RowArray, block: int = 8
+    ) -> Iterator[tuple[RowArray, npt.NDArray[np.float16], BoolArray]]:
+        """Stream maps and masks of some rows, in their order.
+
+        Args:
+            rows: row numbers.
+            block: samples read at a time; a sample of five views at 256 px takes about 1 MB.
+
+        Yields:
+            The block's rows [B], maps float16 [B,V,H,W] and masks bool [B,V,H,W].
+
+        Raises:
+            RunError: the file has no maps, or is damaged.
+        """
+        if not self.has_maps:
+            raise RunError(f"{self.path}: expected anomaly maps; the file was written without (--no-maps)")
+        wanted = np.asarray(rows, np.int64)
+        with _reading(self.path), h5py.File(self.path, "r") as file:
+            maps, masks = file["maps"], file["masks"]
+            for start in range(0, len(wanted), block):
+                part = wanted[start : start + block]
+                yield (
+                    part,
+                    np.stack([maps[row] for row in part]),
+                    np.stack([masks[row] for row in part]),
+                )
+
+
+def hash_text(digest: "hashlib._Hash", *columns: Sequence[Any]) -> None:
+    """Feed the texts of some rows, row by row, so that blocks of any size give one digest."""
+    for row in zip(*columns, strict=True):
+        digest.update(json.dumps(row).encode() + b"\n")
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say what HDF5's own errors, and those of missing parts, mean to the user."""
+    try:
+        yield
+    except (OSError, KeyError, RuntimeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"{path}: expected a complete predictions file, found it damaged: {error}") from error
+
+
+def _check_shapes(path: Path, file: h5py.File, samples: int, views: int) -> None:
+    shapes: dict[str, tuple[int, ...]] = {"category": (samples,), "sample_scores": (samples,)}
+    shapes.update(dict.fromkeys((*PER_VIEW, *TEXT_PER_VIEW), (samples, views)))
+    for name in ("maps", "masks"):
+        if "maps" in file:
+            shapes[name] = (samples, views, *file["maps"].shape[2:])
+    for name, shape in shapes.items():
+        if file[name].shape != shape:
+            raise RunError(f"{path}: expected {name} of shape {list(shape)}, found {list(file[name].shape)}")

@@ -1,0 +1,113 @@
+"""The thresholds of a run: chosen once at evaluation and recorded, so that prediction need not choose.
+
+Recorded for samples and for views alike, each as ``{"value", "rule", "items"}`` (`idif.metrics.threshold`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from idif.config.sections import EvalConfig
+from idif.data.features import FeatureSource
+from idif.errors import RunError
+from idif.evaluation.predictions import Predictions
+from idif.evaluation.scoring import Calibration, final_scores, held_out_scores
+from idif.methods import Method
+from idif.metrics.curves import one_class_reason
+from idif.metrics.score_counts import Array, BoolArray, IntArray
+from idif.metrics.threshold import f1_max_threshold, false_positive_threshold, fixed_threshold
+from idif.progress import Progress, silent
+
+Thresholds = dict[str, dict[str, Any] | None]
+"""``sample`` and ``view``; None where there was nothing to choose from."""
+
+
+def normal_thresholds(
+    config: EvalConfig,
+    method: Method,
+    source: FeatureSource,
+    rows: Sequence[int],
+    device: torch.device,
+    calibration: Calibration | None,
+    *,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Thresholds of the rate ``eval.target_fpr`` on training normals that the method was not trained on.
+
+    Returns:
+        ``target_fpr``, and the `Thresholds`.
+    """
+    scores, present = held_out_scores(
+        config, method, source, rows, device, progress=progress, what="choosing thresholds"
+    )
+    views, samples = final_scores(config, scores.numpy(), present.numpy(), calibration)
+    kinds = {"sample": samples[present.any(dim=1).numpy()], "view": views[present.numpy()]}
+    found = {kind: asdict(false_positive_threshold(s, config.target_fpr)) for kind, s in kinds.items()}
+    return {"target_fpr": config.target_fpr, **found}
+
+
+def thresholds_of(
+    predictions: Predictions, category: str, sample_labels: BoolArray, settings: EvalConfig
+) -> tuple[Thresholds, dict[str, str]]:
+    """The thresholds of one category by ``eval.threshold``, and the reason of each that is None.
+
+    Args:
+        predictions: the file of a test pass.
+        category: one it holds.
+        sample_labels: bool [N]: the labels of the category's samples.
+        settings: the rule.
+
+    Raises:
+        RunError: a false-positive rate is asked for that the test pass did not choose a threshold for.
+    """
+    if settings.threshold == "false-positive-rate":
+        stored = predictions.protocol.get("false_positive", {}).get(category)
+        if stored is None or stored["target_fpr"] != settings.target_fpr:
+            raise RunError(
+                f"{predictions.path}: expected thresholds of a false-positive rate of {settings.target_fpr} "
+                f"for {category}, found {'none' if stored is None else stored['target_fpr']}; run `idif "
+                "eval` without --from-predictions"
+            )
+        return {"sample": stored["sample"], "view": stored["view"]}, {}
+    if settings.threshold != "f1-max":
+        fixed = asdict(fixed_threshold(settings.threshold))
+        return {"sample": fixed, "view": fixed}, {}
+    p, rows = predictions, predictions.rows(category)
+    present = p.present[rows]
+    scorable = present.any(axis=1)
+    found: Thresholds = {}
+    reasons = {}
+    for kind, scores, labels in (
+        ("sample", p.sample_scores[rows][scorable], sample_labels[scorable]),
+        ("view", p.view_scores[rows][present], p.labels[rows][present]),
+    ):
+        reason = one_class_reason(int((~labels).sum()), int(labels.sum()), f"{kind}s")
+        found[kind] = None if reason else asdict(f1_max_threshold(scores, labels))
+        if reason:
+            reasons[f"thresholds.{kind}"] = reason
+    return found, reasons
+
+
+def sample_labels_of(predictions: Predictions, rows: IntArray, settings: EvalConfig) -> BoolArray:
+    """Which samples [N] count as anomalous, by ``eval.sample_label``.
+
+    Raises:
+        RunError: the folder is asked for, and a sample lies neither in OK nor in NG.
+    """
+    p = predictions
+    if settings.sample_label == "views":
+        found: BoolArray = np.any(p.labels[rows] & p.present[rows], axis=1)
+        return found
+    folders: list[Array] = []
+    for row in rows:
+        parts = {part for path in p.image_path[row] for part in path.split("/")[:-1]}
+        if p.present[row].any() and not parts & {"OK", "NG"}:
+            raise RunError(
+                f"eval.sample_label: 'folder' needs images in folders OK and NG; those of "
+                f"{p.sample_id[row]} lie in {', '.join(sorted(parts)) or 'none'}"
+            )
+        folders.append(np.array("NG" in parts))
+    return np.array(folders, dtype=np.bool_)

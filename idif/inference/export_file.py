@@ -1,0 +1,114 @@
+"""Write a deployment as one ONNX or TorchScript file, and check the file before it gets its name."""
+
+import os
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from idif.errors import CannotFinish, ConfigError
+from idif.inference.export_graph import INPUTS, OUTPUTS, Deployment
+
+Format = Literal["onnx", "torchscript"]
+
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt"}
+FACTS = "idif.json"
+"""Name of the extra file that holds `Deployment.facts` inside a TorchScript file, as one JSON object."""
+
+TOLERANCE = 1e-3
+"""Largest difference between a file's maps and the method's own."""
+
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def require_packages(kind: Format) -> None:
+    """Raise `ConfigError` where a package that ``kind`` needs is not installed; it says how to get it."""
+    missing = [name for name in ONNX_PACKAGES if find_spec(name) is None] if kind == "onnx" else []
+    if missing:
+        raise ConfigError(
+            f"--format onnx: {', '.join(missing)} not installed; run `pip install {' '.join(ONNX_PACKAGES)}` "
+            "(the extra `export`)"
+        )
+
+
+def write_deployment(deployment: Deployment, path: Path, kind: Format) -> float:
+    """Write ``path``: beside it first, renamed once its answers on random images are the method's.
+
+    The check uses another batch size than the one that was traced, with views missing.
+
+    Returns:
+        Largest difference of any map value from the method's own.
+
+    Raises:
+        CannotFinish: the file's answers differ by more than `TOLERANCE`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.part")
+    graph = deployment.graph()
+    try:
+        with warnings.catch_warnings():
+            # what the exporters say of their own deprecations and of shapes that are fixed on purpose
+            warnings.simplefilter("ignore")
+            load = _write_onnx if kind == "onnx" else _write_torchscript
+            answer = load(deployment, graph, beside)
+        images, mask = deployment.example(3, seed=1)
+        with torch.inference_mode():
+            difference = float((answer(images, mask) - deployment.maps(images, mask)).abs().max())
+        if not difference <= TOLERANCE:
+            raise CannotFinish(
+                f"{path}: expected the method's maps to within {TOLERANCE}, the file gives maps that differ "
+                f"by {difference:.3g}; nothing was written"
+            )
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return difference
+
+
+Answer = Callable[[Tensor, Tensor], Tensor]
+"""(images, view_mask) -> the file's maps."""
+
+
+def _write_onnx(deployment: Deployment, graph: torch.nn.Module, path: Path) -> Answer:
+    import onnxruntime
+
+    batch = torch.export.Dim("batch")
+    program = torch.onnx.export(
+        graph,
+        deployment.example(2),
+        input_names=INPUTS,
+        output_names=OUTPUTS,
+        dynamic_shapes=({0: batch}, {0: batch}),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    program.model.metadata_props.update(deployment.facts())
+    program.save(path, external_data=False)
+    del program
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+
+    def answer(images: Tensor, mask: Tensor) -> Tensor:
+        given = dict(zip(INPUTS, (images.numpy(), mask.numpy()), strict=True))
+        return torch.from_numpy(session.run([OUTPUTS[0]], given)[0])
+
+    return answer
+
+
+def _write_torchscript(deployment: Deployment, graph: torch.nn.Module, path: Path) -> Answer:
+    with torch.inference_mode():
+        traced = torch.jit.trace(graph, deployment.example(2), check_trace=False)  # type: ignore[no-untyped-call]
+    entries = ", ".join(f'"{name}": {text}' for name, text in deployment.facts().items())
+    torch.jit.save(traced, path, _extra_files={FACTS: f"{{{entries}}}"})
+    loaded = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+
+    def answer(images: Tensor, mask: Tensor) -> Tensor:
+        maps: Tensor = loaded(images, mask)[0]
+        return maps
+
+    return answer

@@ -1,0 +1,129 @@
+"""One graph with everything inside: from images to maps and scores, without this project beside it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import torch
+from torch import Tensor, nn
+
+from idif import __version__
+from idif.config.sections import EvalConfig
+from idif.data.features import FeatureSpec
+from idif.encoders.frozen import FrozenEncoder, normalise
+from idif.encoders.live import encode_views
+from idif.evaluation.scoring import Calibration
+from idif.inference.predict import Limits
+from idif.methods import Method
+from idif.metrics.sample import sample_scores, view_scores
+
+INPUTS = ("images", "view_mask")
+OUTPUTS = ("maps", "view_scores", "sample_scores")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A trained method with what its scores mean, ready to leave the run."""
+
+    category: str
+    method: Method
+    """In eval mode, on the CPU."""
+    teacher: FrozenEncoder
+    features: FeatureSpec
+    view_numbers: tuple[int, ...]
+    settings: EvalConfig
+    calibration: Calibration | None
+    limits: Limits
+    caveats: tuple[str, ...]
+    """What a user of the results must know, from the run's ``environment.json``."""
+
+    def graph(self) -> "Graph":
+        """All of it as one module, on the CPU and in eval mode."""
+        calibration = None
+        if self.calibration is not None:
+            calibration = (self.calibration.mean, self.calibration.spread)
+        teacher = self.teacher.module.cpu().eval()
+        graph = Graph(teacher, self.method.eval().traceable(), self.settings, calibration)
+        return graph.eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def maps(self, images: Tensor, view_mask: Tensor) -> Tensor:
+        """What the run itself says, by the way `idif predict` takes: as `Graph.forward`'s maps."""
+        features = encode_views(self.teacher, images, view_mask)
+        encoded = self.method.encode(images.float() / 255, view_mask)
+        return self.method.anomaly_maps(encoded, features, view_mask)
+
+    def example(self, samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Random images and view masks of the right shapes; every view is missing once where V allows."""
+        generator = torch.Generator().manual_seed(seed)
+        size, views = self.features.image_size, len(self.view_numbers)
+        images = torch.randint(0, 256, (samples, views, 3, size, size), generator=generator).byte()
+        mask = torch.ones(samples, views, dtype=torch.bool)
+        if views > 1:
+            for sample in range(1, samples):
+                mask[sample, sample % views] = False
+        return images, mask
+
+    def facts(self) -> dict[str, str]:
+        """What the file says of itself: name -> JSON text."""
+        settings = self.settings
+        facts = {
+            "category": self.category,
+            "views": self.view_numbers,
+            "image_size": self.features.image_size,
+            "resize": self.features.resize,
+            "thresholds": {"sample": self.limits.part, "view": self.limits.view},
+            "view_score": {"rule": settings.score, "top_k": settings.top_k},
+            "sample_score": settings.sample_score,
+            "calibration": None if self.calibration is None else asdict(self.calibration),
+            "teacher": {"encoder": self.features.encoder, "weights_sha256": self.features.weights_sha256},
+            "caveats": self.caveats,
+            "versions": {"idif": __version__, "torch": torch.__version__},
+            "exported": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+
+
+class Graph(nn.Module):
+    """(images, view_mask) -> (maps, view_scores, sample_scores); `forward` gives the shapes."""
+
+    mean: Tensor | None
+    spread: Tensor | None
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        method: nn.Module,
+        settings: EvalConfig,
+        calibration: tuple[Sequence[float], Sequence[float]] | None,
+    ) -> None:
+        super().__init__()
+        self.teacher, self.method = teacher, method
+        self.score, self.top_k, self.sample_score = settings.score, settings.top_k, settings.sample_score
+        mean, spread = (None, None) if calibration is None else map(torch.tensor, calibration)
+        self.register_buffer("mean", mean)
+        self.register_buffer("spread", spread)
+
+    def forward(self, images: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Judge whole samples.
+
+        Args:
+            images: uint8 [B,V,3,S,S], RGB, resized to the run's size; a missing view may hold anything.
+            view_mask: bool [B,V], true where a view is there.
+
+        Returns:
+            maps float32 [B,V,S,S], zero on missing views; view_scores float32 [B,V], NaN on missing views;
+            sample_scores float32 [B], NaN for a sample without any view.
+        """
+        seen = torch.where(view_mask[:, :, None, None, None], images.float() / 255, 0.0)
+        features = {
+            name: x.unflatten(0, (-1, images.shape[1]))
+            for name, x in self.teacher(normalise(seen.flatten(0, 1))).items()
+        }
+        maps = self.method(seen, features, view_mask)
+        of_views = view_scores(maps, self.score, self.top_k)
+        if self.mean is not None and self.spread is not None:
+            of_views = (of_views - self.mean) / self.spread
+        of_samples = sample_scores(of_views, view_mask, self.sample_score)
+        return maps, of_views.masked_fill(~view_mask, torch.nan), of_samples

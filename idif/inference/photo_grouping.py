@@ -1,0 +1,142 @@
+"""Which photographs given to `idif predict` are which views of which sample."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from idif.datasets.realiad.reader import read_file_name
+from idif.errors import DatasetError
+from idif.paths import is_plain, shown
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+"""Files of a folder that are taken for photographs, in either case of letters."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One object to judge."""
+
+    name: str
+    """Unique among the parts of one call, and fit for a file name."""
+    category: str
+    images: tuple[Path | None, ...]
+    """One slot per view of the run; None where no photograph was given."""
+
+
+def find_parts(
+    given: Sequence[Path], view_numbers: Sequence[int], categories: Sequence[str], category: str | None = None
+) -> list[Part]:
+    """Sort photographs into parts.
+
+    A file named as Real-IAD names them (``<category>_<number>_..._C<view>_...``) says itself what it is;
+    those of one folder, category and number are one part. Of other files, the ones of one folder (or all
+    given one by one) are one part, in the order of their names (or as given), and of ``category``; a run
+    with one view takes each for a part of its own.
+
+    Args:
+        given: files, or folders that are searched to the bottom; a PNG beside a JPEG of its name, or a
+            file ``X_mask`` beside an ``X``, is a mask and is left out. A file need not exist.
+        view_numbers: the run's cameras, one for each slot.
+        categories: the run's.
+        category: of files whose names do not say it; may be left out where the run has one category.
+
+    Raises:
+        DatasetError: nothing to look at, a category, view or grouping that cannot be told, two files for
+            one view, or a name with control characters.
+    """
+    if category is not None and category not in categories:
+        raise DatasetError(f"--category {shown(category)}: the run has {', '.join(categories)}")
+    named: dict[tuple[Path, str, str], dict[int, Path]] = {}
+    unnamed: dict[Path | None, list[Path]] = defaultdict(list)
+    for path, folder in _files(given):
+        told = read_file_name(path.name, categories)
+        if told is None:
+            unnamed[folder].append(path)
+            continue
+        of, number, view = told
+        if category not in (None, of):
+            raise DatasetError(f"{path}: named as a view of {of}, but --category is {category}")
+        if view not in view_numbers:
+            raise DatasetError(f"{path}: view {view}, but the run has views {list(view_numbers)}")
+        views = named.setdefault((path.parent, of, number), {})
+        if view in views:
+            raise DatasetError(f"{path}: a second file for view {view}; the first is {views[view]}")
+        views[view] = path
+    parts = [
+        Part(f"{of}_{number}", of, tuple(views.get(n) for n in view_numbers))
+        for (_, of, number), views in named.items()
+    ]
+    for folder, paths in unnamed.items():
+        parts += _unnamed_parts(folder, paths, len(view_numbers), _only(categories, category, paths[0]))
+    if not parts:
+        raise DatasetError(f"{given[0]}: expected photographs ({', '.join(SUFFIXES)}), found none")
+    return _uniquely_named(parts)
+
+
+def _files(given: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
+    """Every photograph, with the folder it was found in; None for those given one by one."""
+    for path in given:
+        if not path.is_dir():
+            yield _plain(path), None
+            continue
+        found = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+        jpegs = {p.with_suffix("") for p in found if p.suffix.lower() in (".jpg", ".jpeg")}
+        # Real-IAD keeps the mask of a JPEG beside it, as a PNG of the same name
+        found = [p for p in found if p.suffix.lower() != ".png" or p.with_suffix("") not in jpegs]
+        # and imported data keep that of X.png as X_mask.png
+        stems = {p.with_suffix("") for p in found}
+        masks = {stem.with_name(f"{stem.name}_mask") for stem in stems} & stems
+        found = [p for p in found if p.with_suffix("") not in masks]
+        for file in sorted(found, key=lambda p: (p.parent, _natural(p.name))):
+            yield _plain(file), file.parent
+
+
+def _plain(path: Path) -> Path:
+    """``path``, whose name ends up in messages and file names."""
+    if not is_plain(str(path)):
+        raise DatasetError(f"{shown(str(path))}: expected a name without control characters")
+    return path
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that puts ``view10`` behind ``view2``."""
+    return [(int(t), "") if t.isdecimal() else (-1, t) for t in re.split(r"([0-9]+)", name.lower())]
+
+
+def _only(categories: Sequence[str], category: str | None, path: Path) -> str:
+    if category is not None:
+        return category
+    if len(categories) > 1:
+        raise DatasetError(
+            f"{path}: its name does not say which category it is; name one of {', '.join(categories)} "
+            "with --category"
+        )
+    return categories[0]
+
+
+def _unnamed_parts(folder: Path | None, paths: list[Path], views: int, category: str) -> list[Part]:
+    if views == 1:
+        return [Part(path.stem, category, (path,)) for path in paths]
+    if len(paths) > views:
+        where = paths[0].parent if folder is None else folder
+        raise DatasetError(
+            f"{where}: {len(paths)} photographs, but a part has {views} views; put each part into a "
+            "folder of its own, or name files <category>_<number>_C<view>_<anything>"
+        )
+    name = paths[0].stem if folder is None else folder.resolve().name
+    return [Part(name, category, (*paths, *[None] * (views - len(paths))))]
+
+
+def _uniquely_named(parts: list[Part]) -> list[Part]:
+    used: set[str] = set()
+    unique = []
+    for part in parts:
+        name, again = part.name, 2
+        # file systems that ignore case would put two parts into one folder
+        while name.lower() in used:
+            name, again = f"{part.name}-{again}", again + 1
+        used.add(name.lower())
+        unique.append(Part(name, part.category, part.images))
+    return unique

@@ -1,0 +1,152 @@
+"""The segmentation head: teacher and student compared by a small network instead of a cosine (DeSTSeg)."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+from torchvision.models.segmentation.deeplabv3 import ASPP
+from torchvision.ops import sigmoid_focal_loss
+
+from idif.data.features import LayerSpec
+from idif.methods.idif.model import IDIF, Encoded
+from idif.methods.idif.traced import TracedStudent
+from idif.methods.protocol import Method
+
+WIDTH = 256
+RATES = [6, 12, 18]
+"""Dilations of the spatial pyramid."""
+FOCUS = 4.0
+"""gamma of the focal loss, DeSTSeg's."""
+
+
+class SegmentationHead(nn.Module):
+    """Defect logits [N,1,h,w] at the finest layer's h, w; two residual blocks and a spatial pyramid.
+
+    Its norms are batch norms whatever ``method.norm`` says, as in DeSTSeg.
+    """
+
+    def __init__(self, layers: Sequence[LayerSpec]) -> None:
+        super().__init__()
+        channels = sum(layer.channels for layer in layers)
+        widen = nn.Sequential(nn.Conv2d(channels, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH))
+        self.layers = tuple(sorted(layers, key=lambda layer: layer.stride))
+        self.refine = nn.Sequential(
+            BasicBlock(channels, WIDTH, downsample=widen),
+            BasicBlock(WIDTH, WIDTH),
+            ASPP(WIDTH, RATES, WIDTH),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
+            nn.BatchNorm2d(WIDTH),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(WIDTH, 1, 1),
+        )
+
+    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
+        """Two {layer: [N,C,h,w]} of single views -> logits [N,1,h,w].
+
+        The input is, for each layer, minus the product of the unit-length features, upsampled and stacked.
+        """
+        size = student[self.layers[0].name].shape[-2:]
+        products = [
+            -F.normalize(student[layer.name].float(), dim=1) * F.normalize(teacher[layer.name].float(), dim=1)
+            for layer in self.layers
+        ]
+        stacked = [F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in products]
+        x = torch.cat(stacked, dim=1).contiguous(memory_format=torch.channels_last)
+        if self.training and len(x) == 1:
+            # the pyramid pools to one position, and a batch norm learns nothing from a single value
+            x = x.expand(2, -1, -1, -1)
+            return self.refine(x)[:1]  # type: ignore[no-any-return]
+        logits: Tensor = self.refine(x)
+        return logits
+
+
+class SegmentedIDIF(Method):
+    """A trained student that learns no more, and the head that learns from it.
+
+    Training takes the teacher's features of the *corrupted* images, which no store holds: the head must see
+    what the two make of a defect.
+    """
+
+    def __init__(self, student: IDIF, head: SegmentationHead) -> None:
+        super().__init__()
+        self.student, self.head = student.requires_grad_(False), head
+
+    def train(self, mode: bool = True) -> Self:
+        """Only the head ever trains."""
+        super().train(mode)
+        self.student.eval()
+        return self
+
+    def forward(
+        self, corrupted: Tensor, features: dict[str, Tensor], view_mask: Tensor, defects: Tensor
+    ) -> dict[str, Tensor]:
+        """Focal and L1 loss over the kept views' pixels, at the finest layer's size; see `Method.forward`."""
+        with torch.no_grad():
+            student = self.student.decode(self.student.encode(corrupted, view_mask), features, view_mask)
+        logits = self._logits(student, features, view_mask)
+        shrunk = F.interpolate(
+            defects[view_mask][:, None].float(), size=logits.shape[-2:], mode="bilinear", align_corners=False
+        )
+        wanted = (shrunk >= 0.5).float()
+        focal = sigmoid_focal_loss(logits.float(), wanted, alpha=-1, gamma=FOCUS, reduction="mean")
+        l1 = F.l1_loss(logits.float().sigmoid(), wanted)
+        return {"loss": focal + l1, "focal": focal, "l1": l1}
+
+    def _logits(self, student: dict[str, Tensor], teacher: dict[str, Tensor], view_mask: Tensor) -> Tensor:
+        """[N,1,h,w] of the N views of ``view_mask``."""
+        kept = {name: f[view_mask] for name, f in student.items()}
+        logits: Tensor = self.head(kept, {name: teacher[name][view_mask] for name in kept})
+        return logits
+
+    def encode(self, images: Tensor, view_mask: Tensor) -> Encoded:
+        """See `Method.encode`."""
+        return self.student.encode(images, view_mask)
+
+    def anomaly_maps(self, encoded: Encoded, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
+        """The probability of a defect, 0..1; see `Method.anomaly_maps`."""
+        student = self.student.decode(encoded, features, view_mask)
+        logits = self._logits(student, features, view_mask)
+        found = F.interpolate(
+            logits.float().sigmoid(), size=encoded.size, mode="bilinear", align_corners=False
+        )
+        maps = found.new_zeros(*view_mask.shape, *encoded.size)
+        maps[view_mask] = found[:, 0]
+        return maps
+
+    def subset_maps(self, encoded: Encoded, features: dict[str, Tensor], view_masks: Tensor) -> Tensor:
+        """See `Method.subset_maps`; the encoder's work is shared, the rest is done for each choice."""
+        found = [encoded.f_e.new_empty((0, *encoded.size), dtype=torch.float32)]
+        for mask in view_masks:
+            seen = mask.any(dim=1)
+            if seen.any():
+                some = Encoded(encoded.f_e[seen], encoded.size)
+                maps = self.anomaly_maps(some, {n: f[seen] for n, f in features.items()}, mask[seen])
+                found.append(maps[mask[seen]])
+        return torch.cat(found)
+
+    def traceable(self) -> nn.Module:
+        """See `Method.traceable`."""
+        return TracedSegmentation(self.student, self.head)
+
+
+class TracedSegmentation(nn.Module):
+    """The maps of `SegmentedIDIF`, in eval mode; every view passes the head, there or not."""
+
+    def __init__(self, student: IDIF, head: SegmentationHead) -> None:
+        super().__init__()
+        self.student, self.head = TracedStudent(student), head
+
+    def forward(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
+        """Maps float32 [B,V,H,W], zero on absent views; takes what `TracedStudent` takes."""
+        student = self.student(images, features, view_mask)
+        logits = self.head(
+            {name: f.flatten(0, 1) for name, f in student.items()},
+            {name: features[name].flatten(0, 1) for name in student},
+        )
+        size = (images.shape[-2], images.shape[-1])
+        found = F.interpolate(logits.float().sigmoid(), size=size, mode="bilinear", align_corners=False)
+        maps = found.view(-1, images.shape[1], *size)
+        return maps.masked_fill(~view_mask[:, :, None, None], 0.0)

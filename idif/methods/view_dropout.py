@@ -1,0 +1,32 @@
+"""View masks while training: view-wise dropout."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from idif.randomness import Stream, uniform
+
+
+def drop_views(present: Tensor, seeds: Tensor, probability: float, per: Literal["sample", "step"]) -> Tensor:
+    """View-wise dropout: each present view is dropped with ``probability``, never a sample's last.
+
+    Args:
+        present: bool [B,V].
+        seeds: int64 [B,V], one for each view; with ``per: step`` the first sample's decide for all.
+        probability: chance of a view to be dropped.
+        per: whether each sample or only each step draws a mask.
+
+    Returns:
+        bool [B,V], a subset of ``present``. A sample that would lose all its views keeps the one that
+        was closest to staying.
+    """
+    if probability == 0:
+        return present
+    chance = uniform(seeds, Stream.VIEW_DROPOUT, 1)[..., 0]
+    if per == "step":
+        chance = chance[:1].expand_as(chance)
+    kept = present & (chance >= probability)
+    best = torch.where(present, chance, -1.0).argmax(dim=1, keepdim=True)
+    rescued = torch.zeros_like(present).scatter(1, best, True) & present
+    return torch.where(kept.any(dim=1, keepdim=True), kept, rescued)

@@ -1,0 +1,211 @@
+"""What cameras are worth, from the S-AUROC of choices of them: Shapley values, losses, best choices."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from math import factorial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from idif.randomness import numpy_rng
+
+Worth = Mapping[frozenset[int], float | None]
+"""S-AUROC by the camera numbers of a subset; None where it is undefined."""
+
+WORTH_OF_NOTHING = 0.5
+"""S-AUROC of no camera at all, the start of every Shapley sum."""
+
+EXACT_UP_TO = 10
+"""Cameras up to which every subset is measured: 1,023 of them. Beyond, those of `camera_orders` are."""
+ORDERS = 32
+"""Random orders of the cameras that stand for all of them beyond `EXACT_UP_TO`."""
+
+
+def camera_orders(numbers: Sequence[int], seed: int = 0) -> list[tuple[int, ...]]:
+    """`ORDERS` random orders of the cameras, always the same ones.
+
+    The first s cameras of each are a uniform draw among the subsets of size s, and the gain of each next
+    camera an unbiased draw of its Shapley value (Castro et al., 2009).
+    """
+    rng = numpy_rng("camera orders", seed, len(numbers))
+    return [tuple(numbers[place] for place in rng.permutation(len(numbers))) for _ in range(ORDERS)]
+
+
+def camera_subsets(numbers: Sequence[int]) -> list[tuple[int, ...]]:
+    """The subsets to measure, the largest first: all 2^V - 1, or for V > `EXACT_UP_TO` a sample.
+
+    The sample is every beginning of `camera_orders` and every subset that lacks one camera.
+    """
+    if len(numbers) <= EXACT_UP_TO:
+        return [
+            subset for size in range(len(numbers), 0, -1) for subset in combinations(sorted(numbers), size)
+        ]
+    found = {tuple(n for n in numbers if n != camera) for camera in numbers}
+    for order in camera_orders(numbers):
+        found |= {tuple(sorted(order[:size])) for size in range(1, len(order) + 1)}
+    return sorted(found, key=lambda subset: (-len(subset), subset))
+
+
+def shapley(worth: Worth, numbers: Sequence[int]) -> dict[str, float] | None:
+    """Shapley value of each camera for S-AUROC: its mean gain over all orders in which cameras are added.
+
+    The values add up to the worth of all cameras less `WORTH_OF_NOTHING`. None where a subset's worth is
+    undefined.
+
+    Args:
+        worth: of every non-empty subset.
+        numbers: the cameras.
+    """
+    if any(value is None for value in worth.values()):
+        return None
+    count = len(numbers)
+    values = {}
+    for camera in numbers:
+        others = [n for n in numbers if n != camera]
+        total = 0.0
+        for size in range(count):
+            weight = factorial(size) * factorial(count - size - 1) / factorial(count)
+            for before in combinations(others, size):
+                total += weight * _gain(worth, before, camera)
+        values[str(camera)] = total
+    return values
+
+
+def shapley_sampled(
+    worth: Worth, orders: Sequence[Sequence[int]]
+) -> tuple[dict[str, float], dict[str, float]] | None:
+    """Shapley values estimated from some orders, and the standard error of each; None as `shapley`.
+
+    Args:
+        worth: of every beginning of every order.
+        orders: at least two, each of all cameras.
+    """
+    if any(value is None for value in worth.values()):
+        return None
+    gains: dict[int, list[float]] = {camera: [] for camera in sorted(orders[0])}
+    for order in orders:
+        for place, camera in enumerate(order):
+            gains[camera].append(_gain(worth, order[:place], camera))
+    values = {str(camera): float(np.mean(found)) for camera, found in gains.items()}
+    errors = {str(camera): standard_error(found) for camera, found in gains.items()}
+    return values, errors
+
+
+def _gain(worth: Worth, before: Sequence[int], camera: int) -> float:
+    base = worth[frozenset(before)] if before else WORTH_OF_NOTHING
+    gained = worth[frozenset((*before, camera))]
+    assert base is not None
+    assert gained is not None
+    return gained - base
+
+
+def leave_one_out(worth: Worth, numbers: Sequence[int]) -> dict[str, float | None]:
+    """What is lost when one camera fails and all others stay; negative where it is better away."""
+    whole = worth[frozenset(numbers)]
+    lost: dict[str, float | None] = {}
+    for camera in numbers:
+        rest = frozenset(numbers) - {camera}
+        left = worth[rest] if rest else WORTH_OF_NOTHING
+        lost[str(camera)] = None if whole is None or left is None else whole - left
+    return lost
+
+
+def best_subsets(worth: Worth) -> dict[str, dict[str, Any]]:
+    """The best of the measured subsets of each size, by size; the first by camera number among equals.
+
+    It was picked on the test data, and is as good as it looks only where it leads by more than chance.
+    """
+    best: dict[str, dict[str, Any]] = {}
+    for size in sorted({len(subset) for subset in worth}):
+        known = [
+            (-value, sorted(subset))
+            for subset, value in worth.items()
+            if len(subset) == size and value is not None
+        ]
+        if known:
+            value, views = min(known)
+            best[str(size)] = {"views": views, "s_auroc": -value}
+    return best
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of independent draws, at least two."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def mean_auroc_draws(
+    scores: Sequence[npt.NDArray[np.float32]],
+    labels: npt.NDArray[np.bool_],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> npt.NDArray[np.float64] | None:
+    """The mean AUROC of several scorings of the same samples, in bootstrap resamples of the samples.
+
+    Normal and anomalous samples are drawn with replacement each from their own; every scoring sees the same
+    draw, since it is the same samples that the cameras look at. The same labels and seed give the same draws,
+    so that the difference of two results is paired.
+
+    Args:
+        scores: one or more [N]; NaN where a scoring leaves a sample out.
+        labels: bool [N].
+        resamples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        [resamples], NaN in a draw that holds none of the few samples which a scoring can see; None where a
+        scoring has one class only.
+    """
+    normal, anomalous = np.flatnonzero(~labels), np.flatnonzero(labels)
+    kept = [~np.isnan(one) for one in scores]
+    if any(not one[normal].any() or not one[anomalous].any() for one in kept):
+        return None
+    rng = np.random.default_rng(seed)
+    n, a = (
+        rng.multinomial(len(items), np.full(len(items), 1 / len(items)), resamples).astype(np.float32)
+        for items in (normal, anomalous)
+    )
+    total = np.zeros(resamples)
+    complete = np.zeros((len(normal), len(anomalous)), np.float32)
+    for one, there in zip(scores, kept, strict=True):
+        low, high = one[normal][:, None], one[anomalous]
+        wins = (low < high) + np.float32(0.5) * (low == high)
+        if there.all():
+            complete += wins  # these share their denominator, so one product serves them all
+        else:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                total += ((n @ wins) * a).sum(axis=1) / ((n @ there[normal]) * (a @ there[anomalous]))
+    total += ((n @ complete) * a).sum(axis=1) / (len(normal) * len(anomalous))
+    return total / len(scores)
+
+
+def interval(draws: npt.NDArray[np.float64] | None, level: float = 0.95) -> list[float] | None:
+    """[low, high] with a share ``level`` of the draws inside, NaN left out; None of None or of NaN alone."""
+    if draws is None or not np.isfinite(draws).any():
+        return None
+    ends = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return [float(end) for end in ends]
+
+
+def missing_intervals(
+    scores: Mapping[int, Sequence[npt.NDArray[np.float32]]], labels: npt.NDArray[np.bool_]
+) -> dict[int, dict[str, list[float] | None]]:
+    """95 % intervals over samples of the mean S-AUROC by number of missing views, and of what is lost.
+
+    Args:
+        scores: number of missing views, from 0 -> sample scores [N] of every choice of that many.
+        labels: bool [N].
+
+    Returns:
+        The same numbers -> ``s_auroc_ci``, and ``loss_ci`` of the paired difference to no view missing.
+    """
+    draws = {missing: mean_auroc_draws(alike, labels) for missing, alike in scores.items()}
+    whole = draws[0]
+    return {
+        missing: {
+            "s_auroc_ci": interval(found),
+            "loss_ci": None if whole is None or found is None else interval(whole - found),
+        }
+        for missing, found in draws.items()
+    }

@@ -1,0 +1,262 @@
+"""Missing views: what a trained method is worth when cameras fail, and what each camera is worth.
+
+The encoder runs once per view; each choice of views then costs only what depends on it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from idif.config.sections import EvalConfig
+from idif.data.features import FeatureSource
+from idif.data.index import Index
+from idif.encoders.live import truth
+from idif.evaluation.category_metrics import update_pixels
+from idif.evaluation.scoring import Calibration, final_scores, require_finite
+from idif.methods import Method
+from idif.metrics import PixelMetrics, auroc
+from idif.metrics.sample import view_scores
+from idif.missing_views.camera_value import (
+    EXACT_UP_TO,
+    best_subsets,
+    camera_orders,
+    camera_subsets,
+    leave_one_out,
+    missing_intervals,
+    shapley,
+    shapley_sampled,
+    standard_error,
+)
+from idif.progress import Progress, silent
+from idif.randomness import numpy_rng
+
+Bools = npt.NDArray[np.bool_]
+
+MASKS_AT_ONCE = 32
+"""View masks scored together; their maps are in memory at once."""
+
+NO_SUBSETS = dict.fromkeys(("view_value", "view_value_se", "leave_one_out", "best_subsets"))
+"""What a sweep over random choices of views cannot say."""
+
+
+@dataclass(frozen=True)
+class MaskedScores:
+    """What a method said of every sample under one choice of views."""
+
+    visible: Bools
+    """bool [N,V]: the views seen."""
+    scores: npt.NDArray[np.float32]
+    """float32 [N]: sample scores; NaN where no view is seen."""
+    pixels: PixelMetrics
+
+    def metrics(self, labels: Bools) -> dict[str, Any]:
+        """S-AUROC, P-AUROC and counts; samples of which no view is seen are left out and counted.
+
+        Args:
+            labels: bool [N,V], of all views, seen or not.
+        """
+        seen: Bools = np.any(self.visible, axis=1, keepdims=False)
+        any_view, visible_only = np.any(labels, axis=1), np.any(labels & self.visible, axis=1)
+        return {
+            "s_auroc": auroc(self.scores[seen], any_view[seen]),
+            "s_auroc_visible": auroc(self.scores[seen], visible_only[seen]),
+            "p_auroc": self.pixels.compute()["p_auroc"],
+            "samples": int(seen.sum()),
+            "unscorable": int((~seen).sum()),
+        }
+
+
+def presence(index: Index) -> tuple[Bools, Bools]:
+    """(present, labels) of all rows, both bool [N,V]."""
+    present, labels = truth(index, range(len(index)))
+    return present.numpy(), labels.numpy()
+
+
+@torch.inference_mode()
+def score_masks(
+    config: EvalConfig,
+    method: Method,
+    source: FeatureSource,
+    masks: Sequence[Bools],
+    device: torch.device,
+    *,
+    calibration: Calibration | None = None,
+    progress: Progress = silent,
+    what: str = "sweeping",
+) -> list[MaskedScores]:
+    """Score every sample of ``source`` under each view mask bool [N,V]."""
+    method.eval()
+    count, views = len(source.index), len(source.index.view_numbers)
+    scores = np.zeros((len(masks), count, views), np.float32)
+    pixels = [PixelMetrics(fpr_limits=()) for _ in masks]
+    has_mask = np.array([s.has_mask for s in source.index.samples], dtype=np.bool_)
+    done = 0
+    for batch in source.batches(range(count), config.batch_size):
+        rows = batch.rows.cpu().numpy()
+        moved = batch.to(device)
+        encoded = method.encode(moved.images.float() / 255, moved.view_mask)
+        truths = (batch.masks.cpu().numpy(), batch.labels.cpu().numpy(), has_mask[rows])
+        for start in range(0, len(masks), MASKS_AT_ONCE):
+            some = slice(start, start + MASKS_AT_ONCE)
+            visible = torch.from_numpy(np.stack([mask[rows] for mask in masks[some]]))
+            maps = method.subset_maps(encoded, moved.features, visible.to(device))
+            of_views = torch.zeros(visible.shape)
+            of_views[visible] = view_scores(maps, config.score, config.top_k).cpu()
+            require_finite(of_views.sum(dim=0), batch, source)
+            scores[some, rows] = of_views.numpy()
+            _count_pixels(pixels[some], maps.half(), visible.numpy(), *truths)
+        done += len(batch)
+        progress(done, count, what)
+    return [
+        MaskedScores(mask, final_scores(config, s, mask, calibration)[1], pixel)
+        for mask, s, pixel in zip(masks, scores, pixels, strict=True)
+    ]
+
+
+def _count_pixels(
+    pixels: Sequence[PixelMetrics],
+    maps: Tensor,
+    visible: Bools,
+    defects: Bools,
+    labels: Bools,
+    has_mask: Bools,
+) -> None:
+    """Count float16 maps [P,H,W] of the views that masks ``visible`` [K,B,V] show, each to its mask."""
+    start = 0
+    for pixel, shown in zip(pixels, visible, strict=True):
+        stop = start + int(shown.sum())
+        # every shown view stands here as a sample of one view
+        truths = (defects[shown], shown[shown], labels[shown], has_mask[shown])
+        update_pixels(pixel, maps[start:stop, None], *(truth[:, None] for truth in truths))
+        start = stop
+
+
+def random_masks(index: Index, seed: int) -> list[Bools]:
+    """The paper's protocol: masks bool [N,V] with 0, 1, ... V-1 views of each sample hidden.
+
+    Which ones depends on the sample's id and ``seed`` alone; who loses more views loses the same and others.
+    """
+    present, _ = presence(index)
+    views = present.shape[1]
+    masks = [present.copy() for _ in range(views)]
+    for row, sample in enumerate(index.samples):
+        order = numpy_rng("missing views", seed, sample.sample_id).permutation(views)
+        for missing in range(views):
+            masks[missing][row, order[:missing]] = False
+    return masks
+
+
+def sweep_all(
+    config: EvalConfig,
+    method: Method,
+    source: FeatureSource,
+    device: torch.device,
+    *,
+    calibration: Calibration | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Every subset of the cameras that `camera_subsets` names; one category's part of ``sweep.json``."""
+    numbers = source.index.view_numbers
+    present, labels = presence(source.index)
+    subsets = camera_subsets(numbers)
+    masks = [present & np.isin(numbers, subset) for subset in subsets]
+    scored = score_masks(config, method, source, masks, device, calibration=calibration, progress=progress)
+    results = [
+        {"views": list(subset), **scores.metrics(labels)}
+        for subset, scores in zip(subsets, scored, strict=True)
+    ]
+    found = summarise_subsets(results, numbers)
+    alike: dict[int, list[npt.NDArray[np.float32]]] = {}
+    for subset, scores in zip(subsets, scored, strict=True):
+        alike.setdefault(len(numbers) - len(subset), []).append(scores.scores)
+    for missing, ends in missing_intervals(alike, np.any(labels, axis=1)).items():
+        found["by_missing"][str(missing)] |= ends
+    return found
+
+
+def summarise_subsets(subsets: list[dict[str, Any]], numbers: Sequence[int]) -> dict[str, Any]:
+    """``subsets`` with the mean by number of missing cameras and what each camera is worth.
+
+    Where the subsets are a sample of all, ``s_auroc_se`` and ``view_value_se`` are the standard errors that
+    come from the sampling.
+    """
+    orders = camera_orders(numbers) if len(numbers) > EXACT_UP_TO else None
+    worth = {frozenset(s["views"]): s["s_auroc"] for s in subsets}
+    by_missing = {}
+    for missing in range(len(numbers)):
+        size = len(numbers) - missing
+        chosen = [s for s in subsets if len(s["views"]) == size]
+        by_missing[str(missing)] = mean_of(chosen)
+        if orders is not None:
+            drawn = [worth[frozenset(order[:size])] for order in orders]
+            known = [value for value in drawn if value is not None]
+            by_missing[str(missing)]["s_auroc_se"] = standard_error(known) if len(known) > 1 else None
+    if orders is None:
+        value, error = shapley(worth, numbers), None
+    else:
+        value, error = shapley_sampled(worth, orders) or (None, None)
+    return {
+        "subsets": subsets,
+        "by_missing": by_missing,
+        "view_value": value,
+        "view_value_se": error,
+        "leave_one_out": leave_one_out(worth, numbers),
+        "best_subsets": best_subsets(worth),
+    }
+
+
+def sweep_paper(
+    config: EvalConfig,
+    method: Method,
+    source: FeatureSource,
+    device: torch.device,
+    *,
+    seed: int,
+    calibration: Calibration | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """The paper's protocol: every sample loses 0..V-1 views chosen at random, by its id and ``seed``."""
+    _, labels = presence(source.index)
+    masks = random_masks(source.index, seed)
+    scored = score_masks(config, method, source, masks, device, calibration=calibration, progress=progress)
+    by_missing = {str(missing): scores.metrics(labels) for missing, scores in enumerate(scored)}
+    alike = {missing: [scores.scores] for missing, scores in enumerate(scored)}
+    for missing, ends in missing_intervals(alike, np.any(labels, axis=1)).items():
+        by_missing[str(missing)] |= ends
+    return {"subsets": [], "by_missing": by_missing, **NO_SUBSETS}
+
+
+def mean_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of each metric over results in which it is defined (None where in none); counts add up."""
+    mean: dict[str, Any] = {}
+    for key in ("s_auroc", "s_auroc_visible", "p_auroc"):
+        defined = [result[key] for result in results if result[key] is not None]
+        mean[key] = sum(defined) / len(defined) if defined else None
+    for key in ("samples", "unscorable"):
+        mean[key] = sum(result[key] for result in results)
+    return mean
+
+
+def mean_sweep(categories: Mapping[str, dict[str, Any]], numbers: Sequence[int]) -> dict[str, Any]:
+    """All categories' sweeps and their mean: the whole of ``sweep.json``."""
+    sweeps = list(categories.values())
+    subsets = [
+        {"views": parts[0]["views"], **mean_of(parts)}
+        for parts in zip(*(sweep["subsets"] for sweep in sweeps), strict=True)
+    ]
+    if subsets:
+        whole = summarise_subsets(subsets, numbers)
+    else:
+        keys = sweeps[0]["by_missing"]
+        by_missing = {key: mean_of([sweep["by_missing"][key] for sweep in sweeps]) for key in keys}
+        whole = {"subsets": [], "by_missing": by_missing, **NO_SUBSETS}
+    if len(sweeps) == 1:
+        # an interval of a mean is not the mean of the intervals, but of one category it is its own
+        for missing, values in whole["by_missing"].items():
+            values |= {key: sweeps[0]["by_missing"][missing][key] for key in ("s_auroc_ci", "loss_ci")}
+    return {**whole, "categories": dict(categories)}

@@ -1,0 +1,114 @@
+"""What a report reads from a run's folder, checked once, so that everything behind it can trust it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from idif.config.loader import load_configs
+from idif.config.sections import Config
+from idif.errors import RunError
+from idif.evaluation.predictions import Predictions
+from idif.training.run_log import read_log
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The result files of one run. What a run may lack is None, and the report then says so."""
+
+    folder: Path
+    """Holds ``metrics.json``: the run's folder, or one category's."""
+    name: str
+    config: Config
+    metrics: Json
+    environment: Json | None
+    predictions: Predictions | None
+    sweep: Json | None
+    strategies: Json | None
+    logs: dict[str, list[Json]]
+    """Model (a category, or ``all``) -> the lines of its training log."""
+
+    @property
+    def categories(self) -> dict[str, Json]:
+        """The categories' metrics, in the order of the file."""
+        found: dict[str, Json] = self.metrics["categories"]
+        return found
+
+    @property
+    def protocol(self) -> Json:
+        """How the numbers were made."""
+        found: Json = self.metrics["protocol"]
+        return found
+
+    @property
+    def fused(self) -> list[str]:
+        """The names of the runs that were fused; none for a run of its own."""
+        return [str(entry["run"]) for entry in self.protocol.get("fused", [])]
+
+    @property
+    def caveats(self) -> list[str]:
+        """What the run itself says a reader must know."""
+        return [str(text) for text in (self.environment or {}).get("caveats", [])]
+
+
+def run_home(folder: Path) -> Path:
+    """The folder of the config: ``folder`` itself, or the one above for RUN/<category>.
+
+    Raises:
+        RunError: neither is a run.
+    """
+    for place in (folder, folder.parent):
+        if (place / "config.yaml").is_file():
+            return place
+    raise RunError(f"{folder}: not a run (it has no config.yaml); expected a folder that `idif train` made")
+
+
+def read_run(folder: Path) -> RunData:
+    """Read RUN, or RUN/<category> as a run of one.
+
+    Raises:
+        RunError: not a run, not evaluated yet, or a file is not what a run writes.
+        ConfigError: ``config.yaml`` cannot be read.
+    """
+    home = run_home(folder)
+    (config,) = load_configs(home / "config.yaml")
+    metrics = _read(folder / "metrics.json", ("mean", "categories", "protocol"))
+    if metrics is None:
+        raise RunError(f"{folder / 'metrics.json'}: there is none yet; evaluate the run with `idif eval`")
+    has_predictions = (folder / "predictions.h5").is_file()
+    return RunData(
+        folder=folder,
+        name=config.run.name if home == folder else f"{config.run.name}/{folder.name}",
+        config=config,
+        metrics=metrics,
+        environment=_read(home / "environment.json", ()),
+        predictions=Predictions.open(folder / "predictions.h5") if has_predictions else None,
+        sweep=_read(folder / "sweep.json", ("subsets", "by_missing", "view_value", "categories")),
+        strategies=_read(folder / "strategies.json", ("curves", "protocol")),
+        logs=dict(_logs(home, list(metrics["categories"]))),
+    )
+
+
+def _logs(home: Path, categories: list[str]) -> Iterator[tuple[str, list[Json]]]:
+    for model in (*categories, "all"):
+        paths = (home / model / "log.jsonl", home / model / "timing.jsonl")
+        if lines := [line for path in paths if path.is_file() for line in read_log(path)]:
+            yield model, lines
+
+
+def _read(path: Path, keys: tuple[str, ...]) -> Json | None:
+    """A JSON object that has ``keys``; None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"{path}: expected JSON, found it damaged ({error})") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    if lacking := [key for key in keys if key not in value]:
+        raise RunError(f"{path}: expected the keys {', '.join(keys)}; {', '.join(lacking)} not found")
+    return value

@@ -1,0 +1,124 @@
+"""Checkpoints: written beside and renamed, the one before kept, checked by digest when read."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from idif.errors import RunError
+from idif.training.run_log import write_json
+
+CURRENT, PREVIOUS, PART = "checkpoint", "checkpoint.previous", "checkpoint.part"
+MODEL, STATE, NOTE = "model.safetensors", "training.pt", "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far training is."""
+
+    epoch: int
+    """Epochs finished."""
+    step: int
+    """Optimizer steps made."""
+    finished: bool
+    """Whether this is the last epoch's."""
+
+
+def save_checkpoint(
+    folder: Path, weights: dict[str, Tensor], state: dict[str, Any], reached: Reached
+) -> None:
+    """Write ``folder/checkpoint``; the one there before becomes ``checkpoint.previous``.
+
+    Args:
+        folder: the run's folder of one category.
+        weights: the method's state dict, what evaluation loads.
+        state: what resuming needs beside it; tensors, numbers and containers of them alone.
+        reached: how far training is.
+    """
+    part = folder / PART
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part / MODEL)
+    torch.save(state, part / STATE)
+    write_json(part / NOTE, asdict(reached) | {"sha256": {n: _sha256(part / n) for n in (MODEL, STATE)}})
+    current, previous = folder / CURRENT, folder / PREVIOUS
+    if current.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        os.replace(current, previous)
+    os.replace(part, current)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a category's folder; None where there is none.
+
+    The one before is taken only where a stop fell between the two renames of `save_checkpoint`.
+    """
+    return next((folder / name for name in (CURRENT, PREVIOUS) if (folder / name).exists()), None)
+
+
+def reached(checkpoint: Path) -> Reached:
+    """How far a checkpoint is; every file is compared with its digest first.
+
+    Raises:
+        RunError: a file is missing or not the one that was written.
+    """
+    try:
+        note = json.loads((checkpoint / NOTE).read_text(encoding="utf-8"))
+        digests = note.pop("sha256")
+        for name, digest in digests.items():
+            if _sha256(checkpoint / name) != digest:
+                raise RunError(
+                    f"{checkpoint / name}: damaged, its SHA-256 is not the one recorded{_way_out(checkpoint)}"
+                )
+        return Reached(**note)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{checkpoint}: damaged checkpoint ({error}){_way_out(checkpoint)}") from None
+
+
+def _way_out(checkpoint: Path) -> str:
+    previous = checkpoint.with_name(PREVIOUS)
+    if checkpoint.name == CURRENT and previous.exists():
+        return f"; to go on from the one before, delete {checkpoint} and resume from {previous}"
+    return "; delete it to train again"
+
+
+def load_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """The method's state dict, checked, on the CPU."""
+    reached(checkpoint)
+    return dict(load_file(checkpoint / MODEL))
+
+
+def load_into(method: nn.Module, checkpoint: Path, within: str | None = None) -> None:
+    """Give a method the weights of a checkpoint, or its part ``within`` alone.
+
+    Raises:
+        RunError: the checkpoint is damaged, or its method was configured differently.
+    """
+    weights = load_weights(checkpoint)
+    if within:
+        weights = method.state_dict() | {f"{within}.{name}": value for name, value in weights.items()}
+    try:
+        method.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise RunError(f"{checkpoint}: does not fit the run's config ({reason})") from None
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """What `save_checkpoint` got as ``state``, on the CPU."""
+    state: dict[str, Any] = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
+    return state

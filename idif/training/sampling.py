@@ -1,0 +1,30 @@
+"""The order of an epoch: a pure function of (rows, seed, epoch, rank, world)."""
+
+from collections.abc import Sequence
+
+from idif.randomness import numpy_rng
+
+
+def epoch_order(rows: Sequence[int], *, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[int]:
+    """The rows that process ``rank`` of ``world`` visits in ``epoch``, in order.
+
+    All processes see one permutation and take every ``world``-th row of it, so together they visit
+    each row once; where the count does not divide, the first rows of the permutation are visited
+    again, so that all processes make equally many steps.
+    """
+    shuffled = [rows[place] for place in numpy_rng("order", seed, epoch).permutation(len(rows))]
+    short = -len(shuffled) % world
+    return (shuffled + shuffled[:short])[rank::world]
+
+
+def split_holdout(rows: Sequence[int], share: float, *, seed: int) -> tuple[list[int], list[int]]:
+    """Training rows and held-out rows (ascending), ``share`` of them held out, at least one each.
+
+    A share of 0 holds out none.
+    """
+    if share == 0:
+        return list(rows), []
+    count = min(max(1, round(share * len(rows))), len(rows) - 1)
+    chosen = set(numpy_rng("holdout", seed).permutation(len(rows))[:count].tolist())
+    held = [row for place, row in enumerate(rows) if place in chosen]
+    return [row for place, row in enumerate(rows) if place not in chosen], held

@@ -1,0 +1,54 @@
+"""Anomaly maps as pictures: one colour scale, over the photograph in grey."""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from idif.evaluation.predictions import Predictions
+
+Pixels = npt.NDArray[np.uint8]
+
+COLOURS = cv2.COLORMAP_INFERNO
+STOPS = 12
+"""Colours of the colour bar."""
+SAMPLES_FOR_SCALE = 64
+OPACITY = 0.62
+"""Share of the colours where they lie over a photograph."""
+
+
+def colour_bar() -> str:
+    """The heat map's colours as a CSS gradient, low to high."""
+    stops = np.linspace(0, 255, STOPS).astype(np.uint8)[None]
+    colours = cv2.applyColorMap(stops, COLOURS)[0, :, ::-1]
+    return "linear-gradient(to right, " + ", ".join(f"rgb({r} {g} {b})" for r, g, b in colours) + ")"
+
+
+def colour_scale(seen: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """(low, high) of a colour scale for map pixels of any shape: their median and 99.8 % quantile.
+
+    The few brightest pixels would leave everything else black. Without pixels (0, 1); high > low always.
+    """
+    low, high = (float(np.quantile(seen, q)) for q in (0.5, 0.998)) if seen.size else (0.0, 1.0)
+    return low, high if high > low else low + 1e-6
+
+
+def category_scale(predictions: Predictions, category: str) -> tuple[float, float]:
+    """The colour scale of a category's test maps, going by at most `SAMPLES_FOR_SCALE` of its samples."""
+    rows = predictions.rows(category)
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLES_FOR_SCALE).round().astype(int))]
+    _, maps, _ = next(iter(predictions.iter_maps(rows, len(rows))))
+    return colour_scale(maps[predictions.present[rows]].astype(np.float32))
+
+
+def heat_picture(heat: npt.NDArray[np.float32], photo: Pixels | None, opacity: float = OPACITY) -> Pixels:
+    """Heat float32 [H,W], 0 at the scale's low end and 1 at its high, as colours uint8 [H,W,3], RGB.
+
+    Over the photograph uint8 [H,W,3] in grey where there is one; ``opacity`` 0..1 is the colours' share.
+    """
+    scaled = (heat.clip(0, 1) * 255).astype(np.uint8)
+    colours: Pixels = np.ascontiguousarray(cv2.applyColorMap(scaled, COLOURS)[:, :, ::-1])
+    if photo is None:
+        return colours
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY).astype(np.float32)[:, :, None]
+    mixed: Pixels = (opacity * colours.astype(np.float32) + (1 - opacity) * grey).astype(np.uint8)
+    return mixed

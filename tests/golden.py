@@ -1,0 +1,138 @@
+"""Records what IDIF does on the tiny dataset: store bytes, losses, predictions and metrics, for comparison.
+
+``python -m tests.golden tests/golden_idif.json`` writes the file that `tests/test_golden.py` compares with.
+Only the command line and the files it leaves are used, so that a record outlives every change of the code's
+structure.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from cli.__main__ import run
+from tests.tiny_data import make_tiny_realiad, tiny_index, write_annotations
+
+SMALL = [
+    "method.voxel={depth: 2, height: 2, width: 2, channels: 16}",
+    "method.heads=2",
+    "method.blocks=1",
+    "train.epochs=5",
+    "train.batch_size=2",
+    "corruption.textures=procedural",
+    "run.tracking=none",
+]
+VARIANTS: dict[str, list[str]] = {
+    "cosine-batch": [],
+    "cosine-group": ["method.norm=group", "train.dropout={probability: 0.3}"],
+    "segmentation-batch": ["method.head=segmentation", "HEAD_EPOCHS=5"],
+    "segmentation-group": ["method.head=segmentation", "HEAD_EPOCHS=5", "method.norm=group"],
+    "unified-ema": ["train.mode=unified", "train.ema=0.9", "method.fusion=none"],
+    "calibrated": [
+        "method.bottleneck=false",
+        "train.holdout=0.3",
+        "eval.calibrate=per-view",
+        "eval.score=topk",
+    ],
+}
+HEAD_EPOCHS = "train.head_epochs"
+
+
+def machine() -> dict[str, str]:
+    """What decides the bits of a float computation, apart from the code."""
+    return {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return platform.processor()
+    lines = dict(line.split(":", 1) for line in path.read_text().split("\n\n")[0].splitlines() if ":" in line)
+    plain = {key.strip(): value.strip() for key, value in lines.items()}
+    return " ".join(plain.get(key, "?") for key in ("model name", "cpu family", "model", "stepping"))
+
+
+def record(home: Path, variants: dict[str, list[str]] = VARIANTS) -> dict[str, Any]:
+    """Build, train, evaluate and sweep below ``home``; returns what came of it, ready for JSON."""
+    torch.set_num_threads(1)
+    index = tiny_index(categories=("cup", "bolt"), train=8, test=4)
+    make_tiny_realiad(home / "data", index)
+    write_annotations(home / "data", index)
+    store = home / "store.zarr"
+    build = ["cache", "build", "realiad", f"--root={home / 'data'}", f"--store={store}", "--image-size=48"]
+    _run([*build, "--teacher-weights=untrained"])
+    found: dict[str, Any] = {"machine": machine(), "store": _store(store), "runs": {}}
+    for name, settings in variants.items():
+        config = home / f"{name}.yaml"
+        config.write_text(
+            f"cache: {{store: '{store.as_posix()}'}}\n"
+            f"run: {{name: {name}, dir: '{(home / 'runs').as_posix()}'}}\n",
+            encoding="utf-8",
+        )
+        chosen = [s.replace("HEAD_EPOCHS", HEAD_EPOCHS) for s in SMALL + settings]
+        _run(["train", f"--config={config}", *(f"--set={s}" for s in chosen)])
+        folder = home / "runs" / name
+        _run(["eval", str(folder)])
+        _run(["sweep", "missing-views", str(folder)])
+        found["runs"][name] = _run_record(folder)
+    return found
+
+
+def _run(arguments: list[str]) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = run(arguments)
+    assert code == 0, (arguments, code)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _store(store: Path) -> dict[str, str]:
+    """Digest of every file but the manifests', which name the data's place and the versions."""
+    files = sorted(p for p in store.rglob("*") if p.is_file())
+    return {p.relative_to(store).as_posix(): _sha256(p.read_bytes()) for p in files}
+
+
+def _run_record(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"losses": {}}
+    for log in sorted(folder.rglob("log.jsonl")):
+        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        steps = [{k: v for k, v in line.items() if k != "seconds"} for line in lines if "loss" in line]
+        found["losses"][log.parent.relative_to(folder).as_posix()] = steps[:20]
+    with h5py.File(folder / "predictions.h5") as file:
+        found["view_scores"] = _numbers(file["view_scores"][:])
+        found["sample_scores"] = _numbers(file["sample_scores"][:])
+        found["maps"] = _sha256(np.ascontiguousarray(file["maps"][:]).tobytes())
+        found["map_means"] = _numbers(file["maps"][:].astype(np.float64).mean(axis=(2, 3)))
+    for name in ("metrics", "sweep"):
+        data = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        data.pop("protocol", None)
+        found[name] = data
+    return found
+
+
+def _numbers(values: Any) -> list[Any]:
+    flat = [None if np.isnan(v) else float(v) for v in values.ravel().tolist()]
+    return [list(values.shape), flat]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        text = json.dumps(record(Path(temporary)), indent=0)
+    Path(sys.argv[1]).write_text(text + "\n", encoding="utf-8")
