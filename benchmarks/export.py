@@ -22,11 +22,11 @@ import onnxruntime
 import torch
 
 from cli.commands.export import deployment
-from cli.workflow.run_folder import open_run
 from idif.data.images import load_image
-from idif.encoders.live import encode_views
+from idif.encoders.encode import encode_views
 from idif.inference.export_file import SUFFIXES, write_deployment
 from idif.inference.photo_grouping import find_parts
+from idif.runs.run import open_run
 
 
 def main() -> None:

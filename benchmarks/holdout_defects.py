@@ -24,11 +24,11 @@ from idif.config.loader import resolve
 from idif.config.sections import Config
 from idif.corruption.textures import load_textures
 from idif.data.batch import Batch
+from idif.data.decode import decode_sample
 from idif.data.features import FeatureSpec
 from idif.data.index import Index
 from idif.datasets.realiad.reader import read_realiad
 from idif.encoders.frozen import FrozenEncoder, load_encoder
-from idif.encoders.live import decode_sample
 from idif.metrics import auroc
 from idif.randomness import numpy_rng
 from idif.training.loop import Task, train

@@ -25,7 +25,7 @@ from idif.data.index import Index
 from idif.datasets.realiad.reader import read_realiad
 from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.evaluation.predictions import Predictions
-from idif.missing_views.camera_value import interval, mean_auroc_draws
+from idif.metrics.bootstrap import interval, mean_auroc_draws
 
 
 def patches(encoder: FrozenEncoder, root: Path, paths: Sequence[str], size: int) -> Tensor:

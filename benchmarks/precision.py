@@ -30,8 +30,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from cli.__main__ import run
-from cli.commands.train import train_run
 from cli.workflow.device import evaluation_device
+from cli.workflow.train import train_run
 from idif.config.loader import resolve
 from idif.training.precision import fabric_precision
 

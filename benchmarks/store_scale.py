@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from cache import FeatureStore
-from cache.building.build_state import group_folder
-from cache.format.layout import MANIFEST, TEACHER, ZARR_JSON, array_layouts, choose_shard_rows, group_metadata
+from cache.format.layout import (
+    MANIFEST,
+    TEACHER,
+    ZARR_JSON,
+    array_layouts,
+    choose_shard_rows,
+    group_folder,
+    group_metadata,
+)
 from cache.format.manifest import (
     GroupManifest,
     GroupPlan,
@@ -20,8 +27,9 @@ from cache.format.manifest import (
     sorted_groups,
 )
 from cache.format.sealed_files import FileRecord, write_file
-from idif.data.index import Index, Sample, Split, View, digest
+from idif.data.index import Index, Sample, Split, View
 from idif.encoders.frozen import load_encoder
+from idif.fingerprint import digest
 from idif.training.sampling import epoch_order
 
 CATEGORIES = 30

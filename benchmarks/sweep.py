@@ -22,22 +22,24 @@ import numpy as np
 import torch
 
 from cli.workflow.device import evaluation_device
-from cli.workflow.run_folder import load_method, open_run
 from cli.workflow.sources import Sources
 from idif.config.sections import Config, EvalConfig
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Index, Sample, View
 from idif.encoders.frozen import load_encoder
+from idif.evaluation.calibration import final_scores
 from idif.evaluation.category_metrics import update_pixels
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import half_maps
-from idif.evaluation.scoring import final_scores, score_batches
+from idif.evaluation.scoring import score_batches
 from idif.evaluation.test_pass import Subject, metrics_of, write_predictions
-from idif.methods import METHODS, Method
+from idif.methods.catalog import METHODS
+from idif.methods.protocol import Method
 from idif.metrics import PixelMetrics, auroc
 from idif.missing_views.camera_value import camera_subsets
 from idif.missing_views.sweep import sweep_all
+from idif.runs.run import load_method, open_run
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def of_run(run_folder: Path, overrides: list[str], samples: int) -> tuple[Config
     """A trained run with its first test samples, read beforehand."""
     run = open_run(run_folder, overrides)
     sources = Sources(run.config, torch.device("cpu"))
-    category, name = run.models(sources)[0]
+    category, name = run.models(sources.categories())[0]
     source: FeatureSource = sources.find([category], "test")
     # from both ends, since normal and anomalous samples lie apart
     count = len(source.index)

@@ -46,7 +46,7 @@ from idif.data.features import FeatureSource
 from idif.encoders.frozen import load_encoder, normalise
 from idif.encoders.live import LiveFeatures
 from idif.kernels.malloc import freed_memory_kept
-from idif.methods import METHODS
+from idif.methods.catalog import METHODS
 from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.model import IDIF
 from idif.randomness import view_seeds

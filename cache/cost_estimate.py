@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 
 from cache.building.build import build_store
-from cache.building.build_state import group_folder
-from cache.format.layout import array_layouts
+from cache.format.layout import array_layouts, group_folder
 from cache.format.manifest import sorted_groups
 from cache.reading.placement import MEMORY_SHARE, free_memory
 from cache.reading.store import FeatureStore
+from idif.data.decode import decode_sample
 from idif.data.features import FeatureSource, FeatureSpec, StorageType
 from idif.data.index import Index
 from idif.encoders.frozen import FrozenEncoder
-from idif.encoders.live import LiveFeatures, decode_sample
+from idif.encoders.live import LiveFeatures
 from idif.errors import DatasetError
 from idif.progress import Progress, silent
 

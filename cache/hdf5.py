@@ -18,7 +18,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cache.building.build_state import group_folder
 from cache.building.lock import builder_lock
 from cache.format.layout import (
     FORMAT,
@@ -30,6 +29,7 @@ from cache.format.layout import (
     ArrayLayout,
     GroupName,
     array_layouts,
+    group_folder,
     group_metadata,
 )
 from cache.format.manifest import GroupManifest, RootManifest, ShardRecord
@@ -37,7 +37,7 @@ from cache.format.object_store import StorePath
 from cache.format.sealed_files import FileRecord, unseal_bytes, write_failed, write_file
 from cache.format.shard_codec import Array, ShardValues, write_shard
 from cache.reading.store import FeatureStore
-from idif.encoders.live import truth
+from idif.data.index import truth
 from idif.errors import StoreDamaged, StoreError
 from idif.progress import Progress, silent
 

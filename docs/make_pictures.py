@@ -27,8 +27,9 @@ from idif.datasets.synthetic.catalog import BUILDERS
 from idif.datasets.synthetic.defects import KINDS
 from idif.datasets.synthetic.sample_renderer import Studio
 from idif.datasets.synthetic.sample_specs import LEVELS, Order
+from idif.evaluation.map_scale import category_scale
 from idif.evaluation.predictions import Predictions
-from idif.visualization.heatmap import category_scale, heat_picture
+from idif.visualization.heatmap import heat_picture
 
 IMAGES = Path(__file__).parent / "images"
 CATEGORIES = 6

@@ -12,10 +12,11 @@ from idif.data.index import Index, Sample, View
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
 from idif.evaluation.test_pass import metrics_of, protocol
+from idif.files import write_json
 from idif.missing_views.camera_value import WORTH_OF_NOTHING, camera_subsets
 from idif.missing_views.sweep import mean_sweep, summarise_subsets
 from idif.report.gallery import Images
-from idif.training.run_log import RunLog, write_json
+from idif.training.run_log import RunLog
 
 SIZE = 64
 VIEWS = (1, 2, 3, 4, 5)

@@ -8,7 +8,7 @@ from torch import Tensor
 from idif.data.batch import Batch
 from idif.data.features import FeatureSpec
 from idif.data.index import Index, Sample, View
-from idif.methods import Method
+from idif.methods.protocol import Method
 from tests.tiny_data import untrained
 
 SIZE = 32

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from cli.__main__ import run
 from idif.config.loader import load_configs
-from idif.report.reference_results import paper_methods, paper_table_3, table_3_row
+from idif.methods.idif.ablations import table_3_row
+from idif.report.reference_results import paper_methods, paper_table_3
 from tests.tiny_run import FAST
 
 FOLDER = Path(__file__).parent.parent / "configs" / "ablations"

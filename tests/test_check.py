@@ -12,10 +12,10 @@ from PIL import Image
 
 from cli.__main__ import run
 from idif.datasets.checks.dataset import check_dataset
-from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport, Counts
+from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport
 from idif.datasets.checks.thumbnails import THUMBNAIL, exchanged_views, near_duplicates
 from idif.datasets.realiad import statistics
-from idif.datasets.realiad.statistics import COUNTS, differences
+from idif.datasets.realiad.statistics import COUNTS, Counts, differences
 from idif.errors import DatasetError
 from tests.tiny_data import make_tiny_realiad, tiny_index, write_annotations
 

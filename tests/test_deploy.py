@@ -16,16 +16,16 @@ import pytest
 import torch
 
 from cli.__main__ import run
-from cli.workflow.run_folder import load_method, open_run, run_features, run_teacher
 from idif.config.sections import Config, EvalConfig
 from idif.data.images import load_image
 from idif.encoders.frozen import load_encoder
-from idif.evaluation.scoring import Calibration
+from idif.evaluation.calibration import Calibration
 from idif.inference import export_file
 from idif.inference.export_graph import Deployment, Graph
 from idif.inference.photo_grouping import Part, find_parts
 from idif.inference.predict import Judged, Limits, predict
-from idif.methods import METHODS
+from idif.methods.catalog import METHODS
+from idif.runs.run import load_method, open_run, run_features, run_teacher
 from tests.test_idif import VARIANTS, inputs, make
 
 CPU = torch.device("cpu")

@@ -10,8 +10,9 @@ from sklearn.metrics import roc_auc_score
 from idif.config.loader import resolve
 from idif.config.sections import Config, EvalConfig
 from idif.errors import CannotFinish, ConfigError
+from idif.evaluation.calibration import fit_calibration
 from idif.evaluation.predictions import Predictions
-from idif.evaluation.scoring import fit_calibration, score_batches
+from idif.evaluation.scoring import score_batches
 from idif.evaluation.test_pass import Subject, metrics_of, write_predictions
 from tests.stubs import SIZE, BrightestIsWorst, InMemory
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from idif.data.decode import decode_sample
 from idif.data.images import MAX_FILE_BYTES
 from idif.datasets.checks.dataset import check_dataset
 from idif.datasets.realiad.reader import MAX_JSON_BYTES, read_realiad
-from idif.encoders.live import decode_sample
 from idif.errors import DatasetError
 from idif.inference.photo_grouping import find_parts
 from tests.tiny_data import make_tiny_realiad, tiny_index, write_annotations

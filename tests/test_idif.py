@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idif.config.sections import MethodConfig, VoxelConfig
 from idif.data.features import LayerSpec
 from idif.methods.idif.bottleneck import ConsistencyBottleneck
+from idif.methods.idif.config import MethodConfig, VoxelConfig
 from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.feature_distance import combine_maps, cosine_distance, distillation_loss
 from idif.methods.idif.model import IDIF

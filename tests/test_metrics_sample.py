@@ -8,7 +8,8 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from idif.evaluation.category_metrics import mean_metrics
-from idif.metrics.sample import auroc_interval, sample_metrics, sample_scores, view_scores
+from idif.metrics.bootstrap import auroc_interval
+from idif.metrics.sample import sample_metrics, sample_scores, view_scores
 
 
 def test_view_scores_by_hand() -> None:

@@ -17,7 +17,8 @@ from idif.config.sections import Config
 from idif.corruption.textures import load_textures
 from idif.encoders.frozen import FrozenEncoder
 from idif.encoders.live import LiveFeatures
-from idif.methods import METHODS, Method
+from idif.methods.catalog import METHODS
+from idif.methods.protocol import Method
 from idif.training.loop import Task
 from idif.training.run_log import read_log
 from idif.training.stages import train_stages

@@ -17,7 +17,8 @@ from cache.building.build import build_store
 from cache.reading.placement import Resident, place
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource
-from idif.encoders.live import LiveFeatures, encode_views
+from idif.encoders.encode import encode_views
+from idif.encoders.live import LiveFeatures
 from idif.errors import StoreDamaged, StoreError, StoreIncomplete
 from tests import feature_source_contract as contract
 from tests.tiny_data import tiny_index, untrained

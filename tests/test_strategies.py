@@ -12,7 +12,7 @@ from torch import Tensor
 from idif.config.sections import EvalConfig, PainterConfig
 from idif.data.batch import Batch
 from idif.errors import ConfigError, RunError
-from idif.methods import Method
+from idif.methods.protocol import Method
 from idif.missing_views.imputation import Filled, FilledSource, Filler
 from idif.missing_views.inpainting import Painter, Reconstructor, load_painter, train_painter
 from idif.missing_views.retrieval import Retriever

@@ -6,8 +6,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from idif.config.sections import EvalConfig
-from idif.evaluation.scoring import Calibration
-from idif.missing_views.camera_value import interval, mean_auroc_draws
+from idif.evaluation.calibration import Calibration
+from idif.metrics.bootstrap import interval, mean_auroc_draws
 from idif.missing_views.sweep import mean_sweep, presence, sweep_all, sweep_paper
 from tests.stubs import BrightestIsWorst, InMemory
 

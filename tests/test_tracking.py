@@ -16,7 +16,7 @@ from idif.config.loader import resolve
 from idif.config.sections import Config, EvalConfig
 from idif.corruption.textures import load_textures
 from idif.encoders.live import LiveFeatures
-from idif.methods import Method
+from idif.methods.protocol import Method
 from idif.training.checkpoint import load_state
 from idif.training.loop import Task, train
 from idif.training.run_log import read_log

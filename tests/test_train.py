@@ -18,11 +18,12 @@ from idif.corruption.textures import TextureBank, load_textures
 from idif.encoders.live import LiveFeatures
 from idif.errors import CannotFinish, RunError
 from idif.evaluation.test_pass import protocol
-from idif.methods import Method
 from idif.methods.idif.decoder import ViewDecoders
+from idif.methods.protocol import Method
 from idif.training.checkpoint import find_checkpoint, load_state, load_weights, reached
-from idif.training.loop import Task, learning_rate, train
+from idif.training.loop import Task, train
 from idif.training.run_log import RunLog, read_log
+from idif.training.schedule import learning_rate
 from idif.training.step_metrics import memory_explained
 from idif.training.validation import Glimpse
 from tests.tiny_data import make_tiny_realiad, tiny_index, untrained

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from idif.metrics.bootstrap import interval, mean_auroc_draws
 from idif.missing_views.camera_value import (
     ORDERS,
     Worth,
     best_subsets,
     camera_orders,
     camera_subsets,
-    interval,
     leave_one_out,
-    mean_auroc_draws,
     missing_intervals,
     shapley,
     shapley_sampled,

@@ -17,7 +17,6 @@ from cache.building.build_state import (
     check_folder,
     check_settings,
     check_space,
-    group_folder,
     survey_group,
 )
 from cache.building.encode_shards import Job, MadeShard, make_shards
@@ -32,15 +31,17 @@ from cache.format.layout import (
     array_layouts,
     check_category,
     choose_shard_rows,
+    group_folder,
     group_metadata,
 )
 from cache.format.manifest import GroupManifest, GroupPlan, RootManifest, ShardRecord, sorted_groups
 from cache.format.sealed_files import FileRecord, make_folder, write_file
 from cache.format.shard_codec import write_shard
+from idif.data.decode import decode_threads
 from idif.data.features import FeatureSpec, StorageType
 from idif.data.index import Index, Sample
+from idif.encoders.encode import check_image_size
 from idif.encoders.frozen import FrozenEncoder
-from idif.encoders.live import check_image_size, decode_threads
 from idif.errors import ConfigError, DatasetError
 from idif.progress import Progress, silent
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import overload
 
 from cache.building.encode_shards import sample_content
 from cache.building.journal import Journal
@@ -18,8 +17,8 @@ from cache.format.layout import (
     TEACHER,
     TEMPORARY,
     ZARR_JSON,
-    GroupName,
     array_layouts,
+    group_folder,
 )
 from cache.format.manifest import GroupManifest, GroupPlan, RootManifest, SampleContent, ShardRecord
 from cache.format.object_store import StorePath
@@ -46,15 +45,6 @@ class GroupState:
     def missing(self) -> list[int]:
         """Numbers of the shards yet to be made."""
         return [shard for shard in range(len(self.plan.bounds)) if shard not in self.shards]
-
-
-@overload
-def group_folder(store: Path, group: GroupName) -> Path: ...
-@overload
-def group_folder(store: StorePath, group: GroupName) -> StorePath: ...
-def group_folder(store: StorePath, group: GroupName) -> StorePath:
-    """Where a group lies."""
-    return store / group.category / group.split
 
 
 def check_settings(store: StorePath, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> None:

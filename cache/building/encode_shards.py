@@ -14,10 +14,11 @@ from cache.format.manifest import GroupPlan, SampleContent, ViewContent
 from cache.format.quantize import quantise
 from cache.format.sealed_files import hash_file
 from cache.format.shard_codec import Array, ShardValues
+from idif.data.decode import DECODED_AHEAD, decode_sample
 from idif.data.features import FeatureSpec
-from idif.data.index import Sample
+from idif.data.index import Sample, truth
+from idif.encoders.encode import encode_views
 from idif.encoders.frozen import FrozenEncoder
-from idif.encoders.live import DECODED_AHEAD, decode_sample, encode_views, truth
 from idif.errors import CannotFinish, ConfigError, DatasetError
 from idif.paths import resolve_inside
 from idif.prefetch import ahead

@@ -11,8 +11,8 @@ from cache.format.layout import JOURNAL, PENDING, GroupName
 from cache.format.manifest import GroupPlan, ShardRecord
 from cache.format.object_store import StorePath
 from cache.format.sealed_files import seal, unseal, write_failed, write_file
-from idif.data.index import digest
 from idif.errors import StoreDamaged
+from idif.fingerprint import digest
 
 
 def read_pending(store: StorePath) -> list[GroupName]:

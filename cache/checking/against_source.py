@@ -14,7 +14,7 @@ from cache.format.manifest import GroupManifest, RootManifest, SampleContent, so
 from cache.format.object_store import StorePath
 from cache.reading.store import FeatureStore
 from idif.data.index import Index, Sample
-from idif.encoders.live import encode_views
+from idif.encoders.encode import encode_views
 from idif.errors import DatasetError, StoreDamaged, StoreError, WeightsError
 from idif.prefetch import ahead
 

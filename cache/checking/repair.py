@@ -5,13 +5,20 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
-from cache.building.build_state import group_folder
 from cache.building.encode_shards import Job, MadeShard, make_shards
 from cache.building.lock import builder_lock
 from cache.checking.verify_report import Problem, VerifyReport
 from cache.format.encoder_weights import load_teacher
 from cache.format.index_diff import index_differences
-from cache.format.layout import MANIFEST, TEACHER, ZARR_JSON, GroupName, array_layouts, group_metadata
+from cache.format.layout import (
+    MANIFEST,
+    TEACHER,
+    ZARR_JSON,
+    GroupName,
+    array_layouts,
+    group_folder,
+    group_metadata,
+)
 from cache.format.manifest import GroupManifest, RootManifest, ShardRecord, sorted_groups
 from cache.format.object_store import StorePath
 from cache.format.sealed_files import FileRecord, write_file

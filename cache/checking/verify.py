@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cache.building.build_state import group_folder
 from cache.checking.against_source import compare_data, encode_again
 from cache.checking.repair import repair_store
 from cache.checking.verify_report import Problem, VerifyReport
@@ -18,6 +17,7 @@ from cache.format.layout import (
     ArrayLayout,
     GroupName,
     array_layouts,
+    group_folder,
     group_metadata,
 )
 from cache.format.manifest import GroupManifest, RootManifest
@@ -25,8 +25,8 @@ from cache.format.object_store import StorePath, store_path
 from cache.format.sealed_files import FileRecord
 from cache.format.shard_codec import decode_shard_file, row_crc32c
 from cache.reading.open_groups import list_groups
+from idif.data.decode import decode_threads
 from idif.data.index import Index
-from idif.encoders.live import decode_threads
 from idif.errors import StoreDamaged, StoreError, WeightsError
 from idif.prefetch import ahead
 from idif.progress import Progress, silent

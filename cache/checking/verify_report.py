@@ -1,7 +1,8 @@
 """What a verification finds, in words for people and in parts for a repair."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from cache.format.row_spans import spans_of_rows
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,3 @@ class VerifyReport:
     def sound(self) -> bool:
         """True where nothing was found."""
         return not self.problems
-
-
-def spans_of_rows(rows: Sequence[int]) -> str:
-    """Rows in words: ``row 5`` or ``rows 0-3, 7``."""
-    spans: list[list[int]] = []
-    for row in sorted(rows):
-        if spans and row == spans[-1][1] + 1:
-            spans[-1][1] = row
-        else:
-            spans.append([row, row])
-    words = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
-    return f"{'row' if len(rows) == 1 else 'rows'} {words}"

@@ -19,9 +19,10 @@ import json
 import math
 import sys
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, overload
 
+from cache.format.object_store import StorePath
 from idif.data.features import FeatureSpec
 from idif.data.index import Split
 from idif.errors import StoreError
@@ -199,3 +200,12 @@ def check_category(name: str) -> None:
     if not name or name in reserved or name[0] == "." or name[-1] in ". " or unsafe or len(name) > 100:
         raise StoreError(f"category {name!r}: expected a name that can be a folder's name on every system")
     assert PurePosixPath(name).parts == (name,)
+
+
+@overload
+def group_folder(store: Path, group: GroupName) -> Path: ...
+@overload
+def group_folder(store: StorePath, group: GroupName) -> StorePath: ...
+def group_folder(store: StorePath, group: GroupName) -> StorePath:
+    """Where a group lies."""
+    return store / group.category / group.split

@@ -16,8 +16,9 @@ from cache.format.layout import (
 from cache.format.object_store import StorePath
 from cache.format.sealed_files import FileRecord, seal, unseal
 from idif.data.features import FeatureSpec
-from idif.data.index import Index, digest
+from idif.data.index import Index
 from idif.errors import StoreDamaged
+from idif.fingerprint import digest
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cache.building.build_state import group_folder
 from cache.building.journal import read_pending
-from cache.format.layout import JOURNAL, MANIFEST, SPLITS, ZARR_JSON, GroupName, group_metadata
+from cache.format.layout import JOURNAL, MANIFEST, SPLITS, ZARR_JSON, GroupName, group_folder, group_metadata
 from cache.format.manifest import GroupManifest, RootManifest
 from cache.format.object_store import ObjectPath, StorePath
 from cache.format.sealed_files import FileRecord

@@ -11,8 +11,7 @@ import torch
 from cache.reading.store import FeatureStore, PackedBatch
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource, FeatureSpec
-from idif.data.index import Index
-from idif.encoders.live import check_rows
+from idif.data.index import Index, check_rows
 from idif.errors import CannotFinish
 
 Placement = Literal["auto", "disk", "memory", "device"]

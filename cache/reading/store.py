@@ -15,12 +15,12 @@ import tensorstore as ts
 import torch
 from torch import Tensor
 
-from cache.checking.verify_report import spans_of_rows
 from cache.format.encoder_weights import load_teacher
 from cache.format.layout import TEACHER, TRUTH, ArrayLayout, array_layouts, scale_name
 from cache.format.manifest import RootManifest
 from cache.format.object_store import REQUESTS, StorePath, store_path
 from cache.format.quantize import dequantise
+from cache.format.row_spans import spans_of_rows
 from cache.reading.codec_arrays import fetch_array, open_array
 from cache.reading.open_groups import (
     OpenGroup,
@@ -33,10 +33,10 @@ from cache.reading.open_groups import (
 from cache.reading.raw_rows import RowFiles, RowObjects
 from idif.data.batch import Batch
 from idif.data.features import FeatureSpec
-from idif.data.index import Index, Split, concatenate, digest
+from idif.data.index import Index, Split, check_rows, concatenate, truth
 from idif.encoders.frozen import FrozenEncoder
-from idif.encoders.live import check_rows, truth
 from idif.errors import StoreDamaged, WeightsError
+from idif.fingerprint import digest
 from idif.prefetch import ahead
 
 T = TypeVar("T")

@@ -14,27 +14,20 @@ from pathlib import Path
 import torch
 
 from cache.building.build import ALONE, BuildReport, build_store, checked_spec, plan_groups
-from cache.building.build_state import (
-    GroupState,
-    check_content,
-    check_folder,
-    check_settings,
-    group_folder,
-    survey_group,
-)
+from cache.building.build_state import GroupState, check_content, check_folder, check_settings, survey_group
 from cache.building.journal import read_pending, write_pending
 from cache.building.lock import builder_lock
 from cache.building.ranks import Team
-from cache.format.layout import MANIFEST, ZARR_JSON, GroupName, group_metadata
+from cache.format.layout import MANIFEST, ZARR_JSON, GroupName, group_folder, group_metadata
 from cache.format.manifest import GroupManifest, RootManifest
 from cache.format.object_store import ObjectPath
 from cache.format.sealed_files import FileRecord, make_folder, write_file
 from cache.reading.open_groups import list_groups
 from cache.remote.upload_lock import claim
+from idif.data.decode import decode_threads
 from idif.data.features import StorageType
 from idif.data.index import Index, concatenate
 from idif.encoders.frozen import FrozenEncoder
-from idif.encoders.live import decode_threads
 from idif.errors import StoreDamaged
 from idif.prefetch import ahead
 from idif.progress import Progress, silent

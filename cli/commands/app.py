@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from cli.commands.report import images_only, read_images
-from cli.commands.train import SetOption
+from cli.options import SetOption
 from cli.terminal.console import JsonOption, emit, progress_bar, say
 from cli.terminal.signals import Terminated
 from cli.workflow.device import evaluation_device
 from cli.workflow.fitted import fitted, test_scale
-from cli.workflow.run_folder import Run, load_method, open_run, run_features, run_teacher
+from cli.workflow.report import images_only, read_images
 from cli.workflow.sources import Sources
 from idif.app.category_match import Known
 from idif.app.session import Desk, TestSamples, Trained
@@ -27,6 +26,7 @@ from idif.data.features import FeatureSpec
 from idif.data.index import Sample
 from idif.errors import ConfigError, IdifError
 from idif.evaluation.predictions import Predictions
+from idif.runs.run import Run, load_method, open_run, run_features, run_teacher
 
 
 def serve_page(

@@ -20,10 +20,10 @@ from cache.remote.upload import build_remote
 from cli.terminal.cache_plan import plan_table, plan_words
 from cli.terminal.console import JsonOption, emit, out, progress_bar, say
 from cli.workflow.device import evaluation_device, join_team, processes_here
+from idif.data.decode import decode_threads
 from idif.datasets.contamination import contamination
 from idif.datasets.realiad.reader import read_realiad
 from idif.encoders.frozen import load_encoder
-from idif.encoders.live import decode_threads
 from idif.errors import StoreError
 
 app = typer.Typer(help="Build, verify and inspect feature stores.", no_args_is_help=True)

@@ -203,8 +203,8 @@ def folder(
 
         idif data import folder line-7 data/line7 --category housing --pattern '{sample}_{view}.png'
     """
+    from idif.data.decode import decode_threads
     from idif.datasets.folder.importer import import_folder
-    from idif.encoders.live import decode_threads
 
     with progress_bar("reading", "samples") as listen:
         summary = import_folder(

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.terminal.console import JsonOption, emit, out, progress_bar, say
-from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport, Counts, Finding
+from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport, Finding
+from idif.datasets.realiad.statistics import Counts
 
 app = typer.Typer(help="Read everything once and say what is wrong.", no_args_is_help=True)
 
@@ -46,9 +47,9 @@ def check_realiad(
 
         idif data check realiad --root data/Real-IAD --annotations realiad_jsons_sv --category pcb --json
     """
+    from idif.data.decode import decode_threads
     from idif.datasets.checks.dataset import check_dataset
     from idif.datasets.realiad.files import DEFAULT_IMAGES, find_images
-    from idif.encoders.live import decode_threads
 
     if images is None:
         images = find_images(root)

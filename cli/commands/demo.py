@@ -15,19 +15,19 @@ from rich.table import Table
 from cache import FeatureStore
 from cache.building.build import build_store
 from cache.checking.verify import verify_store
-from cli.commands.eval import evaluate_run
-from cli.commands.report import report_run
-from cli.commands.sweep import sweep_run
-from cli.commands.train import train_run
 from cli.terminal.console import JsonOption, emit, percent, progress_bar, say
 from cli.workflow.device import evaluation_device
-from cli.workflow.run_folder import open_run
+from cli.workflow.evaluate import evaluate_run
+from cli.workflow.report import report_run
+from cli.workflow.sweep import sweep_run
+from cli.workflow.train import train_run
 from idif.config.loader import resolve
 from idif.config.sections import Config
 from idif.datasets.realiad.reader import read_realiad
 from idif.datasets.synthetic import synthesise
 from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.errors import StoreDamaged, WeightsError
+from idif.runs.run import open_run
 
 
 def demo(

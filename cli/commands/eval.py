@@ -1,33 +1,18 @@
 """`idif eval`: the test pass of a run, and its metrics."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import typer
-from rich.table import Table
 
-from cli.commands.train import SetOption, training_rows
-from cli.terminal.console import JsonOption, emit, percent, progress_bar, say
-from cli.workflow.device import evaluation_device
-from cli.workflow.run_folder import Run, load_method, open_results, open_run
-from cli.workflow.sources import Sources
-from idif.config.sections import EvalConfig
+from cli.options import SetOption
+from cli.terminal.console import JsonOption, emit
+from cli.terminal.metrics_table import metrics_table
+from cli.workflow.evaluate import evaluate_run, measure
 from idif.data.index import Split
-from idif.datasets.contamination import contamination
-from idif.evaluation.normal_scores import NormalScores, normal_scores
 from idif.evaluation.predictions import Predictions
-from idif.evaluation.scoring import Calibration, fit_calibration
-from idif.evaluation.test_pass import Subject, metrics_of, write_predictions
-from idif.evaluation.thresholds import normal_thresholds
-from idif.methods import Method
-from idif.metrics.pixel import PixelMetrics, metric_name
-from idif.progress import Progress
 from idif.report.table_export import check_exports, export
-from idif.training.run_log import write_json
-
-SHOWN = ("s_auroc", "i_auroc", "p_auroc", "p_ap", "aupro")
+from idif.runs.run import open_results, open_run
 
 
 def evaluate(
@@ -68,126 +53,3 @@ def evaluate(
     for path in exports:
         export(path, metrics, Predictions.open(results / "predictions.h5"))
     emit(metrics, as_json=as_json, otherwise=metrics_table(metrics))
-
-
-def evaluate_run(run: Run, *, split: Split = "test", maps: bool = True) -> dict[str, Any]:
-    """Write ``predictions.h5``, then as `measure`."""
-    device = evaluation_device()
-    sources = Sources(run.config, device)
-    first = sources.find(run.categories(sources)[:1], split)
-    with progress_bar("evaluating", "samples") as listen:
-        pixels = write_predictions(
-            run.config,
-            _subjects(run, sources, split, device, listen),
-            run.results / "predictions.h5",
-            first.index.view_numbers,
-            first.spec.image_size,
-            device,
-            split=split,
-            maps=maps,
-            derived=[run.results / "metrics.json"],
-            progress=listen,
-        )
-    return measure(run.results, run.config.eval, pixels)
-
-
-def measure(
-    results: Path, settings: EvalConfig, pixels: dict[str, PixelMetrics] | None = None
-) -> dict[str, Any]:
-    """Compute the metrics of ``predictions.h5`` in ``results`` and write ``metrics.json`` beside it."""
-    metrics = metrics_of(Predictions.open(results / "predictions.h5"), settings, pixels)
-    write_json(results / "metrics.json", metrics)
-    _say_what_is_missing(metrics)
-    return metrics
-
-
-def _say_what_is_missing(metrics: dict[str, Any]) -> None:
-    """One line where samples lack views: they are scored by fewer cameras, or not at all."""
-    counts = [values["counts"] for values in metrics["categories"].values()]
-    lacking, unseen = (sum(c[key] for c in counts) for key in ("incomplete_samples", "unscorable"))
-    if lacking:
-        of = sum(c["samples"] for c in counts)
-        say(f"note: {lacking:,} of {of:,} samples lack views and are scored by those they have")
-    if unseen:
-        say(f"note: {unseen:,} samples have no view at all and are left out")
-
-
-def _subjects(
-    run: Run, sources: Sources, split: Split, device: torch.device, listen: Progress
-) -> Iterator[Subject]:
-    for category, name in run.models(sources):
-        source = sources.open([category], split)
-        method = load_method(run, name, source.spec, source.index.view_numbers).to(device)
-        _say_contamination(run, sources, category)
-        fitted = calibration(run, sources, category, method, device)
-        chosen, normals = _training_normals(run, sources, category, method, device, fitted, listen)
-        yield Subject(category, method, source, fitted, chosen, normals)
-
-
-def _say_contamination(run: Run, sources: Sources, category: str) -> None:
-    """One line where training samples that are taken for normal are not."""
-    settings = run.config.eval
-    if settings.calibrate == "none" and settings.threshold != "false-positive-rate" and not settings.normals:
-        return
-    index = sources.find([category], "train").index
-    kept, held = training_rows(run.config, index)
-    dirty = contamination(index.samples[row] for row in held or kept)
-    if dirty is not None:
-        say(f"note: {category}: of the samples behind calibration, thresholds and scale, {dirty}")
-
-
-def calibration(
-    run: Run, sources: Sources, category: str, method: Method, device: torch.device
-) -> Calibration | None:
-    """The category's calibration on training normals held out of training; None where not asked for."""
-    if run.config.eval.calibrate == "none":
-        return None
-    source = sources.find([category], "train")  # each row is read once, so there is nothing to keep
-    _, held = training_rows(run.config, source.index)
-    return fit_calibration(run.config.eval, method, source, held, device)
-
-
-def _training_normals(
-    run: Run,
-    sources: Sources,
-    category: str,
-    method: Method,
-    device: torch.device,
-    fitted: Calibration | None,
-    listen: Progress,
-) -> tuple[dict[str, Any] | None, NormalScores | None]:
-    """What training normals say of a category: thresholds on those held out, and how they score.
-
-    Each is None where not asked for. Scores are those of held-out ones where there are any, else of all.
-    """
-    settings, chosen, scores = run.config.eval, None, None
-    thresholds = settings.threshold == "false-positive-rate"
-    if thresholds or settings.normals:
-        source = sources.find([category], "train")
-        kept, held = training_rows(run.config, source.index)
-        if thresholds:
-            chosen = normal_thresholds(settings, method, source, held, device, fitted)
-        if settings.normals:
-            scores = normal_scores(
-                settings,
-                method,
-                source,
-                held or kept,
-                device,
-                fitted,
-                held_out=bool(held),
-                progress=listen,
-            )
-    return chosen, scores
-
-
-def metrics_table(metrics: dict[str, Any]) -> Table:
-    """A row per category and one for the mean, in percent; a dash where a metric is undefined."""
-    names = [metric_name(0.3) if name == "aupro" else name for name in SHOWN]
-    table = Table("category", *(name.replace("_", "-").upper() for name in names))
-    rows = dict(metrics["categories"])
-    if len(rows) > 1:
-        rows["mean"] = metrics["mean"]
-    for name, values in rows.items():
-        table.add_row(name, *(percent(values.get(key)) for key in names))
-    return table

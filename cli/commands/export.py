@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cli.commands.train import SetOption
+from cli.options import SetOption
 from cli.terminal.console import JsonOption, emit, progress_bar
 from cli.workflow.fitted import fitted
-from cli.workflow.run_folder import Run, load_method, open_run, run_features, run_teacher
 from idif.errors import ConfigError
 from idif.inference.export_file import SUFFIXES, Format, require_packages, write_deployment
 from idif.inference.export_graph import Deployment
+from idif.runs.run import Run, load_method, open_run, run_features, run_teacher
 
 
 def export_run(

@@ -8,16 +8,17 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from cli.commands.eval import measure, metrics_table
-from cli.commands.train import SetOption
+from cli.options import SetOption
 from cli.terminal.console import JsonOption, emit, progress_bar, say
-from cli.workflow.run_folder import is_fusion
+from cli.terminal.metrics_table import metrics_table
+from cli.workflow.evaluate import measure
 from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.errors import ConfigError, RunError
 from idif.evaluation.late_fusion import Member, caveats, fuse, open_members
-from idif.report.run_data import run_home
-from idif.training.run_log import environment, write_json
+from idif.files import write_json
+from idif.runs.provenance import environment
+from idif.runs.run import is_fusion, run_home
 
 RESULTS = ("config.yaml", "environment.json", "metrics.json", "report.html")
 """What stands beside the fused predictions and is about them."""

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cli.commands.train import SetOption
+from cli.options import SetOption
 from cli.terminal.console import JsonOption, emit, progress_bar, say
 from cli.workflow.device import evaluation_device
 from cli.workflow.fitted import fitted, test_scale
-from cli.workflow.run_folder import Run, load_method, open_run, run_features, run_teacher
 from idif.errors import DatasetError
 from idif.inference.photo_grouping import Part, find_parts
 from idif.inference.predict import Judged, Limits, judgement, predict, write_pictures
+from idif.runs.run import Run, load_method, open_run, run_features, run_teacher
 
 
 def predict_images(

@@ -1,26 +1,15 @@
 """`idif report`: one self-contained HTML file about one or more runs."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-from cli.commands.train import SetOption
-from cli.terminal.console import JsonOption, emit, progress_bar, say
-from cli.workflow.run_folder import Run
-from cli.workflow.sources import Sources
+from cli.options import SetOption
+from cli.terminal.console import JsonOption, emit
+from cli.workflow.report import _write
 from idif.config.loader import load_configs
-from idif.config.sections import Config
-from idif.data.index import Split
-from idif.errors import IdifError
-from idif.report import ImageLoader, write_report
-from idif.report.gallery import Images
-from idif.report.run_data import run_home
-
-_BATCH = 8
-"""Samples read at once; a gallery asks for fewer than that of each category."""
+from idif.runs.run import run_home
 
 
 def report(
@@ -43,52 +32,3 @@ def report(
     configs = {run: load_configs(run_home(run) / "config.yaml", overrides)[0] for run in runs}
     path = _write(configs)
     emit({"report": str(path), "bytes": path.stat().st_size}, as_json=as_json, otherwise=str(path))
-
-
-def report_run(runs: Sequence[Run]) -> Path:
-    """Write the report of opened runs; returns its path."""
-    return _write({run.results: run.config for run in runs})
-
-
-def _write(configs: Mapping[Path, Config]) -> Path:
-    with progress_bar("writing the report", "categories") as listen:
-        return write_report(list(configs), images=_clean_images(configs), progress=listen)
-
-
-def _clean_images(configs: Mapping[Path, Config]) -> ImageLoader:
-    """A loader that reads each run's store, or its dataset where it ran without one."""
-    sources: dict[Path, Sources] = {}
-    told: set[str] = set()
-
-    def load(run: Path, category: str, split: Split, sample_ids: Sequence[str]) -> dict[str, Images]:
-        try:
-            if run not in sources:
-                sources[run] = Sources(images_only(configs[run]), torch.device("cpu"))
-            return read_images(sources[run], category, split, sample_ids)
-        except IdifError as error:
-            if str(error) not in told:
-                say(f"note: the report shows no photographs of {category}: {error}")
-            told.add(str(error))
-            raise
-
-    return load
-
-
-def images_only(config: Config) -> Config:
-    """The config of a reader of images alone: a store needs no dataset."""
-    data = config.data if config.live else config.data.model_copy(update={"root": None})
-    return config.model_copy(update={"data": data})
-
-
-def read_images(
-    sources: Sources, category: str, split: Split, sample_ids: Sequence[str]
-) -> dict[str, Images]:
-    """Clean images by sample id, from the store or the dataset."""
-    source = sources.find([category], split)
-    wanted = set(sample_ids)
-    rows = source.index.rows(lambda sample: sample.sample_id in wanted)
-    found: dict[str, Images] = {}
-    for batch in source.batches(rows, _BATCH):
-        for row, images in zip(batch.rows.tolist(), batch.images, strict=True):
-            found[source.index.samples[row].sample_id] = images.cpu().numpy()
-    return found

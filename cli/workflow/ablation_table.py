@@ -6,11 +6,12 @@ from typing import Any
 
 from rich.table import Table
 
-from cli.commands.eval import evaluate_run
 from cli.terminal.console import percent
-from cli.workflow.run_folder import open_run
+from cli.workflow.evaluate import evaluate_run
 from idif.config.sections import Config
-from idif.report.reference_results import paper_table_3, table_3_row
+from idif.methods.idif.ablations import table_3_row
+from idif.report.reference_results import paper_table_3
+from idif.runs.run import open_run
 
 METRICS = ("s_auroc", "i_auroc", "p_auroc")
 
@@ -19,7 +20,7 @@ def comparison(configs: Sequence[Config], trained: Sequence[dict[str, Any]]) -> 
     """Evaluate the runs that were trained just now or have no metrics yet; their means, ready for JSON.
 
     Args:
-        trained: what `cli.commands.train.train_run` returned for each config.
+        trained: what `cli.workflow.train.train_run` returned for each config.
     """
     paper, rows = paper_table_3(), []
     for config, result in zip(configs, trained, strict=True):

@@ -3,12 +3,12 @@
 import json
 
 from cli.terminal.console import say
-from cli.workflow.run_folder import Run
 from idif.errors import RunError
+from idif.evaluation.calibration import Calibration
+from idif.evaluation.map_scale import category_scale
 from idif.evaluation.predictions import Predictions
-from idif.evaluation.scoring import Calibration
 from idif.inference.predict import Limits
-from idif.visualization.heatmap import category_scale
+from idif.runs.run import Run
 
 
 def fitted(run: Run, category: str) -> tuple[Limits, Calibration | None]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from idif.data.features import FeatureSource
 from idif.data.images import load_image
+from idif.encoders.encode import encode_views
 from idif.encoders.frozen import FrozenEncoder
-from idif.encoders.live import encode_views
 from idif.errors import DatasetError
 from idif.inference.photo_grouping import Part
 from idif.missing_views.retrieval import distances, pool_views

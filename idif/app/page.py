@@ -9,7 +9,7 @@ from idif.app import html
 from idif.app.handlers import Handlers, forget
 from idif.app.session import Desk
 from idif.app.uploads import PHOTO_MB, UPLOAD_MB
-from idif.inference.photo_grouping import SUFFIXES
+from idif.data.images import SUFFIXES
 from idif.visualization.heatmap import OPACITY
 
 USER = "idif"

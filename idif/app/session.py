@@ -15,10 +15,10 @@ from idif.app.uploads import Received, Refused
 from idif.config.sections import EvalConfig
 from idif.data.index import Sample
 from idif.encoders.frozen import FrozenEncoder
-from idif.evaluation.scoring import Calibration
+from idif.evaluation.calibration import Calibration
 from idif.inference.photo_grouping import Part
 from idif.inference.predict import Judged, Limits, predict
-from idif.methods import Method
+from idif.methods.protocol import Method
 
 METHODS_KEPT = 4
 """Trained methods kept in memory; a run may hold one for each of many categories."""

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from idif.data.images import SUFFIXES
 from idif.datasets.realiad.reader import read_file_name
 from idif.errors import IdifError
-from idif.inference.photo_grouping import SUFFIXES, Part, find_parts
+from idif.inference.photo_grouping import Part, find_parts
 from idif.paths import relative_posix
 
 PHOTO_MB = 25

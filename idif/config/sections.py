@@ -7,16 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Probability = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """What every section shares: no unknown keys, no changes, no non-finite numbers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+from idif.methods.idif.config import MethodConfig
+from idif.settings import Count, Probability, Section
 
 
 class DataConfig(Section):
@@ -34,7 +28,7 @@ class DataConfig(Section):
     """Leave out samples that lack a view instead of keeping them with a view mask."""
     views: tuple[int, ...] | None = None
     """Camera numbers to use (without a store); None means all."""
-    rig: dict[int, tuple[float, float, float]] = {}
+    rig: dict[int, tuple[float, float, float]] = Field({})
     """Camera number -> (azimuth, tilt, roll) in degrees: tilt 0 looks straight down, and azimuth 0, 90, 180,
     270 stands at the bottom, left, top, right of that camera's image. Cameras that are not named get the
     default rig: the first from above, the rest around at 45 degrees."""
@@ -71,56 +65,6 @@ class CorruptionConfig(Section):
     """Folder of the Describable Textures Dataset, or ``procedural`` for generated ones."""
     probability: Probability = 1.0
     """Chance of a view to be corrupted."""
-
-
-class VoxelConfig(Section):
-    """The implicit voxel grid."""
-
-    depth: Count = 4
-    height: Count = 8
-    width: Count = 8
-    channels: Count = 256
-    """Width d of a voxel prototype."""
-
-
-class MethodConfig(Section):
-    """The method and its open points."""
-
-    name: Literal["idif"] = "idif"
-    fusion: Literal["ivc", "conv3d", "none"] = "ivc"
-    """How views meet: implicit voxel construction, 3D convolutions over stacked views, or not at all."""
-    bottleneck: bool = True
-    """Whether a consistency bottleneck splits features into common and specific ones."""
-    head: Literal["cosine", "segmentation"] = "cosine"
-    """What turns features into maps. ``segmentation`` is DeSTSeg's network, trained for ``train.head_epochs``
-    after the student; that stage runs the teacher on corrupted images: it costs what a live teacher does."""
-    encoder: Literal["shared", "per-view"] = "shared"
-    """One student encoder for all views, or one for each."""
-    norm: Literal["batch", "group"] = "batch"
-    """``group`` makes every sample independent of its batch."""
-    latent_channels: Count | None = None
-    """Channels of the common feature's latent; None keeps the encoder's."""
-    voxel: VoxelConfig = VoxelConfig()
-    blocks: Count = 2
-    """Fusion blocks."""
-    heads: Count = 8
-    """Attention heads."""
-    decoder_blocks: Count = 1
-    """Residual blocks per scale of the decoder."""
-    kl_weight: Annotated[float, Field(ge=0)] = 1e-3
-    """Weight of the KL to N(0,1) inside the bottleneck's loss; 0 gives Eq. 5 exactly."""
-    distill_weight: Annotated[float, Field(ge=0)] = 1.0
-    """alpha of Eq. 10."""
-    ib_weight: Annotated[float, Field(ge=0)] = 1.0
-    """beta of Eq. 10."""
-    combine: Literal["mean", "product"] = "mean"
-    """How the maps of the three scales become one."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.voxel.channels % self.heads:
-            raise ValueError(f"heads: {self.heads} does not divide voxel.channels: {self.voxel.channels}")
-        return self
 
 
 class DropoutConfig(Section):

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from idif.corruption.procedural import PROCEDURAL_COUNT, PROCEDURAL_RULE, procedural_texture
-from idif.data.images import RESIZE_RULE, load_image
-from idif.data.index import digest
+from idif.data.images import RESIZE_RULE, SUFFIXES, load_image
 from idif.errors import CannotFinish, DatasetError
-from idif.inference.photo_grouping import SUFFIXES
+from idif.fingerprint import digest
 from idif.progress import Progress, silent
 
 DTD_URL = "https://www.robots.ox.ac.uk/~vgg/data/dtd/"
@@ -57,7 +56,7 @@ def load_textures(
     other.
 
     Args:
-        source: folder with images (`idif.inference.photo_grouping.SUFFIXES`) at any depth.
+        source: folder with images (`idif.data.images.SUFFIXES`) at any depth.
         size: height and width of the textures, the training images' own.
         cache_dir: made where missing.
 

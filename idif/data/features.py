@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, Self
 
 from idif.data.batch import Batch
-from idif.data.index import Index, digest
+from idif.data.index import Index
+from idif.fingerprint import digest
 
 StorageType = Literal["float16", "float32", "uint8"]
 

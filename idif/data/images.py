@@ -155,3 +155,7 @@ def load_whole_mask(path: Path) -> npt.NDArray[np.bool_]:
     # an alpha channel (the last of 2 or 4) says nothing about defects
     colours = channels[..., : channels.shape[2] - (channels.shape[2] in (2, 4))]
     return np.asarray((colours > 0).any(axis=2))
+
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+"""Files of a folder that are taken for photographs, in either case of letters."""

@@ -1,10 +1,11 @@
 """Rows and views: which samples a dataset or store holds, with every path relative to its root."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
 
 Split = Literal["train", "test"]
 
@@ -135,7 +136,23 @@ def concatenate(indexes: Sequence[Index]) -> Index:
     return Index(view_numbers=numbers.pop(), samples=tuple(s for index in indexes for s in index.samples))
 
 
-def digest(value: Any) -> str:
-    """SHA-256 (hex) of a JSON value in canonical form: sorted keys, no white space, UTF-8."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+def truth(index: Index, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """``view_mask`` and ``labels`` of these rows, both bool [B,V], on the CPU."""
+    shape = (len(rows), len(index.view_numbers))
+    samples = [index.samples[row] for row in rows]
+    present = torch.tensor([sample.present for sample in samples], dtype=torch.bool).view(shape)
+    labels = torch.tensor([sample.labels for sample in samples], dtype=torch.bool).view(shape)
+    return present, labels
+
+
+def check_rows(index: Index, rows: Sequence[int]) -> list[int]:
+    """The rows as plain integers.
+
+    Raises:
+        IndexError: a row is not in the index; negative rows are not either.
+    """
+    plain = [int(row) for row in rows]
+    for row in plain:
+        if not 0 <= row < len(index):
+            raise IndexError(f"row {row} of an index with {len(index)} rows")
+    return plain

@@ -9,8 +9,9 @@ import torch
 from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSource
 from idif.errors import ConfigError
-from idif.evaluation.scoring import Calibration, final_scores, score_batches
-from idif.methods import Method
+from idif.evaluation.calibration import Calibration, final_scores
+from idif.evaluation.scoring import score_batches
+from idif.methods.protocol import Method
 from idif.progress import Progress, silent
 
 

@@ -12,13 +12,14 @@ from idif.config.sections import Config, EvalConfig
 from idif.data.features import FeatureSource
 from idif.data.index import Split
 from idif.errors import CannotFinish
+from idif.evaluation.calibration import Calibration, final_scores
 from idif.evaluation.category_metrics import category_metrics, mean_metrics, update_pixels
 from idif.evaluation.normal_scores import NormalScores
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
-from idif.evaluation.scoring import Calibration, final_scores, score_batches
+from idif.evaluation.scoring import score_batches
 from idif.evaluation.thresholds import sample_labels_of, thresholds_of
-from idif.methods import Method
+from idif.methods.protocol import Method
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.score_counts import BoolArray, IntArray
 from idif.progress import Progress, silent

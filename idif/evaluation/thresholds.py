@@ -13,9 +13,9 @@ import torch
 from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSource
 from idif.errors import RunError
+from idif.evaluation.calibration import Calibration, final_scores, held_out_scores
 from idif.evaluation.predictions import Predictions
-from idif.evaluation.scoring import Calibration, final_scores, held_out_scores
-from idif.methods import Method
+from idif.methods.protocol import Method
 from idif.metrics.curves import one_class_reason
 from idif.metrics.score_counts import Array, BoolArray, IntArray
 from idif.metrics.threshold import f1_max_threshold, false_positive_threshold, fixed_threshold

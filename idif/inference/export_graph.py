@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from idif import __version__
 from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSpec
+from idif.encoders.encode import encode_views
 from idif.encoders.frozen import FrozenEncoder, normalise
-from idif.encoders.live import encode_views
-from idif.evaluation.scoring import Calibration
+from idif.evaluation.calibration import Calibration
 from idif.inference.predict import Limits
-from idif.methods import Method
+from idif.methods.protocol import Method
 from idif.metrics.sample import sample_scores, view_scores
 
 INPUTS = ("images", "view_mask")

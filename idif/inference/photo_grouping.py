@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from idif.data.images import SUFFIXES
 from idif.datasets.realiad.reader import read_file_name
 from idif.errors import DatasetError
 from idif.paths import is_plain, shown
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-"""Files of a folder that are taken for photographs, in either case of letters."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 from idif.config.sections import EvalConfig
+from idif.data.decode import DECODED_AHEAD, decode_threads
 from idif.data.images import load_image, load_photograph
+from idif.encoders.encode import encode_views
 from idif.encoders.frozen import FrozenEncoder
-from idif.encoders.live import DECODED_AHEAD, decode_threads, encode_views
 from idif.errors import CannotFinish, DatasetError
-from idif.evaluation.scoring import Calibration, final_scores
+from idif.evaluation.calibration import Calibration, final_scores
 from idif.inference.photo_grouping import Part
-from idif.methods import Method
+from idif.methods.protocol import Method
 from idif.metrics.sample import view_scores
 from idif.prefetch import ahead
 from idif.progress import Progress, silent

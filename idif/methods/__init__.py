@@ -1,15 +1,1 @@
-"""Methods: what learns on top of frozen features. `METHODS` is the whole list."""
-
-from collections.abc import Callable
-
-from idif.config.sections import Config
-from idif.data.features import FeatureSpec
-from idif.methods.idif.build import build_idif
-from idif.methods.protocol import Method
-
-METHODS: dict[str, Callable[[Config, FeatureSpec, tuple[int, ...]], Method]] = {
-    "idif": build_idif,
-}
-"""Name in the config -> builder(config, feature spec, view numbers)."""
-
-__all__ = ["METHODS", "Method"]
+"""Methods: modules that learn on top of frozen features, one folder each; `catalog.METHODS` lists them."""

@@ -87,7 +87,8 @@ class PixelMetrics:
     float32 and are exact until ``max_distinct`` distinct scores were seen. From then on most scores are
     counted by address in windows of fine cells (`idif.metrics.binned_scores`), the rest in a table whose
     entries join where that costs least, and ``compute`` gives a bound on the error, computed from the
-    counts. Exact results do not depend, bit for bit, on the order or the grouping of updates and merges, nor on the device.
+    counts. Exact results do not depend, bit for bit, on the order or the grouping of updates and merges,
+    nor on the device.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from idif.metrics.bootstrap import auroc_interval
 from idif.metrics.curves import auroc, average_precision, f1_max, one_class_reason
 from idif.metrics.score_counts import Array, BoolArray
 
@@ -133,46 +134,3 @@ def sample_metrics(
     }
     found["reasons"] = reasons
     return found
-
-
-def auroc_interval(
-    scores: Array, labels: BoolArray, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> list[float] | None:
-    """Bootstrap percentile interval of the AUROC over items.
-
-    Normal and anomalous items are drawn with replacement each from their own, so that every resample has
-    both classes in the proportion of the data.
-
-    Args:
-        scores: [N], finite.
-        labels: bool [N].
-        resamples: number of draws, at least 1.
-        seed: the same seed gives the same interval.
-        level: share of the resamples inside.
-
-    Returns:
-        [low, high]; None with one class only.
-    """
-    if not labels.any() or labels.all():
-        return None
-    distinct, group = np.unique(scores, return_inverse=True)
-    rng = np.random.default_rng(seed)
-    normal, anomalous = group[~labels], group[labels]
-    found = np.empty(resamples)
-    # Blocks keep the drawn counts below about 100 MB, also for all categories pooled.
-    step = max(1, 4_000_000 // len(scores))
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        n = _draw(rng, normal, rows, distinct.size)
-        a = _draw(rng, anomalous, rows, distinct.size)
-        below = np.cumsum(n, axis=1) - n
-        found[start : start + rows] = (a * (below + n / 2)).sum(axis=1) / (normal.size * anomalous.size)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return [float(low), float(high)]
-
-
-def _draw(rng: np.random.Generator, groups: Array, rows: int, size: int) -> Array:
-    """How often each of ``size`` groups is drawn: int [rows, size], each row as many as there are items."""
-    drawn = groups[rng.integers(0, groups.size, (rows, groups.size))]
-    flat = (drawn + size * np.arange(rows)[:, None]).ravel()
-    return np.bincount(flat, minlength=rows * size).reshape(rows, size)

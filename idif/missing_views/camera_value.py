@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from idif.metrics.bootstrap import interval, mean_auroc_draws
 from idif.randomness import numpy_rng
 
 Worth = Mapping[frozenset[int], float | None]
@@ -132,60 +133,6 @@ def best_subsets(worth: Worth) -> dict[str, dict[str, Any]]:
 def standard_error(values: Sequence[float]) -> float:
     """Of the mean of independent draws, at least two."""
     return float(np.std(values, ddof=1) / np.sqrt(len(values)))
-
-
-def mean_auroc_draws(
-    scores: Sequence[npt.NDArray[np.float32]],
-    labels: npt.NDArray[np.bool_],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> npt.NDArray[np.float64] | None:
-    """The mean AUROC of several scorings of the same samples, in bootstrap resamples of the samples.
-
-    Normal and anomalous samples are drawn with replacement each from their own; every scoring sees the same
-    draw, since it is the same samples that the cameras look at. The same labels and seed give the same draws,
-    so that the difference of two results is paired.
-
-    Args:
-        scores: one or more [N]; NaN where a scoring leaves a sample out.
-        labels: bool [N].
-        resamples: number of draws.
-        seed: of the draws.
-
-    Returns:
-        [resamples], NaN in a draw that holds none of the few samples which a scoring can see; None where a
-        scoring has one class only.
-    """
-    normal, anomalous = np.flatnonzero(~labels), np.flatnonzero(labels)
-    kept = [~np.isnan(one) for one in scores]
-    if any(not one[normal].any() or not one[anomalous].any() for one in kept):
-        return None
-    rng = np.random.default_rng(seed)
-    n, a = (
-        rng.multinomial(len(items), np.full(len(items), 1 / len(items)), resamples).astype(np.float32)
-        for items in (normal, anomalous)
-    )
-    total = np.zeros(resamples)
-    complete = np.zeros((len(normal), len(anomalous)), np.float32)
-    for one, there in zip(scores, kept, strict=True):
-        low, high = one[normal][:, None], one[anomalous]
-        wins = (low < high) + np.float32(0.5) * (low == high)
-        if there.all():
-            complete += wins  # these share their denominator, so one product serves them all
-        else:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                total += ((n @ wins) * a).sum(axis=1) / ((n @ there[normal]) * (a @ there[anomalous]))
-    total += ((n @ complete) * a).sum(axis=1) / (len(normal) * len(anomalous))
-    return total / len(scores)
-
-
-def interval(draws: npt.NDArray[np.float64] | None, level: float = 0.95) -> list[float] | None:
-    """[low, high] with a share ``level`` of the draws inside, NaN left out; None of None or of NaN alone."""
-    if draws is None or not np.isfinite(draws).any():
-        return None
-    ends = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return [float(end) for end in ends]
 
 
 def missing_intervals(

@@ -9,11 +9,12 @@ import torch
 
 from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSource
+from idif.evaluation.calibration import Calibration, final_scores
 from idif.evaluation.category_metrics import update_pixels
-from idif.evaluation.scoring import Calibration, final_scores, score_batches
-from idif.methods import Method
+from idif.evaluation.scoring import score_batches
+from idif.methods.protocol import Method
 from idif.metrics import PixelMetrics, auroc
-from idif.missing_views.camera_value import interval, mean_auroc_draws
+from idif.metrics.bootstrap import interval, mean_auroc_draws
 from idif.missing_views.imputation import FilledSource, Filler
 from idif.missing_views.sweep import Bools, presence, random_masks
 from idif.progress import Progress, silent

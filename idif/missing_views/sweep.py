@@ -14,11 +14,11 @@ from torch import Tensor
 
 from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSource
-from idif.data.index import Index
-from idif.encoders.live import truth
+from idif.data.index import Index, truth
+from idif.evaluation.calibration import Calibration, final_scores
 from idif.evaluation.category_metrics import update_pixels
-from idif.evaluation.scoring import Calibration, final_scores, require_finite
-from idif.methods import Method
+from idif.evaluation.scoring import require_finite
+from idif.methods.protocol import Method
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.sample import view_scores
 from idif.missing_views.camera_value import (

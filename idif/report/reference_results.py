@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from idif.config.sections import MethodConfig
-
 MEAN = "Mean"
 MISSING_VIEWS, ABLATION = "Real-IAD missing views", "Real-IAD ablation"
 METHOD = "IDIF"
@@ -77,17 +75,6 @@ def paper_missing_views() -> list[float]:
     """The paper's S-AUROC on Real-IAD with 0, 1, ... views missing, trained with view-wise dropout."""
     found = sorted((int(r.category), r.s_auroc) for r in _rows() if r.dataset == MISSING_VIEWS)
     return [value for _, value in found if value is not None]
-
-
-def table_3_row(method: MethodConfig) -> str | None:
-    """The row of the paper's Table 3 that a method's settings make; None where they make none of the four."""
-    parts = (method.fusion, method.bottleneck, method.encoder)
-    return {
-        ("none", False, "per-view"): "dkd",
-        ("conv3d", False, "shared"): "dkd+3dconv",
-        ("ivc", False, "shared"): "dkd+ivc",
-        ("ivc", True, "shared"): "dkd+ivc+cb",
-    }.get(parts)
 
 
 def paper_table_3() -> dict[str, float]:

@@ -10,6 +10,7 @@ from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.errors import RunError
 from idif.evaluation.predictions import Predictions
+from idif.runs.run import run_home
 from idif.training.run_log import read_log
 
 Json = dict[str, Any]
@@ -52,18 +53,6 @@ class RunData:
     def caveats(self) -> list[str]:
         """What the run itself says a reader must know."""
         return [str(text) for text in (self.environment or {}).get("caveats", [])]
-
-
-def run_home(folder: Path) -> Path:
-    """The folder of the config: ``folder`` itself, or the one above for RUN/<category>.
-
-    Raises:
-        RunError: neither is a run.
-    """
-    for place in (folder, folder.parent):
-        if (place / "config.yaml").is_file():
-            return place
-    raise RunError(f"{folder}: not a run (it has no config.yaml); expected a folder that `idif train` made")
 
 
 def read_run(folder: Path) -> RunData:

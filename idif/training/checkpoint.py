@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from idif.errors import RunError
-from idif.training.run_log import write_json
+from idif.files import write_json
 
 CURRENT, PREVIOUS, PART = "checkpoint", "checkpoint.previous", "checkpoint.part"
 MODEL, STATE, NOTE = "model.safetensors", "training.pt", "checkpoint.json"

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from idif.config.sections import Config
-from idif.methods import METHODS
+from idif.methods.catalog import METHODS
 from idif.training.loop import Task, train_step
 from idif.training.step_metrics import memory_explained
 

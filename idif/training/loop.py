@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from idif.config.sections import Config
 from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import TextureBank
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource
+from idif.encoders.encode import encode_views
 from idif.encoders.frozen import FrozenEncoder
-from idif.encoders.live import encode_views
-from idif.methods import METHODS, Method
+from idif.methods.catalog import METHODS
+from idif.methods.protocol import Method
 from idif.methods.view_dropout import drop_views
 from idif.progress import Progress, silent
 from idif.randomness import view_seeds
@@ -35,6 +36,7 @@ from idif.training.checkpoint import (
 from idif.training.precision import computing, training_convolutions
 from idif.training.run_log import RunLog
 from idif.training.sampling import epoch_order
+from idif.training.schedule import _mean_of_weights, learning_rate
 from idif.training.step_metrics import FLUSH_EVERY, PART, Meter, memory_explained
 from idif.training.tracking import Tracker, tracking
 from idif.training.validation import Glimpse
@@ -231,30 +233,6 @@ def learn(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return {name: loss.detach() for name, loss in losses.items()} | {"grad_norm": whole} | norms
-
-
-def learning_rate(step: int, total: int, warmup: float) -> float:
-    """Share of the peak learning rate at ``step``: a linear rise, then a cosine to zero at ``total``."""
-    rising = max(1, round(warmup * total))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
-
-
-def ema_decay(averaged: int, decay: float) -> float:
-    """Decay of the mean of weights that already holds ``averaged`` steps: it rises to ``decay``.
-
-    The rise is that of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``. It lets the mean
-    forget the first, nearly random weights.
-    """
-    return min(decay, (1 + averaged) / (10 + averaged))
-
-
-def _mean_of_weights(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
-    def update(mean: Any, current: Any, averaged: Tensor | int) -> None:
-        get_ema_multi_avg_fn(ema_decay(int(averaged), decay))(mean, current, averaged)  # type: ignore[no-untyped-call]
-
-    return update
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from idif.config.sections import Config
+from idif.data.index import Index
 from idif.randomness import numpy_rng
 
 
@@ -28,3 +30,18 @@ def split_holdout(rows: Sequence[int], share: float, *, seed: int) -> tuple[list
     chosen = set(numpy_rng("holdout", seed).permutation(len(rows))[:count].tolist())
     held = [row for place, row in enumerate(rows) if place in chosen]
     return [row for place, row in enumerate(rows) if place not in chosen], held
+
+
+def training_rows(config: Config, index: Index) -> tuple[list[int], list[int]]:
+    """Rows of a training split to train on, and those held out; each category gives its own share.
+
+    A category is split alike in a unified run and in one of its own.
+    """
+    kept: list[int] = []
+    held: list[int] = []
+    for category in index.categories:
+        rows = [row for row, sample in enumerate(index.samples) if sample.category == category]
+        mine, out = split_holdout(rows, config.train.holdout, seed=config.train.seed)
+        kept += mine
+        held += out
+    return kept, held

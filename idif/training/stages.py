@@ -7,7 +7,7 @@ from lightning_fabric import Fabric
 
 from idif.config.sections import Config
 from idif.encoders.frozen import FrozenEncoder
-from idif.methods import Method
+from idif.methods.protocol import Method
 from idif.progress import Progress, silent
 from idif.training.checkpoint import find_checkpoint, reached
 from idif.training.loop import Task, train

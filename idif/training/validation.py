@@ -9,8 +9,9 @@ import torch
 
 from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSource
-from idif.evaluation.scoring import final_scores, score_batches
-from idif.methods import Method
+from idif.evaluation.calibration import final_scores
+from idif.evaluation.scoring import score_batches
+from idif.methods.protocol import Method
 from idif.metrics import auroc
 from idif.visualization.heatmap import Pixels, colour_scale, heat_picture
 

@@ -4,14 +4,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from idif.evaluation.predictions import Predictions
-
 Pixels = npt.NDArray[np.uint8]
 
 COLOURS = cv2.COLORMAP_INFERNO
 STOPS = 12
 """Colours of the colour bar."""
-SAMPLES_FOR_SCALE = 64
 OPACITY = 0.62
 """Share of the colours where they lie over a photograph."""
 
@@ -30,14 +27,6 @@ def colour_scale(seen: npt.NDArray[np.float32]) -> tuple[float, float]:
     """
     low, high = (float(np.quantile(seen, q)) for q in (0.5, 0.998)) if seen.size else (0.0, 1.0)
     return low, high if high > low else low + 1e-6
-
-
-def category_scale(predictions: Predictions, category: str) -> tuple[float, float]:
-    """The colour scale of a category's test maps, going by at most `SAMPLES_FOR_SCALE` of its samples."""
-    rows = predictions.rows(category)
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLES_FOR_SCALE).round().astype(int))]
-    _, maps, _ = next(iter(predictions.iter_maps(rows, len(rows))))
-    return colour_scale(maps[predictions.present[rows]].astype(np.float32))
 
 
 def heat_picture(heat: npt.NDArray[np.float32], photo: Pixels | None, opacity: float = OPACITY) -> Pixels:

@@ -7,10 +7,11 @@ from typing import get_args
 import numpy as np
 
 from idif.data.index import Index, Split
-from idif.datasets.checks.findings import Counts, Finding
+from idif.datasets.checks.findings import Finding
 from idif.datasets.checks.thumbnails import exchanged_views, near_duplicates
 from idif.datasets.checks.view import Look
 from idif.datasets.contamination import contamination
+from idif.datasets.realiad.statistics import Counts
 
 DARK, BRIGHT = 8.0, 247.0
 """Mean grey value, 0..255, below or above which a picture shows nothing."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from idif.data.index import Index, Sample, View
 from idif.datasets.checks.category import SplitsOf, compare_looks, count, thin_splits
-from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport, Counts, Finding
+from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport, Finding
 from idif.datasets.checks.view import Look, look_at
 from idif.datasets.realiad.files import annotation_files, list_categories
 from idif.datasets.realiad.reader import read_realiad
-from idif.datasets.realiad.statistics import differences, is_whole
+from idif.datasets.realiad.statistics import Counts, differences, is_whole
 from idif.errors import DatasetError
 from idif.prefetch import ahead
 from idif.progress import Progress, silent

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from idif.datasets.realiad.statistics import Counts
+
 ERRORS = {
     "annotations": "annotation files that cannot be read",
     "counts": "counts that are not the published ones",
@@ -39,29 +41,6 @@ class Finding:
 
     def __post_init__(self) -> None:
         assert self.kind in ERRORS or self.kind in WARNINGS, self.kind
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What one category holds."""
-
-    train_samples: int = 0
-    train_images: int = 0
-    train_anomalous: int = 0
-    """Samples, of the training split: contaminated sets have some."""
-    test_samples: int = 0
-    test_images: int = 0
-    test_anomalous: int = 0
-    """Samples, of the test split."""
-    hidden: int = 0
-    """Images under ``NG/`` that are labelled OK: views of a defective sample that do not show the defect."""
-    masks: int = 0
-    incomplete: int = 0
-    """Samples that lack a view."""
-
-    def __add__(self, other: "Counts") -> "Counts":
-        mine, theirs = vars(self), vars(other)
-        return Counts(**{name: mine[name] + theirs[name] for name in mine})
 
 
 @dataclass(frozen=True)

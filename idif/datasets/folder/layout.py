@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from idif.data.images import SUFFIXES
 from idif.data.index import NORMAL_CLASS, Split
 from idif.errors import DatasetError
-from idif.inference.photo_grouping import SUFFIXES
 from idif.paths import is_plain, shown
 
 GOOD = "good"

@@ -1,8 +1,7 @@
 """What Real-IAD holds according to its paper, to be compared with what is on the disk."""
 
 from collections.abc import Iterable, Iterator
-
-from idif.datasets.checks.findings import Counts
+from dataclasses import dataclass
 
 CATEGORIES = frozenset(
     [
@@ -51,6 +50,29 @@ COUNTS = {
     "hidden": 26_881,
 }
 """Fields of `Counts` that are published, over all categories."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one category holds."""
+
+    train_samples: int = 0
+    train_images: int = 0
+    train_anomalous: int = 0
+    """Samples, of the training split: contaminated sets have some."""
+    test_samples: int = 0
+    test_images: int = 0
+    test_anomalous: int = 0
+    """Samples, of the test split."""
+    hidden: int = 0
+    """Images under ``NG/`` that are labelled OK: views of a defective sample that do not show the defect."""
+    masks: int = 0
+    incomplete: int = 0
+    """Samples that lack a view."""
+
+    def __add__(self, other: "Counts") -> "Counts":
+        mine, theirs = vars(self), vars(other)
+        return Counts(**{name: mine[name] + theirs[name] for name in mine})
 
 
 def is_whole(categories: Iterable[str], annotations: str) -> bool:

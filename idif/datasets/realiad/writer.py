@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from idif.data.index import NORMAL_CLASS, Split, digest
+from idif.data.index import NORMAL_CLASS, Split
 from idif.datasets.realiad.reader import read_realiad
 from idif.errors import CannotFinish, DatasetError
+from idif.fingerprint import digest
 
 
 @dataclass(frozen=True)

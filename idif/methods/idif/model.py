@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from idif.config.sections import MethodConfig
 from idif.data.features import LayerSpec
 from idif.methods.idif.bottleneck import ConsistencyBottleneck
+from idif.methods.idif.config import MethodConfig
 from idif.methods.idif.conv3d import Conv3dFusion
 from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.encoder import STUDENT_CHANNELS, StudentEncoder

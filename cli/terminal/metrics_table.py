@@ -1,0 +1,22 @@
+"""The table of metrics for the terminal."""
+
+from typing import Any
+
+from rich.table import Table
+
+from cli.terminal.console import percent
+from idif.metrics.pixel import metric_name
+
+SHOWN = ("s_auroc", "i_auroc", "p_auroc", "p_ap", "aupro")
+
+
+def metrics_table(metrics: dict[str, Any]) -> Table:
+    """A row per category and one for the mean, in percent; a dash where a metric is undefined."""
+    names = [metric_name(0.3) if name == "aupro" else name for name in SHOWN]
+    table = Table("category", *(name.replace("_", "-").upper() for name in names))
+    rows = dict(metrics["categories"])
+    if len(rows) > 1:
+        rows["mean"] = metrics["mean"]
+    for name, values in rows.items():
+        table.add_row(name, *(percent(values.get(key)) for key in names))
+    return table

@@ -1,0 +1,67 @@
+"""A run's report, with the images it shows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from cli.terminal.console import progress_bar, say
+from cli.workflow.sources import Sources
+from idif.config.sections import Config
+from idif.data.index import Split
+from idif.errors import IdifError
+from idif.report import ImageLoader, write_report
+from idif.report.gallery import Images
+from idif.runs.run import Run
+
+_BATCH = 8
+"""Samples read at once; a gallery asks for fewer than that of each category."""
+
+
+def report_run(runs: Sequence[Run]) -> Path:
+    """Write the report of opened runs; returns its path."""
+    return _write({run.results: run.config for run in runs})
+
+
+def _write(configs: Mapping[Path, Config]) -> Path:
+    with progress_bar("writing the report", "categories") as listen:
+        return write_report(list(configs), images=_clean_images(configs), progress=listen)
+
+
+def _clean_images(configs: Mapping[Path, Config]) -> ImageLoader:
+    """A loader that reads each run's store, or its dataset where it ran without one."""
+    sources: dict[Path, Sources] = {}
+    told: set[str] = set()
+
+    def load(run: Path, category: str, split: Split, sample_ids: Sequence[str]) -> dict[str, Images]:
+        try:
+            if run not in sources:
+                sources[run] = Sources(images_only(configs[run]), torch.device("cpu"))
+            return read_images(sources[run], category, split, sample_ids)
+        except IdifError as error:
+            if str(error) not in told:
+                say(f"note: the report shows no photographs of {category}: {error}")
+            told.add(str(error))
+            raise
+
+    return load
+
+
+def images_only(config: Config) -> Config:
+    """The config of a reader of images alone: a store needs no dataset."""
+    data = config.data if config.live else config.data.model_copy(update={"root": None})
+    return config.model_copy(update={"data": data})
+
+
+def read_images(
+    sources: Sources, category: str, split: Split, sample_ids: Sequence[str]
+) -> dict[str, Images]:
+    """Clean images by sample id, from the store or the dataset."""
+    source = sources.find([category], split)
+    wanted = set(sample_ids)
+    rows = source.index.rows(lambda sample: sample.sample_id in wanted)
+    found: dict[str, Images] = {}
+    for batch in source.batches(rows, _BATCH):
+        for row, images in zip(batch.rows.tolist(), batch.images, strict=True):
+            found[source.index.samples[row].sample_id] = images.cpu().numpy()
+    return found

@@ -1,0 +1,133 @@
+"""Missing-view sweeps of runs."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+
+from cli.terminal.console import progress_bar, say
+from cli.workflow.device import evaluation_device
+from cli.workflow.evaluate import calibration
+from cli.workflow.sources import Sources
+from idif.files import write_json
+from idif.missing_views.imputation import Filler
+from idif.missing_views.inpainting import Painter, Reconstructor, load_painter, train_painter
+from idif.missing_views.retrieval import Retriever
+from idif.missing_views.strategies import STRATEGIES, mean_curve, score_strategy
+from idif.missing_views.sweep import mean_sweep, sweep_all, sweep_paper
+from idif.runs.run import Run, load_method
+from idif.training.sampling import training_rows
+
+Subsets = Literal["all", "paper"]
+
+
+def strategies_of(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
+    """Every strategy on every run, into ``strategies.json`` of the first."""
+    curves: list[dict[str, Any]] = []
+    compared: dict[str, list[str]] = {}
+    for run in runs:
+        categories = _strategies_of_run(run, seed)
+        compared[run.results.name] = sorted(categories["dropout"])
+        for strategy, of_categories in categories.items():
+            curves.append(
+                {
+                    "run": run.config.run.name,
+                    "view_dropout": run.config.train.dropout.probability,
+                    "strategy": strategy,
+                    "by_missing": mean_curve(of_categories),
+                    "categories": of_categories,
+                }
+            )
+    if len({tuple(names) for names in compared.values()}) > 1:
+        say("note: the runs' categories differ, so their means are not of the same thing")
+    chosen = runs[0].config.strategies.model_dump(mode="json")
+    found = {"curves": curves, "protocol": {"seed": seed, "labels": "any view", **chosen}}
+    write_json(runs[0].results / "strategies.json", found)
+    return found
+
+
+def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:
+    """{strategy: {category: curve}} of one run."""
+    device = evaluation_device()
+    sources, chosen = Sources(run.config, device), run.config.strategies
+    found: dict[str, dict[str, Any]] = {strategy: {} for strategy in STRATEGIES}
+    for category, name in run.models(sources.categories()):
+        source, normals = sources.open([category], "test"), sources.open([category], "train")
+        method = load_method(run, name, source.spec, source.index.view_numbers).to(device)
+        fitted = calibration(run, sources, category, method, device)
+        with progress_bar(f"{category}: pooling", "samples") as listen:
+            retriever = Retriever.build(normals, chosen.layer, chosen.neighbours, listen)
+        painter = _painter(run, sources, name, device)
+        teacher = sources.encoder() if chosen.score_filled else None
+        if teacher is not None:
+            teacher.module.to(device)
+        fillers: dict[str, Filler] = {
+            "retrieve": retriever,
+            "reconstruct": Reconstructor(painter, teacher, device),
+        }
+        for strategy in STRATEGIES:
+            title = f"{category}: {strategy}"
+            with progress_bar(title, "samples") as listen:
+                found[strategy][category] = score_strategy(
+                    run.config.eval,
+                    method,
+                    source,
+                    device,
+                    seed=seed,
+                    filler=fillers.get(strategy),
+                    score_filled=chosen.score_filled,
+                    calibration=fitted,
+                    progress=listen,
+                    what=title,
+                )
+    return found
+
+
+def _painter(run: Run, sources: Sources, name: str, device: torch.device) -> Painter:
+    """The painter of a model: the one in its folder, or one trained into it now."""
+    folder, chosen = run.folder / name / "reconstruct", run.config.strategies.painter
+    members = sources.categories() if run.config.train.mode == "unified" else [name]
+    source = sources.open(members, "train")
+    painter = load_painter(folder, chosen, source)
+    if painter is None:
+        rows, _ = training_rows(run.config, source.index)
+        with progress_bar(f"{name}: training the painter", "steps") as listen:
+            painter = train_painter(folder, chosen, source, rows, device, progress=listen)
+    return painter.to(device)
+
+
+def sweep_run(run: Run, *, subsets: Subsets = "all", seed: int = 0) -> dict[str, Any]:
+    """Sweep every category of a run and write ``sweep.json``."""
+    device = evaluation_device()
+    sources = Sources(run.config, device)
+    categories: dict[str, dict[str, Any]] = {}
+    numbers: tuple[int, ...] = ()
+    incomplete: dict[str, int] = {}
+    sweep = sweep_all if subsets == "all" else partial(sweep_paper, seed=seed)
+    for category, name in run.models(sources.categories()):
+        source = sources.open([category], "test")
+        numbers = source.index.view_numbers
+        method = load_method(run, name, source.spec, numbers).to(device)
+        fitted = calibration(run, sources, category, method, device)
+        incomplete[category] = sum(not all(sample.present) for sample in source.index.samples)
+        if incomplete[category]:
+            some = f"{incomplete[category]} of {len(source.index)} samples"
+            say(f"note: {category}: {some} lack views in the data; they are scored on the rest")
+        with progress_bar(f"sweeping {category}", "samples") as listen:
+            categories[category] = sweep(
+                run.config.eval, method, source, device, calibration=fitted, progress=listen
+            )
+    protocol = {
+        "subsets": subsets,
+        "seed": seed if subsets == "paper" else None,
+        "views": list(numbers),
+        "incomplete_samples": incomplete,
+        "labels": {
+            "s_auroc": "anomalous when any view is, seen or not",
+            "s_auroc_visible": "anomalous when a view that is seen is",
+        },
+    }
+    whole = mean_sweep(categories, numbers) | {"protocol": protocol}
+    write_json(run.results / "sweep.json", whole)
+    return whole

@@ -1,0 +1,14 @@
+"""Rows of the paper's ablation table (Table 3)."""
+
+from idif.methods.idif.config import MethodConfig
+
+
+def table_3_row(method: MethodConfig) -> str | None:
+    """The row of the paper's Table 3 that a method's settings make; None where they make none of the four."""
+    parts = (method.fusion, method.bottleneck, method.encoder)
+    return {
+        ("none", False, "per-view"): "dkd",
+        ("conv3d", False, "shared"): "dkd+3dconv",
+        ("ivc", False, "shared"): "dkd+ivc",
+        ("ivc", True, "shared"): "dkd+ivc+cb",
+    }.get(parts)

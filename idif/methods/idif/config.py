@@ -1,0 +1,57 @@
+"""The config section of IDIF."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from idif.settings import Count, Section
+
+
+class VoxelConfig(Section):
+    """The implicit voxel grid."""
+
+    depth: Count = 4
+    height: Count = 8
+    width: Count = 8
+    channels: Count = 256
+    """Width d of a voxel prototype."""
+
+
+class MethodConfig(Section):
+    """The method and its open points."""
+
+    name: Literal["idif"] = "idif"
+    fusion: Literal["ivc", "conv3d", "none"] = "ivc"
+    """How views meet: implicit voxel construction, 3D convolutions over stacked views, or not at all."""
+    bottleneck: bool = True
+    """Whether a consistency bottleneck splits features into common and specific ones."""
+    head: Literal["cosine", "segmentation"] = "cosine"
+    """What turns features into maps. ``segmentation`` is DeSTSeg's network, trained for ``train.head_epochs``
+    after the student; that stage runs the teacher on corrupted images: it costs what a live teacher does."""
+    encoder: Literal["shared", "per-view"] = "shared"
+    """One student encoder for all views, or one for each."""
+    norm: Literal["batch", "group"] = "batch"
+    """``group`` makes every sample independent of its batch."""
+    latent_channels: Count | None = None
+    """Channels of the common feature's latent; None keeps the encoder's."""
+    voxel: VoxelConfig = VoxelConfig()
+    blocks: Count = 2
+    """Fusion blocks."""
+    heads: Count = 8
+    """Attention heads."""
+    decoder_blocks: Count = 1
+    """Residual blocks per scale of the decoder."""
+    kl_weight: Annotated[float, Field(ge=0)] = 1e-3
+    """Weight of the KL to N(0,1) inside the bottleneck's loss; 0 gives Eq. 5 exactly."""
+    distill_weight: Annotated[float, Field(ge=0)] = 1.0
+    """alpha of Eq. 10."""
+    ib_weight: Annotated[float, Field(ge=0)] = 1.0
+    """beta of Eq. 10."""
+    combine: Literal["mean", "product"] = "mean"
+    """How the maps of the three scales become one."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.voxel.channels % self.heads:
+            raise ValueError(f"heads: {self.heads} does not divide voxel.channels: {self.voxel.channels}")
+        return self
