@@ -33,7 +33,7 @@ from idif.evaluation.category_metrics import update_pixels
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import half_maps
 from idif.evaluation.scoring import score_batches
-from idif.evaluation.test_pass import Subject, metrics_of, write_predictions
+from idif.evaluation.test_pass import CategoryTask, metrics_of, write_predictions
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method
 from idif.metrics import PixelMetrics, auroc
@@ -117,7 +117,7 @@ def of_run(run_folder: Path, overrides: list[str], samples: int) -> tuple[Config
     run = open_run(run_folder, overrides)
     sources = Sources(run.config, torch.device("cpu"))
     category, name = run.models(sources.categories())[0]
-    source: FeatureSource = sources.find([category], "test")
+    source: FeatureSource = sources.unplaced([category], "test")
     # from both ends, since normal and anomalous samples lie apart
     count = len(source.index)
     rows = sorted({*range(samples // 2), *range(count - (samples - samples // 2), count)})
@@ -137,7 +137,7 @@ def evaluate(config: Config, method: Method, source: Held, device: torch.device)
     """What `idif eval` does after its sources are open."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "predictions.h5"
-        subject = Subject(source.index.categories[0], method, source, None)
+        subject = CategoryTask(source.index.categories[0], method, source, None)
         numbers, size = source.index.view_numbers, source.spec.image_size
         write_predictions(config, [subject], path, numbers, size, device)
         metrics_of(Predictions.open(path), config.eval.fpr_limits)

@@ -43,15 +43,15 @@ from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import load_textures
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource
-from idif.encoders.frozen import load_encoder, normalise
+from idif.encoders.frozen import load_encoder, normalize
 from idif.encoders.live import LiveFeatures
-from idif.kernels.malloc import freed_memory_kept
+from idif.kernels.malloc import keep_freed_memory
 from idif.methods.catalog import METHODS
 from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.model import IDIF
 from idif.randomness import view_seeds
-from idif.training.loop import Task, learn, train_step
-from idif.training.precision import computing, training_convolutions
+from idif.training.loop import Task, optimizer_step, train_step
+from idif.training.precision import convolution_backend, training_convolutions
 
 
 class SeparateDecoders(nn.Module):
@@ -85,7 +85,7 @@ class PlainEncoder(nn.Module):
 
     def forward(self, images: Tensor, view_mask: Tensor) -> Tensor:
         """As `StudentEncoder.forward`."""
-        encoded: Tensor = self.trunk(normalise(images.flatten(0, 1)).contiguous())
+        encoded: Tensor = self.trunk(normalize(images.flatten(0, 1)).contiguous())
         return encoded.unflatten(0, view_mask.shape)
 
 
@@ -154,11 +154,11 @@ class Bench:
         """Steps whose input is there already."""
         for _ in range(self.steps):
             with self.computing():
-                learn(self.model, self.optimizer, self.fabric, self.config.train.clip_norm, *inputs)
+                optimizer_step(self.model, self.optimizer, self.fabric, self.config.train.clip_norm, *inputs)
 
     def computing(self) -> AbstractContextManager[None]:
         """The convolutions that training would take here."""
-        return computing(training_convolutions(self.config.train, self.fabric.device))
+        return convolution_backend(training_convolutions(self.config.train, self.fabric.device))
 
 
 Inputs = tuple[Tensor, dict[str, Tensor], Tensor, Tensor]
@@ -278,7 +278,7 @@ def measure(
     for _ in range(rounds):
         with clock.timed("plain", steps):
             works["plain"]()
-        with freed_memory_kept():
+        with keep_freed_memory():
             works["student_only"]()  # takes the memory
             for name, work in works.items():
                 if name != "plain":
@@ -288,7 +288,7 @@ def measure(
     seconds, walls = clock.medians(which), clock.medians(1)
     dtype = torch.bfloat16 if fabric._precision.precision == "bf16-mixed" else torch.float32
     peak, flops = matrix_peak(fabric.device, dtype, which), counter.get_total_flops()
-    with freed_memory_kept():
+    with keep_freed_memory():
         ours.student_steps(inputs)
         profiled = profile(ours, batch_size, rounds, which)
     return {

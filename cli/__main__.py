@@ -8,7 +8,7 @@ from types import FrameType
 
 import typer
 
-from cli.terminal.console import say
+from cli.terminal.console import note
 from cli.terminal.signals import Terminated
 from idif.errors import IdifError
 
@@ -25,7 +25,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 def _fail(message: str, code: int, arguments: list[str]) -> int:
     from cli.workflow.sources import first_process
 
-    say(f"error: {message}")
+    note(f"error: {message}")
     if "--json" in arguments and first_process():
         sys.stdout.write(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False) + "\n")
     return code

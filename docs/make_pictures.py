@@ -25,11 +25,11 @@ from idif.datasets.realiad.reader import read_realiad
 from idif.datasets.synthetic import synthesise
 from idif.datasets.synthetic.catalog import BUILDERS
 from idif.datasets.synthetic.defects import KINDS
-from idif.datasets.synthetic.sample_renderer import Studio
-from idif.datasets.synthetic.sample_specs import LEVELS, Order
+from idif.datasets.synthetic.sample_renderer import SampleRenderer
+from idif.datasets.synthetic.sample_specs import LEVELS, SampleSpec
 from idif.evaluation.map_scale import category_scale
 from idif.evaluation.predictions import Predictions
-from idif.visualization.heatmap import heat_picture
+from idif.visualization.heatmap import heatmap_image
 
 IMAGES = Path(__file__).parent / "images"
 CATEGORIES = 6
@@ -95,9 +95,9 @@ def captioned(picture: Image.Image, text: str) -> Image.Image:
 def categories() -> Image.Image:
     """Every category from above and from one side, five in a row."""
     pairs = []
-    with Studio(256) as studio:
+    with SampleRenderer(256) as studio:
         for category in BUILDERS:
-            images = studio.photograph(Order(1, category, "train", 0)).images
+            images = studio.photograph(SampleSpec(1, category, "train", 0)).images
             tiles = [Image.fromarray(images[view]).resize((TILE, TILE), LANCZOS) for view in (0, 4)]
             pairs.append([captioned(tiles[0], category), tiles[1]])
     blank = Image.new("RGB", (TILE, TILE), (255, 255, 255))
@@ -123,9 +123,9 @@ SHOWN_ON = {
 def kinds() -> Image.Image:
     """Every kind of defect at its three levels, the same one at the same place, its mask outlined in red."""
     triples = []
-    with Studio(256) as studio:
+    with SampleRenderer(256) as studio:
         for kind in KINDS:
-            orders = [Order(4, SHOWN_ON[kind], "test", 1, (kind,), level) for level in LEVELS]
+            orders = [SampleSpec(4, SHOWN_ON[kind], "test", 1, (kind,), level) for level in LEVELS]
             taken = [studio.photograph(order) for order in orders]
             # The view in which the faintest of the three is seen best, cut out around the clearest.
             view = int(np.argmax(taken[-1].masks.sum((1, 2))))
@@ -154,7 +154,7 @@ def heat_maps(demo: Path) -> Image.Image:
         tiles = []
         for photo, values in zip(photos, maps[0].astype(np.float32), strict=True):
             heat = np.asarray(Image.fromarray((values - low) / (high - low)).resize((TILE, TILE)))
-            tiles.append(Image.fromarray(heat_picture(heat, np.asarray(photo))))
+            tiles.append(Image.fromarray(heatmap_image(heat, np.asarray(photo))))
         marks = [Image.fromarray(mask).convert("L").resize((TILE, TILE)).convert("RGB") for mask in masks[0]]
         rows += [photos, marks, tiles]
     return sheet(rows)

@@ -22,7 +22,7 @@ from idif.config.sections import TrainConfig
 from idif.corruption.textures import DTD_URL, texture_files
 from idif.encoders.frozen import load_encoder
 from idif.errors import IdifError
-from idif.training.precision import arithmetic, winograd_lacks, winograd_would_help
+from idif.training.precision import numerics, winograd_applies, winograd_unavailable_reason
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -109,13 +109,13 @@ def _version(name: str) -> str | None:
 
 def check_device(device: torch.device) -> Finding:
     """Where computing happens, and in which precision training does."""
-    how = arithmetic(TrainConfig(), device)
+    how = numerics(TrainConfig(), device)
     precision = how["precision"]
     if device.type == "cpu":
         found = f"CPU, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads, {precision}"
         found += f", {how['convolutions']} convolutions"
         advice = "no accelerator: use small images and few categories (configs/laptop-8gb.yaml)"
-        if winograd_would_help(TrainConfig(), device) and (lacks := winograd_lacks()) is not None:
+        if winograd_applies(TrainConfig(), device) and (lacks := winograd_unavailable_reason()) is not None:
             advice += f"; training could be faster: {lacks}"
         return Finding("device", "warning", found, advice)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

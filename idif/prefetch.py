@@ -10,7 +10,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ahead(function: Callable[[T], R], items: Iterable[T], *, workers: int, depth: int) -> Generator[R]:
+def prefetch_map(function: Callable[[T], R], items: Iterable[T], *, workers: int, depth: int) -> Generator[R]:
     """``map(function, items)`` in order, computed by ``workers`` threads at most ``depth`` items ahead.
 
     An exception is raised in its item's turn. When the iterator ends, fails or is closed, the threads are

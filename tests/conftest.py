@@ -9,11 +9,11 @@ import torch
 
 import cache.format.sealed_files
 from idif.errors import CannotFinish
-from tests.tiny_data import make_tiny_realiad
-from tests.tiny_run import make_tiny_run
+from tests.helpers.tiny_data import make_tiny_realiad
+from tests.helpers.tiny_run import make_tiny_run
 
 if TYPE_CHECKING:
-    from idif.datasets.synthetic.sample_renderer import Studio
+    from idif.datasets.synthetic.sample_renderer import SampleRenderer
 
 
 @pytest.fixture(scope="session")
@@ -34,12 +34,12 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def studio() -> "Iterator[Studio]":
+def studio() -> "Iterator[SampleRenderer]":
     """Where parts are rendered; the test is skipped where there is no off-screen OpenGL."""
-    from idif.datasets.synthetic.sample_renderer import Studio
+    from idif.datasets.synthetic.sample_renderer import SampleRenderer
 
     try:
-        with Studio(96) as studio:
+        with SampleRenderer(96) as studio:
             yield studio
     except CannotFinish as error:
         pytest.skip(str(error))

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from cli.__main__ import run
-from tests.tiny_data import make_tiny_realiad, tiny_index, write_annotations
+from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotations
 
 SMALL = [
     "method.voxel={depth: 2, height: 2, width: 2, channels: 16}",

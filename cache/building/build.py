@@ -12,17 +12,17 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 
 from cache.building.build_state import (
-    GroupState,
+    GroupBuildState,
     check_content,
     check_folder,
     check_settings,
     check_space,
-    survey_group,
+    load_build_state,
 )
 from cache.building.encode_shards import Job, MadeShard, make_shards
 from cache.building.journal import Journal, read_pending, remove_journals, write_pending
 from cache.building.lock import builder_lock
-from cache.building.ranks import Team
+from cache.building.ranks import Ranks
 from cache.format.layout import (
     MANIFEST,
     TEACHER,
@@ -45,7 +45,7 @@ from idif.encoders.frozen import FrozenEncoder
 from idif.errors import ConfigError, DatasetError
 from idif.progress import Progress, silent
 
-ALONE = Team()
+ALONE = Ranks()
 
 
 @dataclass
@@ -75,7 +75,7 @@ def build_store(
     workers: int | None = None,
     shard_rows: int | None = None,
     device: torch.device | None = None,
-    team: Team = ALONE,
+    team: Ranks = ALONE,
     progress: Progress = silent,
 ) -> BuildReport:
     """Build, continue or extend a store so that it holds every row of ``index``.
@@ -112,9 +112,9 @@ def build_store(
     encoder.module.to(device or torch.device("cpu"))
     workers = workers or decode_threads()
 
-    def survey() -> list[GroupState]:
+    def survey() -> list[GroupBuildState]:
         check_settings(store, spec, index.view_numbers)
-        return [survey_group(store, plan, shard_rows) for plan in plans]
+        return [load_build_state(store, plan, shard_rows) for plan in plans]
 
     with contextlib.ExitStack() as held:
         if team.first:
@@ -124,7 +124,7 @@ def build_store(
             for state in states:
                 check_content(root, store, state, workers, meter.compared)
             check_space(store, states, spec)
-            _announce(store, states, encoder, spec)
+            _write_pending_groups(store, states, encoder, spec)
             team.wait()
         else:
             team.wait()
@@ -138,7 +138,7 @@ def build_store(
         team.wait()
         if team.first:
             if team.world > 1:
-                _gather(store, states)
+                _merge_rank_journals(store, states)
             for state in states:
                 _publish_if_complete(store, state)
             write_pending(store, (g for g in read_pending(store) if not _is_finished(store, g)))
@@ -157,7 +157,7 @@ def build_store(
 class _Meter:
     """Views done, whether compared or encoded, told to whoever listens."""
 
-    def __init__(self, progress: Progress, states: Sequence[GroupState], team: Team) -> None:
+    def __init__(self, progress: Progress, states: Sequence[GroupBuildState], team: Ranks) -> None:
         kept = sum(state.views(shard) for state in states for shard in state.shards)
         mine = sum(state.views(shard) for state, shard in team.share(_missing(states)))
         self._progress, self._done = progress, 0 if team.first else kept
@@ -202,7 +202,9 @@ def _is_finished(store: Path, group: GroupName) -> bool:
     return (group_folder(store, group) / MANIFEST).exists()
 
 
-def _announce(store: Path, states: Sequence[GroupState], encoder: FrozenEncoder, spec: FeatureSpec) -> None:
+def _write_pending_groups(
+    store: Path, states: Sequence[GroupBuildState], encoder: FrozenEncoder, spec: FeatureSpec
+) -> None:
     """Write what all groups share, and every group's plan, before the first shard."""
     unfinished = [state for state in states if not state.finished]
     if unfinished:
@@ -226,7 +228,7 @@ def _announce(store: Path, states: Sequence[GroupState], encoder: FrozenEncoder,
             write_file(folder / name, data)
 
 
-def _missing(states: Sequence[GroupState]) -> list[tuple[GroupState, int]]:
+def _missing(states: Sequence[GroupBuildState]) -> list[tuple[GroupBuildState, int]]:
     """The shards yet to be made, in the store's order."""
     return [(state, shard) for state in states for shard in state.missing]
 
@@ -234,11 +236,11 @@ def _missing(states: Sequence[GroupState]) -> list[tuple[GroupState, int]]:
 def _encode(
     root: Path,
     store: Path,
-    states: Sequence[GroupState],
+    states: Sequence[GroupBuildState],
     encoder: FrozenEncoder,
     spec: FeatureSpec,
     workers: int,
-    team: Team,
+    team: Ranks,
     meter: _Meter,
 ) -> None:
     """Make this process's share, one thread writing behind, and publish a group with its last shard."""
@@ -269,7 +271,7 @@ def _encode(
             writing.result()
 
 
-def _gather(store: Path, states: Sequence[GroupState]) -> None:
+def _merge_rank_journals(store: Path, states: Sequence[GroupBuildState]) -> None:
     """Add what the other members of a team have recorded."""
     for state in states:
         journal = Journal.load(group_folder(store, state.plan.group))
@@ -277,7 +279,7 @@ def _gather(store: Path, states: Sequence[GroupState]) -> None:
             state.shards.update(journal.shards)
 
 
-def _publish_if_complete(store: Path, state: GroupState) -> None:
+def _publish_if_complete(store: Path, state: GroupBuildState) -> None:
     """Write the manifest by rename once every shard is recorded; the journals have then done their work."""
     if state.finished or state.missing:
         return

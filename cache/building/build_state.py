@@ -25,11 +25,11 @@ from cache.format.object_store import StorePath
 from idif.data.features import FeatureSpec
 from idif.data.index import Sample
 from idif.errors import CannotFinish, StoreDamaged, StoreError, StoreMismatch
-from idif.prefetch import ahead
+from idif.prefetch import prefetch_map
 
 
 @dataclass
-class GroupState:
+class GroupBuildState:
     """One group that a build was asked for, and how far it is."""
 
     plan: GroupPlan
@@ -84,7 +84,7 @@ def check_folder(store: StorePath) -> None:
         raise StoreError(f"{store}: not a store and not empty (it holds {others[0]}); choose another folder")
 
 
-def check_space(store: Path, states: Sequence[GroupState], spec: FeatureSpec) -> None:
+def check_space(store: Path, states: Sequence[GroupBuildState], spec: FeatureSpec) -> None:
     """Refuse to begin what will not fit.
 
     Raises:
@@ -100,7 +100,7 @@ def check_space(store: Path, states: Sequence[GroupState], spec: FeatureSpec) ->
         raise CannotFinish(f"{store}: the build needs {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free")
 
 
-def survey_group(store: StorePath, plan: GroupPlan, shard_rows: int | None) -> GroupState:
+def load_build_state(store: StorePath, plan: GroupPlan, shard_rows: int | None) -> GroupBuildState:
     """What is there of a group. What was begun keeps its own shard and batch sizes.
 
     Args:
@@ -118,7 +118,7 @@ def survey_group(store: StorePath, plan: GroupPlan, shard_rows: int | None) -> G
         # nothing is built in an object store, so no journal is there
         journal = Journal.load(folder) if isinstance(folder, Path) else None
         if journal is None:
-            return GroupState(plan)
+            return GroupBuildState(plan)
         stored, records, finished = journal.plan, tuple(journal.shards.values()), False
     if stored.group != plan.group or stored.spec_fingerprint != plan.spec_fingerprint:
         raise StoreMismatch(f"{folder}: this is {stored.group} of another store")
@@ -127,7 +127,7 @@ def survey_group(store: StorePath, plan: GroupPlan, shard_rows: int | None) -> G
     for difference in index_differences(stored.index, plan.index):
         raise StoreMismatch(f"{folder}: {difference}")
     # the data's own index, since its paths are where the images are now
-    state = GroupState(replace(stored, index=plan.index), finished)
+    state = GroupBuildState(replace(stored, index=plan.index), finished)
     for record in records:
         if all(_size(folder / name) == file.size for name, file in record.files.items()):
             state.shards[record.shard] = record
@@ -140,7 +140,7 @@ def survey_group(store: StorePath, plan: GroupPlan, shard_rows: int | None) -> G
 
 
 def check_content(
-    root: Path, store: StorePath, state: GroupState, workers: int, compared: Callable[[Sample], None]
+    root: Path, store: StorePath, state: GroupBuildState, workers: int, compared: Callable[[Sample], None]
 ) -> None:
     """Compare the data's files with those the finished shards were built from.
 
@@ -157,7 +157,7 @@ def check_content(
         stored.extend(record.content)
 
     with contextlib.closing(
-        ahead(partial(sample_content, root), samples, workers=workers, depth=4 * workers)
+        prefetch_map(partial(sample_content, root), samples, workers=workers, depth=4 * workers)
     ) as now:
         for sample, mine, data in zip(samples, stored, now, strict=True):
             for difference in content_differences(sample, mine, data):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cache.format.layout import array_layouts, scale_name
 from cache.format.manifest import GroupPlan, SampleContent, ViewContent
-from cache.format.quantize import quantise
+from cache.format.quantize import quantize
 from cache.format.sealed_files import hash_file
 from cache.format.shard_codec import Array, ShardValues
 from idif.data.decode import DECODED_AHEAD, decode_sample
@@ -21,7 +21,7 @@ from idif.encoders.encode import encode_views
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import CannotFinish, ConfigError, DatasetError
 from idif.paths import resolve_inside
-from idif.prefetch import ahead
+from idif.prefetch import prefetch_map
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def make_shards(
         return images, masks, sample_content(root, sample)
 
     batch = max((job.plan.batch_size for job in jobs), default=1)
-    decoded = ahead(decode, wanted, workers=workers, depth=DECODED_AHEAD * batch)
+    decoded = prefetch_map(decode, wanted, workers=workers, depth=DECODED_AHEAD * batch)
     try:
         for job in jobs:
             start, stop = job.plan.bounds[job.shard]
@@ -102,7 +102,7 @@ def make_shards(
                     check_finite(job.plan, first, layer, half)
                     if spec.storage == "uint8":
                         check_not_negative(job.plan, first, layer, half)
-                        levels, scales = quantise(x)
+                        levels, scales = quantize(x)
                         kept = {layer: levels, scale_name(layer): scales}
                     else:
                         kept = {layer: half}

@@ -16,7 +16,7 @@ LOOK_EVERY = 0.05
 
 
 @dataclass(frozen=True)
-class Team:
+class Ranks:
     """One of ``world`` processes that build together; by itself when there is but one.
 
     With more than one, `torch.distributed` has been initialised, and all reach the same folder.

@@ -16,7 +16,7 @@ from cache.reading.store import FeatureStore
 from idif.data.index import Index, Sample
 from idif.encoders.encode import encode_views
 from idif.errors import DatasetError, StoreDamaged, StoreError, WeightsError
-from idif.prefetch import ahead
+from idif.prefetch import prefetch_map
 
 DEEP_ROWS = 8
 """Rows of each group that a deep verification encodes again."""
@@ -42,7 +42,7 @@ def compare_data(
         for difference in index_differences(stored, theirs):
             add(difference.sample_id, str(difference))
         common = [sample for sample in theirs.samples if sample.sample_id in row_of]
-        hashes = ahead(partial(_content_or_error, root), common, workers=workers, depth=4 * workers)
+        hashes = prefetch_map(partial(_content_or_error, root), common, workers=workers, depth=4 * workers)
         with contextlib.closing(hashes):
             for sample, now in zip(common, hashes, strict=True):
                 if isinstance(now, DatasetError):

@@ -22,7 +22,7 @@ from cache.format.layout import (
 from cache.format.manifest import GroupManifest, RootManifest, ShardRecord, sorted_groups
 from cache.format.object_store import StorePath
 from cache.format.sealed_files import FileRecord, write_file
-from cache.format.shard_codec import encode_shard_file, row_crc32c
+from cache.format.shard_codec import encode_shard_file, row_checksums
 from cache.remote.upload_lock import claim
 from idif.data.index import Index
 from idif.progress import Progress
@@ -132,7 +132,7 @@ def _replace(
     else:
         for name, data in files.items():
             write_file(folder / name, data)
-        checks = {name: row_crc32c(values) for name, values in made.values.arrays.items()}
+        checks = {name: row_checksums(values) for name, values in made.values.arrays.items()}
         shards = list(finished.shards)
         shards[shard] = ShardRecord.of(shard, records, checks, made.content)
         groups[group] = GroupManifest(plan, tuple(shards))

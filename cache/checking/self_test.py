@@ -16,7 +16,7 @@ from idif.errors import StoreDamaged
 SIZE, VIEWS, SAMPLES = 32, (1, 2), 2
 
 
-def rehearse(folder: Path, device: torch.device) -> FeatureStore:
+def run_self_test(folder: Path, device: torch.device) -> FeatureStore:
     """A store of ``SAMPLES`` noisy training samples in ``folder``, with an untrained teacher.
 
     Raises:

@@ -23,12 +23,12 @@ from cache.format.layout import (
 from cache.format.manifest import GroupManifest, RootManifest
 from cache.format.object_store import StorePath, store_path
 from cache.format.sealed_files import FileRecord
-from cache.format.shard_codec import decode_shard_file, row_crc32c
+from cache.format.shard_codec import decode_shard_file, row_checksums
 from cache.reading.open_groups import list_groups
 from idif.data.decode import decode_threads
 from idif.data.index import Index
 from idif.errors import StoreDamaged, StoreError, WeightsError
-from idif.prefetch import ahead
+from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
 
 
@@ -189,7 +189,7 @@ def _verify_shards(
     ]
     sizes = [f.manifest.shards[f.shard].files[f.array.shard_file(f.shard)].size for f in files]
     # whole shards in memory: one per thread and one ahead
-    checks = ahead(partial(_check_shard_file, store), files, workers=workers, depth=workers + 1)
+    checks = prefetch_map(partial(_check_shard_file, store), files, workers=workers, depth=workers + 1)
     with contextlib.closing(checks):
         for file, size, problem in zip(files, sizes, checks, strict=True):
             report.files += 1
@@ -214,7 +214,7 @@ def _check_shard_file(store: StorePath, file: _ShardFile) -> Problem | None:
     wrong = tuple(
         start + position
         for position, (row, crc) in enumerate(zip(values, record.crc32c[file.array.name], strict=True))
-        if row is None or row_crc32c(row[None])[0] != crc
+        if row is None or row_checksums(row[None])[0] != crc
     )
     if FileRecord.of(data) != record.files[name]:
         size = record.files[name].size

@@ -51,7 +51,7 @@ class _Bucket:
             ) from None
         retries = {"mode": "standard", "max_attempts": ATTEMPTS}
         config = Config(retries=retries, connect_timeout=10, max_pool_connections=2 * REQUESTS)
-        with self.told(self.url):
+        with self.translate_errors(self.url):
             try:
                 return boto3.client("s3", config=config)
             except ValueError:  # boto3's word for an endpoint that is no address
@@ -63,7 +63,7 @@ class _Bucket:
         start = len(self.prefix) + 1 if self.prefix else 0
         found: dict[str, int] = {}
         pages = self.client.get_paginator("list_objects_v2")
-        with self.told(self.url):
+        with self.translate_errors(self.url):
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix and f"{self.prefix}/"):
                 for entry in page.get("Contents", ()):
                     if not entry["Key"].endswith("/"):  # what consoles make of an empty folder
@@ -85,7 +85,7 @@ class _Bucket:
         from botocore import exceptions
 
         part = {} if span is None else {"Range": f"bytes={span[0]}-{span[1] - 1}"}
-        with self.told(f"{self.url}/{key}"):
+        with self.translate_errors(f"{self.url}/{key}"):
             for attempt in range(ATTEMPTS):
                 try:
                     data: bytes = self.client.get_object(**self.name(key), **part)["Body"].read()
@@ -98,7 +98,7 @@ class _Bucket:
 
     def put(self, key: str, data: bytes, **conditions: str) -> None:
         sha256 = hashlib.sha256(data)
-        with self.told(f"{self.url}/{key}"):
+        with self.translate_errors(f"{self.url}/{key}"):
             self.client.put_object(
                 **self.name(key),
                 Body=data,
@@ -108,7 +108,7 @@ class _Bucket:
             )
 
     @contextlib.contextmanager
-    def told(self, where: str) -> Iterator[None]:
+    def translate_errors(self, where: str) -> Iterator[None]:
         """Turn what boto3 raises into one sentence. The server's own text is left out: it may hold keys.
 
         Raises:
@@ -217,7 +217,7 @@ class ObjectPath:
         return _Stat(self.bucket.sizes[self.key])
 
     def read_bytes(self) -> bytes:
-        """The whole object; raises FileNotFoundError, and what `_Bucket.told` does."""
+        """The whole object; raises FileNotFoundError, and what `_Bucket.translate_errors` does."""
         self.stat()
         return self.bucket.get(self.key)
 
@@ -227,7 +227,7 @@ class ObjectPath:
 
     def sha256(self) -> str | None:
         """The hash (hex) that `write_bytes` left with the object; None where another wrote it."""
-        with self.bucket.told(str(self)):
+        with self.bucket.translate_errors(str(self)):
             answer = self.bucket.client.head_object(**self.bucket.name(self.key))
             found: str | None = answer["Metadata"].get("sha256")
             return found
@@ -246,10 +246,10 @@ class ObjectPath:
 
     def unlink(self, missing_ok: Literal[True]) -> None:
         """Remove the object."""
-        with self.bucket.told(str(self)):
+        with self.bucket.translate_errors(str(self)):
             self.bucket.client.delete_object(**self.bucket.name(self.key))
 
-    def again(self) -> "ObjectPath":
+    def refreshed(self) -> "ObjectPath":
         """The same place, to be listed anew."""
         place = self.bucket
         return ObjectPath(_Bucket(place.url, place.bucket, place.prefix, place.client), self.key)

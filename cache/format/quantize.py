@@ -8,7 +8,7 @@ LARGEST_SCALE = 256.75
 """The next float16 up, times 255, would no longer be finite."""
 
 
-def quantise(features: Tensor) -> tuple[Tensor, Tensor]:
+def quantize(features: Tensor) -> tuple[Tensor, Tensor]:
     """Round features to 256 levels from zero to the largest of their sample and channel.
 
     The scale is rounded to float16 first and the levels are counted in it, so its rounding adds no error of
@@ -30,8 +30,8 @@ def quantise(features: Tensor) -> tuple[Tensor, Tensor]:
     return levels.to(torch.uint8), scales
 
 
-def dequantise(levels: Tensor, scales: Tensor) -> Tensor:
-    """The features that `quantise` kept: float16 [B,V,C,h,w].
+def dequantize(levels: Tensor, scales: Tensor) -> Tensor:
+    """The features that `quantize` kept: float16 [B,V,C,h,w].
 
     A level has 8 bits and a scale 11, so the product is exact before it is rounded once: every device gives
     the same bits.

@@ -26,7 +26,7 @@ class ShardValues:
     arrays: Mapping[str, Array]
 
 
-def row_crc32c(rows: Array) -> tuple[int, ...]:
+def row_checksums(rows: Array) -> tuple[int, ...]:
     """CRC-32C of each row's bytes in memory."""
     view = rows.view()
     view.flags.writeable = False  # the C function takes nothing that could change under it
@@ -95,5 +95,5 @@ def write_shard(
         name = array.shard_file(values.shard)
         write_file(folder / name, data)
         files[name] = FileRecord.of(data)
-        checks[array.name] = row_crc32c(part)
+        checks[array.name] = row_checksums(part)
     return files, checks

@@ -24,7 +24,7 @@ class OpenGroup:
 
 
 @contextlib.contextmanager
-def collector_paused() -> Iterator[None]:
+def gc_disabled() -> Iterator[None]:
     """Keep Python from looking for garbage while a manifest's many small objects are made.
 
     None of them is garbage, and looking takes three times as long as making them.

@@ -19,13 +19,13 @@ from cache.format.encoder_weights import load_teacher
 from cache.format.layout import TEACHER, TRUTH, ArrayLayout, array_layouts, scale_name
 from cache.format.manifest import RootManifest
 from cache.format.object_store import REQUESTS, StorePath, store_path
-from cache.format.quantize import dequantise
+from cache.format.quantize import dequantize
 from cache.format.row_spans import spans_of_rows
 from cache.reading.codec_arrays import fetch_array, open_array
 from cache.reading.open_groups import (
     OpenGroup,
     choose_groups,
-    collector_paused,
+    gc_disabled,
     list_groups,
     load_root,
     open_group,
@@ -37,7 +37,7 @@ from idif.data.index import Index, Split, check_rows, concatenate, truth
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import StoreDamaged, WeightsError
 from idif.fingerprint import digest
-from idif.prefetch import ahead
+from idif.prefetch import prefetch_map
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class PackedBatch:
         """The batch with float16 features."""
         levels = self.batch.features
         return replace(
-            self.batch, features=levels | {n: dequantise(levels[n], s) for n, s in self.scales.items()}
+            self.batch, features=levels | {n: dequantize(levels[n], s) for n, s in self.scales.items()}
         )
 
 
@@ -106,7 +106,7 @@ class FeatureStore:
         store = store_path(path)
         root = load_root(store)
         chosen = choose_groups(store, list_groups(store), categories, split)
-        with collector_paused():
+        with gc_disabled():
             if isinstance(store, Path):
                 groups = [open_group(store, root, group) for group in chosen]
             else:
@@ -234,7 +234,7 @@ class FeatureStore:
         # room is made in the caller's thread: memory that a thread of its own had allocated would go back to
         # the system with every batch, and be cleared again for the next
         rooms = ((part, self._room(len(part))) for part in parts)
-        return ahead(read, rooms, workers=READERS, depth=READ_AHEAD)
+        return prefetch_map(read, rooms, workers=READERS, depth=READ_AHEAD)
 
     def _place(self, row: int) -> tuple[int, int]:
         group = bisect_right(self._starts, row) - 1

@@ -14,10 +14,16 @@ from pathlib import Path
 import torch
 
 from cache.building.build import ALONE, BuildReport, build_store, checked_spec, plan_groups
-from cache.building.build_state import GroupState, check_content, check_folder, check_settings, survey_group
+from cache.building.build_state import (
+    GroupBuildState,
+    check_content,
+    check_folder,
+    check_settings,
+    load_build_state,
+)
 from cache.building.journal import read_pending, write_pending
 from cache.building.lock import builder_lock
-from cache.building.ranks import Team
+from cache.building.ranks import Ranks
 from cache.format.layout import MANIFEST, ZARR_JSON, GroupName, group_folder, group_metadata
 from cache.format.manifest import GroupManifest, RootManifest
 from cache.format.object_store import ObjectPath
@@ -29,7 +35,7 @@ from idif.data.features import StorageType
 from idif.data.index import Index, concatenate
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import StoreDamaged
-from idif.prefetch import ahead
+from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
 
 SENDERS = 4
@@ -54,7 +60,7 @@ def build_remote(
     workers: int | None = None,
     shard_rows: int | None = None,
     device: torch.device | None = None,
-    team: Team = ALONE,
+    team: Ranks = ALONE,
     progress: Progress = silent,
 ) -> BuildReport:
     """As `build_store`, for a store in an object store.
@@ -74,9 +80,9 @@ def build_remote(
     staged = home / _STAGED
     with _writing(store, home) if team.first else contextlib.nullcontext():
         team.wait()
-        store = store.again()  # as it is now that nobody else writes
+        store = store.refreshed()  # as it is now that nobody else writes
         check_settings(store, spec, index.view_numbers)
-        states = [survey_group(store, plan, shard_rows) for plan in plans]
+        states = [load_build_state(store, plan, shard_rows) for plan in plans]
         if team.first:
             _compare(root, store, [state for state in states if state.finished], workers, progress)
         missing = [state.plan.index for state in states if not state.finished]
@@ -99,7 +105,7 @@ def build_remote(
         if team.first:
             if (staged / MANIFEST).exists():
                 _publish(staged, store, progress)
-            _settle(store.again())
+            _clear_pending(store.refreshed())
             if staged.exists() and all(list_groups(staged).values()):
                 staged.replace(home / _REMOVED)  # whole or gone, however this ends
                 shutil.rmtree(home / _REMOVED, ignore_errors=True)
@@ -143,7 +149,7 @@ def _token(home: Path) -> str:
 
 
 def _compare(
-    root: Path, store: ObjectPath, finished: list[GroupState], workers: int | None, progress: Progress
+    root: Path, store: ObjectPath, finished: list[GroupBuildState], workers: int | None, progress: Progress
 ) -> None:
     """Raise StoreMismatch where the data are not what the finished groups were built from."""
     total = sum(state.views(shard) for state in finished for shard in state.shards)
@@ -175,8 +181,8 @@ def _publish(staged: Path, store: ObjectPath, progress: Progress) -> None:
     if not {*new} <= {*pending}:
         write_pending(store, {*pending, *new})
     if not (store / MANIFEST).exists():
-        _send(staged, store, root.files)
-        _send(staged, store, _manifest(staged, MANIFEST))
+        _upload(staged, store, root.files)
+        _upload(staged, store, _manifest(staged, MANIFEST))
     files = {group: _files(group, manifest, root) for group, manifest in manifests.items()}
     total = sum(record.size for records in files.values() for record in records.values())
     views = sum(sum(sample.present) for m in manifests.values() for sample in m.plan.index.samples)
@@ -188,8 +194,8 @@ def _publish(staged: Path, store: ObjectPath, progress: Progress) -> None:
         progress(views * sent // total, views, "publishing")  # as the build counted
 
     for group, records in files.items():
-        _send(staged, store, records, tell)
-        _send(staged, store, _manifest(staged, f"{group}/{MANIFEST}"))
+        _upload(staged, store, records, tell)
+        _upload(staged, store, _manifest(staged, f"{group}/{MANIFEST}"))
 
 
 def _files(group: GroupName, manifest: GroupManifest, root: RootManifest) -> dict[str, FileRecord]:
@@ -205,14 +211,14 @@ def _manifest(staged: Path, name: str) -> dict[str, FileRecord]:
     return {name: FileRecord.of((staged / name).read_bytes())}
 
 
-def _send(
+def _upload(
     staged: Path,
     store: ObjectPath,
     files: Mapping[str, FileRecord],
     tell: Callable[[int], None] = lambda size: None,
 ) -> None:
     """Put these files there, but for those that have arrived already; return when all are."""
-    sending = ahead(partial(_send_one, staged, store), files.items(), workers=SENDERS, depth=SENDERS)
+    sending = prefetch_map(partial(_send_one, staged, store), files.items(), workers=SENDERS, depth=SENDERS)
     with contextlib.closing(sending):
         for record, _ in zip(files.values(), sending, strict=True):
             tell(record.size)
@@ -232,7 +238,7 @@ def _send_one(staged: Path, store: ObjectPath, file: tuple[str, FileRecord]) -> 
     target.write_bytes(data)
 
 
-def _settle(store: ObjectPath) -> None:
+def _clear_pending(store: ObjectPath) -> None:
     """Take groups that are finished off the list of those to come."""
     pending, groups = read_pending(store), list_groups(store)
     unfinished: list[GroupName] = [group for group in pending if not groups[group]]

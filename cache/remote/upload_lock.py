@@ -29,7 +29,7 @@ def claim(store: ObjectPath, token: str, folder: Path) -> Iterator[None]:
     mine = {"token": token, "host": socket.gethostname(), "folder": str(folder)}
     while not lock.write_new(json.dumps(mine).encode()):
         try:
-            holder = json.loads(lock.again().read_bytes())
+            holder = json.loads(lock.refreshed().read_bytes())
             theirs, who = holder["token"], f"{holder['host']} (from its folder {holder['folder']})"
         except FileNotFoundError:
             continue  # given back since

@@ -14,14 +14,14 @@ import numpy.typing as npt
 import typer
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, emit, progress_bar, say
+from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.terminal.signals import Terminated
 from cli.workflow.device import evaluation_device
-from cli.workflow.fitted import fitted, test_scale
+from cli.workflow.fitted import load_color_limits, load_thresholds
 from cli.workflow.report import images_only, read_images
 from cli.workflow.sources import Sources
-from idif.app.category_match import Known
-from idif.app.session import Desk, TestSamples, Trained
+from idif.app.category_match import CategoryMatcher
+from idif.app.session import AppSession, TestSamples, Trained
 from idif.data.features import FeatureSpec
 from idif.data.index import Sample
 from idif.errors import ConfigError, IdifError
@@ -76,7 +76,7 @@ def serve_page(
         built = page.build(desk, opened.config.run.name, [*_caveats(opened), *notes])
         try:
             address = page.serve(built, host, port, password)
-            emit({"url": address}, as_json=as_json, otherwise=f"{address}  (Ctrl-C ends it)")
+            print_result({"url": address}, as_json=as_json, otherwise=f"{address}  (Ctrl-C ends it)")
             wait_for_the_end()
         finally:
             built.close(verbose=False)
@@ -106,7 +106,7 @@ def _check_address(host: str, password: str | None) -> None:
         raise ConfigError("--password: expected a password, got an empty one")
 
 
-def _desk(run: Run) -> tuple[Desk, list[str]]:
+def _desk(run: Run) -> tuple[AppSession, list[str]]:
     """The run for the page, and what the page cannot do."""
     numbers, device, spec = run.view_numbers(), evaluation_device(), run_features(run)
     categories, notes = run.known_categories(), []
@@ -115,7 +115,7 @@ def _desk(run: Run) -> tuple[Desk, list[str]]:
         sources = Sources(images_only(run.config), device)
         samples = _samples(sources, categories)
     except IdifError as error:
-        say(f"note: there are no test samples to pick: {error}")
+        note(f"note: there are no test samples to pick: {error}")
         notes.append("Test samples cannot be picked: neither the run's store nor its dataset is at hand.")
     if len(categories) == 1:
         notes.append("What a part looks like is not said: the run knows one category only.")
@@ -123,9 +123,11 @@ def _desk(run: Run) -> tuple[Desk, list[str]]:
         notes.append("What a part looks like is not said: the run's feature store is not at hand.")
     else:
         with progress_bar("pooling stored features", "samples") as listen:
-            known = Known.build(sources.find(categories, "train"), run.config.strategies.layer, listen)
+            known = CategoryMatcher.build(
+                sources.unplaced(categories, "train"), run.config.strategies.layer, listen
+            )
     encoder = run_teacher(run, spec)
-    desk = Desk(
+    desk = AppSession(
         config=run.config.eval,
         encoder=encoder,
         image_size=spec.image_size,
@@ -140,7 +142,7 @@ def _desk(run: Run) -> tuple[Desk, list[str]]:
 
 
 def _samples(sources: Sources, categories: tuple[str, ...]) -> TestSamples:
-    index = sources.find(categories, "test").index
+    index = sources.unplaced(categories, "test").index
     of: dict[str, list[Sample]] = {category: [] for category in categories}
     for sample in index.samples:
         of[sample.category].append(sample)
@@ -154,8 +156,8 @@ def _samples(sources: Sources, categories: tuple[str, ...]) -> TestSamples:
 def _trained(run: Run, category: str, spec: FeatureSpec, numbers: tuple[int, ...]) -> Trained:
     name = "all" if run.config.train.mode == "unified" else category
     method = load_method(run, name, spec, numbers)
-    limits, calibration = fitted(run, category)
-    return Trained(method, calibration, limits, test_scale(run, category), _scores(run, category))
+    limits, calibration = load_thresholds(run, category)
+    return Trained(method, calibration, limits, load_color_limits(run, category), _scores(run, category))
 
 
 def _scores(run: Run, category: str) -> tuple[float, float] | None:

@@ -18,7 +18,7 @@ from cache.hdf5 import export_store, import_store
 from cache.reading.open_groups import list_groups, store_bytes
 from cache.remote.upload import build_remote
 from cli.terminal.cache_plan import plan_table, plan_words
-from cli.terminal.console import JsonOption, emit, out, progress_bar, say
+from cli.terminal.console import JsonOption, note, out, print_result, progress_bar
 from cli.workflow.device import evaluation_device, join_team, processes_here
 from idif.data.decode import decode_threads
 from idif.datasets.contamination import contamination
@@ -109,9 +109,9 @@ def build_realiad(
     encoder = load_encoder(teacher_weights)
     with join_team() as team:
         if encoder.weights == "untrained" and team.first:
-            say("note: the teacher is an untrained, seeded random network, not ImageNet's")
+            note("note: the teacher is an untrained, seeded random network, not ImageNet's")
         if (dirty := contamination(index.samples)) is not None and team.first:
-            say(f"note: {dirty}; they are kept like the others")
+            note(f"note: {dirty}; they are kept like the others")
         with progress_bar("building", "views", show=team.first) as listen:
             make: Callable[..., BuildReport] = (
                 build_store if isinstance(place, Path) else partial(build_remote, staging=staging)
@@ -139,7 +139,7 @@ def build_realiad(
             f"({rate:.1f} views/s), {report.bytes_written / 1e6:,.1f} MB; "
             f"{report.shards_kept} shards kept from before"
         )
-    emit({"store": str(place), **asdict(report)}, as_json=as_json, otherwise=summary)
+    print_result({"store": str(place), **asdict(report)}, as_json=as_json, otherwise=summary)
 
 
 @plan_app.command("realiad")
@@ -181,7 +181,7 @@ def plan_realiad(
             progress=listen,
         )
     value = {"store": str(store), "storage": dtype, "image_size": image_size, "fits": plan.fits}
-    emit(value | asdict(plan), as_json=as_json, otherwise=plan_table(plan, str(store)))
+    print_result(value | asdict(plan), as_json=as_json, otherwise=plan_table(plan, str(store)))
     if not as_json:
         for line in plan_words(plan):
             out.print(line, soft_wrap=True)
@@ -226,10 +226,10 @@ def verify(
     with progress_bar("verifying", "bytes") as listen:
         report = verify_store(place, root=root, index=index, deep=deep, repair=repair, progress=listen)
     for problem in report.problems:
-        say(f"found: {problem}")
+        note(f"found: {problem}")
     verdict = "sound" if report.sound else f"{len(report.problems)} problems"
     value: dict[str, Any] = {"store": str(place), "sound": report.sound, **asdict(report)}
-    emit(
+    print_result(
         value,
         as_json=as_json,
         otherwise=f"{place}: {verdict}; {report.files} files, {report.bytes / 1e6:,.1f} MB read",
@@ -254,7 +254,7 @@ def export(
     with progress_bar("exporting", "samples") as listen:
         size = export_store(place, target, progress=listen)
     value = {"store": str(place), "file": str(target), "bytes": size}
-    emit(value, as_json=as_json, otherwise=f"{target}: {size / 1e6:,.1f} MB")
+    print_result(value, as_json=as_json, otherwise=f"{target}: {size / 1e6:,.1f} MB")
 
 
 @app.command("import")
@@ -273,7 +273,7 @@ def import_(
     with progress_bar("importing", "samples") as listen:
         samples = import_store(source, folder, progress=listen)
     value = {"store": str(store), "file": str(source), "samples": samples}
-    emit(value, as_json=as_json, otherwise=f"{store}: {samples} samples from {source}")
+    print_result(value, as_json=as_json, otherwise=f"{store}: {samples} samples from {source}")
 
 
 @app.command()
@@ -320,6 +320,6 @@ def info(
         f"{size / 1e6:,.1f} MB, {spec.encoder} ({spec.weights} weights {spec.weights_sha256[:12]}), "
         f"{layers} as {spec.storage}, {spec.image_size} px, cameras {list(opened.index.view_numbers)}"
     )
-    emit(value, as_json=as_json, otherwise=table)
+    print_result(value, as_json=as_json, otherwise=table)
     if not as_json:
         out.print(f"fingerprint {opened.fingerprint}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cli.commands import data_check
-from cli.terminal.console import JsonOption, emit, progress_bar, say
+from cli.terminal.console import JsonOption, note, print_result, progress_bar
 
 if TYPE_CHECKING:
     from idif.datasets.realiad.writer import ImportSummary
@@ -64,7 +64,7 @@ def synth(
         )
     levels = ", ".join(f"{count} {level}" for level, count in summary.levels.items() if count)
     defects = ", ".join(f"{kind} {count}" for kind, count in sorted(summary.defects.items()))
-    emit(
+    print_result(
         asdict(summary) | {"root": str(summary.root)},
         as_json=as_json,
         otherwise=(
@@ -80,7 +80,7 @@ def _preview(summary: "ImportSummary", size: int) -> None:
     from idif.datasets.contact_sheet import write_previews
 
     for path in write_previews(Path(summary.out), images=f"realiad_{size}", categories=summary.categories):
-        say(f"preview: {path}")
+        note(f"preview: {path}")
 
 
 def _finish(summary: "ImportSummary", size: int, preview: bool, as_json: bool) -> None:
@@ -88,7 +88,7 @@ def _finish(summary: "ImportSummary", size: int, preview: bool, as_json: bool) -
     if preview:
         _preview(summary, size)
     kept = f"; already there: {', '.join(summary.kept)}" if summary.kept else ""
-    emit(
+    print_result(
         asdict(summary),
         as_json=as_json,
         otherwise=(
@@ -221,7 +221,7 @@ def folder(
         _preview(summary, size)
     cameras = ", ".join(f"{number} = {name}" for number, name in summary.cameras.items())
     masks = f"{summary.masks} masks" if summary.masks else "no masks, so pixel metrics will be null"
-    emit(
+    print_result(
         asdict(summary),
         as_json=as_json,
         otherwise=(

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli.terminal.console import JsonOption, emit, out, progress_bar, say
+from cli.terminal.console import JsonOption, note, out, print_result, progress_bar
 from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport, Finding
 from idif.datasets.realiad.statistics import Counts
 
@@ -54,7 +54,7 @@ def check_realiad(
     if images is None:
         images = find_images(root)
         if images != DEFAULT_IMAGES:
-            say(f"note: there is no {DEFAULT_IMAGES}; the images checked are those of {images}")
+            note(f"note: there is no {DEFAULT_IMAGES}; the images checked are those of {images}")
     with progress_bar("reading", "files") as listen:
         report = check_dataset(
             root,
@@ -64,7 +64,7 @@ def check_realiad(
             workers=decode_threads(),
             progress=listen,
         )
-    emit(asdict(report) | {"sound": report.sound}, as_json=as_json, otherwise=_table(report))
+    print_result(asdict(report) | {"sound": report.sound}, as_json=as_json, otherwise=_table(report))
     if not as_json:
         _list(report.errors, ERRORS, "error")
         _list(report.warnings, WARNINGS, "warning")

@@ -15,7 +15,7 @@ from rich.table import Table
 from cache import FeatureStore
 from cache.building.build import build_store
 from cache.checking.verify import verify_store
-from cli.terminal.console import JsonOption, emit, percent, progress_bar, say
+from cli.terminal.console import JsonOption, note, percent, print_result, progress_bar
 from cli.workflow.device import evaluation_device
 from cli.workflow.evaluate import evaluate_run
 from cli.workflow.report import report_run
@@ -76,8 +76,8 @@ def demo(
         "mean": {key: metrics["mean"].get(key) for key in ("s_auroc", "i_auroc", "p_auroc", "aupro")},
         "by_missing": {key: values["s_auroc"] for key, values in sweep["by_missing"].items()},
     }
-    emit(value, as_json=as_json, otherwise=_table(metrics, sweep, encoder))
-    say(f"done in {seconds:.0f} s; report: {report.resolve()}")
+    print_result(value, as_json=as_json, otherwise=_table(metrics, sweep, encoder))
+    note(f"done in {seconds:.0f} s; report: {report.resolve()}")
 
 
 def _config(raw: dict[str, Any], out: Path, store: Path) -> Config:
@@ -96,7 +96,7 @@ def _teacher(store: Path) -> FrozenEncoder:
         except WeightsError:
             encoder = load_encoder("untrained")
     if encoder.weights == "untrained":
-        say("note: ImageNet weights cannot be had here, so the teacher is untrained: scores will be poor")
+        note("note: ImageNet weights cannot be had here, so the teacher is untrained: scores will be poor")
     return encoder
 
 
@@ -104,7 +104,7 @@ def _teacher(store: Path) -> FrozenEncoder:
 def _stage(name: str) -> Iterator[None]:
     began = time.perf_counter()
     yield
-    say(f"{name}  {time.perf_counter() - began:.1f} s")
+    note(f"{name}  {time.perf_counter() - began:.1f} s")
 
 
 def _table(metrics: dict[str, Any], sweep: dict[str, Any], encoder: FrozenEncoder) -> Table:

@@ -12,9 +12,9 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from cache.checking.self_test import SIZE, rehearse
+from cache.checking.self_test import SIZE, run_self_test
 from cache.reading.placement import free_memory
-from cli.terminal.console import JsonOption, emit, progress_bar
+from cli.terminal.console import JsonOption, print_result, progress_bar
 from cli.workflow.device import evaluation_device
 from cli.workflow.sources import make_fabric
 from idif import doctor
@@ -66,7 +66,7 @@ def diagnose(
     broken = any(finding.status == "problem" for finding in findings)
     seconds = round(time.perf_counter() - began, 1)
     value = {"sound": not broken, "seconds": seconds, "checks": [asdict(finding) for finding in findings]}
-    emit(value, as_json=as_json, otherwise=_table(findings))
+    print_result(value, as_json=as_json, otherwise=_table(findings))
     raise typer.Exit(1 if broken else 0)
 
 
@@ -94,7 +94,7 @@ def _rehearsal(device: torch.device) -> Finding:
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             folder = Path(name)
-            store = rehearse(folder, device)
+            store = run_self_test(folder, device)
             config = Config.model_validate(REHEARSAL)
             bank = load_textures("procedural", SIZE, folder)
             rows = list(range(len(store.index)))

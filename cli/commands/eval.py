@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, emit
+from cli.terminal.console import JsonOption, print_result
 from cli.terminal.metrics_table import metrics_table
 from cli.workflow.evaluate import evaluate_run, measure
 from idif.data.index import Split
@@ -52,4 +52,4 @@ def evaluate(
         results, metrics = opened.results, evaluate_run(opened, split=split, maps=not no_maps)
     for path in exports:
         export(path, metrics, Predictions.open(results / "predictions.h5"))
-    emit(metrics, as_json=as_json, otherwise=metrics_table(metrics))
+    print_result(metrics, as_json=as_json, otherwise=metrics_table(metrics))

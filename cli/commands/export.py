@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, emit, progress_bar
-from cli.workflow.fitted import fitted
+from cli.terminal.console import JsonOption, print_result, progress_bar
+from cli.workflow.fitted import load_thresholds
 from idif.errors import ConfigError
 from idif.inference.export_file import SUFFIXES, Format, require_packages, write_deployment
 from idif.inference.export_graph import Deployment
@@ -56,13 +56,13 @@ def export_run(
             size = path.stat().st_size
             files.append({"path": str(path), "category": category, "bytes": size, "difference": difference})
             table.add_row(str(path), category, f"{size / 1e6:.1f}", f"{difference:.1e}")
-    emit({"format": kind, "files": files}, as_json=as_json, otherwise=table)
+    print_result({"format": kind, "files": files}, as_json=as_json, otherwise=table)
 
 
 def deployment(run: Run, category: str) -> Deployment:
     """One category of a run, ready to be written."""
     spec, numbers = run_features(run), run.view_numbers()
-    limits, calibration = fitted(run, category)
+    limits, calibration = load_thresholds(run, category)
     told = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
     name = "all" if run.config.train.mode == "unified" else category
     return Deployment(

@@ -9,7 +9,7 @@ import torch
 import typer
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, emit, progress_bar, say
+from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.terminal.metrics_table import metrics_table
 from cli.workflow.evaluate import measure
 from idif.config.loader import load_configs
@@ -54,7 +54,7 @@ def fuse_runs(
         raise RunError(f"--out {out}: expected a new folder or that of a fusion, found a run")
     configs = [load_configs(run_home(run) / "config.yaml")[0] for run in runs]
     members = open_members(runs, _weights(weights))
-    told = caveats(members) + _inherited(runs, members) + _dropped(configs[0])
+    told = caveats(members) + _member_caveats(runs, members) + _threshold_caveat(configs[0])
     config = _fused_config(runs[0], out, members, overrides)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -69,10 +69,10 @@ def fuse_runs(
     beside.write_text(config.to_yaml(), encoding="utf-8")
     beside.replace(out / "config.yaml")
     for text in told:
-        say(f"note: {text}")
+        note(f"note: {text}")
     metrics = measure(out, config.eval)
-    emit(metrics, as_json=as_json, otherwise=metrics_table(metrics))
-    say(f"next: idif report {out} {' '.join(map(str, runs))}")
+    print_result(metrics, as_json=as_json, otherwise=metrics_table(metrics))
+    note(f"next: idif report {out} {' '.join(map(str, runs))}")
 
 
 def _weights(text: str) -> list[float]:
@@ -96,13 +96,13 @@ def _fused_config(run: Path, out: Path, members: Sequence[Member], overrides: Se
     return load_configs(run_home(run) / "config.yaml", [*known, *overrides])[0]
 
 
-def _dropped(config: Config) -> list[str]:
+def _threshold_caveat(config: Config) -> list[str]:
     if config.eval.threshold == "f1-max":
         return []
     return ["the decision threshold is that of the greatest F1, since the runs' own are on other scales"]
 
 
-def _inherited(runs: Sequence[Path], members: Sequence[Member]) -> list[str]:
+def _member_caveats(runs: Sequence[Path], members: Sequence[Member]) -> list[str]:
     """The runs' own caveats."""
     found = []
     for run, member in zip(runs, members, strict=True):

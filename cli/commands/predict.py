@@ -10,12 +10,12 @@ import typer
 from rich.table import Table
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, emit, progress_bar, say
+from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.workflow.device import evaluation_device
-from cli.workflow.fitted import fitted, test_scale
+from cli.workflow.fitted import load_color_limits, load_thresholds
 from idif.errors import DatasetError
-from idif.inference.photo_grouping import Part, find_parts
-from idif.inference.predict import Judged, Limits, judgement, predict, write_pictures
+from idif.inference.photo_grouping import PredictInput, find_parts
+from idif.inference.predict import Prediction, Thresholds, predict, prediction_json, write_pictures
 from idif.runs.run import Run, load_method, open_run, run_features, run_teacher
 
 
@@ -53,7 +53,7 @@ def predict_images(
     for result in _judge(opened, numbers, parts, to):
         results.append(result)
         for problem in result["problems"]:
-            say(f"note: {result['sample']}: counted as missing: {problem}")
+            note(f"note: {result['sample']}: counted as missing: {problem}")
         if jsonl and not as_json:
             sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
     if all(result["score"] is None for result in results):
@@ -61,11 +61,11 @@ def predict_images(
     if to is not None:
         lines = "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
         (to / "predictions.jsonl").write_text(lines, encoding="utf-8")
-    emit({"parts": results}, as_json=as_json, otherwise=None if jsonl else _table(results))
+    print_result({"parts": results}, as_json=as_json, otherwise=None if jsonl else _table(results))
 
 
 def _judge(
-    run: Run, numbers: tuple[int, ...], parts: list[Part], to: Path | None
+    run: Run, numbers: tuple[int, ...], parts: list[PredictInput], to: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Results of all parts, a category at a time."""
     device, spec = evaluation_device(), run_features(run)
@@ -74,8 +74,8 @@ def _judge(
     for category in dict.fromkeys(part.category for part in parts):
         mine = [part for part in parts if part.category == category]
         method = load_method(run, "all" if unified else category, spec, numbers)
-        limits, calibration = fitted(run, category)
-        scale = None if to is None else test_scale(run, category)
+        limits, calibration = load_thresholds(run, category)
+        scale = None if to is None else load_color_limits(run, category)
         with progress_bar(f"judging {category}", "parts") as listen:
             for judged in predict(
                 run.config.eval,
@@ -91,13 +91,13 @@ def _judge(
 
 
 def _result(
-    judged: Judged,
+    judged: Prediction,
     numbers: tuple[int, ...],
-    limits: Limits,
+    limits: Thresholds,
     to: Path | None,
     scale: tuple[float, float] | None,
 ) -> dict[str, Any]:
-    result = judgement(judged, numbers, limits)
+    result = prediction_json(judged, numbers, limits)
     if to is not None:
         write_pictures(to / judged.part.name, judged, numbers, scale)
     return result

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, emit
+from cli.terminal.console import JsonOption, print_result
 from cli.workflow.report import _write
 from idif.config.loader import load_configs
 from idif.runs.run import run_home
@@ -31,4 +31,4 @@ def report(
     """
     configs = {run: load_configs(run_home(run) / "config.yaml", overrides)[0] for run in runs}
     path = _write(configs)
-    emit({"report": str(path), "bytes": path.stat().st_size}, as_json=as_json, otherwise=str(path))
+    print_result({"report": str(path), "bytes": path.stat().st_size}, as_json=as_json, otherwise=str(path))

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, emit, percent
+from cli.terminal.console import JsonOption, percent, print_result
 from cli.workflow.sweep import Subsets, strategies_of, sweep_run
 from idif.runs.run import open_run
 
@@ -37,7 +37,7 @@ def missing_views(
         idif sweep missing-views runs/realiad-missing-views --subsets all
     """
     sweep = sweep_run(open_run(run, overrides), subsets=subsets, seed=seed)
-    emit(sweep, as_json=as_json, otherwise=sweep_table(sweep))
+    print_result(sweep, as_json=as_json, otherwise=sweep_table(sweep))
 
 
 @app.command("strategies")
@@ -63,7 +63,7 @@ def strategies(
         idif sweep strategies runs/mvtec3d --set strategies.neighbours=3 --set strategies.score_filled=true
     """
     found = strategies_of([open_run(run, overrides) for run in runs], seed=seed)
-    emit(found, as_json=as_json, otherwise=strategies_table(found))
+    print_result(found, as_json=as_json, otherwise=strategies_table(found))
 
 
 def strategies_table(found: dict[str, Any]) -> Table:

@@ -7,8 +7,8 @@ import typer
 from rich.table import Table
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, emit, say
-from cli.terminal.train_table import GrowingTable
+from cli.terminal.console import JsonOption, note, print_result
+from cli.terminal.train_table import LiveTable
 from cli.workflow.sources import first_process
 from cli.workflow.train import train_run
 from idif.config.loader import load_configs
@@ -37,7 +37,7 @@ def train(
     A file with a `matrix` makes several runs; they are evaluated too and shown side by side.
     """
     configs = load_configs(config, overrides)
-    table = None if dry_run or not first_process() else GrowingTable(as_json=as_json)
+    table = None if dry_run or not first_process() else LiveTable(as_json=as_json)
     results = [train_run(c, resume=resume, dry_run=dry_run, table=table) for c in configs]
     if not first_process():
         return
@@ -45,12 +45,14 @@ def train(
         from cli.workflow.ablation_table import comparison, comparison_table  # which needs this module
 
         compared = comparison(configs, results)
-        emit({"runs": results, "compared": compared}, as_json=as_json, otherwise=comparison_table(compared))
+        print_result(
+            {"runs": results, "compared": compared}, as_json=as_json, otherwise=comparison_table(compared)
+        )
         return
-    emit({"runs": results}, as_json=as_json, otherwise=_estimates(results) if dry_run else None)
+    print_result({"runs": results}, as_json=as_json, otherwise=_estimates(results) if dry_run else None)
     if not dry_run:
         for result in results:
-            say(f"next: idif eval {result['run']}")
+            note(f"next: idif eval {result['run']}")
 
 
 def _estimates(results: list[dict[str, Any]]) -> Table:

@@ -30,12 +30,12 @@ JsonOption = Annotated[
 ]
 
 
-def say(text: str) -> None:
+def note(text: str) -> None:
     """A line for the person at the terminal, on stderr. Brackets in ``text`` are text, not markup."""
     err.print(Text(text))
 
 
-def emit(value: Any, *, as_json: bool, otherwise: Any = None) -> None:
+def print_result(value: Any, *, as_json: bool, otherwise: Any = None) -> None:
     """The command's result: one JSON object, or ``otherwise`` (anything rich can print) for people."""
     if as_json:
         sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from cli.terminal.console import err, out, percent
-from idif.training.checkpoint import find_checkpoint, reached
+from idif.training.checkpoint import find_checkpoint, read_progress
 from idif.training.run_log import read_log
 from idif.training.stages import STUDENT
 
@@ -23,7 +23,7 @@ def model_summary(name: str, folder: Path, samples: int | None, state: str) -> d
     epochs, stages and earlier attempts included.
     """
     checkpoint = find_checkpoint(folder)
-    done = None if checkpoint is None else reached(checkpoint)
+    done = None if checkpoint is None else read_progress(checkpoint)
     epoch = 0 if done is None else done.epoch
     lines = _lines(folder / "log.jsonl")
     losses = [line["loss"] for line in lines if "loss" in line]
@@ -45,7 +45,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return read_log(path) if path.exists() else []
 
 
-class GrowingTable:
+class LiveTable:
     """Rows on stdout as they come, or on stderr where stdout is for JSON. Widths are fixed beforehand."""
 
     def __init__(self, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from cache.building.ranks import Team
+from cache.building.ranks import Ranks
 
 PATIENCE = timedelta(days=7)
 """How long builders wait for the slowest; a member that dies is noticed at once."""
@@ -30,14 +30,14 @@ def processes_here() -> int:
 
 
 @contextmanager
-def join_team() -> Iterator[Team]:
+def join_team() -> Iterator[Ranks]:
     """The processes that torchrun started, or this one alone."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Team()
+        yield Ranks()
         return
     dist.init_process_group("gloo", timeout=PATIENCE)
     try:
-        yield Team(dist.get_rank(), world)
+        yield Ranks(dist.get_rank(), world)
     finally:
         dist.destroy_process_group()

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cli.terminal.console import progress_bar, say
+from cli.terminal.console import note, progress_bar
 from cli.workflow.device import evaluation_device
 from cli.workflow.sources import Sources
 from idif.config.sections import EvalConfig
@@ -15,7 +15,7 @@ from idif.datasets.contamination import contamination
 from idif.evaluation.calibration import Calibration, fit_calibration
 from idif.evaluation.normal_scores import NormalScores, normal_scores
 from idif.evaluation.predictions import Predictions
-from idif.evaluation.test_pass import Subject, metrics_of, write_predictions
+from idif.evaluation.test_pass import CategoryTask, metrics_of, write_predictions
 from idif.evaluation.thresholds import normal_thresholds
 from idif.files import write_json
 from idif.methods.protocol import Method
@@ -29,7 +29,7 @@ def evaluate_run(run: Run, *, split: Split = "test", maps: bool = True) -> dict[
     """Write ``predictions.h5``, then as `measure`."""
     device = evaluation_device()
     sources = Sources(run.config, device)
-    first = sources.find([run.models(sources.categories())[0][0]], split)
+    first = sources.unplaced([run.models(sources.categories())[0][0]], split)
     with progress_bar("evaluating", "samples") as listen:
         pixels = write_predictions(
             run.config,
@@ -62,33 +62,33 @@ def _say_what_is_missing(metrics: dict[str, Any]) -> None:
     lacking, unseen = (sum(c[key] for c in counts) for key in ("incomplete_samples", "unscorable"))
     if lacking:
         of = sum(c["samples"] for c in counts)
-        say(f"note: {lacking:,} of {of:,} samples lack views and are scored by those they have")
+        note(f"note: {lacking:,} of {of:,} samples lack views and are scored by those they have")
     if unseen:
-        say(f"note: {unseen:,} samples have no view at all and are left out")
+        note(f"note: {unseen:,} samples have no view at all and are left out")
 
 
 def _subjects(
     run: Run, sources: Sources, split: Split, device: torch.device, listen: Progress
-) -> Iterator[Subject]:
+) -> Iterator[CategoryTask]:
     for category, name in run.models(sources.categories()):
-        source = sources.open([category], split)
+        source = sources.placed([category], split)
         method = load_method(run, name, source.spec, source.index.view_numbers).to(device)
-        _say_contamination(run, sources, category)
+        _warn_contaminated_normals(run, sources, category)
         fitted = calibration(run, sources, category, method, device)
         chosen, normals = _training_normals(run, sources, category, method, device, fitted, listen)
-        yield Subject(category, method, source, fitted, chosen, normals)
+        yield CategoryTask(category, method, source, fitted, chosen, normals)
 
 
-def _say_contamination(run: Run, sources: Sources, category: str) -> None:
+def _warn_contaminated_normals(run: Run, sources: Sources, category: str) -> None:
     """One line where training samples that are taken for normal are not."""
     settings = run.config.eval
     if settings.calibrate == "none" and settings.threshold != "false-positive-rate" and not settings.normals:
         return
-    index = sources.find([category], "train").index
+    index = sources.unplaced([category], "train").index
     kept, held = training_rows(run.config, index)
     dirty = contamination(index.samples[row] for row in held or kept)
     if dirty is not None:
-        say(f"note: {category}: of the samples behind calibration, thresholds and scale, {dirty}")
+        note(f"note: {category}: of the samples behind calibration, thresholds and scale, {dirty}")
 
 
 def calibration(
@@ -97,7 +97,7 @@ def calibration(
     """The category's calibration on training normals held out of training; None where not asked for."""
     if run.config.eval.calibrate == "none":
         return None
-    source = sources.find([category], "train")  # each row is read once, so there is nothing to keep
+    source = sources.unplaced([category], "train")  # each row is read once, so there is nothing to keep
     _, held = training_rows(run.config, source.index)
     return fit_calibration(run.config.eval, method, source, held, device)
 
@@ -118,7 +118,7 @@ def _training_normals(
     settings, chosen, scores = run.config.eval, None, None
     thresholds = settings.threshold == "false-positive-rate"
     if thresholds or settings.normals:
-        source = sources.find([category], "train")
+        source = sources.unplaced([category], "train")
         kept, held = training_rows(run.config, source.index)
         if thresholds:
             chosen = normal_thresholds(settings, method, source, held, device, fitted)

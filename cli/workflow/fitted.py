@@ -2,16 +2,16 @@
 
 import json
 
-from cli.terminal.console import say
+from cli.terminal.console import note
 from idif.errors import RunError
 from idif.evaluation.calibration import Calibration
 from idif.evaluation.map_scale import category_scale
 from idif.evaluation.predictions import Predictions
-from idif.inference.predict import Limits
+from idif.inference.predict import Thresholds
 from idif.runs.run import Run
 
 
-def fitted(run: Run, category: str) -> tuple[Limits, Calibration | None]:
+def load_thresholds(run: Run, category: str) -> tuple[Thresholds, Calibration | None]:
     """The category's decision thresholds and calibration, as `idif eval` found them."""
     path = run.results / "metrics.json"
     calibrated = run.config.eval.calibrate != "none"
@@ -20,21 +20,21 @@ def fitted(run: Run, category: str) -> tuple[Limits, Calibration | None]:
             raise RunError(
                 f"{path}: missing, and this run calibrates its scores; evaluate it with `idif eval`"
             )
-        say("note: the run is not evaluated, so there is no threshold and no decision")
-        return Limits(), None
+        note("note: the run is not evaluated, so there is no threshold and no decision")
+        return Thresholds(), None
     metrics = json.loads(path.read_text(encoding="utf-8"))
     fitted = metrics.get("protocol", {}).get("calibrations", {}).get(category)
     chosen = metrics.get("categories", {}).get(category, {}).get("thresholds", {})
     part, view = ((chosen.get(kind) or {}).get("value") for kind in ("sample", "view"))
-    return Limits(part, view), None if fitted is None else Calibration(**fitted)
+    return Thresholds(part, view), None if fitted is None else Calibration(**fitted)
 
 
-def test_scale(run: Run, category: str) -> tuple[float, float] | None:
+def load_color_limits(run: Run, category: str) -> tuple[float, float] | None:
     """The colours' scale, that of the run's test maps; None where there are none."""
     path = run.results / "predictions.h5"
     if path.exists():
         predictions = Predictions.open(path)
         if predictions.has_maps and category in predictions.category:
             return category_scale(predictions, category)
-    say("note: the run has no test maps, so each part's colours have a scale of their own")
+    note("note: the run has no test maps, so each part's colours have a scale of their own")
     return None

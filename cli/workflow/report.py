@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from cli.terminal.console import progress_bar, say
+from cli.terminal.console import note, progress_bar
 from cli.workflow.sources import Sources
 from idif.config.sections import Config
 from idif.data.index import Split
@@ -40,7 +40,7 @@ def _clean_images(configs: Mapping[Path, Config]) -> ImageLoader:
             return read_images(sources[run], category, split, sample_ids)
         except IdifError as error:
             if str(error) not in told:
-                say(f"note: the report shows no photographs of {category}: {error}")
+                note(f"note: the report shows no photographs of {category}: {error}")
             told.add(str(error))
             raise
 
@@ -57,7 +57,7 @@ def read_images(
     sources: Sources, category: str, split: Split, sample_ids: Sequence[str]
 ) -> dict[str, Images]:
     """Clean images by sample id, from the store or the dataset."""
-    source = sources.find([category], split)
+    source = sources.unplaced([category], split)
     wanted = set(sample_ids)
     rows = source.index.rows(lambda sample: sample.sample_id in wanted)
     found: dict[str, Images] = {}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lightning_fabric import Fabric
 from safetensors.torch import save_file
 
-from cli.terminal.console import say
+from cli.terminal.console import note
 from cli.workflow.sources import Sources
 from idif.config.sections import Config
 from idif.corruption.textures import TextureBank
@@ -14,7 +14,7 @@ from idif.data.index import Sample
 from idif.datasets.contamination import contamination
 from idif.files import write_json
 from idif.runs.provenance import environment
-from idif.training.precision import arithmetic
+from idif.training.precision import numerics
 
 
 def write_run_folder(
@@ -37,7 +37,7 @@ def write_run_folder(
     beside.replace(folder / "teacher.safetensors")
     facts = environment(
         fabric.device,
-        **arithmetic(config.train, fabric.device),
+        **numerics(config.train, fabric.device),
         world_size=fabric.world_size,
         features=spec.to_json(),
         store_fingerprint=sources.fingerprint(),
@@ -70,7 +70,7 @@ def caveats(config: Config, spec: FeatureSpec, textures: str, samples: Sequence[
     return found
 
 
-def announce(lines: Sequence[str]) -> None:
+def print_caveats(lines: Sequence[str]) -> None:
     """Say each caveat on a line of its own."""
     for line in lines:
-        say(f"note: {line}")
+        note(f"note: {line}")

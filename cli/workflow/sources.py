@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from cache import FeatureStore
 from cache.format.index_diff import index_differences
 from cache.reading.placement import Placement, choose_placement, place
-from cli.terminal.console import progress_bar, say
+from cli.terminal.console import note, progress_bar
 from cli.workflow.device import evaluation_device
 from idif.config.sections import Config
 from idif.corruption.textures import DTD_URL, TextureBank, load_textures
@@ -99,20 +99,20 @@ class Sources:
                 raise ConfigError(f"data.categories: there is no {wanted!r}; nearest: {', '.join(near)}")
         return sorted(self.config.data.categories) or known
 
-    def open(self, categories: Sequence[str], split: Split) -> FeatureSource:
+    def placed(self, categories: Sequence[str], split: Split) -> FeatureSource:
         """Clean images and frozen features of these categories, placed as the config says."""
-        source, placement = self.find(categories, split), self.config.cache.placement
+        source, placement = self.unplaced(categories, split), self.config.cache.placement
         if self._store is None:
             return source
         if placement == "auto":
             placement, reason = choose_placement(source, self.device)
             if placement != self._said:
-                say(f"features stay on disk: {reason}" if placement == "disk" else f"{placement}: {reason}")
+                note(f"features stay on disk: {reason}" if placement == "disk" else f"{placement}: {reason}")
                 self._said = placement
         return place(source, placement, self.device)
 
-    def find(self, categories: Sequence[str], split: Split) -> FeatureSource:
-        """As `open`, but left where it lies: for whoever asks what there is, or reads a few rows."""
+    def unplaced(self, categories: Sequence[str], split: Split) -> FeatureSource:
+        """As `placed`, but left where it lies: for whoever asks what there is, or reads a few rows."""
         config = self.config
         if config.cache.store is None or self._store is None:
             size = config.teacher.image_size or LIVE_IMAGE_SIZE

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import torch
 
-from cli.terminal.console import progress_bar, say
+from cli.terminal.console import note, progress_bar
 from cli.workflow.device import evaluation_device
 from cli.workflow.evaluate import calibration
 from cli.workflow.sources import Sources
 from idif.files import write_json
-from idif.missing_views.imputation import Filler
-from idif.missing_views.inpainting import Painter, Reconstructor, load_painter, train_painter
+from idif.missing_views.imputation import Imputer
+from idif.missing_views.inpainting import Reconstructor, ViewInpainter, load_inpainter, train_inpainter
 from idif.missing_views.retrieval import Retriever
 from idif.missing_views.strategies import STRATEGIES, mean_curve, score_strategy
 from idif.missing_views.sweep import mean_sweep, sweep_all, sweep_paper
@@ -40,7 +40,7 @@ def strategies_of(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
                 }
             )
     if len({tuple(names) for names in compared.values()}) > 1:
-        say("note: the runs' categories differ, so their means are not of the same thing")
+        note("note: the runs' categories differ, so their means are not of the same thing")
     chosen = runs[0].config.strategies.model_dump(mode="json")
     found = {"curves": curves, "protocol": {"seed": seed, "labels": "any view", **chosen}}
     write_json(runs[0].results / "strategies.json", found)
@@ -53,7 +53,7 @@ def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:
     sources, chosen = Sources(run.config, device), run.config.strategies
     found: dict[str, dict[str, Any]] = {strategy: {} for strategy in STRATEGIES}
     for category, name in run.models(sources.categories()):
-        source, normals = sources.open([category], "test"), sources.open([category], "train")
+        source, normals = sources.placed([category], "test"), sources.placed([category], "train")
         method = load_method(run, name, source.spec, source.index.view_numbers).to(device)
         fitted = calibration(run, sources, category, method, device)
         with progress_bar(f"{category}: pooling", "samples") as listen:
@@ -62,7 +62,7 @@ def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:
         teacher = sources.encoder() if chosen.score_filled else None
         if teacher is not None:
             teacher.module.to(device)
-        fillers: dict[str, Filler] = {
+        fillers: dict[str, Imputer] = {
             "retrieve": retriever,
             "reconstruct": Reconstructor(painter, teacher, device),
         }
@@ -84,16 +84,16 @@ def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _painter(run: Run, sources: Sources, name: str, device: torch.device) -> Painter:
+def _painter(run: Run, sources: Sources, name: str, device: torch.device) -> ViewInpainter:
     """The painter of a model: the one in its folder, or one trained into it now."""
     folder, chosen = run.folder / name / "reconstruct", run.config.strategies.painter
     members = sources.categories() if run.config.train.mode == "unified" else [name]
-    source = sources.open(members, "train")
-    painter = load_painter(folder, chosen, source)
+    source = sources.placed(members, "train")
+    painter = load_inpainter(folder, chosen, source)
     if painter is None:
         rows, _ = training_rows(run.config, source.index)
         with progress_bar(f"{name}: training the painter", "steps") as listen:
-            painter = train_painter(folder, chosen, source, rows, device, progress=listen)
+            painter = train_inpainter(folder, chosen, source, rows, device, progress=listen)
     return painter.to(device)
 
 
@@ -106,14 +106,14 @@ def sweep_run(run: Run, *, subsets: Subsets = "all", seed: int = 0) -> dict[str,
     incomplete: dict[str, int] = {}
     sweep = sweep_all if subsets == "all" else partial(sweep_paper, seed=seed)
     for category, name in run.models(sources.categories()):
-        source = sources.open([category], "test")
+        source = sources.placed([category], "test")
         numbers = source.index.view_numbers
         method = load_method(run, name, source.spec, numbers).to(device)
         fitted = calibration(run, sources, category, method, device)
         incomplete[category] = sum(not all(sample.present) for sample in source.index.samples)
         if incomplete[category]:
             some = f"{incomplete[category]} of {len(source.index)} samples"
-            say(f"note: {category}: {some} lack views in the data; they are scored on the rest")
+            note(f"note: {category}: {some} lack views in the data; they are scored on the rest")
         with progress_bar(f"sweeping {category}", "samples") as listen:
             categories[category] = sweep(
                 run.config.eval, method, source, device, calibration=fitted, progress=listen

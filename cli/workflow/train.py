@@ -9,29 +9,34 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from cli.terminal.console import progress_bar, say
-from cli.terminal.train_table import GrowingTable, model_summary
+from cli.terminal.console import note, progress_bar
+from cli.terminal.train_table import LiveTable, model_summary
 from cli.workflow.category_ranks import Crew, join_crew
-from cli.workflow.run_folder import announce, caveats, write_run_folder
+from cli.workflow.run_folder import caveats, print_caveats, write_run_folder
 from cli.workflow.sources import Sources, first_process, make_fabric
 from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.errors import CannotFinish, RunError
-from idif.kernels.malloc import freed_memory_kept
+from idif.kernels.malloc import keep_freed_memory
 from idif.methods.protocol import Method
 from idif.runs.run import run_facts, starting_checkpoint
-from idif.training.checkpoint import find_checkpoint, reached
+from idif.training.checkpoint import find_checkpoint, read_progress
 from idif.training.estimate import estimate
 from idif.training.loop import Task
-from idif.training.precision import arithmetic, training_convolutions, winograd_lacks, winograd_would_help
+from idif.training.precision import (
+    numerics,
+    training_convolutions,
+    winograd_applies,
+    winograd_unavailable_reason,
+)
 from idif.training.sampling import training_rows
 from idif.training.stages import train_stages
 from idif.training.tracking import require_tracker
-from idif.training.validation import Glimpse, glimpse
+from idif.training.validation import ValidationResult, validate
 
 
 def train_run(
-    config: Config, *, resume: bool, dry_run: bool = False, table: GrowingTable | None = None
+    config: Config, *, resume: bool, dry_run: bool = False, table: LiveTable | None = None
 ) -> dict[str, Any]:
     """Train every model of one run, or this process's share of them; returns what was done, ready for JSON.
 
@@ -50,7 +55,7 @@ def train_run(
 
 
 def _train_models(
-    config: Config, fabric: Fabric, crew: Crew, *, resume: bool, dry_run: bool, table: GrowingTable | None
+    config: Config, fabric: Fabric, crew: Crew, *, resume: bool, dry_run: bool, table: LiveTable | None
 ) -> dict[str, Any]:
     _check_folder(config, fabric, resume=resume)
 
@@ -78,13 +83,13 @@ def _train_models(
     starts = {name: starting_checkpoint(config, name) for name in waiting}
     textures = None
     if waiting:
-        first = sources.find(groups[waiting[0]], "train")
+        first = sources.unplaced(groups[waiting[0]], "train")
         textures = sources.textures(first.spec.image_size)
         if first_process():
-            samples = sources.find(categories, "train").index.samples
+            samples = sources.unplaced(categories, "train").index.samples
             told = caveats(config, first.spec, textures.origin, samples)
             told = list(dict.fromkeys(told + _resumed_otherwise(config, fabric)))
-            announce(told)
+            print_caveats(told)
             if not dry_run:
                 write_run_folder(config, sources, first, textures, told, fabric)
         textures = textures.to(fabric.device)
@@ -92,10 +97,10 @@ def _train_models(
     everybody()
     for name in crew.share(waiting):
         assert textures is not None
-        source = sources.open(groups[name], "train")
+        source = sources.placed(groups[name], "train")
         rows, _ = training_rows(config, source.index)
         task = Task(name, config.folder / name, source, rows, textures, starts[name])
-        with freed_memory_kept() if fabric.device.type == "cpu" else nullcontext():
+        with keep_freed_memory() if fabric.device.type == "cpu" else nullcontext():
             if dry_run:
                 found = {"estimate": asdict(estimate(config, task, fabric))}
                 model = model_summary(name, task.folder, len(rows), "would train") | found
@@ -120,8 +125,8 @@ def _train_models(
 def _train_model(config: Config, task: Task, categories: list[str], sources: Sources, fabric: Fabric) -> None:
     task.folder.mkdir(exist_ok=True, parents=True)
 
-    def after_epoch(method: Method, epoch: int) -> Glimpse:
-        return glimpse(config.eval, method, sources.open(categories, "test"), fabric.device)
+    def after_epoch(method: Method, epoch: int) -> ValidationResult:
+        return validate(config.eval, method, sources.placed(categories, "test"), fabric.device)
 
     with progress_bar(f"training {task.name}", "steps", show=first_process()) as listen:
         train_stages(config, task, sources.encoder, fabric, progress=listen, after_epoch=after_epoch)
@@ -161,7 +166,7 @@ def _resumed_otherwise(config: Config, fabric: Fabric) -> list[str]:
         return []
     # versions that do not say it knew no other
     before = {"convolutions": "direct"} | run_facts(config.folder)
-    now: dict[str, Any] = {**arithmetic(config.train, fabric.device)}
+    now: dict[str, Any] = {**numerics(config.train, fabric.device)}
     if fabric.device.type == "cpu":
         now["torch_threads"] = torch.get_num_threads()
     changed = [
@@ -178,17 +183,17 @@ def _compile_convolutions(config: Config, fabric: Fabric) -> None:
     if training_convolutions(config.train, fabric.device) == "winograd":
         from idif.kernels.winograd import compile_transforms  # numba is an extra
 
-        waiting = Timer(3, say, ["compiling the convolutions for this processor, once ..."])
+        waiting = Timer(3, note, ["compiling the convolutions for this processor, once ..."])
         if first_process():
             waiting.start()
         try:
             compile_transforms()
         finally:
             waiting.cancel()
-    elif winograd_would_help(config.train, fabric.device) and first_process():
-        say(f"note: convolutions could be faster on this CPU: {winograd_lacks()}")
+    elif winograd_applies(config.train, fabric.device) and first_process():
+        note(f"note: convolutions could be faster on this CPU: {winograd_unavailable_reason()}")
 
 
 def _is_finished(folder: Path) -> bool:
     checkpoint = find_checkpoint(folder)
-    return checkpoint is not None and reached(checkpoint).finished
+    return checkpoint is not None and read_progress(checkpoint).finished

@@ -12,7 +12,7 @@ from idif.data.images import load_image
 from idif.encoders.encode import encode_views
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import DatasetError
-from idif.inference.photo_grouping import Part
+from idif.inference.photo_grouping import PredictInput
 from idif.missing_views.retrieval import distances, pool_views
 from idif.progress import Progress, silent
 
@@ -21,7 +21,7 @@ SAMPLES_EACH = 24
 _BATCH = 8
 
 
-class Look(NamedTuple):
+class CategoryDistance(NamedTuple):
     """How far a part is from a category."""
 
     category: str
@@ -30,7 +30,7 @@ class Look(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Known:
+class CategoryMatcher:
     """Pooled features of some training samples of every category."""
 
     layer: str
@@ -60,7 +60,9 @@ class Known:
         return cls(layer, names, torch.cat(pooled), torch.cat(present))
 
     @torch.inference_mode()
-    def look(self, part: Part, encoder: FrozenEncoder, image_size: int, device: torch.device) -> list[Look]:
+    def look(
+        self, part: PredictInput, encoder: FrozenEncoder, image_size: int, device: torch.device
+    ) -> list[CategoryDistance]:
         """Every category's distance, nearest first; none where no photograph can be read."""
         images = np.zeros((1, len(part.images), 3, image_size, image_size), np.uint8)
         seen = torch.zeros(1, len(part.images), dtype=torch.bool)
@@ -80,4 +82,4 @@ class Known:
         nearest: dict[str, float] = {}
         for category, distance in zip(self.categories, far, strict=True):
             nearest[category] = min(distance, nearest.get(category, torch.inf))
-        return sorted((Look(*item) for item in nearest.items()), key=lambda look: look.distance)
+        return sorted((CategoryDistance(*item) for item in nearest.items()), key=lambda look: look.distance)

@@ -16,7 +16,7 @@ def columns(view_numbers: Sequence[int]) -> list[str]:
 
 
 def row(result: Mapping[str, Any], view_numbers: Sequence[int]) -> list[str]:
-    """One part's cells, from what `idif.inference.predict.judgement` says; empty where nothing is known."""
+    """One part's cells, from what `idif.inference.predict.prediction_json` says; empty where nothing is known."""
     views = result["views"]
     scores = [views[str(n)]["score"] if str(n) in views else None for n in view_numbers]
     numbers = [result["score"], result["threshold"]]

@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 
 from idif.app import csv_table, html
-from idif.app.category_match import Look
-from idif.app.session import Desk, Trained
-from idif.app.uploads import Received, Refused
+from idif.app.category_match import CategoryDistance
+from idif.app.session import AppSession, Trained
+from idif.app.uploads import Upload, UploadError
 from idif.data.index import NORMAL_CLASS
-from idif.inference.photo_grouping import Part
-from idif.inference.predict import Judged, judgement
-from idif.visualization.heatmap import colour_scale
+from idif.inference.photo_grouping import PredictInput
+from idif.inference.predict import Prediction, prediction_json
+from idif.visualization.heatmap import color_limits
 
 STEPS = 1000
 """Of the threshold slider, at least, from the lowest score to the highest."""
@@ -24,19 +24,19 @@ MARGIN = 5
 
 
 @dataclass
-class Seen:
+class ViewedSample:
     """The part a visitor looks at."""
 
-    received: Received
-    part: Part
-    judged: Judged
+    received: Upload
+    part: PredictInput
+    judged: Prediction
     cameras: list[int]
     scale: tuple[float, float]
     truth: str | None
-    looks: list[Look]
+    looks: list[CategoryDistance]
 
 
-def forget(seen: Seen | None) -> None:
+def forget(seen: ViewedSample | None) -> None:
     """Delete a visit's photographs."""
     if seen is not None:
         seen.received.remove()
@@ -78,29 +78,29 @@ class Slider:
 class Handlers:
     """What happens when a visitor does something; every method answers one event."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: AppSession) -> None:
         self.desk = desk
 
     def slider(self, category: str) -> Slider:
         """The threshold slider of a category."""
         return Slider.of(self.desk.trained(category))
 
-    def upload(self, files: list[str], category: str, opacity: float, seen: Seen | None) -> list[Any]:
+    def upload(self, files: list[str], category: str, opacity: float, seen: ViewedSample | None) -> list[Any]:
         """Photographs of one part; answers as `_begin`."""
 
-        def take(received: Received) -> tuple[Part, str | None]:
+        def take(received: Upload) -> tuple[PredictInput, str | None]:
             received.take(files)
             parts = received.parts(self.desk.view_numbers, self.desk.categories, category)
             if len(parts) > 1:
-                raise Refused(f"These are photographs of {len(parts)} parts; take them to “Many parts”.")
+                raise UploadError(f"These are photographs of {len(parts)} parts; take them to “Many parts”.")
             return parts[0], None
 
         return self._begin(take, opacity, seen)
 
-    def pick(self, sample_id: str, category: str, opacity: float, seen: Seen | None) -> list[Any]:
+    def pick(self, sample_id: str, category: str, opacity: float, seen: ViewedSample | None) -> list[Any]:
         """A test sample; answers as `_begin`."""
 
-        def take(received: Received) -> tuple[Part, str | None]:
+        def take(received: Upload) -> tuple[PredictInput, str | None]:
             part, sample = self.desk.take_sample(category, sample_id, received)
             return part, "normal" if sample.anomaly_class == NORMAL_CLASS else sample.anomaly_class
 
@@ -108,9 +108,9 @@ class Handlers:
 
     def _begin(
         self,
-        take: Callable[[Received], tuple[Part, str | None]],
+        take: Callable[[Upload], tuple[PredictInput, str | None]],
         opacity: float,
-        old: Seen | None,
+        old: ViewedSample | None,
         picked: str | None = None,
     ) -> list[Any]:
         """Judge a new part with all its cameras.
@@ -119,20 +119,20 @@ class Handlers:
             Updates of category, upload, sample, cameras, threshold, what is seen, verdict and pictures.
         """
         forget(old)
-        received = Received.make()
+        received = Upload.make()
         try:
             part, truth = take(received)
-            with received.spoken():
+            with received.as_upload_error():
                 judged = self.desk.judge_by(part, self.desk.view_numbers)
                 looks = self.desk.looks_like(part)
-        except Refused as refused:
+        except UploadError as refused:
             received.remove()
             kept = [gr.skip()] * 3
             return [gr.skip(), None, *kept, None, html.trouble(str(refused)), ""]
         trained = self.desk.trained(part.category)
-        scale = trained.scale or colour_scale(judged.maps[judged.present])
+        scale = trained.scale or color_limits(judged.maps[judged.present])
         cameras = [n for n, there in zip(self.desk.view_numbers, judged.present, strict=True) if there]
-        seen = Seen(received, part, _spoken(judged, received), cameras, scale, truth, looks)
+        seen = ViewedSample(received, part, _hide_paths(judged, received), cameras, scale, truth, looks)
         slider = Slider.of(trained)
         return [
             part.category,
@@ -146,22 +146,24 @@ class Handlers:
             self.pictures(seen, opacity),
         ]
 
-    def switch(self, cameras: list[int], threshold: float, opacity: float, seen: Seen | None) -> list[Any]:
+    def switch(
+        self, cameras: list[int], threshold: float, opacity: float, seen: ViewedSample | None
+    ) -> list[Any]:
         """Cameras switched on or off: updates of what is seen, verdict and pictures."""
         if seen is None:
             return [None, self.verdict(None, threshold), ""]
         seen.cameras = cameras
-        seen.judged = _spoken(self.desk.judge_by(seen.part, cameras), seen.received)
+        seen.judged = _hide_paths(self.desk.judge_by(seen.part, cameras), seen.received)
         return [seen, self.verdict(seen, threshold), self.pictures(seen, opacity)]
 
-    def verdict(self, seen: Seen | None, threshold: float) -> str:
+    def verdict(self, seen: ViewedSample | None, threshold: float) -> str:
         """The verdict at a threshold."""
         if seen is None:
             return html.note("Upload the photographs of a part, or pick a test sample.")
         slider = self.slider(seen.part.category)
         return html.verdict(seen.judged, slider.exact(threshold), slider.own, seen.truth, seen.looks)
 
-    def pictures(self, seen: Seen | None, opacity: float) -> str:
+    def pictures(self, seen: ViewedSample | None, opacity: float) -> str:
         """The pictures at an opacity."""
         if seen is None:
             return ""
@@ -184,7 +186,7 @@ class Handlers:
         """Photographs of many parts: updates of the upload and of the table."""
         if not files:
             return [None, html.trouble("Choose photographs, or a zip archive of them, first.")]
-        received = Received.make()
+        received = Upload.make()
         try:
             received.take(files)
             numbers, rows = self.desk.view_numbers, []
@@ -193,10 +195,10 @@ class Handlers:
                 mine = [part for part in parts if part.category == name]
                 limits = self.desk.trained(name).limits
                 for judged in self.desk.judge(mine):
-                    result = judgement(_spoken(judged, received), numbers, limits)
+                    result = prediction_json(_hide_paths(judged, received), numbers, limits)
                     rows.append(csv_table.row(result, numbers))
                     progress((len(rows), len(parts)), unit="parts")
-        except Refused as refused:
+        except UploadError as refused:
             return [None, html.trouble(str(refused))]
         finally:
             received.remove()
@@ -204,10 +206,10 @@ class Handlers:
         return [None, html.table(head, rows, csv_table.to_csv(head, rows))]
 
 
-def _spoken(judged: Judged, received: Received) -> Judged:
+def _hide_paths(judged: Prediction, received: Upload) -> Prediction:
     """``judged`` with its problems told without paths."""
-    told = tuple(received.without_paths(problem) for problem in judged.problems)
-    return Judged(judged.part, judged.present, judged.view_scores, judged.score, judged.maps, told)
+    told = tuple(received.hide_paths(problem) for problem in judged.problems)
+    return Prediction(judged.part, judged.present, judged.view_scores, judged.score, judged.maps, told)
 
 
 def _sample_label(sample_id: str, category: str) -> str:

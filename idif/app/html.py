@@ -11,8 +11,8 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from idif.app.category_match import Look
-from idif.inference.predict import Judged, overlay
+from idif.app.category_match import CategoryDistance
+from idif.inference.predict import Prediction, overlay
 from idif.visualization.heatmap import Pixels, colour_bar
 
 PICTURE = 420
@@ -39,7 +39,11 @@ def heading(title: str, notes: Sequence[str]) -> str:
 
 
 def verdict(
-    judged: Judged, threshold: float, own: float | None, truth: str | None, looks: Sequence[Look]
+    judged: Prediction,
+    threshold: float,
+    own: float | None,
+    truth: str | None,
+    looks: Sequence[CategoryDistance],
 ) -> str:
     """Score and decision of a part.
 
@@ -71,12 +75,12 @@ def verdict(
     return f'<div aria-live="polite">{"".join(lines)}</div>' + "".join(map(trouble, judged.problems))
 
 
-def _cameras(judged: Judged) -> str:
+def _cameras(judged: Prediction) -> str:
     there, all_of_them = int(judged.present.sum()), len(judged.present)
     return f"all {all_of_them} cameras" if there == all_of_them else f"{there} of {all_of_them} cameras"
 
 
-def _likeness(category: str, looks: Sequence[Look]) -> str:
+def _likeness(category: str, looks: Sequence[CategoryDistance]) -> str:
     first = looks[0]
     if not np.isfinite(first.distance):
         return note("No stored sample has a camera in common with this part.")
@@ -90,7 +94,11 @@ def _likeness(category: str, looks: Sequence[Look]) -> str:
 
 
 def tiles(
-    judged: Judged, view_numbers: Sequence[int], scale: tuple[float, float], opacity: float, on: Sequence[int]
+    judged: Prediction,
+    view_numbers: Sequence[int],
+    scale: tuple[float, float],
+    opacity: float,
+    on: Sequence[int],
 ) -> str:
     """A picture for every camera: the anomaly map over the photograph in grey."""
     shown = []

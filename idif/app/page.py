@@ -7,7 +7,7 @@ import gradio as gr
 
 from idif.app import html
 from idif.app.handlers import Handlers, forget
-from idif.app.session import Desk
+from idif.app.session import AppSession
 from idif.app.uploads import PHOTO_MB, UPLOAD_MB
 from idif.data.images import SUFFIXES
 from idif.visualization.heatmap import OPACITY
@@ -20,7 +20,7 @@ FORGOTTEN_AFTER = 3600
 """Seconds until an upload of a visit without further action is deleted."""
 
 
-def build(desk: Desk, title: str, notes: Sequence[str]) -> gr.Blocks:
+def build(desk: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
     """The page.
 
     Args:

@@ -10,14 +10,14 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from idif.app.category_match import Known, Look
-from idif.app.uploads import Received, Refused
+from idif.app.category_match import CategoryDistance, CategoryMatcher
+from idif.app.uploads import Upload, UploadError
 from idif.config.sections import EvalConfig
 from idif.data.index import Sample
 from idif.encoders.frozen import FrozenEncoder
 from idif.evaluation.calibration import Calibration
-from idif.inference.photo_grouping import Part
-from idif.inference.predict import Judged, Limits, predict
+from idif.inference.photo_grouping import PredictInput
+from idif.inference.predict import Prediction, Thresholds, predict
 from idif.methods.protocol import Method
 
 METHODS_KEPT = 4
@@ -30,7 +30,7 @@ class Trained:
 
     method: Method
     calibration: Calibration | None
-    limits: Limits
+    limits: Thresholds
     scale: tuple[float, float] | None
     """(low, high) of the colours; None takes each part's own."""
     scores: tuple[float, float] | None
@@ -48,7 +48,7 @@ class TestSamples:
 
 
 @dataclass
-class Desk:
+class AppSession:
     """One run, opened for the page; safe to ask from several threads."""
 
     config: EvalConfig
@@ -60,7 +60,7 @@ class Desk:
     load: Callable[[str], Trained]
     """Opens a category's model."""
     samples: TestSamples | None
-    known: Known | None
+    known: CategoryMatcher | None
     """Stored features to compare with; None where there are none, or one category only."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _trained: OrderedDict[str, Trained] = field(default_factory=OrderedDict)
@@ -75,7 +75,7 @@ class Desk:
                 self._trained.popitem(last=False)
             return self._trained[category]
 
-    def judge(self, parts: Sequence[Part]) -> Iterator[Judged]:
+    def judge(self, parts: Sequence[PredictInput]) -> Iterator[Prediction]:
         """Judge parts of one category."""
         trained = self.trained(parts[0].category)
         with self._lock:
@@ -89,7 +89,7 @@ class Desk:
                 calibration=trained.calibration,
             )
 
-    def judge_by(self, part: Part, cameras: Sequence[int]) -> Judged:
+    def judge_by(self, part: PredictInput, cameras: Sequence[int]) -> Prediction:
         """Judge a part as if only these cameras had seen it."""
         kept = [
             path if number in cameras else None
@@ -98,14 +98,14 @@ class Desk:
         (judged,) = self.judge([replace(part, images=tuple(kept))])
         return judged
 
-    def looks_like(self, part: Part) -> list[Look]:
+    def looks_like(self, part: PredictInput) -> list[CategoryDistance]:
         """The run's categories by likeness, nearest first; none where there is nothing to compare with."""
         if self.known is None:
             return []
         with self._lock:
             return self.known.look(part, self.encoder, self.image_size, self.device)
 
-    def take_sample(self, category: str, sample_id: str, into: Received) -> tuple[Part, Sample]:
+    def take_sample(self, category: str, sample_id: str, into: Upload) -> tuple[PredictInput, Sample]:
         """A test sample as a part: its clean images are written into ``into``, without loss.
 
         Raises:
@@ -114,7 +114,7 @@ class Desk:
         assert self.samples is not None
         found = [s for s in self.samples.of.get(category, ()) if s.sample_id == sample_id]
         if not found:
-            raise Refused("This test sample is not one of the run's.")
+            raise UploadError("This test sample is not one of the run's.")
         (sample,) = found
         slots = []
         images = self.samples.images(sample)
@@ -123,4 +123,4 @@ class Desk:
             if there:
                 Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(path)
             slots.append(path if there else None)
-        return Part(sample_id.replace("/", "_"), category, tuple(slots)), sample
+        return PredictInput(sample_id.replace("/", "_"), category, tuple(slots)), sample

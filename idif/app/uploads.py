@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from idif.data.images import SUFFIXES
 from idif.datasets.realiad.reader import read_file_name
 from idif.errors import IdifError
-from idif.inference.photo_grouping import Part, find_parts
+from idif.inference.photo_grouping import PredictInput, find_parts
 from idif.paths import relative_posix
 
 PHOTO_MB = 25
@@ -24,18 +24,18 @@ FILES = 2000
 _MB = 1_000_000
 
 
-class Refused(Exception):
+class UploadError(Exception):
     """Something a visitor cannot have; the message is for the page and names no path of the machine."""
 
 
 @dataclass(frozen=True)
-class Received:
+class Upload:
     """The files of one upload, in a folder that nothing else uses."""
 
     folder: Path
 
     @classmethod
-    def make(cls) -> "Received":
+    def make(cls) -> "Upload":
         """An empty folder below the machine's folder for temporary files."""
         # a part without a telling name is called as the folder it lies in
         folder = Path(tempfile.mkdtemp(prefix="idif-")).resolve() / "part"
@@ -53,7 +53,7 @@ class Received:
             Refused: a file is too large, of another kind, or there are too many.
         """
         if len(files) > FILES:
-            raise Refused(f"These are more than {FILES} photographs.")
+            raise UploadError(f"These are more than {FILES} photographs.")
         for file in map(Path, files):
             if file.suffix.lower() == ".zip":
                 self._unpack(file)
@@ -61,22 +61,22 @@ class Received:
                 self._admit(PurePosixPath(file.name), file.stat().st_size)
                 shutil.copyfile(file, self.folder / file.name)
         if not any(self.folder.iterdir()):
-            raise Refused(f"There is no photograph in this upload; expected {', '.join(SUFFIXES)}.")
+            raise UploadError(f"There is no photograph in this upload; expected {', '.join(SUFFIXES)}.")
 
     def _admit(self, name: PurePosixPath, size: int) -> None:
         if name.suffix.lower() not in SUFFIXES:
-            raise Refused(f"{name.name}: expected a photograph ({', '.join(SUFFIXES)}).")
+            raise UploadError(f"{name.name}: expected a photograph ({', '.join(SUFFIXES)}).")
         if size > PHOTO_MB * _MB:
-            raise Refused(f"{name.name}: {size / _MB:.0f} MB; a photograph may have {PHOTO_MB} MB.")
+            raise UploadError(f"{name.name}: {size / _MB:.0f} MB; a photograph may have {PHOTO_MB} MB.")
         if (self.folder / name).exists():
-            raise Refused(f"{name.name}: there are two files of this name.")
+            raise UploadError(f"{name.name}: there are two files of this name.")
 
     def _unpack(self, file: Path) -> None:
         try:
-            with self.spoken(), zipfile.ZipFile(file) as archive:
+            with self.as_upload_error(), zipfile.ZipFile(file) as archive:
                 members = [m for m in archive.infolist() if Path(m.filename).suffix.lower() in SUFFIXES]
                 if len(members) > FILES or sum(m.file_size for m in members) > UNPACKED_MB * _MB:
-                    raise Refused(
+                    raise UploadError(
                         f"{file.name}: holds more than {FILES} photographs or {UNPACKED_MB} MB of them."
                     )
                 for member in members:
@@ -88,9 +88,11 @@ class Received:
                     with archive.open(member) as packed, into.open("wb") as plain:
                         shutil.copyfileobj(packed, plain)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
-            raise Refused(f"{file.name}: this zip archive cannot be read.") from None
+            raise UploadError(f"{file.name}: this zip archive cannot be read.") from None
 
-    def parts(self, view_numbers: Sequence[int], categories: Sequence[str], category: str) -> list[Part]:
+    def parts(
+        self, view_numbers: Sequence[int], categories: Sequence[str], category: str
+    ) -> list[PredictInput]:
         """The parts among the photographs; ``category`` is that of names that do not say it.
 
         Raises:
@@ -98,18 +100,18 @@ class Received:
         """
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         told = all(read_file_name(path.name, categories) is not None for path in files)
-        with self.spoken():
+        with self.as_upload_error():
             return find_parts([self.folder], view_numbers, categories, None if told else category)
 
     @contextmanager
-    def spoken(self) -> Iterator[None]:
-        """Turn this project's errors into `Refused`, without the folder."""
+    def as_upload_error(self) -> Iterator[None]:
+        """Turn this project's errors into `UploadError`, without the folder."""
         try:
             yield
         except IdifError as error:
-            raise Refused(self.without_paths(str(error))) from None
+            raise UploadError(self.hide_paths(str(error))) from None
 
-    def without_paths(self, text: str) -> str:
+    def hide_paths(self, text: str) -> str:
         """``text`` with files named as the visitor named them."""
         place = str(self.folder)
         for form in (place, place.replace("\\", "\\\\")):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from idif.methods.idif.config import MethodConfig
+from idif.methods.idif.config import IDIFConfig
 from idif.settings import Count, Probability, Section
 
 
@@ -146,7 +146,7 @@ class EvalConfig(Section):
     batch_size: Count = 8
 
 
-class PainterConfig(Section):
+class InpainterConfig(Section):
     """The small network that paints missing views from the others."""
 
     epochs: Count = 40
@@ -167,7 +167,7 @@ class StrategiesConfig(Section):
     """Training samples whose views are averaged into the one that is lent."""
     score_filled: bool = False
     """Whether a view that was filled in is scored beside those present."""
-    painter: PainterConfig = PainterConfig()
+    painter: InpainterConfig = InpainterConfig()
 
 
 class RunConfig(Section):
@@ -189,7 +189,7 @@ class Config(Section):
     cache: CacheConfig = CacheConfig()
     teacher: TeacherConfig = TeacherConfig()
     corruption: CorruptionConfig = CorruptionConfig()
-    method: MethodConfig = MethodConfig()
+    method: IDIFConfig = IDIFConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     strategies: StrategiesConfig = StrategiesConfig()

@@ -92,11 +92,11 @@ class FrozenEncoder:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """uint8 [N,3,H,W], RGB, or float32 in 0..1 -> {layer: float32 [N,C,h,w]}, on their device."""
-        result: dict[str, Tensor] = self.module(normalise(images))
+        result: dict[str, Tensor] = self.module(normalize(images))
         return result
 
 
-def normalise(images: Tensor) -> Tensor:
+def normalize(images: Tensor) -> Tensor:
     """uint8 [...,3,H,W] in 0..255 or float in 0..1 -> float32, ImageNet mean and spread taken out."""
     scaled = images.float() / 255 if images.dtype == torch.uint8 else images
     mean = scaled.new_tensor(IMAGENET_MEAN).view(3, 1, 1)

@@ -15,7 +15,7 @@ from idif.data.features import FeatureSpec
 from idif.data.index import Index, check_rows, truth
 from idif.encoders.encode import check_image_size, encode_views
 from idif.encoders.frozen import FrozenEncoder
-from idif.prefetch import ahead
+from idif.prefetch import prefetch_map
 
 
 class LiveFeatures:
@@ -57,7 +57,7 @@ class LiveFeatures:
         def decode(row: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
             return decode_sample(self._root, self._index.samples[row], self._spec.image_size)
 
-        decoded = ahead(decode, order, workers=decode_threads(), depth=DECODED_AHEAD * batch_size)
+        decoded = prefetch_map(decode, order, workers=decode_threads(), depth=DECODED_AHEAD * batch_size)
         try:
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]

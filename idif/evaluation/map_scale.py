@@ -3,7 +3,7 @@
 import numpy as np
 
 from idif.evaluation.predictions import Predictions
-from idif.visualization.heatmap import colour_scale
+from idif.visualization.heatmap import color_limits
 
 SAMPLES_FOR_SCALE = 64
 
@@ -13,4 +13,4 @@ def category_scale(predictions: Predictions, category: str) -> tuple[float, floa
     rows = predictions.rows(category)
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLES_FOR_SCALE).round().astype(int))]
     _, maps, _ = next(iter(predictions.iter_maps(rows, len(rows))))
-    return colour_scale(maps[predictions.present[rows]].astype(np.float32))
+    return color_limits(maps[predictions.present[rows]].astype(np.float32))

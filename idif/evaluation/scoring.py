@@ -15,7 +15,7 @@ from idif.metrics.sample import view_scores
 from idif.progress import Progress, silent
 
 
-class Scored(NamedTuple):
+class BatchScores(NamedTuple):
     """One batch with what the method said of it."""
 
     batch: Batch
@@ -35,7 +35,7 @@ def score_batches(
     *,
     progress: Progress = silent,
     what: str = "evaluating",
-) -> Iterator[Scored]:
+) -> Iterator[BatchScores]:
     """Score the clean images of ``rows``, in order.
 
     Raises:
@@ -49,7 +49,7 @@ def score_batches(
         maps = method.anomaly_maps(encoded, moved.features, moved.view_mask)
         scores = view_scores(maps, config.score, config.top_k).cpu()
         require_finite(scores, batch, source)
-        yield Scored(batch, maps, scores)
+        yield BatchScores(batch, maps, scores)
         done += len(batch)
         progress(done, len(rows), what)
 

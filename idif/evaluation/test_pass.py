@@ -26,7 +26,7 @@ from idif.progress import Progress, silent
 
 
 @dataclass(frozen=True)
-class Subject:
+class CategoryTask:
     """One category to evaluate."""
 
     category: str
@@ -39,7 +39,7 @@ class Subject:
     """Scores of training normals, where the config asks for them."""
 
 
-def protocol(config: Config) -> dict[str, Any]:
+def scoring_protocol(config: Config) -> dict[str, Any]:
     """The choices behind the scores, as the predictions file, metrics.json and reports state them.
 
     What people read is prose; ``rules`` holds what programs read.
@@ -69,7 +69,7 @@ def protocol(config: Config) -> dict[str, Any]:
     }
 
 
-def measurement(settings: EvalConfig) -> dict[str, Any]:
+def metric_protocol(settings: EvalConfig) -> dict[str, Any]:
     """The choices made when metrics are computed from scores, anew at every ``--from-predictions``."""
     area = {
         "interpolated": "interpolated at the limit",
@@ -90,7 +90,7 @@ def measurement(settings: EvalConfig) -> dict[str, Any]:
 
 def write_predictions(
     config: Config,
-    subjects: Iterable[Subject],
+    subjects: Iterable[CategoryTask],
     path: Path,
     view_numbers: tuple[int, ...],
     image_size: int,
@@ -116,7 +116,7 @@ def write_predictions(
     false_positive: dict[str, Any] = {}
     normals: dict[str, Any] = {}
     learned = {"calibrations": calibrations, "false_positive": false_positive, "normals": normals}
-    stated = protocol(config) | {"split": split} | learned
+    stated = scoring_protocol(config) | {"split": split} | learned
     with PredictionsWriter(path, view_numbers, image_size, maps, stated, derived) as writer:
         for subject in subjects:
             if subject.calibration is not None:
@@ -133,7 +133,7 @@ def write_predictions(
 
 def _predict(
     config: EvalConfig,
-    subject: Subject,
+    subject: CategoryTask,
     writer: PredictionsWriter,
     device: torch.device,
     *,
@@ -202,7 +202,7 @@ def metrics_of(
     whole: dict[str, Any] = {"mean": mean_metrics(categories), "categories": categories}
     if settings.pooled:
         whole["pooled"] = measured(None, _pool(list(counted.values()), settings))
-    return whole | {"protocol": predictions.protocol | measurement(settings)}
+    return whole | {"protocol": predictions.protocol | metric_protocol(settings)}
 
 
 def _pool(pixels: list[PixelMetrics], settings: EvalConfig) -> PixelMetrics | None:

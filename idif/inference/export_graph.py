@@ -12,9 +12,9 @@ from idif import __version__
 from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSpec
 from idif.encoders.encode import encode_views
-from idif.encoders.frozen import FrozenEncoder, normalise
+from idif.encoders.frozen import FrozenEncoder, normalize
 from idif.evaluation.calibration import Calibration
-from idif.inference.predict import Limits
+from idif.inference.predict import Thresholds
 from idif.methods.protocol import Method
 from idif.metrics.sample import sample_scores, view_scores
 
@@ -34,7 +34,7 @@ class Deployment:
     view_numbers: tuple[int, ...]
     settings: EvalConfig
     calibration: Calibration | None
-    limits: Limits
+    limits: Thresholds
     caveats: tuple[str, ...]
     """What a user of the results must know, from the run's ``environment.json``."""
 
@@ -119,7 +119,7 @@ class Graph(nn.Module):
         seen = torch.where(view_mask[:, :, None, None, None], images.float() / 255, 0.0)
         features = {
             name: x.unflatten(0, (-1, images.shape[1]))
-            for name, x in self.teacher(normalise(seen.flatten(0, 1))).items()
+            for name, x in self.teacher(normalize(seen.flatten(0, 1))).items()
         }
         maps = self.method(seen, features, view_mask)
         of_views = view_scores(maps, self.score, self.top_k)

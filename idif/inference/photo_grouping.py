@@ -13,7 +13,7 @@ from idif.paths import is_plain, shown
 
 
 @dataclass(frozen=True)
-class Part:
+class PredictInput:
     """One object to judge."""
 
     name: str
@@ -25,7 +25,7 @@ class Part:
 
 def find_parts(
     given: Sequence[Path], view_numbers: Sequence[int], categories: Sequence[str], category: str | None = None
-) -> list[Part]:
+) -> list[PredictInput]:
     """Sort photographs into parts.
 
     A file named as Real-IAD names them (``<category>_<number>_..._C<view>_...``) says itself what it is;
@@ -63,7 +63,7 @@ def find_parts(
             raise DatasetError(f"{path}: a second file for view {view}; the first is {views[view]}")
         views[view] = path
     parts = [
-        Part(f"{of}_{number}", of, tuple(views.get(n) for n in view_numbers))
+        PredictInput(f"{of}_{number}", of, tuple(views.get(n) for n in view_numbers))
         for (_, of, number), views in named.items()
     ]
     for folder, paths in unnamed.items():
@@ -114,9 +114,9 @@ def _only(categories: Sequence[str], category: str | None, path: Path) -> str:
     return categories[0]
 
 
-def _unnamed_parts(folder: Path | None, paths: list[Path], views: int, category: str) -> list[Part]:
+def _unnamed_parts(folder: Path | None, paths: list[Path], views: int, category: str) -> list[PredictInput]:
     if views == 1:
-        return [Part(path.stem, category, (path,)) for path in paths]
+        return [PredictInput(path.stem, category, (path,)) for path in paths]
     if len(paths) > views:
         where = paths[0].parent if folder is None else folder
         raise DatasetError(
@@ -124,10 +124,10 @@ def _unnamed_parts(folder: Path | None, paths: list[Path], views: int, category:
             "folder of its own, or name files <category>_<number>_C<view>_<anything>"
         )
     name = paths[0].stem if folder is None else folder.resolve().name
-    return [Part(name, category, (*paths, *[None] * (views - len(paths))))]
+    return [PredictInput(name, category, (*paths, *[None] * (views - len(paths))))]
 
 
-def _uniquely_named(parts: list[Part]) -> list[Part]:
+def _uniquely_named(parts: list[PredictInput]) -> list[PredictInput]:
     used: set[str] = set()
     unique = []
     for part in parts:
@@ -136,5 +136,5 @@ def _uniquely_named(parts: list[Part]) -> list[Part]:
         while name.lower() in used:
             name, again = f"{part.name}-{again}", again + 1
         used.add(name.lower())
-        unique.append(Part(name, part.category, part.images))
+        unique.append(PredictInput(name, part.category, part.images))
     return unique

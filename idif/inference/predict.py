@@ -18,22 +18,22 @@ from idif.encoders.encode import encode_views
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import CannotFinish, DatasetError
 from idif.evaluation.calibration import Calibration, final_scores
-from idif.inference.photo_grouping import Part
+from idif.inference.photo_grouping import PredictInput
 from idif.methods.protocol import Method
 from idif.metrics.sample import view_scores
-from idif.prefetch import ahead
+from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
-from idif.visualization.heatmap import OPACITY, Pixels, colour_scale, heat_picture
+from idif.visualization.heatmap import OPACITY, Pixels, color_limits, heatmap_image
 
 LONGEST_SIDE = 1024
 """Pixels of an overlay's longer side; a smaller photograph keeps its size."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class Prediction:
     """What a method says of one part."""
 
-    part: Part
+    part: PredictInput
     present: npt.NDArray[np.bool_]
     """bool [V]: the views that could be read."""
     view_scores: npt.NDArray[np.float32]
@@ -48,13 +48,13 @@ class Judged:
 
 @dataclass(frozen=True)
 class _Decoded:
-    part: Part
+    part: PredictInput
     images: npt.NDArray[np.uint8]
     present: npt.NDArray[np.bool_]
     problems: tuple[str, ...]
 
 
-def _decode(part: Part, size: int) -> _Decoded:
+def _decode(part: PredictInput, size: int) -> _Decoded:
     images = np.zeros((len(part.images), 3, size, size), np.uint8)
     present = np.zeros(len(part.images), np.bool_)
     problems = []
@@ -74,13 +74,13 @@ def predict(
     config: EvalConfig,
     method: Method,
     encoder: FrozenEncoder,
-    parts: Sequence[Part],
+    parts: Sequence[PredictInput],
     image_size: int,
     device: torch.device,
     *,
     calibration: Calibration | None = None,
     progress: Progress = silent,
-) -> Iterator[Judged]:
+) -> Iterator[Prediction]:
     """Judge parts in their order, decoding ahead; a photograph that cannot be read counts as missing.
 
     Args:
@@ -99,7 +99,9 @@ def predict(
     method.to(device).eval()
     encoder.module.to(device)
     depth = DECODED_AHEAD * config.batch_size
-    decoded = ahead(lambda part: _decode(part, image_size), parts, workers=decode_threads(), depth=depth)
+    decoded = prefetch_map(
+        lambda part: _decode(part, image_size), parts, workers=decode_threads(), depth=depth
+    )
     done = 0
     try:
         while batch := list(islice(decoded, config.batch_size)):
@@ -117,9 +119,9 @@ def _judge(
     batch: list[_Decoded],
     device: torch.device,
     calibration: Calibration | None,
-) -> Iterator[Judged]:
+) -> Iterator[Prediction]:
     seen = [decoded for decoded in batch if decoded.present.any()]
-    results: dict[str, Judged] = {}
+    results: dict[str, Prediction] = {}
     if seen:
         images = torch.from_numpy(np.stack([d.images for d in seen])).to(device)
         visible = np.stack([d.present for d in seen])
@@ -134,11 +136,11 @@ def _judge(
                     f"{decoded.part.name}: the anomaly score is not finite; the model is broken"
                 )
             scores = np.where(decoded.present, row, np.nan).astype(np.float32)
-            results[decoded.part.name] = Judged(
+            results[decoded.part.name] = Prediction(
                 decoded.part, decoded.present, scores, float(score), drawn, decoded.problems
             )
     for decoded in batch:
-        unseen = Judged(
+        unseen = Prediction(
             decoded.part,
             decoded.present,
             np.full(len(decoded.present), np.nan, np.float32),
@@ -150,14 +152,14 @@ def _judge(
 
 
 @dataclass(frozen=True)
-class Limits:
+class Thresholds:
     """Scores from which on something is called anomalous; None where a run has chosen none."""
 
     part: float | None = None
     view: float | None = None
 
 
-def judgement(judged: Judged, view_numbers: Sequence[int], limits: Limits) -> dict[str, object]:
+def prediction_json(judged: Prediction, view_numbers: Sequence[int], limits: Thresholds) -> dict[str, object]:
     """A part's result, ready for JSON: score, decision, and each view's file, score and decision.
 
     ``anomalous`` is true from the limit on, and None without a score or a limit.
@@ -191,7 +193,7 @@ def _from_on(score: float | None, limit: float | None) -> bool | None:
 
 
 def write_pictures(
-    folder: Path, judged: Judged, view_numbers: Sequence[int], scale: tuple[float, float] | None
+    folder: Path, judged: Prediction, view_numbers: Sequence[int], scale: tuple[float, float] | None
 ) -> None:
     """Write a part's ``C<view>.png`` (heat over photograph) and ``C<view>.npy`` (the map, float32 [S,S]).
 
@@ -204,7 +206,7 @@ def write_pictures(
     Raises:
         OSError: the folder cannot be written.
     """
-    low, high = colour_scale(judged.maps[judged.present]) if scale is None else scale
+    low, high = color_limits(judged.maps[judged.present]) if scale is None else scale
     folder.mkdir(parents=True, exist_ok=True)
     for number, path, there, values in zip(
         view_numbers, judged.part.images, judged.present, judged.maps, strict=True
@@ -240,4 +242,4 @@ def overlay(
     size = (max(1, round(photo.shape[1] * shrink)), max(1, round(photo.shape[0] * shrink)))
     heat = cv2.resize((values - low) / (high - low), size, interpolation=cv2.INTER_LINEAR)
     beneath = cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return heat_picture(heat.astype(np.float32), beneath, opacity)
+    return heatmap_image(heat.astype(np.float32), beneath, opacity)

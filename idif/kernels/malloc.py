@@ -13,7 +13,7 @@ _USUAL_MMAP_MAX = 65_536
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[bool]:
+def keep_freed_memory() -> Iterator[bool]:
     """Inside, memory that is freed stays with the process; says whether the C library has agreed.
 
     GNU's gives large blocks, from 32 MB on at the latest, back to the system and takes new ones, page by page

@@ -61,7 +61,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def winograd_convolutions() -> Iterator[None]:
-    """Inside, the convolutions that `suits` tells are computed by `convolve`; the others stay torch's."""
+    """Inside, the convolutions that `is_supported` tells are computed by `convolve`; the others stay torch's."""
     with _Convolutions():
         yield
 
@@ -75,12 +75,12 @@ class _Convolutions(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         given = kwargs or {}
-        if func is F.conv2d and suits(*args, **given):
+        if func is F.conv2d and is_supported(*args, **given):
             return _convolved(*args, **given)
         return func(*args, **given)
 
 
-def suits(
+def is_supported(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -96,7 +96,7 @@ def suits(
     """
     ones = (1, [1], (1,), [1, 1], (1, 1))
     return (
-        _fit(input, weight, groups)
+        _shapes_match(input, weight, groups)
         and not torch.is_autocast_enabled("cpu")
         and stride in ones
         and padding in ones
@@ -121,16 +121,16 @@ def convolve(x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
     Raises:
         ValueError: another shape, type or device.
     """
-    if not _fit(x, weight, groups):
+    if not _shapes_match(x, weight, groups):
         raise ValueError(
-            f"expected float32 [N,{groups}*C,H,W] and [{groups}*K,C,3,3] on the CPU, got {_told(x)} and "
-            f"{_told(weight)}"
+            f"expected float32 [N,{groups}*C,H,W] and [{groups}*K,C,3,3] on the CPU, got {_describe(x)} and "
+            f"{_describe(weight)}"
         )
     found: Tensor = _Convolve.apply(x, weight, groups)
     return found
 
 
-def _fit(x: Tensor, weight: Tensor, groups: int) -> bool:
+def _shapes_match(x: Tensor, weight: Tensor, groups: int) -> bool:
     """Whether these are images, at least one, and 3x3 filters for them."""
     return (
         x.device.type == weight.device.type == "cpu"
@@ -143,7 +143,7 @@ def _fit(x: Tensor, weight: Tensor, groups: int) -> bool:
     )
 
 
-def _told(tensor: Tensor) -> str:
+def _describe(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} on {tensor.device}"
 
 
@@ -156,7 +156,7 @@ def _convolved(
     dilation: object = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`convolve` by the arguments of ``F.conv2d``, of which `suits` leaves no choice in three."""
+    """`convolve` by the arguments of ``F.conv2d``, of which `is_supported` leaves no choice in three."""
     found = convolve(input, weight, groups)
     return found if bias is None else found + bias[:, None, None]
 
@@ -208,14 +208,14 @@ def _products(x: Tensor, multipliers: Tensor) -> Tensor:
     made = _pixels(convolved, groups)
 
     def work(mine: Sequence[Piece]) -> None:
-        room = _Room(mine, inputs, outputs)
+        room = _Workspace(mine, inputs, outputs)
         for group, first, tiles in mine:
             before, after = room.tiles(tiles)
             input_tiles(pixels.numpy(), group, first, before.numpy(), room.scratch_in)
             torch.bmm(before, multipliers[group], out=after)
             output_tiles(after.numpy(), group, first, made.numpy(), room.scratch_out)
 
-    _shared(work, _pieces(groups, _tiles(x), max(inputs, outputs)))
+    _run_in_threads(work, _tile_blocks(groups, _tiles(x), max(inputs, outputs)))
     return convolved
 
 
@@ -225,7 +225,7 @@ def _weight_gradient(x: Tensor, gradient: Tensor, groups: int) -> Tensor:
     pixels, slopes = _pixels(x, groups), _pixels(gradient, groups)
 
     def work(mine: Sequence[Piece]) -> dict[int, Tensor]:
-        room, sums = _Room(mine, inputs, outputs), torch.empty(36, outputs, inputs)
+        room, sums = _Workspace(mine, inputs, outputs), torch.empty(36, outputs, inputs)
         found: dict[int, Tensor] = {}
         for place, (group, first, tiles) in enumerate(mine):
             before, after = room.tiles(tiles)
@@ -238,7 +238,7 @@ def _weight_gradient(x: Tensor, gradient: Tensor, groups: int) -> Tensor:
         return found
 
     total = x.new_zeros(groups, 9, outputs * inputs)
-    for share in _shared(work, _pieces(groups, _tiles(x), max(inputs, outputs))):
+    for share in _run_in_threads(work, _tile_blocks(groups, _tiles(x), max(inputs, outputs))):
         for group, found in share.items():
             total[group] += found
     return total.view(groups, 3, 3, outputs, inputs).permute(0, 3, 4, 1, 2).flatten(0, 1)
@@ -255,14 +255,14 @@ def _pixels(x: Tensor, groups: int) -> Tensor:
     return pixels.view(*pixels.shape[:3], groups, -1)
 
 
-def _pieces(groups: int, tiles: int, channels: int) -> list[Piece]:
+def _tile_blocks(groups: int, tiles: int, channels: int) -> list[Piece]:
     """All tiles of all groups in pieces of nearly the same size."""
     count = -(-tiles // max(TILES_AT_ONCE, TILE_CHANNELS_AT_ONCE // channels))
     edges = [tiles * i // count for i in range(count + 1)]
     return [(g, a, b - a) for g in range(groups) for a, b in pairwise(edges)]
 
 
-class _Room:
+class _Workspace:
     """Memory of one thread for one piece at a time."""
 
     def __init__(self, pieces: Sequence[Piece], inputs: int, outputs: int) -> None:
@@ -278,7 +278,7 @@ class _Room:
         return self._before[:before].view(36, tiles, -1), self._after[:after].view(36, tiles, -1)
 
 
-def _shared(work: Callable[[Sequence[Piece]], Result], pieces: Sequence[Piece]) -> list[Result]:
+def _run_in_threads(work: Callable[[Sequence[Piece]], Result], pieces: Sequence[Piece]) -> list[Result]:
     """``work`` of as many shares of the pieces as torch has threads, results in the order of the pieces."""
     threads = min(torch.get_num_threads(), len(pieces))
     if threads == 1:

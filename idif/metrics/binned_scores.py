@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from idif.metrics.score_counts import Array, BoolArray, IntArray, ScoreCounts
-from idif.metrics.threads import in_lanes
+from idif.metrics.threads import map_in_threads
 
 BitArray = npt.NDArray[np.uint32]
 
@@ -68,7 +68,7 @@ class Window:
             def work(_: int, part: slice, some: BitArray = some, room: BitArray = room) -> list[BitArray]:
                 return self._find_cells(some[part], room[part])
 
-            for found in in_lanes(work, some.size, some.size, lanes):
+            for found in map_in_threads(work, some.size, some.size, lanes):
                 outside += found
             self._waiting_pixels += some.size
             if self._waiting_pixels == self._buffer_pixels:
@@ -98,7 +98,7 @@ class Window:
         def work(_: int, part: slice) -> Tensor:
             return torch.bincount(waiting[part], minlength=self._cells + 1)
 
-        for found in in_lanes(work, self._waiting_pixels, self._waiting_pixels, lanes):
+        for found in map_in_threads(work, self._waiting_pixels, self._waiting_pixels, lanes):
             self._counts[0] += found.numpy()[:-1]
         self._waiting_pixels = 0
 

@@ -1,6 +1,6 @@
 """Areas and maxima of the ROC and precision-recall curves, from counts by score (the weighted-ROC core).
 
-Every function reads its curve from the highest score down (`Descent`): after an entry, ``fp`` normal and
+Every function reads its curve from the highest score down (`CumulativeCounts`): after an entry, ``fp`` normal and
 ``tp`` positive items score at least as high. Entries of one score are ties and exact. An entry of several
 scores leaves their order unknown; the bounds below take the best and the worst order.
 """
@@ -33,7 +33,7 @@ class Estimate(NamedTuple):
     """Greatest possible deviation; 0 where the counts are exact (rounding of float64 aside)."""
 
 
-class Descent(NamedTuple):
+class CumulativeCounts(NamedTuple):
     """Counts of K entries read from the highest score down, with running totals [K+1] from 0, as float64."""
 
     normal: Array
@@ -45,11 +45,11 @@ class Descent(NamedTuple):
     """[K]: the least score of each entry."""
 
 
-def descend(counts: ScoreCounts) -> Descent:
+def cumulate(counts: ScoreCounts) -> CumulativeCounts:
     """The counts as the curves read them."""
     several = (counts.low < counts.high)[::-1]
     normal, anomalous, region = map(_running, (counts.normal, counts.anomalous, counts.region))
-    return Descent(normal, anomalous, region, several, counts.low[::-1])
+    return CumulativeCounts(normal, anomalous, region, several, counts.low[::-1])
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
@@ -66,7 +66,7 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
         ValueError: shapes differ, a score is not finite, a label is neither 0 nor 1.
     """
     counts = _count(scores, labels)
-    return roc_area(descend(counts)).value if _two_classes(counts) else None
+    return roc_area(cumulate(counts)).value if _two_classes(counts) else None
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
@@ -75,7 +75,7 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
     Arguments, None and errors as for `auroc`.
     """
     counts = _count(scores, labels)
-    return precision_area(descend(counts)).value if _two_classes(counts) else None
+    return precision_area(cumulate(counts)).value if _two_classes(counts) else None
 
 
 def f1_max(scores: ArrayLike, labels: ArrayLike) -> float | None:
@@ -84,7 +84,7 @@ def f1_max(scores: ArrayLike, labels: ArrayLike) -> float | None:
     Arguments, None and errors as for `auroc`.
     """
     counts = _count(scores, labels)
-    return best_f1(descend(counts))[0].value if _two_classes(counts) else None
+    return best_f1(cumulate(counts))[0].value if _two_classes(counts) else None
 
 
 def one_class_reason(normal: int, anomalous: int, items: str) -> str | None:
@@ -97,7 +97,7 @@ def one_class_reason(normal: int, anomalous: int, items: str) -> str | None:
     return f"one class only: all {count} {items} are {kind}"
 
 
-def roc_area(counts: Descent, positive: Array | None = None, fpr_limit: float = 1.0) -> Estimate:
+def roc_area(counts: CumulativeCounts, positive: Array | None = None, fpr_limit: float = 1.0) -> Estimate:
     """Area under true-positive over false-positive rate up to ``fpr_limit``, divided by it.
 
     The curve is linear between entries (ties count half) and interpolated at the limit.
@@ -125,7 +125,7 @@ def roc_area(counts: Descent, positive: Array | None = None, fpr_limit: float = 
     return _estimate(area.sum() / cut, slack.sum() / cut)
 
 
-def curve(counts: Descent, positive: Array, fpr_limit: float, points: int) -> list[list[float]]:
+def curve(counts: CumulativeCounts, positive: Array, fpr_limit: float, points: int) -> list[list[float]]:
     """The curve whose area `roc_area` gives, for drawing.
 
     Args:
@@ -146,7 +146,9 @@ def curve(counts: Descent, positive: Array, fpr_limit: float, points: int) -> li
     return [[float(x[place]), float(y[place])] for place in kept]
 
 
-def rescaled_area(counts: Descent, positive: Array, fpr_limit: float, steps: int = 200) -> float | None:
+def rescaled_area(
+    counts: CumulativeCounts, positive: Array, fpr_limit: float, steps: int = 200
+) -> float | None:
     """AUPRO as much of the literature computes it, to compare with its tables; `roc_area` is the definition.
 
     The curve has ``steps`` points, at thresholds evenly spaced from the least score (included) to the
@@ -176,7 +178,7 @@ def rescaled_area(counts: Descent, positive: Array, fpr_limit: float, steps: int
     return float(np.trapezoid(overlap, rate / rate[-1]))
 
 
-def precision_area(counts: Descent) -> Estimate:
+def precision_area(counts: CumulativeCounts) -> Estimate:
     """Average precision: the sum over scores of the step in recall times the precision there.
 
     ``counts`` needs at least one anomalous item.
@@ -197,7 +199,7 @@ def precision_area(counts: Descent) -> Estimate:
     return _estimate(middle.sum() / tp[-1], (best - middle).sum() / tp[-1])
 
 
-def best_f1(counts: Descent) -> tuple[Estimate, float]:
+def best_f1(counts: CumulativeCounts) -> tuple[Estimate, float]:
     """The greatest F1 and the score it is reached at: items scoring at least that are called anomalous.
 
     Of equal F1 values the highest threshold counts. The value is reached; the error is what a threshold

@@ -14,7 +14,7 @@ from torch import Tensor
 from idif.metrics.binned_scores import Window
 from idif.metrics.float16_counts import HALF
 from idif.metrics.score_counts import Array, ArrayLike, IntArray, as_numpy, distinct
-from idif.metrics.threads import in_lanes
+from idif.metrics.threads import map_in_threads
 
 # cv2.calcHist counts in float32, exact to 2^24.
 _HISTOGRAM_PIXELS = 1 << 24
@@ -111,7 +111,7 @@ class HostMaps:
                 total += cv2.calcHist([some[None]], [0], None, [HALF], [0, HALF]).ravel().astype(np.int64)
             return total
 
-        found: IntArray = np.sum(in_lanes(work, self.size, self.size, self._lanes), axis=0)
+        found: IntArray = np.sum(map_in_threads(work, self.size, self.size, self._lanes), axis=0)
         return found
 
     def not_finite(self) -> int:

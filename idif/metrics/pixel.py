@@ -13,8 +13,8 @@ from idif.metrics.curves import (
     AuproRule,
     Estimate,
     best_f1,
+    cumulate,
     curve,
-    descend,
     one_class_reason,
     precision_area,
     rescaled_area,
@@ -74,7 +74,7 @@ def aupro(
     counts = count_scores(flat, flat[found.at], found.weights)
     if not (counts.normal.any() and counts.anomalous.any()):
         return None
-    descent = descend(counts)
+    descent = cumulate(counts)
     if rule == "rescaled":
         return rescaled_area(descent, descent.region, fpr_limit)
     return roc_area(descent, descent.region, fpr_limit).value
@@ -192,7 +192,7 @@ class PixelMetrics:
         if not counts.exact:
             reason = "rescaled AUPRO needs exact counts, which float16 maps give"
             return dict.fromkeys(map(metric_name, self.fpr_limits), reason)
-        descent = descend(counts)
+        descent = cumulate(counts)
         return {
             metric_name(limit): "no two thresholds have rates below the limit"
             for limit in self.fpr_limits
@@ -223,7 +223,7 @@ class PixelMetrics:
         undefined = self.reasons
         if "p_auroc" in undefined:
             return {}
-        counts = descend(self.counts())
+        counts = cumulate(self.counts())
         found = {
             "p_auroc": roc_area(counts),
             "p_ap": precision_area(counts),
@@ -245,7 +245,7 @@ class PixelMetrics:
         Args:
             points: at most so many.
         """
-        counts = descend(self.counts())
+        counts = cumulate(self.counts())
         return curve(counts, counts.region, max(self.fpr_limits), points)
 
     def counts(self) -> ScoreCounts:

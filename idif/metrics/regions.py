@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from idif.metrics.score_counts import BoolArray, IntArray
-from idif.metrics.threads import in_lanes
+from idif.metrics.threads import map_in_threads
 
 Connectivity = Literal[4, 8]
 
@@ -35,7 +35,7 @@ def find_regions(masks: BoolArray, connectivity: Connectivity, lanes: int = 1) -
         anomalous = masks[part].reshape(part.stop - part.start, -1).any(axis=1)
         return [_regions_of(masks[i], i, connectivity) for i in part.start + np.flatnonzero(anomalous)]
 
-    found = [one for part in in_lanes(work, len(masks), masks.size, lanes) for one in part]
+    found = [one for part in map_in_threads(work, len(masks), masks.size, lanes) for one in part]
     none = np.empty(0, np.int64)
     return Regions(
         np.concatenate([none, *(one.at for one in found)]),

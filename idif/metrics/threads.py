@@ -11,7 +11,7 @@ _WORTH_A_THREAD = 1 << 18
 T = TypeVar("T")
 
 
-def in_lanes(work: Callable[[int, slice], T], items: int, pixels: int, lanes: int) -> list[T]:
+def map_in_threads(work: Callable[[int, slice], T], items: int, pixels: int, lanes: int) -> list[T]:
     """``work(lane, part)`` for each of at most ``lanes`` parts of ``items`` things, which hold ``pixels``."""
     lanes = max(1, min(lanes, items, pixels // _WORTH_A_THREAD))
     edges = [items * lane // lanes for lane in range(lanes + 1)]

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from idif.metrics.curves import best_f1, descend, one_class_reason
+from idif.metrics.curves import best_f1, cumulate, one_class_reason
 from idif.metrics.score_counts import (
     Array,
     ArrayLike,
@@ -50,7 +50,7 @@ def f1_max_threshold(scores: ArrayLike, labels: ArrayLike) -> Threshold:
     reason = one_class_reason(flags.size - anomalous, anomalous, "scores")
     if reason:
         raise ValueError(f"a threshold of greatest F1 needs normal and anomalous scores; {reason}")
-    _, value = best_f1(descend(count_scores(values.ravel(), values[flags])))
+    _, value = best_f1(cumulate(count_scores(values.ravel(), values[flags])))
     return Threshold(value, "f1-max", flags.size)
 
 

@@ -11,34 +11,34 @@ import numpy.typing as npt
 from idif.metrics.bootstrap import interval, mean_auroc_draws
 from idif.randomness import numpy_rng
 
-Worth = Mapping[frozenset[int], float | None]
+SubsetAuroc = Mapping[frozenset[int], float | None]
 """S-AUROC by the camera numbers of a subset; None where it is undefined."""
 
-WORTH_OF_NOTHING = 0.5
+EMPTY_SET_AUROC = 0.5
 """S-AUROC of no camera at all, the start of every Shapley sum."""
 
-EXACT_UP_TO = 10
+MAX_EXACT_CAMERAS = 10
 """Cameras up to which every subset is measured: 1,023 of them. Beyond, those of `camera_orders` are."""
-ORDERS = 32
-"""Random orders of the cameras that stand for all of them beyond `EXACT_UP_TO`."""
+PERMUTATIONS = 32
+"""Random orders of the cameras that stand for all of them beyond `MAX_EXACT_CAMERAS`."""
 
 
 def camera_orders(numbers: Sequence[int], seed: int = 0) -> list[tuple[int, ...]]:
-    """`ORDERS` random orders of the cameras, always the same ones.
+    """`PERMUTATIONS` random orders of the cameras, always the same ones.
 
     The first s cameras of each are a uniform draw among the subsets of size s, and the gain of each next
     camera an unbiased draw of its Shapley value (Castro et al., 2009).
     """
     rng = numpy_rng("camera orders", seed, len(numbers))
-    return [tuple(numbers[place] for place in rng.permutation(len(numbers))) for _ in range(ORDERS)]
+    return [tuple(numbers[place] for place in rng.permutation(len(numbers))) for _ in range(PERMUTATIONS)]
 
 
 def camera_subsets(numbers: Sequence[int]) -> list[tuple[int, ...]]:
-    """The subsets to measure, the largest first: all 2^V - 1, or for V > `EXACT_UP_TO` a sample.
+    """The subsets to measure, the largest first: all 2^V - 1, or for V > `MAX_EXACT_CAMERAS` a sample.
 
     The sample is every beginning of `camera_orders` and every subset that lacks one camera.
     """
-    if len(numbers) <= EXACT_UP_TO:
+    if len(numbers) <= MAX_EXACT_CAMERAS:
         return [
             subset for size in range(len(numbers), 0, -1) for subset in combinations(sorted(numbers), size)
         ]
@@ -48,10 +48,10 @@ def camera_subsets(numbers: Sequence[int]) -> list[tuple[int, ...]]:
     return sorted(found, key=lambda subset: (-len(subset), subset))
 
 
-def shapley(worth: Worth, numbers: Sequence[int]) -> dict[str, float] | None:
+def shapley(worth: SubsetAuroc, numbers: Sequence[int]) -> dict[str, float] | None:
     """Shapley value of each camera for S-AUROC: its mean gain over all orders in which cameras are added.
 
-    The values add up to the worth of all cameras less `WORTH_OF_NOTHING`. None where a subset's worth is
+    The values add up to the worth of all cameras less `EMPTY_SET_AUROC`. None where a subset's worth is
     undefined.
 
     Args:
@@ -74,7 +74,7 @@ def shapley(worth: Worth, numbers: Sequence[int]) -> dict[str, float] | None:
 
 
 def shapley_sampled(
-    worth: Worth, orders: Sequence[Sequence[int]]
+    worth: SubsetAuroc, orders: Sequence[Sequence[int]]
 ) -> tuple[dict[str, float], dict[str, float]] | None:
     """Shapley values estimated from some orders, and the standard error of each; None as `shapley`.
 
@@ -93,26 +93,26 @@ def shapley_sampled(
     return values, errors
 
 
-def _gain(worth: Worth, before: Sequence[int], camera: int) -> float:
-    base = worth[frozenset(before)] if before else WORTH_OF_NOTHING
+def _gain(worth: SubsetAuroc, before: Sequence[int], camera: int) -> float:
+    base = worth[frozenset(before)] if before else EMPTY_SET_AUROC
     gained = worth[frozenset((*before, camera))]
     assert base is not None
     assert gained is not None
     return gained - base
 
 
-def leave_one_out(worth: Worth, numbers: Sequence[int]) -> dict[str, float | None]:
+def leave_one_out(worth: SubsetAuroc, numbers: Sequence[int]) -> dict[str, float | None]:
     """What is lost when one camera fails and all others stay; negative where it is better away."""
     whole = worth[frozenset(numbers)]
     lost: dict[str, float | None] = {}
     for camera in numbers:
         rest = frozenset(numbers) - {camera}
-        left = worth[rest] if rest else WORTH_OF_NOTHING
+        left = worth[rest] if rest else EMPTY_SET_AUROC
         lost[str(camera)] = None if whole is None or left is None else whole - left
     return lost
 
 
-def best_subsets(worth: Worth) -> dict[str, dict[str, Any]]:
+def best_subsets(worth: SubsetAuroc) -> dict[str, dict[str, Any]]:
     """The best of the measured subsets of each size, by size; the first by camera number among equals.
 
     It was picked on the test data, and is as good as it looks only where it leads by more than chance.

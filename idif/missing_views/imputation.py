@@ -14,7 +14,7 @@ from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Index
 
 
-class Filled(NamedTuple):
+class ImputedViews(NamedTuple):
     """What stands in for some views of a batch."""
 
     images: Tensor
@@ -25,22 +25,22 @@ class Filled(NamedTuple):
     """bool [P]: false where nothing could be found for a view; it stays missing."""
 
 
-class Filler(Protocol):
+class Imputer(Protocol):
     """Makes missing views up from the ones that are there."""
 
-    def fill(self, batch: Batch, missing: Tensor) -> Filled:
+    def fill(self, batch: Batch, missing: Tensor) -> ImputedViews:
         """Something for every view of ``missing`` bool [B,V]; of the batch only ``view_mask`` may be seen."""
         ...
 
 
 @dataclass(frozen=True)
-class FilledSource:
+class ImputedSource:
     """``source`` with only the ``visible`` views, and in place of the rest what a filler makes of them."""
 
     source: FeatureSource
     visible: npt.NDArray[np.bool_]
     """[N,V]."""
-    filler: Filler | None
+    filler: Imputer | None
     """None leaves the rest missing."""
 
     @property

@@ -10,18 +10,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idif.config.sections import PainterConfig
+from idif.config.sections import InpainterConfig
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import CannotFinish, RunError
-from idif.missing_views.imputation import Filled
+from idif.missing_views.imputation import ImputedViews
 from idif.progress import Progress, silent
 from idif.randomness import numpy_rng
-from idif.training.checkpoint import Reached, find_checkpoint, load_state, load_weights, save_checkpoint
+from idif.training.checkpoint import (
+    TrainingProgress,
+    find_checkpoint,
+    load_state,
+    load_weights,
+    save_checkpoint,
+)
 
 
-class Painter(nn.Module):
+class ViewInpainter(nn.Module):
     """All views of a sample from some of them: images [B,V,3,H,W] in 0..1 -> the same shape.
 
     Views enter side by side with a plane each that tells whether they are there, and two that tell the place,
@@ -69,7 +75,7 @@ def _step(before: int, after: int, stride: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(before, after, 3, stride=stride, padding=1), nn.ReLU(inplace=True))
 
 
-def settings_of(config: PainterConfig, source: FeatureSource) -> dict[str, Any]:
+def settings_of(config: InpainterConfig, source: FeatureSource) -> dict[str, Any]:
     """What a trained painter depends on beside the images' content."""
     return {
         **config.model_dump(mode="json"),
@@ -78,7 +84,7 @@ def settings_of(config: PainterConfig, source: FeatureSource) -> dict[str, Any]:
     }
 
 
-def load_painter(folder: Path, config: PainterConfig, source: FeatureSource) -> Painter | None:
+def load_inpainter(folder: Path, config: InpainterConfig, source: FeatureSource) -> ViewInpainter | None:
     """The painter trained into ``folder``; None where there is none.
 
     Raises:
@@ -94,20 +100,20 @@ def load_painter(folder: Path, config: PainterConfig, source: FeatureSource) -> 
             f"{folder}: painted views come from a network trained with {found}, but {wanted} is asked for; "
             "delete the folder to train it again"
         )
-    painter = Painter(len(source.index.view_numbers), config.width)
+    painter = ViewInpainter(len(source.index.view_numbers), config.width)
     painter.load_state_dict(weights)
     return painter.eval()
 
 
-def train_painter(
+def train_inpainter(
     folder: Path,
-    config: PainterConfig,
+    config: InpainterConfig,
     source: FeatureSource,
     rows: Sequence[int],
     device: torch.device,
     *,
     progress: Progress = silent,
-) -> Painter:
+) -> ViewInpainter:
     """Train on the clean images of ``rows`` and keep the result in ``folder``.
 
     Every sample has one to V-1 of its views hidden, anew in every epoch; the loss is the mean absolute error
@@ -121,11 +127,11 @@ def train_painter(
         raise RunError(f"{folder}: a painter needs training samples with two views or more; there are none")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        painter = Painter(len(source.index.view_numbers), config.width).to(device)
+        painter = ViewInpainter(len(source.index.view_numbers), config.width).to(device)
     optimizer = torch.optim.AdamW(painter.parameters(), lr=config.lr)
     total, step = config.epochs * -(-len(rows) // config.batch_size), 0
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total, pct_start=0.1)
-    for batch, visible in _lessons(config, source, rows):
+    for batch, visible in _training_batches(config, source, rows):
         target = batch.images.to(device).float() / 255
         hidden = (batch.view_mask.cpu() & ~visible).to(device)
         if hidden.any():  # a sample of one view has none to hide
@@ -140,12 +146,12 @@ def train_painter(
         step += 1
         progress(step, total, "training the painter")
     state = {"settings": settings_of(config, source)}
-    save_checkpoint(folder, painter.state_dict(), state, Reached(config.epochs, step, finished=True))
+    save_checkpoint(folder, painter.state_dict(), state, TrainingProgress(config.epochs, step, finished=True))
     return painter.eval()
 
 
-def _lessons(
-    config: PainterConfig, source: FeatureSource, rows: Sequence[int]
+def _training_batches(
+    config: InpainterConfig, source: FeatureSource, rows: Sequence[int]
 ) -> Iterator[tuple[Batch, Tensor]]:
     """Batches of all epochs, each with the views bool [B,V] that the painter may see."""
     for epoch in range(config.epochs):
@@ -164,13 +170,13 @@ def _lessons(
 class Reconstructor:
     """A `Filler` that paints missing views, and runs the teacher on what it painted where that is scored."""
 
-    painter: Painter
+    painter: ViewInpainter
     encoder: FrozenEncoder | None
     """The teacher, on ``device``; None where painted views are not scored, and their features are zeros."""
     device: torch.device
 
     @torch.inference_mode()
-    def fill(self, batch: Batch, missing: Tensor) -> Filled:
+    def fill(self, batch: Batch, missing: Tensor) -> ImputedViews:
         """See `Filler.fill`; every view can be painted."""
         images, visible = batch.images.to(self.device), batch.view_mask.to(self.device)
         painted = self.painter(images.float() / 255, visible)[missing.to(self.device)]
@@ -179,4 +185,4 @@ class Reconstructor:
             features = {n: f.new_zeros(len(whole), *f.shape[2:]) for n, f in batch.features.items()}
         else:
             features = self.encoder(whole)
-        return Filled(whole, features, torch.ones(len(whole), dtype=torch.bool))
+        return ImputedViews(whole, features, torch.ones(len(whole), dtype=torch.bool))

@@ -11,7 +11,7 @@ from torch import Tensor
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource
 from idif.errors import ConfigError
-from idif.missing_views.imputation import Filled
+from idif.missing_views.imputation import ImputedViews
 from idif.progress import Progress, silent
 
 _BATCH = 16
@@ -55,7 +55,7 @@ class Retriever:
             progress(sum(map(len, pooled)), count, "pooling training features")
         return cls(source, layer, neighbours, torch.cat(pooled), torch.cat(present))
 
-    def fill(self, batch: Batch, missing: Tensor) -> Filled:
+    def fill(self, batch: Batch, missing: Tensor) -> ImputedViews:
         """See `Filler.fill`. A view that fewer than k comparable training samples have stays missing."""
         seen = batch.view_mask.cpu()
         pooled = pool_views(batch.features[self.layer]).cpu()
@@ -68,7 +68,7 @@ class Retriever:
         )
         known = near.values.isfinite().all(dim=1)
         means = {name: self._mean(f) for name, f in features.items()}
-        return Filled(self._mean(images).round().to(torch.uint8), means, known)
+        return ImputedViews(self._mean(images).round().to(torch.uint8), means, known)
 
     def _mean(self, lent: Tensor) -> Tensor:
         """[P*k,...] -> float32 [P,...], over the k neighbours."""

@@ -15,7 +15,7 @@ from idif.evaluation.scoring import score_batches
 from idif.methods.protocol import Method
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.bootstrap import interval, mean_auroc_draws
-from idif.missing_views.imputation import FilledSource, Filler
+from idif.missing_views.imputation import ImputedSource, Imputer
 from idif.missing_views.sweep import Bools, presence, random_masks
 from idif.progress import Progress, silent
 
@@ -30,7 +30,7 @@ def score_strategy(
     device: torch.device,
     *,
     seed: int,
-    filler: Filler | None,
+    filler: Imputer | None,
     score_filled: bool = False,
     calibration: Calibration | None = None,
     progress: Progress = silent,
@@ -80,14 +80,14 @@ def _score_mask(
     device: torch.device,
     visible: Bools,
     labels: Bools,
-    filler: Filler | None,
+    filler: Imputer | None,
     score_filled: bool,
     calibration: Calibration | None,
     progress: Progress,
 ) -> dict[str, Any]:
     seen: Bools = np.any(visible, axis=1)
     rows = np.flatnonzero(seen).tolist()
-    filled = FilledSource(source, visible, filler)
+    filled = ImputedSource(source, visible, filler)
     scores, counted = np.zeros(visible.shape, np.float32), visible.copy()
     pixels = PixelMetrics(fpr_limits=())
     has_mask = np.array([s.has_mask for s in source.index.samples], dtype=np.bool_)

@@ -22,7 +22,7 @@ from idif.methods.protocol import Method
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.sample import view_scores
 from idif.missing_views.camera_value import (
-    EXACT_UP_TO,
+    MAX_EXACT_CAMERAS,
     best_subsets,
     camera_orders,
     camera_subsets,
@@ -185,7 +185,7 @@ def summarise_subsets(subsets: list[dict[str, Any]], numbers: Sequence[int]) -> 
     Where the subsets are a sample of all, ``s_auroc_se`` and ``view_value_se`` are the standard errors that
     come from the sampling.
     """
-    orders = camera_orders(numbers) if len(numbers) > EXACT_UP_TO else None
+    orders = camera_orders(numbers) if len(numbers) > MAX_EXACT_CAMERAS else None
     worth = {frozenset(s["views"]): s["s_auroc"] for s in subsets}
     by_missing = {}
     for missing in range(len(numbers)):

@@ -19,7 +19,7 @@ from idif.data.index import MIXED_CLASS, NORMAL_CLASS, Split
 from idif.errors import IdifError
 from idif.evaluation.predictions import Predictions
 from idif.report.figures import Ranked
-from idif.visualization.heatmap import colour_scale, heat_picture
+from idif.visualization.heatmap import color_limits, heatmap_image
 
 Images = npt.NDArray[np.uint8]
 
@@ -120,7 +120,7 @@ def make_gallery(
     chosen = choose(samples, each)
     rows = list(chosen)
     maps, masks = _maps(predictions, rows)
-    low, high = colour_scale(maps[predictions.present[rows]])
+    low, high = color_limits(maps[predictions.present[rows]])
     heat = (maps - low) / (high - low)
     size = 0
     for place, (side, quality) in enumerate(SIZES):
@@ -203,7 +203,7 @@ def _shown(
         photo = None if pictures is None else _resized(np.moveaxis(pictures[slot], 0, 2), side)
         drawn = None
         if heat.size:
-            drawn = heat_picture(_resized(heat[slot], side), photo)
+            drawn = heatmap_image(_resized(heat[slot], side), photo)
             mask = _resized(masks[slot].astype(np.float32), side) > 0.25
             for picture in (photo, drawn):
                 if picture is not None:

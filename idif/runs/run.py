@@ -13,7 +13,7 @@ from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.errors import ConfigError, RunError
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method
-from idif.training.checkpoint import find_checkpoint, load_into, reached
+from idif.training.checkpoint import find_checkpoint, load_into, read_progress
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _require_finished(folder: Path, config: Config) -> None:
     """Results are the last epoch's, so a model that is not there yet has none."""
     checkpoint = find_checkpoint(folder)
     assert checkpoint is not None
-    done = reached(checkpoint)
+    done = read_progress(checkpoint)
     if not done.finished:
         raise RunError(
             f"{folder}: trained to epoch {done.epoch} of {config.last_epochs}; results are those of the "

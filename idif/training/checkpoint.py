@@ -20,7 +20,7 @@ MODEL, STATE, NOTE = "model.safetensors", "training.pt", "checkpoint.json"
 
 
 @dataclass(frozen=True)
-class Reached:
+class TrainingProgress:
     """How far training is."""
 
     epoch: int
@@ -32,7 +32,7 @@ class Reached:
 
 
 def save_checkpoint(
-    folder: Path, weights: dict[str, Tensor], state: dict[str, Any], reached: Reached
+    folder: Path, weights: dict[str, Tensor], state: dict[str, Any], reached: TrainingProgress
 ) -> None:
     """Write ``folder/checkpoint``; the one there before becomes ``checkpoint.previous``.
 
@@ -68,7 +68,7 @@ def find_checkpoint(folder: Path) -> Path | None:
     return next((folder / name for name in (CURRENT, PREVIOUS) if (folder / name).exists()), None)
 
 
-def reached(checkpoint: Path) -> Reached:
+def read_progress(checkpoint: Path) -> TrainingProgress:
     """How far a checkpoint is; every file is compared with its digest first.
 
     Raises:
@@ -80,16 +80,16 @@ def reached(checkpoint: Path) -> Reached:
         for name, digest in digests.items():
             if _sha256(checkpoint / name) != digest:
                 raise RunError(
-                    f"{checkpoint / name}: damaged, its SHA-256 is not the one recorded{_way_out(checkpoint)}"
+                    f"{checkpoint / name}: damaged, its SHA-256 is not the one recorded{_recovery_hint(checkpoint)}"
                 )
-        return Reached(**note)
+        return TrainingProgress(**note)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, RunError):
             raise
-        raise RunError(f"{checkpoint}: damaged checkpoint ({error}){_way_out(checkpoint)}") from None
+        raise RunError(f"{checkpoint}: damaged checkpoint ({error}){_recovery_hint(checkpoint)}") from None
 
 
-def _way_out(checkpoint: Path) -> str:
+def _recovery_hint(checkpoint: Path) -> str:
     previous = checkpoint.with_name(PREVIOUS)
     if checkpoint.name == CURRENT and previous.exists():
         return f"; to go on from the one before, delete {checkpoint} and resume from {previous}"
@@ -98,7 +98,7 @@ def _way_out(checkpoint: Path) -> str:
 
 def load_weights(checkpoint: Path) -> dict[str, Tensor]:
     """The method's state dict, checked, on the CPU."""
-    reached(checkpoint)
+    read_progress(checkpoint)
     return dict(load_file(checkpoint / MODEL))
 
 

@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from idif.config.sections import Config
 from idif.methods.catalog import METHODS
 from idif.training.loop import Task, train_step
-from idif.training.step_metrics import memory_explained
+from idif.training.step_metrics import out_of_memory_as_error
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def estimate(config: Config, task: Task, fabric: Fabric) -> Estimate:
     own |= {p.untyped_storage().data_ptr() for p in student.parameters()}  # moved to the device
     order = (task.rows * (1 + 2 * settings.batch_size // len(task.rows)))[: 2 * settings.batch_size]
     began, batches = 0.0, task.source.batches(order, settings.batch_size)
-    with memory_explained(task.name, 1, settings.batch_size):
+    with out_of_memory_as_error(task.name, 1, settings.batch_size):
         for step, batch in enumerate(islice(batches, 2)):
             began = time.perf_counter()
             moved = batch.to(fabric.device)

@@ -26,20 +26,20 @@ from idif.methods.view_dropout import drop_views
 from idif.progress import Progress, silent
 from idif.randomness import view_seeds
 from idif.training.checkpoint import (
-    Reached,
+    TrainingProgress,
     find_checkpoint,
     load_into,
     load_state,
-    reached,
+    read_progress,
     save_checkpoint,
 )
-from idif.training.precision import computing, training_convolutions
+from idif.training.precision import convolution_backend, training_convolutions
 from idif.training.run_log import RunLog
 from idif.training.sampling import epoch_order
 from idif.training.schedule import _mean_of_weights, learning_rate
-from idif.training.step_metrics import FLUSH_EVERY, PART, Meter, memory_explained
+from idif.training.step_metrics import FLUSH_EVERY, PART, StepMetrics, out_of_memory_as_error
 from idif.training.tracking import Tracker, tracking
-from idif.training.validation import Glimpse
+from idif.training.validation import ValidationResult
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def train(
     fabric: Fabric,
     *,
     progress: Progress = silent,
-    after_epoch: Callable[[Method, int], Glimpse] | None = None,
+    after_epoch: Callable[[Method, int], ValidationResult] | None = None,
 ) -> Method:
     """Train one model to the last epoch, from its checkpoint where there is one.
 
@@ -111,9 +111,9 @@ def train(
     model, fabric_optimizer = fabric.setup(method, optimizer)
     if average is not None:
         average.to(fabric.device)
-    start, run_id = Reached(epoch=0, step=0, finished=False), None
+    start, run_id = TrainingProgress(epoch=0, step=0, finished=False), None
     if checkpoint is not None:
-        start = reached(checkpoint)
+        start = read_progress(checkpoint)
         state = load_state(checkpoint)
         load_into(kept, checkpoint)
         if average is not None:
@@ -133,14 +133,14 @@ def train(
         if tracker is not None:
             logs.append(tracker)
 
-        meter, step = Meter(task.name, fabric, start.epoch), start.step
+        meter, step = StepMetrics(task.name, fabric, start.epoch), start.step
         for epoch in range(start.epoch, settings.epochs):
             began = time.perf_counter()
             method.train()
             rank, world = fabric.global_rank, fabric.world_size
             order = epoch_order(task.rows, seed=settings.seed, epoch=epoch, rank=rank, world=world)
             for batch in task.source.batches(order, settings.batch_size):
-                with memory_explained(task.name, step + 1, settings.batch_size):
+                with out_of_memory_as_error(task.name, step + 1, settings.batch_size):
                     moved = batch.to(fabric.device)
                     losses = train_step(config, task, model, fabric_optimizer, fabric, moved, epoch, step)
                 meter.add(losses, float(schedule.get_last_lr()[0]))
@@ -172,7 +172,7 @@ def train(
                     state |= {"method": method.state_dict(), "averaged": average.n_averaged}
                 if tracker is not None and tracker.run_id is not None:
                     state["tracked_as"] = tracker.run_id
-                done = Reached(epoch=epoch + 1, step=step, finished=epoch + 1 == settings.epochs)
+                done = TrainingProgress(epoch=epoch + 1, step=step, finished=epoch + 1 == settings.epochs)
                 save_checkpoint(task.folder, kept.state_dict(), state, done)
             meter.checkpoint_epoch = epoch + 1
             fabric.barrier()
@@ -198,12 +198,14 @@ def train_step(
     kept = drop_views(batch.view_mask, seeds, dropout.probability, dropout.per)
     # the bottleneck draws from torch's own generator: seeded at each step, a resumed run repeats it
     torch.manual_seed(_step_seed(config.train.seed, step, fabric.global_rank))
-    with computing(training_convolutions(config.train, fabric.device)):
+    with convolution_backend(training_convolutions(config.train, fabric.device)):
         features = batch.features if task.encoder is None else encode_views(task.encoder, corrupted, kept)
-        return learn(model, optimizer, fabric, config.train.clip_norm, corrupted, features, kept, defects)
+        return optimizer_step(
+            model, optimizer, fabric, config.train.clip_norm, corrupted, features, kept, defects
+        )
 
 
-def learn(
+def optimizer_step(
     model: Any,
     optimizer: Any,
     fabric: Fabric,

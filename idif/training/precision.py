@@ -36,12 +36,12 @@ def fabric_precision(wanted: Literal["auto", "float32", "bfloat16"], device: tor
 
 def training_convolutions(train: TrainConfig, device: torch.device) -> Convolutions:
     """How a training on ``device`` computes its 3x3 convolutions."""
-    if not winograd_would_help(train, device) or winograd_lacks() is not None:
+    if not winograd_applies(train, device) or winograd_unavailable_reason() is not None:
         return "direct"
     return "winograd"
 
 
-def arithmetic(train: TrainConfig, device: torch.device) -> dict[str, str]:
+def numerics(train: TrainConfig, device: torch.device) -> dict[str, str]:
     """What a run's environment records of precision and convolutions."""
     return {
         "precision": fabric_precision(train.precision, device),
@@ -49,7 +49,7 @@ def arithmetic(train: TrainConfig, device: torch.device) -> dict[str, str]:
     }
 
 
-def winograd_would_help(train: TrainConfig, device: torch.device) -> bool:
+def winograd_applies(train: TrainConfig, device: torch.device) -> bool:
     """Whether a training is one that Winograd's filtering is for, were numba there or not."""
     return (
         train.convolutions == "auto"
@@ -59,7 +59,7 @@ def winograd_would_help(train: TrainConfig, device: torch.device) -> bool:
 
 
 @cache
-def winograd_lacks() -> str | None:
+def winograd_unavailable_reason() -> str | None:
     """What to do, in words, before `idif.kernels.winograd` can run here; None where it can."""
     try:
         import idif.kernels.winograd  # noqa: F401
@@ -75,7 +75,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def computing(convolutions: Convolutions) -> AbstractContextManager[None]:
+def convolution_backend(convolutions: Convolutions) -> AbstractContextManager[None]:
     """Inside, convolutions are computed in this way."""
     if convolutions == "direct":
         return nullcontext()

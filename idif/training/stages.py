@@ -9,9 +9,9 @@ from idif.config.sections import Config
 from idif.encoders.frozen import FrozenEncoder
 from idif.methods.protocol import Method
 from idif.progress import Progress, silent
-from idif.training.checkpoint import find_checkpoint, reached
+from idif.training.checkpoint import find_checkpoint, read_progress
 from idif.training.loop import Task, train
-from idif.training.validation import Glimpse
+from idif.training.validation import ValidationResult
 
 STUDENT = "student"
 """The student that a segmentation head is trained on: its folder below the model's own, its name in it."""
@@ -24,7 +24,7 @@ def train_stages(
     fabric: Fabric,
     *,
     progress: Progress = silent,
-    after_epoch: Callable[[Method, int], Glimpse] | None = None,
+    after_epoch: Callable[[Method, int], ValidationResult] | None = None,
 ) -> None:
     """Train a model to the last epoch of its last stage, from where it was stopped.
 
@@ -40,7 +40,7 @@ def train_stages(
     method = config.method.model_copy(update={"head": "cosine"})
     first = replace(task, folder=task.folder / STUDENT)
     done = find_checkpoint(first.folder)
-    if done is None or not reached(done).finished:
+    if done is None or not read_progress(done).finished:
         first.folder.mkdir(parents=True, exist_ok=True)
         train(config.model_copy(update={"method": method}), first, fabric, progress=progress)
         done = find_checkpoint(first.folder)

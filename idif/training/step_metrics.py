@@ -17,7 +17,7 @@ PART = "grad/"
 """Before the name of a part of the model: the norm of its gradient. Kept for messages, not logged."""
 
 
-class Meter:
+class StepMetrics:
     """Collects the losses and gradient norms of steps without waiting for the device."""
 
     def __init__(self, name: str, fabric: Fabric, checkpoint_epoch: int) -> None:
@@ -78,7 +78,7 @@ def _largest_first(values: dict[str, float]) -> str:
 
 
 @contextmanager
-def memory_explained(name: str, step: int, batch_size: int) -> Iterator[None]:
+def out_of_memory_as_error(name: str, step: int, batch_size: int) -> Iterator[None]:
     """Turn running out of memory inside into one sentence.
 
     Raises:

@@ -13,7 +13,7 @@ from idif.evaluation.calibration import final_scores
 from idif.evaluation.scoring import score_batches
 from idif.methods.protocol import Method
 from idif.metrics import auroc
-from idif.visualization.heatmap import Pixels, colour_scale, heat_picture
+from idif.visualization.heatmap import Pixels, color_limits, heatmap_image
 
 SHOWN = 3
 """Samples with a picture, the same ones at every evaluation."""
@@ -21,7 +21,7 @@ SIDE = 128
 """Greatest side of a view in a picture, in pixels."""
 
 
-class Glimpse(NamedTuple):
+class ValidationResult(NamedTuple):
     """One evaluation."""
 
     figures: dict[str, Any]
@@ -30,7 +30,9 @@ class Glimpse(NamedTuple):
     """Sample id -> uint8 [H,W,3], RGB: its views side by side, below them the same with their heat."""
 
 
-def glimpse(config: EvalConfig, method: Method, source: FeatureSource, device: torch.device) -> Glimpse:
+def validate(
+    config: EvalConfig, method: Method, source: FeatureSource, device: torch.device
+) -> ValidationResult:
     """S-AUROC over all rows of a source, uncalibrated, and heat maps of up to `SHOWN` samples.
 
     The samples lie evenly among the anomalous ones, or among all where none is anomalous; one colour scale
@@ -51,20 +53,20 @@ def glimpse(config: EvalConfig, method: Method, source: FeatureSource, device: t
             if row in chosen:
                 kept[row] = (batch.images[place].cpu().numpy(), maps[place].cpu().numpy(), present[-1][place])
     _, of_samples = final_scores(config, np.concatenate(scores), np.concatenate(present), None)
-    low, high = colour_scale(np.concatenate([maps[shown].ravel() for _, maps, shown in kept.values()]))
+    low, high = color_limits(np.concatenate([maps[shown].ravel() for _, maps, shown in kept.values()]))
     pictures = {
         samples[row].sample_id: _picture(images, ((maps - low) / (high - low)).astype(np.float32))
         for row, (images, maps, _) in sorted(kept.items())
     }
     anomalous = np.any(np.concatenate(labels), axis=1)
-    return Glimpse({"s_auroc": auroc(of_samples, anomalous)}, pictures)
+    return ValidationResult({"s_auroc": auroc(of_samples, anomalous)}, pictures)
 
 
 def _picture(images: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:
     """Photographs uint8 [V,3,H,W] above the same with heat [V,H,W], 0..1 on the colour scale."""
     side = min(SIDE, images.shape[-1])
     photos = [_small(image.transpose(1, 2, 0), side) for image in images]
-    heated = [heat_picture(_small(h, side), photo) for h, photo in zip(heat, photos, strict=True)]
+    heated = [heatmap_image(_small(h, side), photo) for h, photo in zip(heat, photos, strict=True)]
     picture: Pixels = np.concatenate([np.concatenate(photos, axis=1), np.concatenate(heated, axis=1)])
     return picture
 

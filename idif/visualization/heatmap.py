@@ -20,7 +20,7 @@ def colour_bar() -> str:
     return "linear-gradient(to right, " + ", ".join(f"rgb({r} {g} {b})" for r, g, b in colours) + ")"
 
 
-def colour_scale(seen: npt.NDArray[np.float32]) -> tuple[float, float]:
+def color_limits(seen: npt.NDArray[np.float32]) -> tuple[float, float]:
     """(low, high) of a colour scale for map pixels of any shape: their median and 99.8 % quantile.
 
     The few brightest pixels would leave everything else black. Without pixels (0, 1); high > low always.
@@ -29,7 +29,7 @@ def colour_scale(seen: npt.NDArray[np.float32]) -> tuple[float, float]:
     return low, high if high > low else low + 1e-6
 
 
-def heat_picture(heat: npt.NDArray[np.float32], photo: Pixels | None, opacity: float = OPACITY) -> Pixels:
+def heatmap_image(heat: npt.NDArray[np.float32], photo: Pixels | None, opacity: float = OPACITY) -> Pixels:
     """Heat float32 [H,W], 0 at the scale's low end and 1 at its high, as colours uint8 [H,W,3], RGB.
 
     Over the photograph uint8 [H,W,3] in grey where there is one; ``opacity`` 0..1 is the colours' share.

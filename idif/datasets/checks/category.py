@@ -9,7 +9,7 @@ import numpy as np
 from idif.data.index import Index, Split
 from idif.datasets.checks.findings import Finding
 from idif.datasets.checks.thumbnails import exchanged_views, near_duplicates
-from idif.datasets.checks.view import Look
+from idif.datasets.checks.view import ViewCheck
 from idif.datasets.contamination import contamination
 from idif.datasets.realiad.statistics import Counts
 
@@ -24,7 +24,7 @@ SplitsOf = dict[bytes, dict[Split, str]]
 """Digest of an image file -> the first file of each split that has these bytes."""
 
 
-def compare_looks(category: str, looks: Sequence[Look], splits: SplitsOf) -> Iterator[Finding]:
+def compare_looks(category: str, looks: Sequence[ViewCheck], splits: SplitsOf) -> Iterator[Finding]:
     """Everything wrong or odd among the views of one category.
 
     Args:
@@ -38,8 +38,8 @@ def compare_looks(category: str, looks: Sequence[Look], splits: SplitsOf) -> Ite
         yield from _brightness(category, seen)
 
 
-def _sizes(category: str, looks: Sequence[Look]) -> Iterator[Finding]:
-    by_camera: dict[int, list[Look]] = defaultdict(list)
+def _sizes(category: str, looks: Sequence[ViewCheck]) -> Iterator[Finding]:
+    by_camera: dict[int, list[ViewCheck]] = defaultdict(list)
     for look in looks:
         if look.shape is not None:
             by_camera[look.view.number].append(look)
@@ -58,7 +58,7 @@ def _sizes(category: str, looks: Sequence[Look]) -> Iterator[Finding]:
                 yield Finding("wrong_size", category, look.view.image, message)
 
 
-def _in_both_splits(category: str, looks: Sequence[Look], splits: SplitsOf) -> Iterator[Finding]:
+def _in_both_splits(category: str, looks: Sequence[ViewCheck], splits: SplitsOf) -> Iterator[Finding]:
     for look in looks:
         if look.digest is None:
             continue
@@ -69,7 +69,7 @@ def _in_both_splits(category: str, looks: Sequence[Look], splits: SplitsOf) -> I
             yield Finding("train_and_test", category, file, f"has the same bytes as {of['train']}")
 
 
-def _likenesses(category: str, looks: Sequence[Look]) -> Iterator[Finding]:
+def _likenesses(category: str, looks: Sequence[ViewCheck]) -> Iterator[Finding]:
     thumbnails = np.stack([look.picture for look in looks if look.picture is not None])
     ids: dict[str, int] = {}
     owners = np.array([ids.setdefault(look.sample.sample_id, len(ids)) for look in looks])
@@ -87,7 +87,7 @@ def _likenesses(category: str, looks: Sequence[Look]) -> Iterator[Finding]:
         yield Finding("near_duplicate", category, two.view.image, f"{how} {one.view.image}")
 
 
-def _brightness(category: str, looks: Sequence[Look]) -> Iterator[Finding]:
+def _brightness(category: str, looks: Sequence[ViewCheck]) -> Iterator[Finding]:
     means = np.array([look.picture.mean() for look in looks if look.picture is not None])
     cameras = np.array([look.view.number for look in looks])
     for camera in np.unique(cameras):

@@ -6,12 +6,12 @@ from pathlib import Path
 from idif.data.index import Index, Sample, View
 from idif.datasets.checks.category import SplitsOf, compare_looks, count, thin_splits
 from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport, Finding
-from idif.datasets.checks.view import Look, look_at
+from idif.datasets.checks.view import ViewCheck, look_at
 from idif.datasets.realiad.files import annotation_files, list_categories
 from idif.datasets.realiad.reader import read_realiad
 from idif.datasets.realiad.statistics import Counts, differences, is_whole
 from idif.errors import DatasetError
-from idif.prefetch import ahead
+from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
 
 
@@ -52,7 +52,7 @@ def check_dataset(
     done = 0
     splits: SplitsOf = {}
     for category, index in indexes.items():
-        looks: list[Look] = []
+        looks: list[ViewCheck] = []
         for look in _look_at_all(root, index, known, workers):
             looks.append(look)
             done += 1 + (look.view.mask is not None)
@@ -87,10 +87,10 @@ def _files(index: Index) -> int:
     return sum(1 + (view.mask is not None) for _, view in _views(index))
 
 
-def _look_at_all(root: Path, index: Index, known: Sequence[str], workers: int) -> Generator[Look]:
+def _look_at_all(root: Path, index: Index, known: Sequence[str], workers: int) -> Generator[ViewCheck]:
     masked = any(view.mask is not None for _, view in _views(index))
 
-    def look(pair: tuple[Sample, View]) -> Look:
+    def look(pair: tuple[Sample, View]) -> ViewCheck:
         return look_at(root, *pair, masked=masked, categories=known)
 
-    return ahead(look, _views(index), workers=workers, depth=8 * workers)
+    return prefetch_map(look, _views(index), workers=workers, depth=8 * workers)

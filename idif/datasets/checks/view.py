@@ -17,7 +17,7 @@ from idif.paths import resolve_inside
 
 
 @dataclass(frozen=True)
-class Look:
+class ViewCheck:
     """What the files of one view showed."""
 
     sample: Sample
@@ -31,7 +31,7 @@ class Look:
     """Its thumbnail; None likewise."""
 
 
-def look_at(root: Path, sample: Sample, view: View, *, masked: bool, categories: Sequence[str]) -> Look:
+def look_at(root: Path, sample: Sample, view: View, *, masked: bool, categories: Sequence[str]) -> ViewCheck:
     """Open a view's image and mask.
 
     Args:
@@ -70,7 +70,7 @@ def look_at(root: Path, sample: Sample, view: View, *, masked: bool, categories:
                 found("defect_without_mask", view.mask, "marks nothing, but its image is labelled defective")
         except DatasetError as error:
             found(_why(root, view.mask), view.mask, str(error))
-    return Look(sample, view, tuple(findings), digest, shape, picture)
+    return ViewCheck(sample, view, tuple(findings), digest, shape, picture)
 
 
 def _why(root: Path, file: str) -> str:

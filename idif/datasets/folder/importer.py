@@ -13,8 +13,8 @@ from idif.data.images import load_image, load_mask, load_whole_mask
 from idif.datasets.folder.layout import PhotoSample, find_categories, list_samples, read_pattern
 from idif.datasets.realiad.reader import MAX_VIEW_NUMBER
 from idif.datasets.realiad.writer import (
+    ImportedView,
     ImportSummary,
-    Shot,
     category_writer,
     check_out,
     source_digest,
@@ -22,7 +22,7 @@ from idif.datasets.realiad.writer import (
 )
 from idif.errors import DatasetError
 from idif.paths import resolve_inside
-from idif.prefetch import ahead
+from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
 
 
@@ -99,7 +99,7 @@ def import_folder(
         masked = any(sample.masks for sample in of_category)
         load = partial(load_sample, folders[category], size=size, masked=masked)
         with category_writer(out, images, category, recipes[category]) as writer:
-            loaded = ahead(load, of_category, workers=workers, depth=2 * workers)
+            loaded = prefetch_map(load, of_category, workers=workers, depth=2 * workers)
             for sample, shots in zip(of_category, loaded, strict=True):
                 stamp = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{sample.split}-{sample.name}")[-100:]
                 writer.add(
@@ -129,7 +129,7 @@ def _number_views(src: Path, names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(ordered, start=1)}
 
 
-def load_sample(folder: Path, sample: PhotoSample, *, size: int, masked: bool) -> dict[str, Shot]:
+def load_sample(folder: Path, sample: PhotoSample, *, size: int, masked: bool) -> dict[str, ImportedView]:
     """View's name -> photograph and mask of one sample.
 
     Args:
@@ -147,7 +147,7 @@ def load_sample(folder: Path, sample: PhotoSample, *, size: int, masked: bool) -
         if view in sample.masks:
             mask = _shrunk_mask(resolve_inside(folder, sample.masks[view]), size, shape)
         shown = sample.defect is not None and (mask is not None if masked else True)
-        shots[view] = Shot(np.ascontiguousarray(image.transpose(1, 2, 0)), mask, shown)
+        shots[view] = ImportedView(np.ascontiguousarray(image.transpose(1, 2, 0)), mask, shown)
     if sample.defect is not None and not any(shot.anomalous for shot in shots.values()):
         first = next(iter(sample.photographs.values()))
         raise DatasetError(

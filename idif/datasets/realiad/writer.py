@@ -21,7 +21,7 @@ from idif.fingerprint import digest
 
 
 @dataclass(frozen=True)
-class Shot:
+class ImportedView:
     """One view of a sample."""
 
     image: npt.NDArray[np.uint8]
@@ -46,7 +46,7 @@ class ImportSummary:
     """Categories that an earlier call with the same source and settings had finished."""
 
 
-Recipe = dict[str, Any]
+ImportSettings = dict[str, Any]
 """What a category is made from and how, as JSON: equal recipes give equal categories."""
 
 
@@ -76,7 +76,7 @@ class CategoryWriter:
         split: Split,
         defect: str | None,
         stamp: str,
-        shots: Mapping[int, Shot],
+        shots: Mapping[int, ImportedView],
     ) -> None:
         """Write one sample: a PNG for each view, a mask for each that is anomalous and has one.
 
@@ -106,13 +106,13 @@ class CategoryWriter:
                 }
             )
 
-    def annotations(self, recipe: Recipe) -> bytes:
+    def annotations(self, recipe: ImportSettings) -> bytes:
         """The category's annotation file."""
         meta = {"prefix": f"{self._category}/", "normal_class": NORMAL_CLASS, "imported": recipe}
         return (json.dumps({"meta": meta, **self._entries}, indent=1) + "\n").encode()
 
 
-def check_out(out: Path, images: str, recipes: Mapping[str, Recipe]) -> tuple[str, ...]:
+def check_out(out: Path, images: str, recipes: Mapping[str, ImportSettings]) -> tuple[str, ...]:
     """Refuse an output folder that could not take these categories.
 
     Returns:
@@ -150,10 +150,10 @@ def check_out(out: Path, images: str, recipes: Mapping[str, Recipe]) -> tuple[st
     return tuple(kept)
 
 
-def _recipe(annotations: Path) -> Recipe | None:
+def _recipe(annotations: Path) -> ImportSettings | None:
     """What an import wrote into its annotations; None where there are none or others."""
     try:
-        recipe: Recipe | None = json.loads(annotations.read_bytes())["meta"]["imported"]
+        recipe: ImportSettings | None = json.loads(annotations.read_bytes())["meta"]["imported"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return recipe
@@ -176,7 +176,9 @@ def summarise(out: Path, images: str, categories: Sequence[str], kept: tuple[str
 
 
 @contextlib.contextmanager
-def category_writer(out: Path, images: str, category: str, recipe: Recipe) -> Iterator[CategoryWriter]:
+def category_writer(
+    out: Path, images: str, category: str, recipe: ImportSettings
+) -> Iterator[CategoryWriter]:
     """A writer whose category appears under ``out`` when the block ends well, and not at all otherwise.
 
     Annotations come last: a category without them does not exist for a reader.

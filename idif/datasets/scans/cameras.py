@@ -102,7 +102,7 @@ def prepare(
 
 
 @dataclass(frozen=True)
-class Studio:
+class CategoryCameras:
     """What all scans of a category share, learnt from training scans: pose, scale and the rig of cameras."""
 
     template: Heights | None
@@ -151,7 +151,7 @@ def rig(sensor: Floats, views: int) -> list[Floats]:
 
 def open_studio(
     scans: Sequence[Scan], *, size: int, align: bool, views: int, kinds: tuple[Kind, ...] = ("rgb",)
-) -> Studio:
+) -> CategoryCameras:
     """Learn pose, centre, scale and range of depths from some training scans.
 
     Scale and depths are those of the whole category, so that samples can be compared.
@@ -174,7 +174,7 @@ def open_studio(
     nearest, farthest = high[:, 2], low[:, 2]
     reach = np.maximum((0.5 + DEPTH_MARGIN) * (nearest - farthest), LEAST_RANGE / 2 * extent)
     between = (nearest + farthest) / 2
-    return Studio(
+    return CategoryCameras(
         template,
         map_extent,
         centre,
@@ -192,7 +192,7 @@ def _bounds(points: Floats) -> Floats:
     return bounds
 
 
-def photograph(scan: Scan, studio: Studio) -> list[tuple[npt.NDArray[np.uint8], Bools]]:
+def photograph(scan: Scan, studio: CategoryCameras) -> list[tuple[npt.NDArray[np.uint8], Bools]]:
     """The views of a scan, kind by kind, each in the rig's order: uint8 [size,size,3] and its defect mask
     [size,size]."""
     pose = pose_of(scan, studio.template, studio.map_extent)

@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from idif.data.index import Split
 from idif.datasets.realiad.writer import (
+    ImportedView,
     ImportSummary,
-    Shot,
     category_writer,
     check_out,
     source_digest,
     summarise,
 )
-from idif.datasets.scans.cameras import Kind, Scan, Studio, open_studio, photograph
+from idif.datasets.scans.cameras import CategoryCameras, Kind, Scan, open_studio, photograph
 from idif.datasets.scans.point_cloud import Bools
 from idif.errors import CannotFinish, DatasetError
 from idif.paths import shown
@@ -148,7 +148,9 @@ def import_scans(
             for scan, pictures in zip(files, rendered, strict=True):
                 labels = label_views([mask for _, mask in pictures], scan.defect is not None)
                 stamp = f"{scan.split}{scan.name.replace('_', '-')}"
-                shots = [Shot(*picture, label) for picture, label in zip(pictures, labels, strict=True)]
+                shots = [
+                    ImportedView(*picture, label) for picture, label in zip(pictures, labels, strict=True)
+                ]
                 writer.add(scan.split, scan.defect, stamp, dict(enumerate(shots, start=1)))
                 done += 1
                 progress(done, total, category)
@@ -171,12 +173,12 @@ def label_views(masks: Sequence[Bools], defective: bool) -> list[bool]:
     return labels
 
 
-def _picture(files: ScanFiles, studio: Studio, remove_background: bool) -> list[Picture]:
+def _picture(files: ScanFiles, studio: CategoryCameras, remove_background: bool) -> list[Picture]:
     return photograph(files.read(remove_background), studio)
 
 
 def _photograph_all(
-    files: Sequence[ScanFiles], studio: Studio, remove_background: bool
+    files: Sequence[ScanFiles], studio: CategoryCameras, remove_background: bool
 ) -> Iterator[list[Picture]]:
     """The pictures of every scan, in order."""
     if len(files) < FEW:

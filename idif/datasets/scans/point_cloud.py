@@ -35,7 +35,7 @@ NEIGHBOURS = [(down, across) for down in (-1, 0, 1) for across in (-1, 0, 1) if 
 
 
 @dataclass(frozen=True)
-class Table:
+class TablePlane:
     """The plane an object lies on, as a frame: z up towards the sensor, x along the grid's rows."""
 
     origin: Floats
@@ -51,7 +51,7 @@ class Table:
         return moved
 
 
-def find_table(points: Floats, seed: int = 0) -> Table | None:
+def find_table(points: Floats, seed: int = 0) -> TablePlane | None:
     """The plane most points lie on, or None where no plane holds `MIN_SUPPORT` of them.
 
     Random triples vote (RANSAC, seeded), then least squares over the winner's points, three times.
@@ -84,7 +84,7 @@ def find_table(points: Floats, seed: int = 0) -> Table | None:
     normal = normal if normal[2] < 0 else -normal
     x = np.array([1.0, 0.0, 0.0]) - normal[0] * normal
     x /= np.linalg.norm(x)
-    return Table(origin=origin, axes=np.stack([x, np.cross(normal, x), normal]), support=support)
+    return TablePlane(origin=origin, axes=np.stack([x, np.cross(normal, x), normal]), support=support)
 
 
 def grid_step(points: Floats) -> float:
@@ -92,7 +92,7 @@ def grid_step(points: Floats) -> float:
     return float(np.nanmedian(np.linalg.norm(np.diff(points, axis=1), axis=2)))
 
 
-def keep_object(points: Floats, table: Table) -> Floats:
+def keep_object(points: Floats, table: TablePlane) -> Floats:
     """The cloud with everything but the object set to NaN.
 
     The object is what rises above the table, in pieces no smaller than a twentieth of the largest; a point

@@ -30,7 +30,7 @@ CONSTRUCTION = ("QS", "WP", "BX")
 
 
 @dataclass(frozen=True)
-class Spot:
+class DefectSite:
     """A place on the surface with its tangent frame; vectors float32 [3, 1]."""
 
     centre: Points
@@ -66,7 +66,7 @@ def _seen(part: Part, p: Points, normal: Points, eye: Points, facing: float) -> 
     return result
 
 
-def find_spot(part: Part, eyes: Points, camera: int, rng: np.random.Generator) -> Spot | None:
+def find_spot(part: Part, eyes: Points, camera: int, rng: np.random.Generator) -> DefectSite | None:
     """A random place that camera number ``camera`` (from 0) of those at ``eyes`` [3, V] sees well, if any.
 
     Of some such places it is one whose surroundings the fewest cameras see: what several views are for.
@@ -95,14 +95,14 @@ def find_spot(part: Part, eyes: Points, camera: int, rng: np.random.Generator) -
     # The candidates come in random order, so the first of the best is a random one.
     at = int(np.argmin(np.maximum(witnesses, 2)))
     here = slice(at, at + 1)
-    return Spot(p[:, here], normal[:, here], along[:, here], across[:, here])
+    return DefectSite(p[:, here], normal[:, here], along[:, here], across[:, here])
 
 
-Flaw = Callable[[Part, Spot, float, np.random.Generator], Part]
+Flaw = Callable[[Part, DefectSite, float, np.random.Generator], Part]
 """Makes a defect at a spot, from subtle (severity 0) to clear (1)."""
 
 
-def _dent(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
+def _dent(part: Part, spot: DefectSite, severity: float, rng: np.random.Generator) -> Part:
     radius = 0.09 + 0.15 * severity
     depth = radius * (0.18 + 0.26 * severity)
     stretch = float(rng.uniform(0.7, 1.3))
@@ -117,11 +117,11 @@ def _dent(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> 
     return replace(part, edits=(*part.edits, edit))
 
 
-def _under(part: Part, spot: Spot) -> Material:
+def _under(part: Part, spot: DefectSite) -> Material:
     return part.components[int(part.component_at(spot.centre)[0])].material
 
 
-def _scratch(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
+def _scratch(part: Part, spot: DefectSite, severity: float, rng: np.random.Generator) -> Part:
     half = 0.12 + 0.26 * severity + float(rng.uniform(0, 0.04))
     width = 0.010 + 0.014 * severity
     opacity = 0.55 + 0.45 * severity
@@ -157,7 +157,7 @@ def _scratch(part: Part, spot: Spot, severity: float, rng: np.random.Generator) 
     return replace(part, edits=(*part.edits, edit), marks=(*part.marks, mark))
 
 
-def _damage(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
+def _damage(part: Part, spot: DefectSite, severity: float, rng: np.random.Generator) -> Part:
     radius = 0.075 + 0.145 * severity
     shift = rng.uniform(-9, 9, (3, 1)).astype(np.float32)
     centre = spot.centre + np.float32(0.45 * radius) * spot.normal
@@ -181,7 +181,7 @@ def _damage(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -
     return replace(part, edits=(*part.edits, edit), marks=(*part.marks, mark))
 
 
-def _stain(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
+def _stain(part: Part, spot: DefectSite, severity: float, rng: np.random.Generator) -> Part:
     radius = 0.085 + 0.165 * severity
     opacity = 0.30 + 0.65 * severity
     shift = rng.uniform(-9, 9, (3, 1)).astype(np.float32)
@@ -205,7 +205,7 @@ def _stain(part: Part, spot: Spot, severity: float, rng: np.random.Generator) ->
     return replace(part, marks=(*part.marks, Mark(weight, color, roughness, 0.0, opacity)))
 
 
-def _foreign(part: Part, spot: Spot, severity: float, rng: np.random.Generator) -> Part:
+def _foreign(part: Part, spot: DefectSite, severity: float, rng: np.random.Generator) -> Part:
     if rng.random() < 0.5:
         half, thick = 0.12 + 0.24 * severity, 0.010 + 0.012 * severity
         bow, rise = float(rng.uniform(-2.2, 2.2)), float(rng.uniform(0.2, 0.8))

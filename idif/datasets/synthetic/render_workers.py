@@ -16,8 +16,8 @@ from PIL import Image
 
 from idif.data.index import NORMAL_CLASS
 from idif.datasets.synthetic.camera_rig import RIG
-from idif.datasets.synthetic.sample_renderer import Photographs, Studio
-from idif.datasets.synthetic.sample_specs import Order
+from idif.datasets.synthetic.sample_renderer import Photographs, SampleRenderer
+from idif.datasets.synthetic.sample_specs import SampleSpec
 from idif.errors import CannotFinish
 
 FIRST_TEST = 5000
@@ -39,7 +39,7 @@ class Written:
     contrast; None for a normal one."""
 
 
-def write_all(orders: Sequence[Order], size: int, root: Path, workers: int) -> Generator[Written]:
+def write_all(orders: Sequence[SampleSpec], size: int, root: Path, workers: int) -> Generator[Written]:
     """Render each order and write its files below ``root``, an existing folder of images.
 
     A sample's bytes do not depend on the number of ``workers``, each of which is a spawned process with an
@@ -49,7 +49,7 @@ def write_all(orders: Sequence[Order], size: int, root: Path, workers: int) -> G
     """
     workers = min(workers, -(-len(orders) // _FEW))
     if workers <= 1:
-        with Studio(size) as studio:
+        with SampleRenderer(size) as studio:
             for order in orders:
                 yield _write(studio, order, root)
         return
@@ -66,7 +66,7 @@ def write_all(orders: Sequence[Order], size: int, root: Path, workers: int) -> G
             pool.shutdown(cancel_futures=True)
 
 
-_studio: Studio | None = None
+_studio: SampleRenderer | None = None
 """A worker's window, opened at its first order and kept until it ends."""
 
 
@@ -83,16 +83,16 @@ def _prepare() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _work(order: Order, size: int, root: Path) -> Written:
+def _work(order: SampleSpec, size: int, root: Path) -> Written:
     global _studio
     if _studio is None:
-        studio = Studio(size)
+        studio = SampleRenderer(size)
         studio.__enter__()  # raises to the parent; the window closes with the process
         _studio = studio
     return _write(_studio, order, root)
 
 
-def _write(studio: Studio, order: Order, root: Path) -> Written:
+def _write(studio: SampleRenderer, order: SampleSpec, root: Path) -> Written:
     """Write a sample's files below its category's folder."""
     photographs = studio.photograph(order)
     shown = [name for name in photographs.classes if name != NORMAL_CLASS]
@@ -125,7 +125,7 @@ def _write(studio: Studio, order: Order, root: Path) -> Written:
     return Written(tuple(entries), defects)
 
 
-def _told(order: Order, photographs: Photographs) -> dict[str, Any]:
+def _told(order: SampleSpec, photographs: Photographs) -> dict[str, Any]:
     """What the sheet of defects says about a spoilt sample."""
     columns = zip(
         photographs.classes, photographs.visible, photographs.masks, photographs.contrast, strict=True

@@ -9,12 +9,12 @@ from scipy.ndimage import binary_dilation, correlate1d
 
 from idif.datasets.synthetic.camera_rig import RIG, Pose, place
 from idif.datasets.synthetic.catalog import BUILDERS
-from idif.datasets.synthetic.defects import CONSTRUCTION, SURFACE, Spot, find_spot
+from idif.datasets.synthetic.defects import CONSTRUCTION, SURFACE, DefectSite, find_spot
 from idif.datasets.synthetic.distance_volume import Volume
 from idif.datasets.synthetic.part_model import TABLE, Fault, Part
 from idif.datasets.synthetic.ray_tracer import Raster
-from idif.datasets.synthetic.sample_specs import SEVERITIES, Order
-from idif.datasets.synthetic.scene import Pixels, Sight, look
+from idif.datasets.synthetic.sample_specs import SEVERITIES, SampleSpec
+from idif.datasets.synthetic.scene import Pixels, RayHits, look
 from idif.datasets.synthetic.sdf import Points, length
 from idif.datasets.synthetic.shading import Light, Scene
 from idif.datasets.synthetic.visibility import visible_shares
@@ -49,7 +49,7 @@ class Photographs:
     """Of each of the order's defects, 0..1. Above the level's range where nothing within it could be seen."""
 
 
-class Studio:
+class SampleRenderer:
     """Makes the photographs of a dataset of one image size; use it as a context manager, from one thread.
 
     Raises `CannotFinish` on entering where VTK has no off-screen OpenGL.
@@ -58,14 +58,14 @@ class Studio:
     def __init__(self, size: int) -> None:
         self._raster = Raster(len(RIG), size)
 
-    def __enter__(self) -> "Studio":
+    def __enter__(self) -> "SampleRenderer":
         self._raster.__enter__()
         return self
 
     def __exit__(self, *args: object) -> None:
         self._raster.__exit__(*args)
 
-    def photograph(self, order: Order) -> Photographs:
+    def photograph(self, order: SampleSpec) -> Photographs:
         """The photographs of one sample. A spoilt one shows its defect in at least one view."""
         clean = self._scene(order, BUILDERS[order.category](order.rng(0), None))
         sight = look(clean, self._raster, RIG)
@@ -83,7 +83,7 @@ class Studio:
                 (),
             )
         for attempt in range(_ATTEMPTS):
-            spoilt = _spoil(order, clean, attempt)
+            spoilt = _apply_defect(order, clean, attempt)
             if spoilt is None:
                 continue
             after = look(self._scene(order, spoilt.part), self._raster, RIG)
@@ -107,7 +107,7 @@ class Studio:
             return Photographs(image, masks, classes, shares, contrast, spoilt.severities)
         raise AssertionError(f"no visible placement in {_ATTEMPTS} attempts: {order}")
 
-    def _scene(self, order: Order, part: Part) -> Scene:
+    def _scene(self, order: SampleSpec, part: Part) -> Scene:
         rng = order.rng(1)
         pose = Pose(
             float(rng.uniform(-7, 7)), (float(rng.uniform(-0.03, 0.03)), float(rng.uniform(-0.03, 0.03)))
@@ -120,7 +120,7 @@ class Studio:
         )
         return Scene(part, Volume(part), pose, light, rng.uniform(0, 32, (3, 1)).astype(np.float32))
 
-    def _exposed(self, order: Order, picture: Points) -> NDArray[np.uint8]:
+    def _exposed(self, order: SampleSpec, picture: Points) -> NDArray[np.uint8]:
         """Noise-free pixels [3, N] as a sensor gives them: a little soft, darker in the corners, noisy."""
         size = self._raster.size
         image = picture.reshape(3, len(RIG), size, size).transpose(1, 2, 3, 0)
@@ -136,13 +136,13 @@ class Studio:
 @dataclass(frozen=True)
 class _Spoilt:
     part: Part
-    spot: Spot | None
+    spot: DefectSite | None
     """Where the defect of the surface is, if there is one."""
     severities: tuple[float, ...]
     """Of each defect."""
 
 
-def _spoil(order: Order, clean: Scene, attempt: int) -> _Spoilt | None:
+def _apply_defect(order: SampleSpec, clean: Scene, attempt: int) -> _Spoilt | None:
     """The part with its defects; None if no place was found for the one of the surface."""
     rng = order.rng(3, attempt)
     part, spot, severities = clean.part, None, []
@@ -164,7 +164,7 @@ def _spoil(order: Order, clean: Scene, attempt: int) -> _Spoilt | None:
     return _Spoilt(part, spot, tuple(severities))
 
 
-def _kinds_of_surface(sight: Sight, known: dict[object, int]) -> NDArray[np.int16]:
+def _kinds_of_surface(sight: RayHits, known: dict[object, int]) -> NDArray[np.int16]:
     """Per pixel [N] a number for what is seen there: a component in a material, or the mat."""
     table = known.setdefault("table", len(known))
     numbers = [known.setdefault((c.name, c.material), len(known)) for c in sight.scene.part.components]
@@ -183,7 +183,7 @@ class _Change:
     """Difference of the pictures without noise, largest colour channel, 0..1; 0 outside the region."""
 
 
-def _visible(before: Sight, after: Sight) -> _Change:
+def _visible(before: RayHits, after: RayHits) -> _Change:
     """What the defect changed and a person can see.
 
     A pixel belongs to the defect where another surface, or the same one elsewhere, meets the eye, or where a
@@ -203,7 +203,7 @@ def _visible(before: Sight, after: Sight) -> _Change:
     return _Change(region.reshape(contrast.shape) & beside, contrast)
 
 
-def _classes(order: Order, after: Sight, change: _Change, spot: Spot | None) -> tuple[str, ...]:
+def _classes(order: SampleSpec, after: RayHits, change: _Change, spot: DefectSite | None) -> tuple[str, ...]:
     """Per view the code of the defect with most pixels in its mask, ``OK`` where too little is seen."""
     least = max(6, round(0.0005 * after.eyes.size**2))
     surface = order.kinds[-1]

@@ -19,7 +19,7 @@ SEVERITIES: dict[Level, tuple[float, float]] = {"easy": (0.8, 1.0), "medium": (0
 
 
 @dataclass(frozen=True)
-class Order:
+class SampleSpec:
     """What is asked for: everything that a sample depends on, besides the image size."""
 
     seed: int
@@ -40,12 +40,14 @@ class Order:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
-def orders(seed: int, category: str, split: Split, count: int, difficulty: Difficulty) -> Iterator[Order]:
+def orders(
+    seed: int, category: str, split: Split, count: int, difficulty: Difficulty
+) -> Iterator[SampleSpec]:
     """The first ``count`` orders of a category's split. Training samples are normal."""
     for number in range(count):
         kinds = kinds_for(seed, category, number) if split == "test" else ()
         level = level_for(seed, category, number) if difficulty == "mixed" else difficulty
-        yield Order(seed, category, split, number, kinds, level)
+        yield SampleSpec(seed, category, split, number, kinds, level)
 
 
 _TURNS = ("AK", "QS", "ZW", "BX", "HS", "YW", "WP", "PS")

@@ -27,7 +27,7 @@ def _chunks(count: int) -> Iterator[slice]:
 
 
 @dataclass(frozen=True)
-class Eyes:
+class PlacedCameras:
     """The rig's cameras placed for one sample, in the part's frame; every array float32 [3, V]."""
 
     position: Points
@@ -58,11 +58,11 @@ class Eyes:
 
 
 @dataclass(frozen=True)
-class Sight:
+class RayHits:
     """What the rig sees of a scene; N = V * S * S pixels."""
 
     scene: Scene
-    eyes: Eyes
+    eyes: PlacedCameras
     start: Values
     """Depth [N] from which rays through a pixel may be traced: before the part, infinite where it is not."""
     depth: Values
@@ -135,10 +135,10 @@ def _surface(
     return depth, component
 
 
-def look(scene: Scene, raster: Raster, rig: Sequence[Camera]) -> Sight:
+def look(scene: Scene, raster: Raster, rig: Sequence[Camera]) -> RayHits:
     """What the cameras of ``rig`` see of the scene."""
     placed = [place(camera, scene.pose, scene.part.radius, scene.part.height) for camera in rig]
-    eyes = Eyes(
+    eyes = PlacedCameras(
         position=np.concatenate([eye.position for eye in placed], axis=1),
         forward=np.concatenate([eye.forward for eye in placed], axis=1),
         right=np.concatenate([eye.right for eye in placed], axis=1),
@@ -158,4 +158,4 @@ def look(scene: Scene, raster: Raster, rig: Sequence[Camera]) -> Sight:
     if scene.part.marks:
         on_part = np.flatnonzero(component != TABLE)
         mark[on_part] = scene.marked(origins[:, on_part] + rays[:, on_part] * depth[on_part])
-    return Sight(scene, eyes, start, depth, component, mark)
+    return RayHits(scene, eyes, start, depth, component, mark)

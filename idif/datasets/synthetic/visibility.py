@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from idif.datasets.synthetic.distance_volume import CELL
 from idif.datasets.synthetic.part_model import SHOWN, Part
-from idif.datasets.synthetic.scene import Sight
+from idif.datasets.synthetic.scene import RayHits
 from idif.datasets.synthetic.sdf import Points, Values, dot, gradient, unit
 from idif.datasets.synthetic.shading import Scene
 
@@ -20,7 +20,7 @@ _APART = 0.0025
 
 
 def visible_shares(
-    before: Sight, after: Sight, near: Points | None, rng: np.random.Generator
+    before: RayHits, after: RayHits, near: Points | None, rng: np.random.Generator
 ) -> tuple[float, ...]:
     """Share 0..1 of the defect's surface that each camera sees; all 0 where no such surface is found.
 
@@ -97,7 +97,7 @@ def _settled(part: Part, p: Points) -> tuple[Points, Points]:
     return p, gradient(part.distance, p, 0.004)
 
 
-def _seen(sight: Sight, p: Points, normal: Points) -> NDArray[np.bool_]:
+def _seen(sight: RayHits, p: Points, normal: Points) -> NDArray[np.bool_]:
     """Whether each camera sees the surface points [3, N] of these normals: [V, N]."""
     eyes = sight.eyes
     size, count = eyes.size, eyes.position.shape[1]

@@ -1,9 +1,9 @@
 """Rows of the paper's ablation table (Table 3)."""
 
-from idif.methods.idif.config import MethodConfig
+from idif.methods.idif.config import IDIFConfig
 
 
-def table_3_row(method: MethodConfig) -> str | None:
+def table_3_row(method: IDIFConfig) -> str | None:
     """The row of the paper's Table 3 that a method's settings make; None where they make none of the four."""
     parts = (method.fusion, method.bottleneck, method.encoder)
     return {

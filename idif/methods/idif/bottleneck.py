@@ -13,7 +13,7 @@ LOGVAR_RANGE = (-10.0, 10.0)
 """Where log variances are kept, so that no exponential overflows early in training."""
 
 
-class Decoupled(NamedTuple):
+class Decoupling(NamedTuple):
     """What the bottleneck makes of f_E."""
 
     common: Tensor
@@ -60,7 +60,7 @@ class ConsistencyBottleneck(nn.Module):
             nn.Conv2d(channels, views * channels, 1),
         )
 
-    def forward(self, f_e: Tensor, view_mask: Tensor) -> Decoupled:
+    def forward(self, f_e: Tensor, view_mask: Tensor) -> Decoupling:
         """Decouple ``f_e`` [B,V,C,h,w]; views not in ``view_mask`` [B,V] enter as zeros.
 
         The kept ones are scaled by V/kept, so that the input's magnitude does not tell how many there are.
@@ -83,9 +83,9 @@ class ConsistencyBottleneck(nn.Module):
             losses["ib"] = mean_over_kept(error, view_mask)
             m, s = mean.float(), logvar.float()
             losses["kl"] = 0.5 * (m**2 + s.exp() - s - 1).mean()
-        return Decoupled(common, specific, losses)
+        return Decoupling(common, specific, losses)
 
-    def brought(self, f_e: Tensor) -> Tensor:
+    def per_view_contribution(self, f_e: Tensor) -> Tensor:
         """What each view of ``f_e`` [B,V,C,h,w] adds to the first layer's output: [B,V,C,h,w].
 
         That layer is linear and 1x1, so its output for any choice of views is their scaled sum.
@@ -96,7 +96,7 @@ class ConsistencyBottleneck(nn.Module):
         added = F.conv2d(f_e.flatten(1, 2), weight.flatten(0, 1), groups=self.views)
         return added.view_as(f_e)
 
-    def common_of(self, brought: Tensor) -> Tensor:
+    def common_from_contributions(self, brought: Tensor) -> Tensor:
         """f_c [N,C,h,w] at test, from what the n kept views of N samples brought, [N,n,C,h,w]."""
         merged = self.merge[1:](brought.sum(dim=1) * (self.views / brought.shape[1]))
         common: Tensor = self.lift(self.mean(merged))

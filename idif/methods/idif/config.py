@@ -17,7 +17,7 @@ class VoxelConfig(Section):
     """Width d of a voxel prototype."""
 
 
-class MethodConfig(Section):
+class IDIFConfig(Section):
     """The method and its open points."""
 
     name: Literal["idif"] = "idif"

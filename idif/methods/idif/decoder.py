@@ -70,7 +70,7 @@ class ViewDecoders(nn.Module):
             out[layer.name] = emit(x).unflatten(1, (self.views, layer.channels))
         return out
 
-    def alone(self, slot: int) -> "ViewDecoders":
+    def single_view(self, slot: int) -> "ViewDecoders":
         """A copy of the decoder of one view slot, a `ViewDecoders` of one view, in eval mode.
 
         Every parameter holds the views side by side along its first axis.

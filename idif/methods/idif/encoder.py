@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from idif.encoders.frozen import normalise
+from idif.encoders.frozen import normalize
 from idif.methods.idif.norm import Norm, norm_layer
 
 STUDENT_CHANNELS = 256
@@ -42,7 +42,7 @@ class StudentEncoder(nn.Module):
         for trunk, mask in zip(self.trunks, chosen, strict=True):
             kept = images[mask]
             if len(kept):
-                encoded = trunk(normalise(kept).contiguous(memory_format=torch.channels_last))
+                encoded = trunk(normalize(kept).contiguous(memory_format=torch.channels_last))
                 f_e = f_e.to(encoded.dtype)
                 f_e[mask] = encoded
         return f_e

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from idif.data.features import LayerSpec
 from idif.methods.idif.bottleneck import ConsistencyBottleneck
-from idif.methods.idif.config import MethodConfig
+from idif.methods.idif.config import IDIFConfig
 from idif.methods.idif.conv3d import Conv3dFusion
 from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.encoder import STUDENT_CHANNELS, StudentEncoder
@@ -39,7 +39,7 @@ class IDIF(Method):
 
     def __init__(
         self,
-        config: MethodConfig,
+        config: IDIFConfig,
         layers: tuple[LayerSpec, ...],
         view_numbers: tuple[int, ...],
         rig: dict[int, tuple[float, float, float]],
@@ -130,7 +130,7 @@ class IDIF(Method):
         found = fused.new_empty((len(fused), *encoded.size), dtype=torch.float32)
         sizes = {name: (f.shape[-2], f.shape[-1]) for name, f in features.items()}
         for slot in sorted(set(view.tolist())):
-            decoder = self.decoders.alone(slot)
+            decoder = self.decoders.single_view(slot)
             # channels last as the decoder's output: mixed layouts make the distance three times as slow
             teacher = {
                 name: f[:, slot].float().permute(0, 2, 3, 1).contiguous() for name, f in features.items()
@@ -153,17 +153,17 @@ class IDIF(Method):
         kept = view_masks[choice, sample]
         place = (view_masks.flatten().cumsum(0) - 1).view_as(view_masks)[choice, sample]
         fused = f_e.new_empty(int(view_masks.sum()), *f_e.shape[2:])
-        brought = None if self.bottleneck is None else self.bottleneck.brought(f_e)
+        brought = None if self.bottleneck is None else self.bottleneck.per_view_contribution(f_e)
         turns = None
         if self.transform is not None and self.voxel is not None:
-            turns = self.transform.turns(self.voxel.grid)
+            turns = self.transform.rotation_operators(self.voxel.grid)
         for count in sorted(set(kept.sum(dim=1).tolist())):
             for part in (kept.sum(dim=1) == count).nonzero()[:, 0].split(SAMPLES_AT_ONCE):
                 slots = kept[part].nonzero()[:, 1].view(-1, count)
                 rows = sample[part, None]
                 specific, common = f_e[rows, slots], None
                 if self.bottleneck is not None and brought is not None:
-                    common = self.bottleneck.common_of(brought[rows, slots])
+                    common = self.bottleneck.common_from_contributions(brought[rows, slots])
                     specific = specific - common[:, None]
                 f_p = self._f_p_of_views(specific, slots, turns)
                 fused[place[part].gather(1, slots)] = f_p if common is None else f_p + common[:, None]
@@ -172,11 +172,11 @@ class IDIF(Method):
     def _f_p_of_views(self, specific: Tensor, slots: Tensor, turns: Tensor | None) -> Tensor:
         """f_p [N,n,C,h,w] of the kept views alone, from f_s, slots [N,n] and the transform's turns."""
         if self.voxel is not None and self.transform is not None and turns is not None:
-            volume, f_p = self.voxel.of_views(specific, slots), torch.empty_like(specific)
+            volume, f_p = self.voxel.forward_kept(specific, slots), torch.empty_like(specific)
             size = (specific.shape[-2], specific.shape[-1])
             for slot in sorted(set(slots.flatten().tolist())):
                 chosen, at = (slots == slot).nonzero(as_tuple=True)
-                f_p[chosen, at] = self.transform.look(volume[chosen], turns[slot], size)
+                f_p[chosen, at] = self.transform.project(volume[chosen], turns[slot], size)
             return f_p
         if self.conv3d is not None:
             views = self.decoders.views

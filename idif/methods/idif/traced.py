@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from idif.encoders.frozen import normalise
+from idif.encoders.frozen import normalize
 from idif.methods.idif.encoder import StudentEncoder
 from idif.methods.idif.feature_distance import combine_maps
 
@@ -29,7 +29,7 @@ class TracedStudent(nn.Module):
         self.encoder, self.bottleneck, self.decoders = model.encoder, model.bottleneck, model.decoders
         self.voxel, self.transform, self.conv3d = model.voxel, model.transform, model.conv3d
         if model.voxel is not None and model.transform is not None:
-            self.register_buffer("turns", model.transform.turns(model.voxel.grid).detach())
+            self.register_buffer("turns", model.transform.rotation_operators(model.voxel.grid).detach())
 
     def forward(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> dict[str, Tensor]:
         """{layer: [B,V,C,h,w]}, of the sizes of ``features``; of no meaning on absent views.
@@ -50,7 +50,7 @@ class TracedStudent(nn.Module):
             volume = self.voxel(specific, view_mask)
             turned = (volume.flatten(2)[:, None] @ self.turns).unflatten(-1, self.voxel.grid)
             size = (f_e.shape[-2], f_e.shape[-1])
-            fused = self.transform.collapsed(turned.flatten(0, 1), size).view_as(f_e)
+            fused = self.transform.collapse_depth(turned.flatten(0, 1), size).view_as(f_e)
         elif self.conv3d is not None:
             fused = self.conv3d(specific, view_mask)
         if common is not None:
@@ -81,7 +81,7 @@ class TracedIDIF(nn.Module):
 
 def encode_all(encoder: StudentEncoder, images: Tensor) -> Tensor:
     """f_E [B,V,C,h,w] of every view of ``images`` [B,V,3,H,W], there or not."""
-    views, pixels = images.shape[1], normalise(images)
+    views, pixels = images.shape[1], normalize(images)
     if len(encoder.trunks) > 1:
         return torch.stack([trunk(pixels[:, view]) for view, trunk in enumerate(encoder.trunks)], dim=1)
     # the trunk's weights are channels last, and so is what it gives

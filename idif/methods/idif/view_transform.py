@@ -81,20 +81,20 @@ class ViewTransform(nn.Module):
 
     def forward(self, volume: Tensor, size: tuple[int, int]) -> Tensor:
         """P [B,d,D,H,W] -> f_p [B,V,C,h,w] with (h, w) = ``size``."""
-        seen = self.collapsed(self.rotate(volume).flatten(0, 1), size)
+        seen = self.collapse_depth(self.rotate(volume).flatten(0, 1), size)
         return seen.view(len(volume), len(self.angles), -1, *size)
 
-    def turns(self, grid: tuple[int, int, int]) -> Tensor:
+    def rotation_operators(self, grid: tuple[int, int, int]) -> Tensor:
         """`rotate` of a D x H x W volume as a matrix for each view: [V,D*H*W,D*H*W], from voxel to voxel."""
         voxels = math.prod(grid)
         each = torch.eye(voxels, device=self.angles.device).view(voxels, 1, *grid)
         return self.rotate(each).flatten(2).transpose(0, 1)
 
-    def look(self, volume: Tensor, turn: Tensor, size: tuple[int, int]) -> Tensor:
+    def project(self, volume: Tensor, turn: Tensor, size: tuple[int, int]) -> Tensor:
         """P [N,d,D,H,W] -> f_p [N,C,h,w] of one view, ``turn`` being its matrix of `turns`."""
-        return self.collapsed((volume.flatten(2) @ turn).view_as(volume), size)
+        return self.collapse_depth((volume.flatten(2) @ turn).view_as(volume), size)
 
-    def collapsed(self, turned: Tensor, size: tuple[int, int]) -> Tensor:
+    def collapse_depth(self, turned: Tensor, size: tuple[int, int]) -> Tensor:
         """[N,d,D,H,W] -> [N,C,h,w]."""
         seen = self.collapse(turned.flatten(1, 2))
         return F.interpolate(seen, size=size, mode="bilinear", align_corners=False)

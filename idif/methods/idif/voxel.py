@@ -123,7 +123,7 @@ class VoxelConstruction(nn.Module):
             voxels = block(voxels, self.voxel_code, tokens, token_code, token_mask)
         return voxels.transpose(1, 2).reshape(batch, -1, *self.grid)
 
-    def of_views(self, specific: Tensor, slots: Tensor) -> Tensor:
+    def forward_kept(self, specific: Tensor, slots: Tensor) -> Tensor:
         """As `forward`, from the kept views alone; what the prototype does by itself is done once.
 
         Args:

@@ -1,0 +1,274 @@
+"""The page: it shows what `idif predict` says and nothing of the machine, and uploads are bounded."""
+
+import base64
+import csv
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import pytest
+import typer
+from PIL import Image
+
+from cli.__main__ import run
+from cli.commands.app import wait_for_the_end
+from cli.terminal.signals import Terminated
+from idif.app import csv_table
+from idif.app.uploads import PHOTO_MB, Upload, UploadError
+from tests.helpers.browser import CHROMIUM
+
+LACKING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
+VIEWS = (1, 2, 3)
+
+
+@pytest.fixture
+def received() -> Iterator[Upload]:
+    made = Upload.make()
+    yield made
+    made.remove()
+    assert not made.folder.parent.exists()
+
+
+def photo(path: Path) -> Path:
+    Image.new("RGB", (48, 48), (90, 120, 60)).save(path)
+    return path
+
+
+def zipped(path: Path, names: list[str]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"not a photograph")
+    return path
+
+
+def test_a_zip_archive_is_a_folder_for_each_part(received: Upload, tmp_path: Path) -> None:
+    names = ["a/2.png", "a/10.png", "a/1.png", "b/1.png", "b/readme.txt"]
+    received.take([str(zipped(tmp_path / "parts.zip", names))])
+    first, second = received.parts(VIEWS, ("cup",), "cup")
+    assert [path and path.name for path in first.images] == ["1.png", "2.png", "10.png"]
+    assert (first.name, second.name) == ("a", "b")
+    assert second.images[1:] == (None, None)
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "C:/evil.png", "a/../../evil.png"])
+def test_a_zip_archive_writes_nowhere_else(received: Upload, tmp_path: Path, name: str) -> None:
+    archive = zipped(tmp_path / "parts.zip", [name])
+    with pytest.raises(UploadError, match=r"parts\.zip: expected a"):
+        received.take([str(archive)])
+    assert not list(received.folder.parent.rglob("evil.png"))
+
+
+def test_uploads_are_bounded(received: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    big = tmp_path / "big.png"
+    with big.open("wb") as file:
+        file.truncate(PHOTO_MB * 1_000_000 + 1)
+    with pytest.raises(UploadError, match=r"big\.png: 25 MB"):
+        received.take([str(big)])
+    other = tmp_path / "page.html"
+    other.write_text("x")
+    with pytest.raises(UploadError, match=r"page\.html: expected a photograph"):
+        received.take([str(other)])
+    monkeypatch.setattr("idif.app.uploads.FILES", 2)
+    with pytest.raises(UploadError, match=r"more than 2 photographs"):
+        received.take([str(zipped(tmp_path / "many.zip", ["1.png", "2.png", "3.png"]))])
+    with pytest.raises(UploadError, match="more than 2 photographs"):
+        received.take([str(photo(tmp_path / f"{n}.png")) for n in range(3)])
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(b"PK")
+    with pytest.raises(UploadError, match="cannot be read"):
+        received.take([str(broken)])
+
+
+def test_what_goes_wrong_is_told_without_paths(received: Upload, tmp_path: Path) -> None:
+    received.take([str(photo(tmp_path / f"{n}.png")) for n in range(4)])
+    with pytest.raises(UploadError) as told:
+        received.parts(VIEWS, ("cup",), "cup")
+    assert "4 photographs, but a part has 3 views" in str(told.value)
+    assert str(received.folder.parent) not in str(told.value)
+    inside = received.folder / "x.png"
+    text = f"{inside}: image cannot be read (cannot identify image file {str(inside)!r})"
+    assert received.hide_paths(text) == "x.png: image cannot be read (cannot identify image file 'x.png')"
+
+
+def test_names_say_the_category_where_they_can(received: Upload, tmp_path: Path) -> None:
+    received.take([str(photo(tmp_path / f"cup_0001_C{n}_x.png")) for n in (1, 3)])
+    (part,) = received.parts(VIEWS, ("bolt", "cup"), "bolt")
+    assert part.category == "cup"
+    assert [path is not None for path in part.images] == [True, False, True]
+
+
+def test_a_table_holds_no_formula() -> None:
+    result = {
+        "sample": "=HYPERLINK(1)",
+        "category": "cup",
+        "score": -0.5,
+        "threshold": None,
+        "anomalous": None,
+        "views": {"2": {"score": 1e-7}},
+        "missing": [1, 3],
+        "problems": ["a", "b"],
+    }
+    cells = csv_table.row(result, VIEWS)
+    assert cells == ["'=HYPERLINK(1)", "cup", "-0.5", "", "", "", "1e-07", "", "C1 C3", "a; b"]
+    assert len(cells) == len(csv_table.columns(VIEWS))
+    assert list(csv.reader(io.StringIO(csv_table.to_csv(csv_table.columns(VIEWS), [cells]))))[1] == cells
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "somewhere", "::"])
+def test_other_machines_need_a_password(
+    world: Path, host: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IDIF_APP_PASSWORD", raising=False)
+    assert run(["app", str(world / "runs" / "tiny"), f"--host={host}"]) == 2
+    assert "a password is needed" in capsys.readouterr().err
+    assert run(["app", str(world / "runs" / "tiny"), f"--host={host}", "--password="]) == 2
+
+
+def test_without_gradio_it_says_how_to_get_it(
+    world: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run(["app", str(world / "runs" / "tiny")]) == 2
+    assert "extra `app`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_the_page_ends_without_an_error(
+    end: type[BaseException], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: threading.Event, timeout: float | None = None) -> bool:
+        raise end
+
+    monkeypatch.setattr(threading.Event, "wait", stopped)
+    with pytest.raises(typer.Exit) as ended:
+        wait_for_the_end()
+    assert ended.value.exit_code == code
+
+
+@pytest.fixture
+def address(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[str]:
+    """The page of the tiny run, served by a process of its own."""
+    if LACKING:
+        pytest.skip(f"{' and '.join(LACKING)} not installed; the extra `test` brings them")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here; the page is not driven")
+    shutil.copytree(world / "runs" / "tiny", tmp_path / "run")
+    assert run(["eval", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    with (tmp_path / "stderr").open("w") as errors:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "cli", "app", str(tmp_path / "run"), "--json"],
+            cwd=Path(__file__).parents[3],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        assert line, (tmp_path / "stderr").read_text()
+        yield str(json.loads(line)["url"])
+        server.terminate()
+        more, _ = server.communicate(timeout=60)
+        assert server.returncode == 143
+        assert more == "", "--json prints one object"
+
+
+def scored(capsys: pytest.CaptureFixture[str], folder: Path, photos: list[Path]) -> dict[str, Any]:
+    assert run(["predict", str(folder), *map(str, photos), "--json"]) == 0
+    (part,) = json.loads(capsys.readouterr().out)["parts"]
+    return dict(part)
+
+
+def test_a_visitor_sees_what_predict_says(
+    world: Path, address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from playwright.sync_api import sync_playwright
+
+    folder = next((world / "data" / "realiad_256" / "cup" / "NG").rglob("S1003"))
+    photos = sorted(folder.glob("*.jpg"))
+    whole = scored(capsys, tmp_path / "run", photos)
+    without = scored(capsys, tmp_path / "run", [photos[0], photos[2]])
+    assert f"{whole['score']:.4g}" != f"{without['score']:.4g}", "the test must be able to fail"
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(60_000)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+
+        def shows(selector: str, text: str) -> str:
+            found = page.locator(selector, has_text=text)
+            found.wait_for()
+            return str(found.inner_text())
+
+        def shows_score(value: float) -> str:
+            page.locator("#verdict .verdict").get_by_text(f"{value:.4g}", exact=True).wait_for()
+            return str(page.locator("#verdict").inner_text())
+
+        page.set_input_files("#upload input[type=file]", photos)
+        seen = shows_score(whole["score"])
+        assert {True: "Anomalous", False: "Normal"}[whole["anomalous"]] in seen
+        assert f"anomalous from {whole['threshold']:.4g} on;" in seen, "the slider begins at the run's"
+        assert "all 3 cameras" in seen
+        assert page.locator("#pictures img").count() == 3
+
+        page.get_by_label("C2", exact=True).uncheck()
+        assert "2 of 3 cameras" in shows_score(without["score"])
+        assert shows("#pictures", "switched off").count("C2") == 1
+        page.get_by_label("C2", exact=True).check()
+        shows_score(whole["score"])
+
+        ends = page.locator("#threshold input[type=range]")
+        for end, word in (("max", "Normal"), ("min", "Anomalous")):
+            page.fill("#threshold input[type=number]", str(ends.get_attribute(end)))
+            page.press("#threshold input[type=number]", "Enter")
+            shows("#verdict", word)
+
+        before = page.locator("#pictures img").first.get_attribute("src")
+        page.screenshot(path=tmp_path / "page.png")
+        assert (tmp_path / "page.png").stat().st_size > 10_000
+
+        cut = tmp_path / "cup_1003_NG_C2_x.jpg"
+        cut.write_bytes(photos[1].read_bytes()[:300])
+        page.set_input_files("#upload input[type=file]", [photos[0], cut])
+        shows("#verdict", "image cannot be read")
+        assert page.locator("#pictures img").count() == 1
+        assert page.locator("#pictures img").first.get_attribute("src") != before
+        page.set_input_files("#upload input[type=file]", [*photos, cut])
+        shows("#verdict", "a second file for view 2")
+
+        page.click("#sample input")
+        page.get_by_role("option", name="S1003").click()
+        assert "scratch" in shows("#verdict", "Its label")
+
+        page.get_by_role("tab", name="Many parts").click()
+        others = sorted((world / "data" / "realiad_256" / "bolt" / "OK" / "S1000").glob("*.jpg"))
+        page.set_input_files("#heap input[type=file]", [*photos, *others])
+        page.get_by_role("button", name="Judge them").click()
+        link = page.get_by_role("link", name="Save 2 parts as CSV").get_attribute("href")
+        assert link is not None
+        table = base64.b64decode(link.split(",", 1)[1]).decode()
+        rows = {row["sample"]: row for row in csv.DictReader(io.StringIO(table))}
+        assert rows["cup_1003"]["score"] == f"{whole['score']:.6g}"
+        assert rows["cup_1003"]["anomalous"] == {True: "yes", False: "no"}[whole["anomalous"]]
+        assert rows["bolt_1000"]["category"] == "bolt"
+
+        shown = page.content()
+        browser.close()
+    assert {urlparse(url).hostname for url in asked if not url.startswith("data:")} == {"127.0.0.1"}
+    for place in (tmp_path, world, Path.cwd(), Path.home(), Path(__file__).parents[3]):
+        assert str(place) not in shown
+    assert "idif-" not in shown, "no folder of an upload"

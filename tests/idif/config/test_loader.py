@@ -1,0 +1,97 @@
+"""Configs: unknown keys are named, overrides and matrix resolve, shipped files are valid."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import yaml
+
+from idif.config.loader import load_configs, resolve
+from idif.config.sections import Config
+from idif.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> list[Config]:
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_configs(path, overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train: {epohcs: 3}", "unknown key 'train.epohcs'; did you mean 'epochs'?"),
+        ("trian: {}", "unknown key 'trian'; did you mean 'train'?"),
+        ("train: {dropout: {p: 0.2}}", "unknown key 'train.dropout.p'"),
+        ("train: {epochs: 0}", "train.epochs: Input should be greater than or equal to 1, got 0"),
+        ("train: {lr: .nan}", "train.lr"),
+        ("train: 3", "train: expected a mapping with keys batch_size"),
+        ("method: {head: cosin}", "method.head: Input should be 'cosine' or 'segmentation', got 'cosin'"),
+        ("method: {heads: 7}", "heads: 7 does not divide voxel.channels: 256"),
+        ("eval: {calibrate: per-view}", "set train.holdout"),
+        ("cache: {source: store}", "cache.store names none"),
+        ("data: {categories: usb}", "data.categories: Input should be a list, got 'usb'"),
+        ("run: {name: ../out}", "run.name"),
+        ("- 1", "expected sections"),
+        ("a: [", "not valid YAML"),
+        ("matrix: 3", "matrix: expected a list"),
+        ("matrix: [{train: {lr: 0.1}}]", "every entry needs a `name`"),
+        ("matrix: [{name: a}, {name: a}]", "two entries have the same name"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert expected in str(caught.value)
+    assert "c.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such config file"):
+        load_configs(tmp_path / "nowhere.yaml")
+
+
+def test_overrides_come_last_and_take_yaml_values(tmp_path: Path) -> None:
+    (config,) = load(
+        tmp_path,
+        "train: {lr: 1e-3, epochs: 5}",
+        "train.epochs=7",
+        "data.categories=[a, b]",
+        "train.dropout.probability=0.2",
+        "cache.store=/x y/z.zarr",
+    )
+    assert (config.train.lr, config.train.epochs, config.train.dropout.probability) == (1e-3, 7, 0.2)
+    assert config.data.categories == ("a", "b")
+    assert config.cache.store == Path("/x y/z.zarr")
+    with pytest.raises(ConfigError, match="expected KEY=VALUE"):
+        load(tmp_path, "", "train.epochs")
+
+
+def test_a_matrix_makes_one_run_an_entry(tmp_path: Path) -> None:
+    text = (
+        "run: {name: t}\ntrain: {epochs: 2}\nmatrix:\n- {name: dkd, method: {fusion: none}}\n- {name: full}"
+    )
+    first, second = load(tmp_path, text)
+    assert (first.run.name, second.run.name) == ("t-dkd", "t-full")
+    assert (first.method.fusion, second.method.fusion) == ("none", "ivc")
+    assert first.train.epochs == second.train.epochs == 2
+
+
+def test_the_resolved_config_reads_back_as_itself(tmp_path: Path) -> None:
+    (config,) = load(tmp_path, "data: {rig: {2: [90, 30, 0]}}\ncorruption: {textures: procedural}")
+    (again,) = load(tmp_path, config.to_yaml())
+    assert again == config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_shipped_configs_are_valid(path: Path) -> None:
+    for config in load_configs(path):
+        assert config.corruption.textures is not None, "textures are never chosen silently"
+
+
+def test_the_demo_config_is_valid() -> None:
+    raw = yaml.safe_load((files("cli") / "demo.yaml").read_text(encoding="utf-8"))
+    assert resolve(raw["config"], source="demo.yaml")[0].corruption.textures == "procedural"

@@ -1,0 +1,278 @@
+"""`idif data import folder`: photographs as people have them come out as the reader wants them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from cli.__main__ import run
+from idif.data.images import load_image, load_mask
+from idif.data.index import Sample
+from idif.datasets.checks.dataset import check_dataset
+from idif.datasets.contact_sheet import CELL
+from idif.datasets.folder.importer import import_folder
+from idif.datasets.folder.layout import read_pattern
+from idif.datasets.realiad.reader import read_realiad
+from idif.errors import DatasetError
+from tests.helpers.tiny_run import FAST, SIZE
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def pixels(seed: int, height: int = 40, width: int = 60) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path: Path, image: npt.NDArray[np.generic]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def mark(path: Path, height: int = 40, width: int = 60, *, side: int = 10) -> None:
+    mask = np.zeros((height, width), np.uint8)
+    mask[5 : 5 + side, 20 : 20 + side] = 255
+    save(path, mask)
+
+
+@pytest.fixture
+def mug(tmp_path: Path) -> Path:
+    """One category in MVTec AD's layout; returns the folder above it."""
+    src = tmp_path / "src"
+    for number in range(3):
+        save(src / "mug" / "train" / "good" / f"{number:03d}.png", pixels(number))
+    save(src / "mug" / "test" / "good" / "000.JPG", pixels(10))
+    for number in range(2):
+        save(src / "mug" / "test" / "big chip" / f"{number:03d}.png", pixels(20 + number))
+        mark(src / "mug" / "ground_truth" / "big chip" / f"{number:03d}_mask.png")
+    (src / "mug" / "readme.txt").write_text("hello")
+    (src / "mug" / "train" / "good" / ".DS_Store").write_bytes(b"\0")
+    return src
+
+
+def read(out: Path, size: int = 32) -> tuple[Sample, ...]:
+    return read_realiad(out, images=f"realiad_{size}").samples
+
+
+def multi_view(src: Path, *, name: str = "{sample}_{view}") -> Path:
+    """Two cameras, one photograph missing; the defect shows in one view only."""
+    for number in range(3):
+        for view in ("top", "side"):
+            if (number, view) != (2, "side"):
+                place = name.replace("{sample}", f"part_{number}").replace("{view}", view)
+                save(src / "cog" / "train" / "good" / f"{place}.bmp", pixels(number))
+    for view in ("top", "side"):
+        place = name.replace("{sample}", "part_9").replace("{view}", view)
+        save(src / "cog" / "test" / "bent" / f"{place}.bmp", pixels(9))
+    mark(src / "cog" / "ground_truth" / "bent" / f"{place}.png")
+    return src
+
+
+def test_mvtec_ad_becomes_one_view_a_sample(mug: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    heard: list[tuple[int, int, str]] = []
+    summary = import_folder(
+        mug, out, size=32, progress=lambda done, total, what="": heard.append((done, total, what))
+    )
+    assert heard == [(k, 6, "mug") for k in range(1, 7)]
+    assert (summary.train_samples, summary.test_samples, summary.images, summary.masks) == (3, 3, 6, 2)
+    assert summary.cameras == {1: "1"}
+    samples = read(out)
+    assert [(s.split, s.anomaly_class, s.has_mask) for s in samples] == [
+        ("train", "OK", (False,)),
+        ("train", "OK", (False,)),
+        ("train", "OK", (False,)),
+        ("test", "big chip", (True,)),
+        ("test", "big chip", (True,)),
+        ("test", "OK", (False,)),
+    ]
+    view = samples[1].views[0]
+    assert view is not None
+    assert "train-001" in view.image
+    assert check_dataset(out, images="realiad_32").sound
+
+
+def test_pixels_are_those_that_a_model_would_see_of_the_original(mug: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    import_folder(mug, out, size=32)
+    view = read(out)[4].views[0]
+    assert view is not None
+    assert view.mask is not None
+    original, shape = load_image(mug / "mug" / "test" / "big chip" / "001.png", 32)
+    np.testing.assert_array_equal(load_image(out / view.image, 32)[0], original)
+    truth = load_mask(mug / "mug" / "ground_truth" / "big chip" / "001_mask.png", 32, shape)
+    np.testing.assert_array_equal(load_mask(out / view.mask, 32, (32, 32)), truth)
+
+
+def test_visa_names_masks_as_images(mug: Path, tmp_path: Path) -> None:
+    truth = mug / "mug" / "ground_truth" / "big chip"
+    for number in range(2):
+        (truth / f"{number:03d}_mask.png").rename(truth / f"{number:03d}.png")
+    assert import_folder(mug, tmp_path / "out", size=32).masks == 2
+
+
+def test_no_masks_are_needed(mug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(mug / "mug" / "ground_truth")
+    out = tmp_path / "out"
+    assert run(["data", "import", "folder", str(mug), str(out), "--size=32"]) == 0
+    assert "no masks, so pixel metrics will be null" in capsys.readouterr().out
+    samples = read(out)
+    assert [s.label for s in samples] == [False, False, False, True, True, False]
+    assert not any(any(s.has_mask) for s in samples)
+    assert check_dataset(out, images="realiad_32").sound
+
+
+@pytest.mark.parametrize("pattern", ["{sample}_{view}", "{sample}_{view}.bmp", "{sample}/{view}"])
+def test_views_of_a_sample_by_pattern(tmp_path: Path, pattern: str) -> None:
+    src = multi_view(tmp_path / "src", name=pattern.removesuffix(".bmp"))
+    out = tmp_path / "out"
+    summary = import_folder(src, out, pattern=pattern, views=2, size=32)
+    assert summary.cameras == {1: "side", 2: "top"}
+    samples = read(out)
+    assert [s.present for s in samples] == [(True, True), (True, True), (False, True), (True, True)]
+    # only the side view has a mask, so only there the defect shows
+    assert samples[3].labels == (True, False)
+    assert check_dataset(out, images="realiad_32").sound
+
+
+def test_without_masks_every_view_of_a_defective_sample_is_anomalous(tmp_path: Path) -> None:
+    src = multi_view(tmp_path / "src")
+    shutil.rmtree(src / "cog" / "ground_truth")
+    import_folder(src, tmp_path / "out", pattern="{sample}_{view}", size=32)
+    assert read(tmp_path / "out")[3].labels == (True, True)
+
+
+def test_numbered_views_keep_their_numbers_unless_they_begin_at_nought(tmp_path: Path) -> None:
+    for base, expected in ((2, {2: "2", 4: "4", 10: "10"}), (0, {1: "0", 2: "2", 3: "8"})):
+        src = tmp_path / str(base)
+        for view in (0, 2, 8):
+            save(src / "train" / "good" / f"a_{view + base}.png", pixels(1))
+        summary = import_folder(src, tmp_path / f"out{base}", pattern="{sample}_{view}", size=32)
+        assert summary.cameras == expected
+        assert summary.categories == (str(base),), "a category's own folder may be given"
+
+
+def test_kinds_of_file_are_decoded_alike(tmp_path: Path) -> None:
+    good = tmp_path / "cup" / "train" / "good"
+    ramp = np.tile(np.arange(32, dtype=np.uint16) * 2048, (32, 1))
+    save(good / "a16.png", ramp)
+    save(good / "b16.tiff", ramp)
+    save(good / "c8.bmp", (ramp >> 8).astype(np.uint8))
+    turned = Image.fromarray((ramp >> 8).astype(np.uint8)).convert("RGB").rotate(90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: turn by 90 degrees clockwise to show
+    turned.save(good / "d-exif.tif", exif=exif)
+    import_folder(tmp_path, tmp_path / "out", size=32)
+    images = [
+        load_image(tmp_path / "out" / s.views[0].image, 32)[0] for s in read(tmp_path / "out") if s.views[0]
+    ]
+    assert len(images) == 4
+    for image in images:
+        np.testing.assert_array_equal(image, np.broadcast_to(ramp >> 8, (3, 32, 32)))
+
+
+def test_a_defect_smaller_than_a_pixel_is_kept(mug: Path, tmp_path: Path) -> None:
+    big = mug / "mug" / "test" / "big chip" / "000.png"
+    save(big, pixels(3, 400, 600))
+    mark(mug / "mug" / "ground_truth" / "big chip" / "000_mask.png", 400, 600, side=2)
+    import_folder(mug, tmp_path / "out", size=32)
+    view = read(tmp_path / "out")[3].views[0]
+    assert view is not None
+    assert view.mask is not None
+    assert np.argwhere(load_mask(tmp_path / "out" / view.mask, 32, (32, 32))).tolist() == [[0, 1]]
+
+
+def chip(name: str) -> Callable[[Path], Path]:
+    return lambda src: src / "mug" / "ground_truth" / "big chip" / name
+
+
+FAULTS: list[tuple[str, Callable[[Path], object]]] = [
+    ("found none", lambda src: shutil.rmtree(src / "mug" / "train")),
+    (r"good: expected photographs", lambda src: [p.unlink() for p in (src / "mug/train/good").glob("*.png")]),
+    ("other than 'good'", lambda src: save(src / "mug/train/bad/1.png", pixels(1))),
+    (r"001\.png: shows 'big chip', but no mask", lambda src: chip("001_mask.png")(src).unlink()),
+    (r"001\.png: shows 'big chip', but no mask", lambda src: mark(chip("001_mask.png")(src), side=0)),
+    (r"007\.png: a mask of no photograph", lambda src: mark(chip("007.png")(src))),
+    (r"000_mask\.png: mask is 9x9", lambda src: mark(chip("000_mask.png")(src), 9, 9)),
+    (r"002\.png: image cannot be read", lambda src: (src / "mug/train/good/002.png").write_bytes(b"x")),
+    (r"000\.png: a second photograph", lambda src: save(src / "mug/train/good/000.bmp", pixels(1))),
+    ("cannot be the name of a defect", lambda src: (src / "mug/test/big chip").rename(src / "mug/test/OK")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "harm"), FAULTS, ids=[str(n) for n in range(len(FAULTS))])
+def test_what_is_wrong_is_named_and_nothing_is_left(
+    mug: Path, tmp_path: Path, message: str, harm: Callable[[Path], object]
+) -> None:
+    harm(mug)
+    with pytest.raises(DatasetError, match=message):
+        import_folder(mug, tmp_path / "out", size=32)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_patterns(tmp_path: Path) -> None:
+    assert read_pattern("{sample}_{view}").read("a_1_top.JPEG") == ("a_1", "top")
+    assert read_pattern("v{view}-{sample}.png").read("v3-x.PNG") == ("x", "3")
+    assert read_pattern("v{view}-{sample}.png").read("v3-x.jpg") is None
+    for wrong in ("{sample}", "{sample}{view}{view}", "{sample}_{camera}", "x"):
+        with pytest.raises(DatasetError, match="--pattern"):
+            read_pattern(wrong)
+    src = multi_view(tmp_path)
+    with pytest.raises(DatasetError, match="expected 5 views, found 2: side, top"):
+        import_folder(src, tmp_path / "out", pattern="{sample}_{view}", views=5)
+    with pytest.raises(DatasetError, match=r"_side\.bmp: expected a name that fits --pattern"):
+        import_folder(src, tmp_path / "out", pattern="{sample}-{view}")
+
+
+def test_the_command(mug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    command = ["data", "import", "folder", str(mug), str(out), "--size=32"]
+    assert run([*command, "--category=mugg", "--json"]) == 2
+    assert "no category 'mugg'; there is: 'mug'" in json.loads(capsys.readouterr().out)["error"]
+    assert run([*command, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["cameras"] == {"1": "1"}
+    assert said["kept"] == []
+    assert run([*command, "--json", "--preview"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again == said | {"kept": ["mug"]}
+    with Image.open(out / "preview" / "mug.png") as sheet:
+        # three training samples, two chips and a good one
+        assert sheet.size == (CELL, 6 * (CELL + 14))
+        red = np.asarray(sheet)[4 * (CELL + 14) + 14 :][:CELL] == (255, 40, 40)
+    assert red.all(2).any()
+    mark(mug / "mug" / "ground_truth" / "big chip" / "000_mask.png", side=7)
+    assert run([*command, "--json"]) == 2
+    assert "from another source" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_one_view_without_masks_goes_the_whole_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    src = tmp_path / "mug"
+    for number in range(4):
+        save(src / "train" / "good" / f"{number}.png", pixels(number))
+        save(src / "test" / "good" / f"{number}.png", pixels(40 + number))
+        save(src / "test" / "chip" / f"{number}.png", 255 - pixels(80 + number) // 4)
+    data, store, runs = tmp_path / "data", tmp_path / "store.zarr", tmp_path / "runs"
+    assert run(["data", "import", "folder", str(src), str(data), f"--size={SIZE}"]) == 0
+    read_as = [f"--root={data}", f"--images=realiad_{SIZE}"]
+    built = [f"--store={store}", f"--image-size={SIZE}", "--teacher-weights=untrained"]
+    assert run(["cache", "build", "realiad", *read_as, *built]) == 0
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"cache: {{store: '{store.as_posix()}'}}\nrun: {{name: v1, dir: '{runs.as_posix()}'}}\n"
+    )
+    assert run(["train", f"--config={config}", *FAST]) == 0
+    capsys.readouterr()
+    assert run(["eval", str(runs / "v1"), "--json"]) == 0
+    found = json.loads((runs / "v1" / "metrics.json").read_text())["categories"]["mug"]
+    assert 0 <= found["s_auroc"] <= 1
+    assert found["s_auroc"] == found["i_auroc"], "a sample is its one view"
+    assert found["p_auroc"] is None
+    assert found["reasons"]["p_auroc"]
+    assert run(["sweep", "missing-views", str(runs / "v1")]) == 0

@@ -1,0 +1,154 @@
+"""The segmentation head: a second stage that leaves the student alone, learns defects, resumes exactly."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
+
+import idif.training.loop
+from cli.__main__ import run
+from idif.config.loader import resolve
+from idif.config.sections import Config
+from idif.corruption.textures import load_textures
+from idif.encoders.frozen import FrozenEncoder
+from idif.encoders.live import LiveFeatures
+from idif.methods.catalog import METHODS
+from idif.methods.protocol import Method
+from idif.training.loop import Task
+from idif.training.run_log import read_log
+from idif.training.stages import train_stages
+from tests.helpers.tiny_data import tiny_index, untrained
+from tests.helpers.tiny_run import FAST
+
+SIZE, CPU = 32, torch.device("cpu")
+INDEX = tiny_index(categories=("cup",), train=4, test=0)
+
+
+def config(**settings: Any) -> Config:
+    voxel = {"depth": 2, "height": 2, "width": 2, "channels": 16}
+    method = {"voxel": voxel, "heads": 2, "blocks": 1, "head": "segmentation"}
+    train = {"epochs": 1, "head_epochs": 5, "batch_size": 3, "lr": 2e-3} | settings
+    return resolve({"method": method, "train": train}, source="test")[0]
+
+
+@pytest.fixture(scope="module")
+def task(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Task:
+    place = tmp_path_factory.mktemp("run")
+    source = LiveFeatures(data, INDEX, untrained(), SIZE, CPU)
+    return Task("cup", place, source, list(range(4)), load_textures("procedural", SIZE, place))
+
+
+def method() -> Method:
+    torch.manual_seed(0)
+    built: Method = METHODS["idif"](config(), untrained().spec(SIZE, "float32"), (1, 2, 3))
+    return built.eval()
+
+
+def batch_of(samples: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(samples, 3, 3, SIZE, SIZE, generator=generator)
+    spec = untrained().spec(SIZE, "float32")
+    shapes = {layer.name: (samples, 3, *spec.shape(layer)) for layer in spec.layers}
+    return images, {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+@torch.no_grad()
+def test_maps_are_probabilities_and_dropped_views_have_no_influence() -> None:
+    model, (images, features) = method(), batch_of(2)
+    mask = torch.tensor([[True, True, False], [True, False, True]])
+    maps = model.anomaly_maps(model.encode(images, mask), features, mask)
+    assert maps.shape == (2, 3, SIZE, SIZE)
+    assert not maps[~mask].any()
+    assert ((maps[mask] > 0) & (maps[mask] < 1)).all()
+    images[~mask] = 0.5
+    for x in features.values():
+        x[~mask] = 7.0
+    assert torch.equal(maps, model.anomaly_maps(model.encode(images, mask), features, mask))
+
+    choices = torch.stack([mask, torch.tensor([[False, True, False], [False, False, False]])])
+    encoded = model.encode(images, torch.ones(2, 3, dtype=torch.bool))
+    found = model.subset_maps(encoded, features, choices)
+    assert len(found) == 5
+    assert torch.allclose(found[:4], maps[mask], atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_traceable_form_gives_the_maps_of_the_method() -> None:
+    model, (images, features) = method(), batch_of(2)
+    mask = torch.tensor([[True, True, False], [True, False, True]])
+    wanted = model.anomaly_maps(model.encode(images, mask), features, mask)
+    torch.testing.assert_close(model.traceable()(images, features, mask), wanted, atol=1e-6, rtol=1e-4)
+
+
+def test_a_single_view_can_be_learned_from() -> None:
+    model, (images, features) = method().train(), batch_of(1)
+    mask = torch.tensor([[False, True, False]])
+    loss = model(images, features, mask, torch.zeros(1, 3, SIZE, SIZE, dtype=torch.bool))["loss"]
+    loss.backward()
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None} == {"head"}
+
+
+def test_the_loss_is_that_of_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Focal (gamma 4) and L1 on the mask shrunk to the finest features, kept views alone."""
+    model, (images, features) = method(), batch_of(1)
+    logits = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    monkeypatch.setattr(model.head, "forward", lambda *_: logits)
+    defects = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.bool)
+    defects[0, 0, :8, :16] = defects[0, 1] = True
+    losses = model(images, features, torch.tensor([[True, False, True]]), defects)
+    wanted = torch.zeros(2, 1, 8, 8)
+    wanted[0, 0, :2, :4] = 1
+    p = logits.sigmoid()
+    p_t = torch.where(wanted > 0, p, 1 - p)
+    assert losses["focal"] == pytest.approx(float((-((1 - p_t) ** 4) * p_t.log()).mean()), rel=1e-5)
+    assert losses["l1"] == pytest.approx(float((p - wanted).abs().mean()), rel=1e-5)
+    assert losses["loss"] == losses["focal"] + losses["l1"]
+
+
+def test_the_second_stage(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It learns defects from the teacher on corrupted images, leaves the student alone, and resumes."""
+    fabric, seen = Fabric(accelerator="cpu", devices=1), []
+    once = idif.training.loop.encode_views
+
+    def watched(encoder: FrozenEncoder, images: torch.Tensor, present: torch.Tensor) -> Any:
+        seen.append(images.dtype)
+        return once(encoder, images, present)
+
+    monkeypatch.setattr(idif.training.loop, "encode_views", watched)
+    whole = replace(task, folder=tmp_path / "whole")
+    train_stages(config(), whole, untrained, fabric)
+    assert seen == [torch.float32] * 10, "two steps in each of five epochs, the student's two without"
+    losses = [line["loss"] for line in read_log(whole.folder / "log.jsonl") if "loss" in line]
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
+    student = load_file(whole.folder / "student" / "checkpoint" / "model.safetensors")
+    both = load_file(whole.folder / "checkpoint" / "model.safetensors")
+    assert all(torch.equal(both[f"student.{name}"], value) for name, value in student.items())
+
+    def die(_method: Method, epoch: int) -> dict[str, Any]:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return {}
+
+    broken = replace(task, folder=tmp_path / "broken")
+    with pytest.raises(KeyboardInterrupt):
+        train_stages(config(eval_every=2), broken, untrained, fabric, after_epoch=die)
+    train_stages(config(), broken, untrained, fabric)
+    for name in ("log.jsonl", "checkpoint/model.safetensors", "student/log.jsonl"):
+        assert (broken.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+def test_from_the_command_line(world: Path, tmp_path: Path) -> None:
+    settings = ["run.name=seg", f"run.dir={tmp_path.as_posix()}", "data.categories=[cup]"]
+    settings += ["method.head=segmentation", "train.head_epochs=1"]
+    given = [*FAST, *(f"--set={setting}" for setting in settings)]
+    assert run(["train", f"--config={world / 'c.yaml'}", *given]) == 0
+    assert run(["eval", str(tmp_path / "seg")]) == 0
+    metrics = json.loads((tmp_path / "seg" / "metrics.json").read_text())
+    assert metrics["protocol"]["head"] == "segmentation"
+    assert metrics["protocol"]["map"].startswith("probability")
+    assert metrics["mean"]["s_auroc"] is not None
