@@ -39,7 +39,7 @@ VARIANTS: dict[str, list[str]] = {
     "unified-ema": ["train.mode=unified", "train.ema=0.9", "method.fusion=none"],
     "calibrated": [
         "method.bottleneck=false",
-        "train.holdout=0.3",
+        "train.holdout=0.5",
         "eval.calibrate=per-view",
         "eval.score=topk",
     ],

@@ -1,58 +1,104 @@
-"""What features are (`FeatureSpec`) and where they come from (`FeatureSource`)."""
+"""Features: their specification (`FeatureSpec`) and their sources (`FeatureSource`)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from idif.data.batch import Batch
+from idif.data.arrays import DATA, VIEW, ArraySpec, StorageType, feature_map
 from idif.data.index import Index
 from idif.fingerprint import digest
 
-StorageType = Literal["float16", "float32", "uint8"]
+if TYPE_CHECKING:
+    from idif.data.batch import Batch  # which imports torch: specs are read without it
+
+WeightsOrigin = Literal["imagenet", "untrained", "file"]
+
+IMAGES, MASKS = "images", "masks"
+"""Names of the arrays that hold the clean images and the defect masks."""
 
 
 @dataclass(frozen=True)
-class LayerSpec:
-    """One layer of a frozen encoder."""
+class EncoderSpec:
+    """One frozen encoder: everything that decides its arrays, the input's content aside."""
 
     name: str
-    channels: int
-    stride: int
-    """Image pixels per feature position along each axis."""
+    """Key of `idif.encoders.frozen.ENCODERS`."""
+    weights: str
+    """Where the weights came from, for people: ``imagenet``, ``untrained`` or ``file``. Not fingerprinted."""
+    weights_sha256: str
+    input: str
+    """``image`` (every view's image), or the name of a file that a sample has once, e.g. ``audio``."""
+    preparation: Mapping[str, Any]
+    """How the input is made from its file, as JSON values: size, crop, resize rule, mean, spread."""
+    arrays: tuple[ArraySpec, ...]
+    """The arrays it gives, in order."""
+    precision: str = "float32"
+    """Arithmetic the encoder runs in."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object from which `from_json` makes an equal spec."""
+        return asdict(self) | {
+            "preparation": dict(self.preparation),
+            "arrays": [a.to_json() for a in self.arrays],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The spec that `to_json` wrote."""
+        return cls(**data | {"arrays": tuple(ArraySpec.from_json(a) for a in data["arrays"])})
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Everything that decides a feature's value, the image's content aside.
+    """Everything that decides the arrays of a source, the data's content aside.
 
-    Two sources with equal specs give equal features for equal images, to the tolerance of ``storage``.
+    Two sources with equal specs give equal arrays for equal data, to the tolerance of ``storage``.
     """
 
-    encoder: str
-    weights: str
-    """Where the weights came from, for people: ``imagenet``, ``untrained`` or ``file``. Not fingerprinted."""
-    weights_sha256: str
-    layers: tuple[LayerSpec, ...]
-    image_size: int
-    """Side in pixels of the square images the encoder sees."""
-    resize: str
-    """Name of the decode-and-resize rule, see `idif.data.images.RESIZE_RULE`."""
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    precision: str
-    """Arithmetic the encoder ran in."""
+    encoders: tuple[EncoderSpec, ...]
+    image_size: int | None
+    """Side in pixels of the square images, masks and anomaly maps; None where samples have no images."""
     storage: StorageType
     """Type the features are kept in; a live encoder hands out float32."""
+    stores_images: bool = True
+    """Whether the clean images are among the arrays."""
+    variants: tuple[str, ...] = ()
+    """Names of the variants of the input along the axis ``variant``; the first is the plain input. Empty
+    where there is one form of each input and no such axis."""
 
-    def shape(self, layer: LayerSpec) -> tuple[int, int, int]:
-        """(C, h, w) of one view's features of ``layer``."""
-        side = self.image_size // layer.stride
-        return layer.channels, side, side
+    @cached_property
+    def features(self) -> dict[str, ArraySpec]:
+        """The encoders' arrays by name, in order."""
+        return {array.name: array for encoder in self.encoders for array in encoder.arrays}
+
+    @cached_property
+    def arrays(self) -> dict[str, ArraySpec]:
+        """All arrays by name: the encoders', then images and masks where there are any."""
+        found = dict(self.features)
+        if self.image_size is not None:
+            side = (self.image_size, self.image_size)
+            if self.stores_images:
+                found[IMAGES] = ArraySpec(IMAGES, (VIEW, "rgb", "y", "x"), (3, *side), "uint8", DATA)
+            found[MASKS] = ArraySpec(MASKS, (VIEW, "y", "x"), side, "bool", DATA)
+        return found
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that a sample has once, in order, e.g. ``video`` and ``audio``."""
+        return tuple(dict.fromkeys(e.input for e in self.encoders if e.input != "image"))
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Names of the encoders whose weights are seeded random numbers."""
+        return tuple(e.name for e in self.encoders if e.weights == "untrained")
 
     def fingerprint_parts(self) -> dict[str, Any]:
         """The named parts of the fingerprint, so that a difference can be named."""
-        parts = asdict(self)
-        del parts["weights"]
+        parts = self.to_json()
+        parts.pop("weights", None)
+        for encoder in parts.get("encoders", []):
+            del encoder["weights"]
         return parts
 
     @property
@@ -61,33 +107,110 @@ class FeatureSpec:
         return digest(self.fingerprint_parts())
 
     def differences(self, other: "FeatureSpec") -> list[str]:
-        """One phrase per part in which the two fingerprints differ: ``part: mine, not theirs``."""
-        mine, theirs = self.fingerprint_parts(), other.fingerprint_parts()
-        return [f"{key}: {mine[key]!r}, not {theirs[key]!r}" for key in mine if mine[key] != theirs[key]]
+        """One phrase per part in which the two fingerprints differ: ``part: this one's, not the other's``."""
+        ours, theirs = self.fingerprint_parts(), other.fingerprint_parts()
+        keys = dict.fromkeys([*ours, *theirs])
+        return [
+            f"{key}: {ours.get(key)!r}, not {theirs.get(key)!r}"
+            for key in keys
+            if ours.get(key) != theirs.get(key)
+        ]
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object from which `from_json` makes an equal spec."""
-        return asdict(self)
+        """A JSON object from which `from_json` makes an equal spec.
+
+        One encoder of plain image features is written flat, the form of the first version: bytes and
+        fingerprints of stores made then stay what they were.
+        """
+        if (flat := _to_flat_json(self)) is not None:
+            return flat
+        return {
+            "encoders": [encoder.to_json() for encoder in self.encoders],
+            "image_size": self.image_size,
+            "storage": self.storage,
+            "stores_images": self.stores_images,
+            "variants": list(self.variants),
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The spec that `to_json` wrote."""
-        fields = dict(data)
-        fields["layers"] = tuple(LayerSpec(**layer) for layer in data["layers"])
-        fields["mean"], fields["std"] = tuple(data["mean"]), tuple(data["std"])
-        return cls(**fields)
+        """The spec that `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError: the object lacks a part or holds one that is not known.
+        """
+        if "encoders" not in data:
+            data = _from_flat_json(data)
+        encoders = tuple(EncoderSpec.from_json(encoder) for encoder in data["encoders"])
+        return cls(**data | {"encoders": encoders, "variants": tuple(data["variants"])})
+
+
+_FLAT_PREPARATION = ("resize", "mean", "std")
+
+
+def _to_flat_json(spec: FeatureSpec) -> dict[str, Any] | None:
+    """The flat form of a spec; None where it cannot express it."""
+    if len(spec.encoders) != 1 or spec.image_size is None or not spec.stores_images or spec.variants:
+        return None
+    (encoder,) = spec.encoders
+    if encoder.input != "image" or tuple(encoder.preparation) != _FLAT_PREPARATION:
+        return None
+    layers = []
+    for array in encoder.arrays:
+        stride = spec.image_size // array.shape[-1]
+        same = feature_map(array.name, array.shape[0], spec.image_size // stride, encoder.name)
+        if array != same:
+            return None
+        layers.append({"name": array.name, "channels": array.shape[0], "stride": stride})
+    prepared = encoder.preparation
+    return {
+        "encoder": encoder.name,
+        "weights": encoder.weights,
+        "weights_sha256": encoder.weights_sha256,
+        "layers": layers,
+        "image_size": spec.image_size,
+        "resize": prepared["resize"],
+        "mean": list(prepared["mean"]),
+        "std": list(prepared["std"]),
+        "precision": encoder.precision,
+        "storage": spec.storage,
+    }
+
+
+def _from_flat_json(data: dict[str, Any]) -> dict[str, Any]:
+    size = data["image_size"]
+    arrays = [
+        feature_map(layer["name"], layer["channels"], size // layer["stride"], data["encoder"]).to_json()
+        for layer in data["layers"]
+    ]
+    encoder = {
+        "name": data["encoder"],
+        "weights": data["weights"],
+        "weights_sha256": data["weights_sha256"],
+        "input": "image",
+        "preparation": {key: data[key] for key in _FLAT_PREPARATION},
+        "arrays": arrays,
+        "precision": data["precision"],
+    }
+    return {
+        "encoders": [encoder],
+        "image_size": size,
+        "storage": data["storage"],
+        "stores_images": True,
+        "variants": [],
+    }
 
 
 class FeatureSource(Protocol):
-    """Whole samples with their clean images and frozen features.
+    """Samples with their arrays.
 
     The source decides where work happens: a store reads ahead in threads, a live encoder runs on the
-    device, resident data is indexed where it lies. Nothing behind this seam may ask which it has.
+    device, resident data is indexed in place. Code behind this seam must not ask which source it has.
     """
 
     @property
     def spec(self) -> FeatureSpec:
-        """What the features are."""
+        """The specification of its arrays."""
         ...
 
     @property
@@ -95,6 +218,13 @@ class FeatureSource(Protocol):
         """Row -> sample."""
         ...
 
-    def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        """The rows of ``order``, in that order, ``batch_size`` at a time (the last may be smaller)."""
+    def batches(
+        self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
+    ) -> Iterator["Batch"]:
+        """The rows of ``order``, in that order, ``batch_size`` at a time (the last may be smaller).
+
+        Args:
+            variants: for each entry of ``order`` the variant to give; the plain one (0) when None. The axis
+                ``variant`` never reaches a batch.
+        """
         ...

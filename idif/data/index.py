@@ -1,11 +1,8 @@
 """Rows and views: which samples a dataset or store holds, with every path relative to its root."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
-
-import torch
-from torch import Tensor
 
 Split = Literal["train", "test"]
 
@@ -42,6 +39,11 @@ class Sample:
     split: Split
     views: tuple[View | None, ...]
     """One slot per view number of the index; None where the view is absent."""
+    inputs: Mapping[str, str | None] = field(default_factory=dict)
+    """Input that the sample has once, e.g. ``audio`` -> POSIX path relative to the dataset's root; None where
+    it is absent."""
+    sample_class: str | None = None
+    """``OK`` or the defect's name where the data label the sample itself; None where its views say it."""
 
     @property
     def present(self) -> tuple[bool, ...]:
@@ -55,8 +57,8 @@ class Sample:
 
     @property
     def label(self) -> bool:
-        """True where any view is anomalous."""
-        return any(self.labels)
+        """True where the sample itself or any of its views is labelled anomalous."""
+        return any(self.labels) or self.sample_class not in (None, NORMAL_CLASS)
 
     @property
     def has_mask(self) -> tuple[bool, ...]:
@@ -67,6 +69,8 @@ class Sample:
     def anomaly_class(self) -> str:
         """``OK``, the defect its anomalous views share, or ``MIXED`` where they differ."""
         classes = {view.anomaly_class for view in self.views if view is not None and view.label}
+        if not classes and self.sample_class is not None:
+            return self.sample_class
         if not classes:
             return NORMAL_CLASS
         return classes.pop() if len(classes) == 1 else MIXED_CLASS
@@ -105,7 +109,7 @@ class Index:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal index."""
-        return {"view_numbers": list(self.view_numbers), "samples": [asdict(s) for s in self.samples]}
+        return {"view_numbers": list(self.view_numbers), "samples": [_sample_json(s) for s in self.samples]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -116,10 +120,18 @@ class Index:
                 category=s["category"],
                 split=s["split"],
                 views=tuple(None if v is None else _view(v) for v in s["views"]),
+                inputs=s.get("inputs", {}),
+                sample_class=s.get("sample_class"),
             )
             for s in data["samples"]
         )
         return cls(view_numbers=tuple(data["view_numbers"]), samples=samples)
+
+
+def _sample_json(sample: Sample) -> dict[str, Any]:
+    """A sample as JSON; parts that it does not use are left out, as in stores that know none of them."""
+    fields = asdict(sample)
+    return {key: value for key, value in fields.items() if key not in ("inputs", "sample_class") or value}
 
 
 def _view(fields: dict[str, Any]) -> View:
@@ -134,15 +146,6 @@ def concatenate(indexes: Sequence[Index]) -> Index:
     numbers = {index.view_numbers for index in indexes}
     assert len(numbers) == 1, numbers
     return Index(view_numbers=numbers.pop(), samples=tuple(s for index in indexes for s in index.samples))
-
-
-def truth(index: Index, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """``view_mask`` and ``labels`` of these rows, both bool [B,V], on the CPU."""
-    shape = (len(rows), len(index.view_numbers))
-    samples = [index.samples[row] for row in rows]
-    present = torch.tensor([sample.present for sample in samples], dtype=torch.bool).view(shape)
-    labels = torch.tensor([sample.labels for sample in samples], dtype=torch.bool).view(shape)
-    return present, labels
 
 
 def check_rows(index: Index, rows: Sequence[int]) -> list[int]:

@@ -1,41 +1,165 @@
-"""Runs a frozen encoder on the present views of whole samples."""
+"""Runs frozen encoders on whole samples: decoding in threads, encoding of what is present."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from idif.data.arrays import StorageType
+from idif.data.decode import decode_sample
+from idif.data.features import IMAGES, MASKS, FeatureSpec
+from idif.data.index import Sample
+from idif.encoders.family import read_square_image
 from idif.encoders.frozen import FrozenEncoder
+from idif.encoders.variants import VARIANTS
 from idif.errors import ConfigError
+from idif.paths import resolve_inside
+
+Array = npt.NDArray[Any]
 
 
-def check_image_size(encoder: FrozenEncoder, image_size: int) -> None:
+@dataclass(frozen=True)
+class EncoderSet:
+    """Frozen encoders whose arrays belong together, and what is kept beside them."""
+
+    encoders: tuple[FrozenEncoder, ...]
+    image_size: int | None
+    """Side in pixels of the square images, masks and anomaly maps; None where samples have no images."""
+    stores_images: bool = True
+    """Whether the clean images are among the arrays."""
+    variants: tuple[str, ...] = ()
+    """Keys of `idif.encoders.variants.VARIANTS`, ``plain`` first; empty for no axis of variants."""
+
+    def __post_init__(self) -> None:
+        for encoder in self.encoders:
+            check_image_size(encoder, self.image_size)
+        if self.variants and self.variants[0] != "plain":
+            raise ConfigError(f"variants: expected 'plain' first, got {list(self.variants)}")
+        unknown = [name for name in self.variants if name not in VARIANTS]
+        if unknown:
+            raise ConfigError(f"variants: there is no {unknown[0]!r}; known: {', '.join(VARIANTS)}")
+
+    def spec(self, storage: StorageType) -> FeatureSpec:
+        """The specification of the arrays, with features kept as ``storage``."""
+        size = self.image_size or 0
+        return FeatureSpec(
+            encoders=tuple(e.spec(size, variants=self._varied(e)) for e in self.encoders),
+            image_size=self.image_size,
+            storage=storage,
+            stores_images=self.stores_images,
+            variants=self.variants,
+        )
+
+    def to(self, device: torch.device) -> "EncoderSet":
+        """The same set, its modules moved to ``device``."""
+        for encoder in self.encoders:
+            encoder.module.to(device)
+        return self
+
+    def decode(self, root: Path, sample: Sample) -> dict[str, Array]:
+        """One sample's decoded files: ``images``, ``masks`` and every input that is not the stored image.
+
+        Returns:
+            ``images`` uint8 [V,3,S,S] and ``masks`` bool [V,S,S] where samples have images; under an
+            encoder's name its decoded input, [V,...] for images and [...] for others. Absent ones are zeros.
+
+        Raises:
+            DatasetError: a file is missing, unreadable or outside ``root``, or a mask does not fit its image.
+        """
+        decoded: dict[str, Array] = {}
+        if self.image_size is not None:
+            decoded[IMAGES], decoded[MASKS] = decode_sample(root, sample, self.image_size)
+        for encoder in self._own_inputs:
+            decoded[encoder.name] = self._read(encoder, root, sample)
+        return decoded
+
+    def encode(self, decoded: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All arrays of some samples, from `decode`'s, stacked, on the encoders' device.
+
+        Args:
+            decoded: {name: [B,...]}.
+            present: {input: bool}; ``image`` [B,V], others [B].
+
+        Returns:
+            {array: [B,(A,)(V,)...]}: features float32, zeros where the view or input is absent; images and
+            masks as they were decoded, images left out where they are not kept.
+        """
+        arrays: dict[str, Tensor] = {}
+        for encoder in self.encoders:
+            own = encoder.name in decoded
+            inputs = decoded[encoder.name if own else IMAGES]
+            shown = present[encoder.family.input]
+            if not self._varied(encoder):
+                arrays |= encode_present(encoder, inputs, shown)
+                continue
+            each = [encode_present(encoder, VARIANTS[name](inputs), shown) for name in self.variants]
+            arrays |= {name: torch.stack([one[name] for one in each], dim=1) for name in each[0]}
+        if self.image_size is not None:
+            if self.stores_images:
+                arrays[IMAGES] = decoded[IMAGES]
+            arrays[MASKS] = decoded[MASKS]
+        return arrays
+
+    @cached_property
+    def _own_inputs(self) -> tuple[FrozenEncoder, ...]:
+        """The encoders that do not take the stored images."""
+        return tuple(e for e in self.encoders if e.family.read is not read_square_image)
+
+    def _varied(self, encoder: FrozenEncoder) -> bool:
+        return bool(self.variants) and encoder.family.input == "image"
+
+    def _read(self, encoder: FrozenEncoder, root: Path, sample: Sample) -> Array:
+        family, size = encoder.family, self.image_size or 0
+        if family.input == "image":
+            paths: Sequence[str | None] = [None if view is None else view.image for view in sample.views]
+        else:
+            paths = [sample.inputs.get(family.input)]
+        values = [None if path is None else family.read(resolve_inside(root, path), size) for path in paths]
+        like = next((value for value in values if value is not None), None)
+        if like is None:
+            like = np.zeros(family.absent_shape, np.float32)
+        filled = np.stack([np.zeros_like(like) if value is None else value for value in values])
+        return filled if family.input == "image" else filled[0]
+
+
+def check_image_size(encoder: FrozenEncoder, image_size: int | None) -> None:
     """Refuse an image size that the encoder's strides do not divide.
 
     Raises:
-        ConfigError: it is not a positive multiple of the largest stride.
+        ConfigError: it is not a positive multiple of the encoder's stride, or missing where it takes images.
     """
-    stride = max(layer.stride for layer in encoder.layers)
-    if image_size < stride or image_size % stride:
+    if encoder.family.input != "image":
+        return
+    stride = encoder.family.stride
+    if image_size is None or image_size < stride or image_size % stride:
         raise ConfigError(f"image_size: expected a positive multiple of {stride}, got {image_size}")
 
 
-def encode_views(encoder: FrozenEncoder, images: Tensor, present: Tensor) -> dict[str, Tensor]:
-    """Features of whole samples; only the views that are there are encoded.
+def encode_present(encoder: FrozenEncoder, inputs: Tensor, present: Tensor) -> dict[str, Tensor]:
+    """Features of the inputs that are present; the others are never encoded.
 
     Args:
-        images: uint8 [B,V,3,S,S], or float32 in 0..1, on the encoder's device.
-        present: bool [B,V], on the CPU or the same device.
+        inputs: [*P,...] decoded inputs on the encoder's device, e.g. uint8 images [B,V,3,S,S], or float32
+            in 0..1.
+        present: bool [*P], e.g. [B,V] for views; on the CPU or the same device.
 
     Returns:
-        {layer: float32 [B,V,C,h,w]} on the same device, zeros for absent views.
+        {array: float32 [*P,...]} on the same device, zeros for absent inputs.
     """
-    kept = present.to(images.device)
+    chosen = present.to(inputs.device)
     # a store promises float32: TF32, on by default for convolutions, would keep ten bits of it
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        encoded = encoder(images[kept])
-    if bool(kept.all()):
-        return {name: x.view(*kept.shape, *x.shape[1:]) for name, x in encoded.items()}
+        encoded = encoder(inputs[chosen])
+    if bool(chosen.all()):
+        return {name: x.view(*chosen.shape, *x.shape[1:]) for name, x in encoded.items()}
     features = {}
     for name, x in encoded.items():
-        features[name] = x.new_zeros(*kept.shape, *x.shape[1:])
-        features[name][kept] = x
+        features[name] = x.new_zeros(*chosen.shape, *x.shape[1:])
+        features[name][chosen] = x
     return features

@@ -1,62 +1,29 @@
-"""Frozen encoders: plain functions in one literal dict, with their weights found, checked and hashed."""
+"""Frozen encoders: `ENCODERS` names every family; weights are found, checked and hashed here."""
 
 import hashlib
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, resnet18
 
-from idif.data.features import FeatureSpec, LayerSpec, StorageType
-from idif.data.images import IMAGENET_MEAN, IMAGENET_STD, RESIZE_RULE
-from idif.errors import WeightsError
+from idif.data.arrays import ArraySpec, with_variants
+from idif.data.features import EncoderSpec
+from idif.encoders.family import EncoderFamily
+from idif.encoders.resnet import RESNET18
+from idif.errors import ConfigError, WeightsError
 
 UNTRAINED_SEED = 0
 """Seed of the ``untrained`` weights, so that every machine has the same ones."""
 
-
-class ResNet18Trunk(nn.Module):
-    """ResNet18 from conv1 to layer3, torchvision's key names.
-
-    float32 [N,3,H,W], ImageNet-normalised -> {layer1: [N,64,H/4,W/4], layer2: [N,128,H/8,W/8],
-    layer3: [N,256,H/16,W/16]}.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        net = resnet18(weights=None)
-        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
-        self.layer1, self.layer2, self.layer3 = net.layer1, net.layer2, net.layer3
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Features of all three layers, see the class."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        layer1 = self.layer1(x)
-        layer2 = self.layer2(layer1)
-        return {"layer1": layer1, "layer2": layer2, "layer3": self.layer3(layer2)}
-
-
-@dataclass(frozen=True)
-class EncoderFamily:
-    """How to make an encoder and what its layers are."""
-
-    build: Callable[[], nn.Module]
-    layers: tuple[LayerSpec, ...]
-
-
 ENCODERS: dict[str, EncoderFamily] = {
-    "resnet18": EncoderFamily(
-        ResNet18Trunk,
-        (LayerSpec("layer1", 64, 4), LayerSpec("layer2", 128, 8), LayerSpec("layer3", 256, 16)),
-    ),
+    "resnet18": RESNET18,
 }
+"""Name in configs and stores -> family."""
 
 
 @dataclass(frozen=True)
@@ -64,44 +31,41 @@ class FrozenEncoder:
     """An encoder in eval mode that takes no gradient, with the name and hash of its weights."""
 
     name: str
+    """Key of `ENCODERS`."""
     weights: str
     """``imagenet``, ``untrained`` or ``file``."""
     sha256: str
     module: nn.Module
 
     @property
-    def layers(self) -> tuple[LayerSpec, ...]:
-        """Its layers, shallow to deep."""
-        return ENCODERS[self.name].layers
+    def family(self) -> EncoderFamily:
+        """What it takes and gives."""
+        return ENCODERS[self.name]
 
-    def spec(self, image_size: int, storage: StorageType) -> FeatureSpec:
-        """The spec of this encoder's features at one image size and storage type."""
-        return FeatureSpec(
-            encoder=self.name,
+    def arrays(self, image_size: int) -> tuple[ArraySpec, ...]:
+        """The arrays it gives for images of this size, in order."""
+        return self.family.arrays(image_size)
+
+    def spec(self, image_size: int, variants: bool = False) -> EncoderSpec:
+        """Its part of a `FeatureSpec`, with the axis ``variant`` in front where ``variants`` is true."""
+        arrays = self.arrays(image_size)
+        return EncoderSpec(
+            name=self.name,
             weights=self.weights,
             weights_sha256=self.sha256,
-            layers=self.layers,
-            image_size=image_size,
-            resize=RESIZE_RULE,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            precision="float32",
-            storage=storage,
+            input=self.family.input,
+            preparation=self.family.preparation,
+            arrays=tuple(with_variants(array) for array in arrays) if variants else arrays,
         )
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """uint8 [N,3,H,W], RGB, or float32 in 0..1 -> {layer: float32 [N,C,h,w]}, on their device."""
-        result: dict[str, Tensor] = self.module(normalize(images))
+    def __call__(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Decoded inputs [N,...] -> {array: float32 [N,...]}, on their device.
+
+        An image is uint8 [N,3,H,W], RGB, or float32 in 0..1.
+        """
+        result: dict[str, Tensor] = self.module(self.family.prepare(inputs))
         return result
-
-
-def normalize(images: Tensor) -> Tensor:
-    """uint8 [...,3,H,W] in 0..255 or float in 0..1 -> float32, ImageNet mean and spread taken out."""
-    scaled = images.float() / 255 if images.dtype == torch.uint8 else images
-    mean = scaled.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = scaled.new_tensor(IMAGENET_STD).view(3, 1, 1)
-    return (scaled - mean) / std
 
 
 def hash_weights(weights: Mapping[str, Tensor]) -> str:
@@ -132,19 +96,10 @@ def _read_weights_file(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def _imagenet_weights() -> dict[str, Tensor]:
-    try:
-        state: OrderedDict[str, Tensor] = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(
-            progress=False, check_hash=True
-        )
-    except (URLError, OSError, RuntimeError) as error:
-        cached = Path(torch.hub.get_dir()) / "checkpoints"
-        url = ResNet18_Weights.IMAGENET1K_V1.url
-        raise WeightsError(
-            f"ImageNet weights of ResNet18 are neither in {cached} nor can they be downloaded ({error}); "
-            f"put {url} there, give a .safetensors or .pth file, or ask for untrained weights"
-        ) from None
-    return state
+def _pretrained(family: EncoderFamily) -> Mapping[str, Tensor]:
+    if family.pretrained is None:
+        raise WeightsError("imagenet: this encoder has no such weights; give a weights file or `untrained`")
+    return family.pretrained()
 
 
 def load_encoder(weights: str | os.PathLike[str] = "imagenet", name: str = "resnet18") -> FrozenEncoder:
@@ -157,31 +112,33 @@ def load_encoder(weights: str | os.PathLike[str] = "imagenet", name: str = "resn
         name: a key of `ENCODERS`.
 
     Raises:
+        ConfigError: there is no such encoder.
         WeightsError: not found, not readable, or a tensor missing, misshapen or not finite.
     """
+    if name not in ENCODERS:
+        raise ConfigError(f"encoder: there is no {name!r}; known: {', '.join(ENCODERS)}")
+    family = ENCODERS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(UNTRAINED_SEED)
-        module = ENCODERS[name].build()
+        module = family.build()
     origin = str(weights) if str(weights) in ("imagenet", "untrained") else "file"
     if origin != "untrained":
-        given = _imagenet_weights() if origin == "imagenet" else _read_weights_file(Path(weights))
-        _fill(module, given, str(weights))
+        given = _pretrained(family) if origin == "imagenet" else _read_weights_file(Path(weights))
+        _fill(module, given, str(weights), family.key_names)
     module.eval().requires_grad_(False)
     # counters of batches seen do not change a feature, so they are no part of the identity
     state = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
     return FrozenEncoder(name=name, weights=origin, sha256=hash_weights(state), module=module)
 
 
-def _fill(module: nn.Module, given: Mapping[str, Tensor], source: str) -> None:
+def _fill(module: nn.Module, given: Mapping[str, Tensor], source: str, key_names: str) -> None:
     wanted = module.state_dict()
     chosen: dict[str, Tensor] = {}
     for key, default in wanted.items():
         if key not in given:
             if key.endswith("num_batches_tracked"):
                 continue
-            raise WeightsError(
-                f"{source}: tensor {key!r} is missing; expected torchvision's ResNet18 key names"
-            )
+            raise WeightsError(f"{source}: tensor {key!r} is missing; expected {key_names} key names")
         tensor = given[key]
         if tensor.shape != default.shape:
             raise WeightsError(

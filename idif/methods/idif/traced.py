@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from idif.encoders.frozen import normalize
+from idif.encoders.resnet import normalize
 from idif.methods.idif.encoder import StudentEncoder
 from idif.methods.idif.feature_distance import combine_maps
 

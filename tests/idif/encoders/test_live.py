@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from idif.data.images import load_image
-from idif.encoders.frozen import normalize
+from idif.encoders.resnet import normalize
 from idif.encoders.live import LiveFeatures
 from idif.errors import ConfigError, DatasetError
 from idif.prefetch import prefetch_map

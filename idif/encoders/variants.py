@@ -1,0 +1,21 @@
+"""Variants of an image that a store may hold beside the plain one, for augmentation before the encoder."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def _plain(images: Tensor) -> Tensor:
+    return images
+
+
+def _rotated180(images: Tensor) -> Tensor:
+    return torch.flip(images, dims=(-2, -1))
+
+
+VARIANTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "plain": _plain,
+    "rotated180": _rotated180,
+}
+"""Name -> function of decoded images [...,H,W], on their device; each returns images of the same shape."""
