@@ -1,15 +1,24 @@
-"""How long work tells how far it is, without knowing who listens."""
+"""Callbacks by which long work reports: progress, and sentences for people."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called now and then while work goes on, from the thread that called it."""
+    """Progress callback, called in the thread that does the work."""
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
         """``done`` of ``total`` units are finished; ``what`` may name the current one."""
         ...
 
 
+Notify = Callable[[str], None]
+"""Takes a sentence that a user should read."""
+
+
 def silent(done: int, total: int, what: str = "") -> None:
-    """The listener that hears nothing."""
+    """No-op progress callback."""
+
+
+def unheard(sentence: str) -> None:
+    """No-op `Notify`."""

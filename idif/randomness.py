@@ -1,4 +1,4 @@
-"""Randomness as an argument: bits that depend on names and counters, never on what was drawn before.
+"""Counter-based random numbers: a pure function of (seed, stream, index).
 
 A view's seed is a hash of (run seed, epoch, sample id, view number). Numbers are drawn from it by position:
 draw ``i`` of stream ``s`` of a seed is a fixed integer function of (seed, s, i). So the same view gets the
@@ -7,7 +7,7 @@ same bits in every source, batch size, worker count, world size and subset of ca
 
 import hashlib
 from collections.abc import Sequence
-from enum import IntEnum
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,18 +17,6 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 """splitmix64's increment and multipliers as signed 64-bit numbers (Steele, Lea and Flood, OOPSLA 2014)."""
-
-
-class Stream(IntEnum):
-    """What is drawn from a view's seed: one number each, so that no two quantities share bits."""
-
-    PERLIN_FREQUENCY = 0
-    PERLIN_ANGLE = 1
-    PERLIN_GRADIENT = 2
-    CORRUPTED = 3
-    BETA = 4
-    TEXTURE = 5
-    VIEW_DROPOUT = 6
 
 
 def _hash(parts: tuple[int | str, ...], size: int) -> bytes:
@@ -56,12 +44,55 @@ def numpy_rng(*parts: int | str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(_hash(plain, 16), "little"))
 
 
+def stream(name: str) -> int:
+    """The stream of a quantity's name: 2^16 to 2^31 - 1, above the numbers that older quantities have."""
+    number = int.from_bytes(_hash(("stream", name), 4), "little") & 0x7FFF_FFFF
+    return number | 2**16
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers of one batch of one training step: the same in every source, batch size and process.
+
+    Numbers for a view or a sample depend on the run's seed, the epoch, the sample's id and the view alone;
+    those for the step also on its number and on the process.
+    """
+
+    seed: int
+    """Of the run."""
+    epoch: int
+    step: int
+    rank: int
+    sample_ids: tuple[str, ...]
+    """B ids."""
+    view_numbers: tuple[int, ...]
+    """V camera numbers."""
+    device: torch.device
+
+    def view_seeds(self) -> Tensor:
+        """int64 [B,V]: one seed per view, for `uniform` and `integers`."""
+        return view_seeds(self.seed, self.epoch, self.sample_ids, self.view_numbers).to(self.device)
+
+    def sample_seeds(self) -> Tensor:
+        """int64 [B]: one seed per sample, which is none of its views'."""
+        return view_seeds(self.seed, self.epoch, self.sample_ids, (0,))[:, 0].to(self.device)
+
+    def generator(self, name: str) -> torch.Generator:
+        """A generator of torch for the quantity ``name`` of this step and process."""
+        seed = int.from_bytes(_hash((self.seed, self.step, self.rank, name), 8), "little", signed=True)
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def seed_torch(self) -> None:
+        """Seed torch's global generators for this step and process, for code that can draw from no other."""
+        torch.manual_seed((self.seed * 1_000_003 + self.step * 8_191 + self.rank) & 0x7FFF_FFFF_FFFF_FFFF)
+
+
 def uniform(seeds: Tensor, stream: int, count: int) -> Tensor:
     """Uniform numbers in [0, 1), multiples of 2^-24.
 
     Args:
         seeds: int64 [...].
-        stream: which of a seed's independent sequences, see `Stream`.
+        stream: which of a seed's independent sequences, one number for each quantity drawn; see `stream`.
         count: numbers per seed. A larger count continues a smaller one.
 
     Returns:
@@ -75,7 +106,7 @@ def integers(seeds: Tensor, stream: int, count: int, high: int) -> Tensor:
 
     Args:
         seeds: int64 [...].
-        stream: which of a seed's independent sequences, see `Stream`.
+        stream: which of a seed's independent sequences, one number for each quantity drawn; see `stream`.
         count: numbers per seed.
         high: 1 to 2^31.
 

@@ -11,13 +11,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import typer
 
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.terminal.signals import Terminated
 from cli.workflow.device import evaluation_device
-from cli.workflow.fitted import load_color_limits, load_thresholds
 from cli.workflow.report import images_only, read_images
 from cli.workflow.sources import Sources
 from idif.app.category_match import CategoryMatcher
@@ -26,7 +26,10 @@ from idif.data.features import FeatureSpec
 from idif.data.index import Sample
 from idif.errors import ConfigError, IdifError
 from idif.evaluation.predictions import Predictions
-from idif.runs.run import Run, load_method, open_run, run_features, run_teacher
+from idif.evaluation.scoring import Scorer
+from idif.inference.predict import require_images
+from idif.runs.fitted import load_color_limits, load_thresholds
+from idif.runs.run import Run, open_run
 
 
 def serve_page(
@@ -62,6 +65,7 @@ def serve_page(
             'e.g. pip install -e ".[app]" in its folder'
         )
     opened = open_run(run, overrides)
+    require_images(opened.encoders())
     with tempfile.TemporaryDirectory(prefix="idif-uploads-") as uploads:
         # read by Gradio when it is imported: where uploads lie, and that nothing is sent anywhere
         os.environ |= {
@@ -108,7 +112,7 @@ def _check_address(host: str, password: str | None) -> None:
 
 def _desk(run: Run) -> tuple[AppSession, list[str]]:
     """The run for the page, and what the page cannot do."""
-    numbers, device, spec = run.view_numbers(), evaluation_device(), run_features(run)
+    numbers, device, spec = run.view_numbers(), evaluation_device(), run.features()
     categories, notes = run.known_categories(), []
     samples = known = None
     try:
@@ -126,15 +130,12 @@ def _desk(run: Run) -> tuple[AppSession, list[str]]:
             known = CategoryMatcher.build(
                 sources.unplaced(categories, "train"), run.config.strategies.layer, listen
             )
-    encoder = run_teacher(run, spec)
     desk = AppSession(
-        config=run.config.eval,
-        encoder=encoder,
-        image_size=spec.image_size,
+        encoders=run.encoders(),
         view_numbers=numbers,
         categories=tuple(categories),
         device=device,
-        load=lambda category: _trained(run, category, spec, numbers),
+        load=lambda category: _trained(run, category, spec, numbers, device),
         samples=samples,
         known=known,
     )
@@ -153,11 +154,13 @@ def _samples(sources: Sources, categories: tuple[str, ...]) -> TestSamples:
     return TestSamples(of, images)
 
 
-def _trained(run: Run, category: str, spec: FeatureSpec, numbers: tuple[int, ...]) -> Trained:
-    name = "all" if run.config.train.mode == "unified" else category
-    method = load_method(run, name, spec, numbers)
-    limits, calibration = load_thresholds(run, category)
-    return Trained(method, calibration, limits, load_color_limits(run, category), _scores(run, category))
+def _trained(
+    run: Run, category: str, spec: FeatureSpec, numbers: tuple[int, ...], device: torch.device
+) -> Trained:
+    method = run.method(run.model_name(category), spec, numbers)
+    limits, calibration = load_thresholds(run, category, note)
+    scorer = Scorer(run.config.eval, method, device, calibration)
+    return Trained(scorer, limits, load_color_limits(run, category, note), _scores(run, category))
 
 
 def _scores(run: Run, category: str) -> tuple[float, float] | None:

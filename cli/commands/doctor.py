@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,24 +19,19 @@ from cli.workflow.device import evaluation_device
 from cli.workflow.sources import make_fabric
 from idif import doctor
 from idif.config.sections import Config
-from idif.corruption.textures import load_textures
+from idif.data.features import FeatureSource
 from idif.doctor import Finding
 from idif.errors import IdifError
-from idif.training.loop import Task, train
+from idif.methods.catalog import METHODS
+from idif.methods.protocol import ResourceRequest
+from idif.progress import silent
+from idif.runs.run import method_context
+from idif.training.loop import train
+from idif.training.task import Task
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
-REHEARSAL = {
-    "data": {"categories": ["noise"]},
-    "corruption": {"textures": "procedural"},
-    "method": {
-        "voxel": {"depth": 2, "height": 2, "width": 2, "channels": 16},
-        "heads": 2,
-        "blocks": 1,
-        "norm": "group",
-    },
-    "train": {"epochs": 1, "batch_size": 2},
-}
-"""A step small enough for any machine; group norm, since 32 px leave batch norm too little to count."""
+SELF_TEST = {"epochs": 1, "batch_size": 2}
+"""Section ``train`` of the self-test."""
 
 
 def diagnose(
@@ -95,16 +90,26 @@ def _rehearsal(device: torch.device) -> Finding:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             folder = Path(name)
             store = run_self_test(folder, device)
-            config = Config.model_validate(REHEARSAL)
-            bank = load_textures("procedural", SIZE, folder)
-            rows = list(range(len(store.index)))
-            train(config, Task("noise", folder, store, rows, bank), make_fabric(config))
+            _train_one_step(store, folder)
     except (IdifError, OSError, RuntimeError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return Finding(
             "store and step", "problem", first, "the lines above may say why; else please report it"
         )
     return Finding("store and step", "ok", f"a tiny store and a step in {time.perf_counter() - began:.1f} s")
+
+
+def _train_one_step(store: FeatureSource, folder: Path) -> None:
+    """A step of the default method, small enough for any machine."""
+    config = Config.model_validate({"corruption": {"textures": "procedural"}, "train": SELF_TEST})
+    spec = METHODS[config.method.name]
+    config = config.model_copy(update={"method": spec.smallest()})
+    request = ResourceRequest(config.corruption, store.spec, folder, silent)
+    context = method_context(config, store.spec, store.index.view_numbers, ["noise"])
+    fabric = make_fabric(config)
+    resources = {n: r.to(fabric.device) for n, r in spec.resources(config.method, request).items()}
+    rows = list(range(len(store.index)))
+    train(config, Task("noise", folder, store, rows, replace(context, resources=resources)), fabric)
 
 
 def _table(findings: list[Finding]) -> Table:

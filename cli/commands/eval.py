@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, print_result
+from cli.terminal.console import JsonOption, note, print_result
 from cli.terminal.metrics_table import metrics_table
-from cli.workflow.evaluate import evaluate_run, measure
+from cli.workflow.evaluate import evaluate_run
 from idif.data.index import Split
 from idif.evaluation.predictions import Predictions
 from idif.report.table_export import check_exports, export
+from idif.runs.evaluate import measure
 from idif.runs.run import open_results, open_run
 
 
@@ -46,7 +47,7 @@ def evaluate(
     check_exports(exports)
     if from_predictions:
         results, config = open_results(run, overrides)
-        metrics = measure(results, config.eval)
+        metrics = measure(results, config.eval, notify=note)
     else:
         opened = open_run(run, overrides)
         results, metrics = opened.results, evaluate_run(opened, split=split, maps=not no_maps)

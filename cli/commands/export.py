@@ -1,19 +1,20 @@
 """`idif export`: a trained run as files that run without this project."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.table import Table
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, print_result, progress_bar
-from cli.workflow.fitted import load_thresholds
+from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from idif.errors import ConfigError
+from idif.evaluation.scoring import Scorer
 from idif.inference.export_file import SUFFIXES, Format, require_packages, write_deployment
 from idif.inference.export_graph import Deployment
-from idif.runs.run import Run, load_method, open_run, run_features, run_teacher
+from idif.runs.fitted import load_thresholds
+from idif.runs.run import Run, open_run, run_facts
 
 
 def export_run(
@@ -61,18 +62,16 @@ def export_run(
 
 def deployment(run: Run, category: str) -> Deployment:
     """One category of a run, ready to be written."""
-    spec, numbers = run_features(run), run.view_numbers()
-    limits, calibration = load_thresholds(run, category)
-    told = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
-    name = "all" if run.config.train.mode == "unified" else category
+    features, numbers = run.features(), run.view_numbers()
+    limits, calibration = load_thresholds(run, category, note)
+    facts = run_facts(run.folder)
+    method = run.method(run.model_name(category), features, numbers)
     return Deployment(
         category=category,
-        method=load_method(run, name, spec, numbers),
-        teacher=run_teacher(run, spec),
-        features=spec,
+        scorer=Scorer(run.config.eval, method, torch.device("cpu"), calibration),
+        encoders=run.encoders(),
+        features=features,
         view_numbers=numbers,
-        settings=run.config.eval,
-        calibration=calibration,
         limits=limits,
-        caveats=tuple(told.get("caveats", ())),
+        caveats=tuple(facts.get("caveats", ())),
     )

@@ -11,7 +11,7 @@ import typer
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.terminal.metrics_table import metrics_table
-from cli.workflow.evaluate import measure
+from idif.runs.evaluate import measure
 from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.errors import ConfigError, RunError
@@ -40,13 +40,13 @@ def fuse_runs(
     """Fuse the scores and maps of runs, e.g. of colour and of depth, by their weighted mean on one scale.
 
     The scale of each run is the mean and spread of its scores of training normals, which `idif eval` records
-    with `eval.normals`. Metrics are measured as the first run's. `idif report OUT RUN...` compares.
+    with `eval.record_normal_scores`. Metrics are measured as the first run's. `idif report OUT RUN...` compares.
 
     Examples:
 
-        idif eval runs/rgb --set eval.normals=true
+        idif eval runs/rgb --set eval.record_normal_scores=true
 
-        idif eval runs/depth --set eval.normals=true
+        idif eval runs/depth --set eval.record_normal_scores=true
 
         idif fuse runs/rgb runs/depth --out runs/rgb-depth --weights 2,1
     """
@@ -70,7 +70,7 @@ def fuse_runs(
     beside.replace(out / "config.yaml")
     for text in told:
         note(f"note: {text}")
-    metrics = measure(out, config.eval)
+    metrics = measure(out, config.eval, notify=note)
     print_result(metrics, as_json=as_json, otherwise=metrics_table(metrics))
     note(f"next: idif report {out} {' '.join(map(str, runs))}")
 
@@ -90,7 +90,7 @@ def _fused_config(run: Path, out: Path, members: Sequence[Member], overrides: Se
         "run.note": f"a fusion of {', '.join(member.name for member in members)}",
         "eval.calibrate": "none",
         "eval.threshold": "f1-max",
-        "eval.normals": False,
+        "eval.record_normal_scores": False,
     }
     known = [f"{key}={json.dumps(value)}" for key, value in named.items()]
     return load_configs(run_home(run) / "config.yaml", [*known, *overrides])[0]

@@ -12,11 +12,12 @@ from rich.table import Table
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.workflow.device import evaluation_device
-from cli.workflow.fitted import load_color_limits, load_thresholds
 from idif.errors import DatasetError
+from idif.evaluation.scoring import Scorer
 from idif.inference.photo_grouping import PredictInput, find_parts
 from idif.inference.predict import Prediction, Thresholds, predict, prediction_json, write_pictures
-from idif.runs.run import Run, load_method, open_run, run_features, run_teacher
+from idif.runs.fitted import load_color_limits, load_thresholds
+from idif.runs.run import Run, open_run
 
 
 def predict_images(
@@ -50,7 +51,7 @@ def predict_images(
     numbers = opened.view_numbers()
     parts = find_parts(images, numbers, opened.known_categories(), category)
     results = []
-    for result in _judge(opened, numbers, parts, to):
+    for result in _predict(opened, numbers, parts, to):
         results.append(result)
         for problem in result["problems"]:
             note(f"note: {result['sample']}: counted as missing: {problem}")
@@ -64,30 +65,20 @@ def predict_images(
     print_result({"parts": results}, as_json=as_json, otherwise=None if jsonl else _table(results))
 
 
-def _judge(
+def _predict(
     run: Run, numbers: tuple[int, ...], parts: list[PredictInput], to: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Results of all parts, a category at a time."""
-    device, spec = evaluation_device(), run_features(run)
-    encoder = run_teacher(run, spec)
-    unified = run.config.train.mode == "unified"
+    encoders, features = run.encoders(), run.features()
     for category in dict.fromkeys(part.category for part in parts):
-        mine = [part for part in parts if part.category == category]
-        method = load_method(run, "all" if unified else category, spec, numbers)
-        limits, calibration = load_thresholds(run, category)
-        scale = None if to is None else load_color_limits(run, category)
-        with progress_bar(f"judging {category}", "parts") as listen:
-            for judged in predict(
-                run.config.eval,
-                method,
-                encoder,
-                mine,
-                spec.image_size,
-                device,
-                calibration=calibration,
-                progress=listen,
-            ):
-                yield _result(judged, numbers, limits, to, scale)
+        of_category = [part for part in parts if part.category == category]
+        method = run.method(run.model_name(category), features, numbers)
+        limits, calibration = load_thresholds(run, category, note)
+        scale = None if to is None else load_color_limits(run, category, note)
+        scorer = Scorer(run.config.eval, method, evaluation_device(), calibration)
+        with progress_bar(f"predicting {category}", "parts") as listen:
+            for prediction in predict(scorer, encoders, of_category, progress=listen):
+                yield _result(prediction, numbers, limits, to, scale)
 
 
 def _result(

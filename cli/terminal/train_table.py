@@ -10,7 +10,6 @@ from rich.table import Table
 from cli.terminal.console import err, out, percent
 from idif.training.checkpoint import find_checkpoint, read_progress
 from idif.training.run_log import read_log
-from idif.training.stages import STUDENT
 
 COLUMNS = (("samples", 7), ("epochs", 6), ("loss", 8), ("S-AUROC", 7), ("time", 8))
 """Headings and widths between the model's name and its state."""
@@ -28,7 +27,9 @@ def model_summary(name: str, folder: Path, samples: int | None, state: str) -> d
     lines = _lines(folder / "log.jsonl")
     losses = [line["loss"] for line in lines if "loss" in line]
     scores = [line["eval"].get("s_auroc") for line in lines if "eval" in line and line["epoch"] == epoch]
-    timing = _lines(folder / STUDENT / "timing.jsonl") + _lines(folder / "timing.jsonl")
+    # stages before the last have folders of their own
+    timing = [line for path in sorted(folder.glob("*/timing.jsonl")) for line in _lines(path)]
+    timing += _lines(folder / "timing.jsonl")
     return {
         "name": name,
         "samples": samples,

@@ -1,6 +1,8 @@
-"""A run's folder: written when training starts, opened by every command after it."""
+"""Writes a run's folder when training starts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from lightning_fabric import Fabric
 from safetensors.torch import save_file
@@ -8,41 +10,46 @@ from safetensors.torch import save_file
 from cli.terminal.console import note
 from cli.workflow.sources import Sources
 from idif.config.sections import Config
-from idif.corruption.textures import TextureBank
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Sample
 from idif.datasets.contamination import contamination
 from idif.files import write_json
+from idif.methods.protocol import Resource
 from idif.runs.provenance import environment
+from idif.runs.run import weights_files
 from idif.training.precision import numerics
 
 
+@dataclass(frozen=True)
+class TrainingStart:
+    """What a run begins with beside its config and sources."""
+
+    resources: Mapping[str, Any]
+    """{name: Resource}, on the CPU."""
+    caveats: tuple[str, ...]
+    """What a reader of the results must know."""
+
+
 def write_run_folder(
-    config: Config,
-    sources: Sources,
-    source: FeatureSource,
-    textures: TextureBank,
-    told: list[str],
-    fabric: Fabric,
+    config: Config, sources: Sources, source: FeatureSource, start: TrainingStart, fabric: Fabric
 ) -> None:
-    """``config.yaml``, ``environment.json`` with the caveats ``told``, and the run's own teacher."""
+    """``config.yaml``, ``environment.json``, and the run's own copies of the encoders' weights."""
     folder, spec, view_numbers = config.folder, source.spec, source.index.view_numbers
     folder.mkdir(parents=True, exist_ok=True)
-    encoder = sources.encoder()
-    beside = folder / "teacher.safetensors.part"
-    weights = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in encoder.module.state_dict().items()
-    }
-    save_file(weights, beside)
-    beside.replace(folder / "teacher.safetensors")
+    for file, encoder in zip(weights_files(spec), sources.encoders().encoders, strict=True):
+        state = encoder.module.state_dict()
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        beside = folder / f"{file}.part"
+        save_file(weights, beside)
+        beside.replace(folder / file)
     facts = environment(
         fabric.device,
         **numerics(config.train, fabric.device),
         world_size=fabric.world_size,
         features=spec.to_json(),
         store_fingerprint=sources.fingerprint(),
-        textures={"origin": textures.origin, "fingerprint": textures.fingerprint},
-        caveats=told + ([config.run.note] if config.run.note else []),
+        **{name: resource_facts(resource) for name, resource in start.resources.items()},
+        caveats=[*start.caveats, *([config.run.note] if config.run.note else [])],
     )
     write_json(folder / "environment.json", facts)
     beside = folder / "config.yaml.part"
@@ -52,22 +59,28 @@ def write_run_folder(
     beside.replace(folder / "config.yaml")
 
 
-def caveats(config: Config, spec: FeatureSpec, textures: str, samples: Sequence[Sample]) -> list[str]:
+def resource_facts(resource: Resource) -> dict[str, str]:
+    """What a run records of a resource."""
+    return {"origin": resource.origin, "fingerprint": resource.fingerprint}
+
+
+def caveats(
+    config: Config, features: FeatureSpec, resources: Mapping[str, Resource], samples: Sequence[Sample]
+) -> list[str]:
     """What a reader of the results must know: stand-ins asked for by name, borrowed weights, dirty data.
 
     Args:
         samples: all that the run trains on.
     """
-    found = []
+    lines = []
     if (dirty := contamination(samples)) is not None:
-        found.append(f"{dirty}; they are trained on like the others")
+        lines.append(f"{dirty}; they are trained on like the others")
     if config.train.init is not None:
-        found.append(f"training starts from the weights of the run {config.train.init.name}")
-    if spec.weights == "untrained":
-        found.append("the teacher is an untrained, seeded random network, not ImageNet's")
-    if textures.startswith("procedural"):
-        found.append("the corruption textures are generated, not DTD's")
-    return found
+        lines.append(f"training starts from the weights of the run {config.train.init.name}")
+    if features.untrained:
+        named = "the teacher is" if len(features.encoders) == 1 else f"{', '.join(features.untrained)}:"
+        lines.append(f"{named} an untrained, seeded random network, not ImageNet's")
+    return lines + [text for r in resources.values() if (text := r.caveat) is not None]
 
 
 def print_caveats(lines: Sequence[str]) -> None:

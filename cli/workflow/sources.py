@@ -1,9 +1,10 @@
-"""From a config to what it names: the device, the feature sources, the textures."""
+"""`Sources`: the feature sources, encoders and resources that a config names."""
 
 import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -14,16 +15,20 @@ from cache.reading.placement import Placement, choose_placement, place
 from cli.terminal.console import note, progress_bar
 from cli.workflow.device import evaluation_device
 from idif.config.sections import Config
-from idif.corruption.textures import DTD_URL, TextureBank, load_textures
-from idif.data.features import FeatureSource
+from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Index, Split
 from idif.datasets.realiad.files import list_categories
 from idif.datasets.realiad.reader import read_realiad
-from idif.encoders.frozen import FrozenEncoder, load_encoder
+from idif.encoders.encode import EncoderSet
+from idif.encoders.frozen import load_encoder
 from idif.encoders.live import LiveFeatures
 from idif.errors import ConfigError, StoreMismatch
+from idif.methods.catalog import METHODS
+from idif.methods.protocol import ResourceRequest
 from idif.training.precision import fabric_precision
 
+LIVE_ENCODER = "resnet18"
+"""Encoder of a config that names none."""
 LIVE_IMAGE_SIZE = 256
 """Image size of a live encoder whose config names none."""
 
@@ -31,13 +36,13 @@ LIVE_IMAGE_SIZE = 256
 def make_fabric(config: Config) -> Fabric:
     """Device, precision and processes: one process, or those torchrun started.
 
-    With ``train.ranks: categories`` each process has its own device and no part in another's batch.
+    With ``train.distribute: categories`` each process has its own device and no part in another's batch.
     """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     nodes = int(os.environ.get("WORLD_SIZE", "1")) // local
     probe = Fabric(accelerator="auto", devices=1)
     precision = fabric_precision(config.train.precision, probe.device)
-    if config.train.ranks == "categories":
+    if config.train.distribute == "categories":
         device = evaluation_device()
         own = 1 if device.index is None else [device.index]
         return Fabric(accelerator="auto", devices=own, precision=precision)
@@ -63,7 +68,7 @@ class Sources:
         """
         self.config, self.device = config, device
         self._store: FeatureStore | None = None
-        self._encoder: FrozenEncoder | None = None
+        self._encoders: EncoderSet | None = None
         self._said: Placement | None = None
         if not config.live and config.cache.store is not None:
             chosen = list(config.data.categories) or None
@@ -72,21 +77,24 @@ class Sources:
 
     def _check_settings(self, path: str | Path, store: FeatureStore) -> None:
         config, spec, numbers = self.config, store.spec, store.index.view_numbers
-        if config.teacher.image_size not in (None, spec.image_size):
+        wanted, (first, *_) = config.teacher, spec.encoders
+        if wanted.encoder not in (None, first.name):
+            raise StoreMismatch(f"teacher.encoder: {wanted.encoder}, but {path} was built with {first.name}")
+        if wanted.image_size not in (None, spec.image_size):
             raise StoreMismatch(
-                f"teacher.image_size: {config.teacher.image_size}, but {path} holds features of "
+                f"teacher.image_size: {wanted.image_size}, but {path} holds features of "
                 f"{spec.image_size} px images"
             )
-        if config.teacher.weights is not None:
-            given = load_encoder(config.teacher.weights).sha256
-            if given != spec.weights_sha256:
+        if wanted.weights is not None:
+            given = load_encoder(wanted.weights, first.name).sha256
+            if given != first.weights_sha256:
                 raise StoreMismatch(
-                    f"teacher.weights: {config.teacher.weights} has SHA-256 {given[:12]}, but {path} was "
-                    f"built with {spec.weights} weights, {spec.weights_sha256[:12]}"
+                    f"teacher.weights: {wanted.weights} has SHA-256 {given[:12]}, but {path} was "
+                    f"built with {first.weights} weights, {first.weights_sha256[:12]}"
                 )
         if config.data.views not in (None, numbers):
-            wanted = list(config.data.views or ())
-            raise StoreMismatch(f"data.views: {wanted}, but {path} holds views {list(numbers)}")
+            views = list(config.data.views or ())
+            raise StoreMismatch(f"data.views: {views}, but {path} holds views {list(numbers)}")
 
     def categories(self) -> list[str]:
         """The config's categories, or all there are, sorted."""
@@ -115,41 +123,39 @@ class Sources:
         """As `placed`, but left where it lies: for whoever asks what there is, or reads a few rows."""
         config = self.config
         if config.cache.store is None or self._store is None:
-            size = config.teacher.image_size or LIVE_IMAGE_SIZE
             index = self._read(categories, split)
-            return LiveFeatures(self._root(), index, self.encoder(), size, self.device)
+            return LiveFeatures(self._root(), index, self.encoders(), self.device)
         store = FeatureStore.open(config.cache.store, categories=categories, split=split)
         if config.data.root is not None:
             _compare(store.index, self._read(categories, split), config.cache.store)
         return store
 
-    def encoder(self) -> FrozenEncoder:
-        """The frozen encoder: the store's own copy, or the live one, loaded once."""
-        if self._encoder is None:
-            live = self.config.teacher.weights or "imagenet"
-            self._encoder = load_encoder(live) if self._store is None else self._store.load_encoder()
-        return self._encoder
+    def encoders(self) -> EncoderSet:
+        """The frozen encoders: the store's own copies, or the live one, loaded once."""
+        if self._encoders is None:
+            wanted = self.config.teacher
+            if self._store is not None:
+                self._encoders = self._store.encoder_set()
+            else:
+                encoder = load_encoder(wanted.weights or "imagenet", wanted.encoder or LIVE_ENCODER)
+                self._encoders = EncoderSet((encoder,), wanted.image_size or LIVE_IMAGE_SIZE)
+        return self._encoders
 
     def fingerprint(self) -> str | None:
         """The store's fingerprint, over the config's categories; None for a live encoder."""
         return None if self._store is None else self._store.fingerprint
 
-    def textures(self, size: int) -> TextureBank:
-        """The texture bank, kept beside a store on disk, else beside the run's folder, for other runs too."""
-        wanted = self.config.corruption.textures
-        if wanted is None:
-            raise ConfigError(
-                "corruption.textures: expected the folder of the Describable Textures Dataset "
-                f"({DTD_URL}), or 'procedural' for generated textures; got nothing"
-            )
-        store = self.config.cache.store
-        beside = self.config.run.dir
-        if isinstance(store, Path) and not self.config.live:
-            beside = store.resolve().parent
-        with progress_bar("reading textures", "images") as listen:
-            return load_textures(
-                "procedural" if wanted == "procedural" else Path(wanted), size, beside, listen
-            )
+    def resources(self, features: FeatureSpec) -> dict[str, Any]:
+        """What the method's training needs beside the data, by name.
+
+        It is kept beside a store on disk, else beside the run's folder, for other runs too.
+        """
+        config, beside = self.config, self.config.run.dir
+        if isinstance(config.cache.store, Path) and not config.live:
+            beside = config.cache.store.resolve().parent
+        with progress_bar("preparing the training", "items") as listen:
+            request = ResourceRequest(config.corruption, features, beside, listen)
+            return METHODS[config.method.name].resources(config.method, request)
 
     def _root(self) -> Path:
         if self.config.data.root is None:

@@ -8,15 +8,17 @@ import torch
 
 from cli.terminal.console import note, progress_bar
 from cli.workflow.device import evaluation_device
-from cli.workflow.evaluate import calibration
+from cli.workflow.evaluate import evaluation_of
 from cli.workflow.sources import Sources
+from idif.data.features import IMAGES, check_arrays
+from idif.errors import ConfigError
 from idif.files import write_json
 from idif.missing_views.imputation import Imputer
 from idif.missing_views.inpainting import Reconstructor, ViewInpainter, load_inpainter, train_inpainter
 from idif.missing_views.retrieval import Retriever
-from idif.missing_views.strategies import STRATEGIES, mean_curve, score_strategy
+from idif.missing_views.strategies import STRATEGIES, Strategy, mean_curve, score_strategy
 from idif.missing_views.sweep import mean_sweep, sweep_all, sweep_paper
-from idif.runs.run import Run, load_method
+from idif.runs.run import Run
 from idif.training.sampling import training_rows
 
 Subsets = Literal["all", "paper"]
@@ -40,7 +42,7 @@ def strategies_of(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
                 }
             )
     if len({tuple(names) for names in compared.values()}) > 1:
-        note("note: the runs' categories differ, so their means are not of the same thing")
+        note("note: the runs' categories differ, so their means are not comparable")
     chosen = runs[0].config.strategies.model_dump(mode="json")
     found = {"curves": curves, "protocol": {"seed": seed, "labels": "any view", **chosen}}
     write_json(runs[0].results / "strategies.json", found)
@@ -51,73 +53,58 @@ def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:
     """{strategy: {category: curve}} of one run."""
     device = evaluation_device()
     sources, chosen = Sources(run.config, device), run.config.strategies
-    found: dict[str, dict[str, Any]] = {strategy: {} for strategy in STRATEGIES}
-    for category, name in run.models(sources.categories()):
-        source, normals = sources.placed([category], "test"), sources.placed([category], "train")
-        method = load_method(run, name, source.spec, source.index.view_numbers).to(device)
-        fitted = calibration(run, sources, category, method, device)
+    curves: dict[str, dict[str, Any]] = {strategy: {} for strategy in STRATEGIES}
+    for category, source, scorer in evaluation_of(run, sources).scorers():
+        normals = sources.placed([category], "train")
         with progress_bar(f"{category}: pooling", "samples") as listen:
             retriever = Retriever.build(normals, chosen.layer, chosen.neighbours, listen)
-        painter = _painter(run, sources, name, device)
-        teacher = sources.encoder() if chosen.score_filled else None
-        if teacher is not None:
-            teacher.module.to(device)
-        fillers: dict[str, Imputer] = {
+        check_arrays([IMAGES], source.spec)
+        inpainter = _inpainter(run, sources, run.model_name(category), device)
+        encoder = sources.encoders().to(device).encoders[0] if chosen.score_imputed else None
+        imputers: dict[str, Imputer] = {
             "retrieve": retriever,
-            "reconstruct": Reconstructor(painter, teacher, device),
+            "reconstruct": Reconstructor(inpainter, encoder, device),
         }
-        for strategy in STRATEGIES:
-            title = f"{category}: {strategy}"
+        for name in STRATEGIES:
+            title = f"{category}: {name}"
+            strategy = Strategy(imputers.get(name), chosen.score_imputed)
             with progress_bar(title, "samples") as listen:
-                found[strategy][category] = score_strategy(
-                    run.config.eval,
-                    method,
-                    source,
-                    device,
-                    seed=seed,
-                    filler=fillers.get(strategy),
-                    score_filled=chosen.score_filled,
-                    calibration=fitted,
-                    progress=listen,
-                    what=title,
+                curves[name][category] = score_strategy(
+                    scorer, source, strategy, seed=seed, progress=listen, title=title
                 )
-    return found
+    return curves
 
 
-def _painter(run: Run, sources: Sources, name: str, device: torch.device) -> ViewInpainter:
-    """The painter of a model: the one in its folder, or one trained into it now."""
-    folder, chosen = run.folder / name / "reconstruct", run.config.strategies.painter
+def _inpainter(run: Run, sources: Sources, name: str, device: torch.device) -> ViewInpainter:
+    """The inpainter of a model: the one in its folder, or one trained into it now."""
+    folder, chosen = run.folder / name / "reconstruct", run.config.strategies.inpainter
     members = sources.categories() if run.config.train.mode == "unified" else [name]
     source = sources.placed(members, "train")
-    painter = load_inpainter(folder, chosen, source)
-    if painter is None:
+    inpainter = load_inpainter(folder, chosen, source)
+    if inpainter is None:
         rows, _ = training_rows(run.config, source.index)
-        with progress_bar(f"{name}: training the painter", "steps") as listen:
-            painter = train_inpainter(folder, chosen, source, rows, device, progress=listen)
-    return painter.to(device)
+        with progress_bar(f"{name}: training the inpainter", "steps") as listen:
+            inpainter = train_inpainter(folder, chosen, source, rows, device, progress=listen)
+    return inpainter.to(device)
 
 
 def sweep_run(run: Run, *, subsets: Subsets = "all", seed: int = 0) -> dict[str, Any]:
     """Sweep every category of a run and write ``sweep.json``."""
-    device = evaluation_device()
-    sources = Sources(run.config, device)
+    sources = Sources(run.config, evaluation_device())
     categories: dict[str, dict[str, Any]] = {}
     numbers: tuple[int, ...] = ()
     incomplete: dict[str, int] = {}
     sweep = sweep_all if subsets == "all" else partial(sweep_paper, seed=seed)
-    for category, name in run.models(sources.categories()):
-        source = sources.placed([category], "test")
+    for category, source, scorer in evaluation_of(run, sources).scorers():
         numbers = source.index.view_numbers
-        method = load_method(run, name, source.spec, numbers).to(device)
-        fitted = calibration(run, sources, category, method, device)
+        if len(numbers) < 2:
+            raise ConfigError(f"{run.folder}: a sweep needs samples of two views or more, not {len(numbers)}")
         incomplete[category] = sum(not all(sample.present) for sample in source.index.samples)
         if incomplete[category]:
             some = f"{incomplete[category]} of {len(source.index)} samples"
             note(f"note: {category}: {some} lack views in the data; they are scored on the rest")
         with progress_bar(f"sweeping {category}", "samples") as listen:
-            categories[category] = sweep(
-                run.config.eval, method, source, device, calibration=fitted, progress=listen
-            )
+            categories[category] = sweep(scorer, source, progress=listen)
     protocol = {
         "subsets": subsets,
         "seed": seed if subsets == "paper" else None,

@@ -1,7 +1,8 @@
 """Training of every model of a run."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -12,17 +13,19 @@ from lightning_fabric import Fabric
 from cli.terminal.console import note, progress_bar
 from cli.terminal.train_table import LiveTable, model_summary
 from cli.workflow.category_ranks import Crew, join_crew
-from cli.workflow.run_folder import caveats, print_caveats, write_run_folder
+from cli.workflow.run_folder import TrainingStart, caveats, print_caveats, write_run_folder
 from cli.workflow.sources import Sources, first_process, make_fabric
 from idif.config.loader import load_configs
 from idif.config.sections import Config
+from idif.data.features import FeatureSource
+from idif.encoders.frozen import FrozenEncoder
 from idif.errors import CannotFinish, RunError
+from idif.evaluation.scoring import Scorer
 from idif.kernels.malloc import keep_freed_memory
 from idif.methods.protocol import Method
-from idif.runs.run import run_facts, starting_checkpoint
+from idif.runs.run import method_context, run_facts, starting_checkpoint
 from idif.training.checkpoint import find_checkpoint, read_progress
 from idif.training.estimate import estimate
-from idif.training.loop import Task
 from idif.training.precision import (
     numerics,
     training_convolutions,
@@ -31,6 +34,7 @@ from idif.training.precision import (
 )
 from idif.training.sampling import training_rows
 from idif.training.stages import train_stages
+from idif.training.task import Task
 from idif.training.tracking import require_tracker
 from idif.training.validation import ValidationResult, validate
 
@@ -50,7 +54,7 @@ def train_run(
     """
     require_tracker(config.run.tracking)  # one that is missing is told before anything is written
     fabric = make_fabric(config)
-    with join_crew() if config.train.ranks == "categories" else nullcontext(Crew()) as crew:
+    with join_crew() if config.train.distribute == "categories" else nullcontext(Crew()) as crew:
         return _train_models(config, fabric, crew, resume=resume, dry_run=dry_run, table=table)
 
 
@@ -65,71 +69,115 @@ def _train_models(
 
     everybody()  # else a quick process would write what a slow one then takes for an earlier run
     sources = Sources(config, fabric.device)
-    categories = sources.categories()
-    groups = {"all": categories} if config.train.mode == "unified" else {c: [c] for c in categories}
-    models: dict[str, dict[str, Any]] = {}
-
-    def finished(model: dict[str, Any]) -> None:
-        models[model["name"]] = model
-        if table is not None:
-            table.add(model)
-
-    if table is not None:
-        table.begin(str(config.folder), list(groups))
-    for name in groups:
-        if _is_finished(config.folder / name):
-            finished(model_summary(name, config.folder / name, None, "finished before"))
-    waiting = [name for name in groups if name not in models]
-    starts = {name: starting_checkpoint(config, name) for name in waiting}
-    textures = None
+    models = _Models(config, sources.categories(), table)
+    waiting = models.waiting()
+    resources: Mapping[str, Any] = {}
     if waiting:
-        first = sources.unplaced(groups[waiting[0]], "train")
-        textures = sources.textures(first.spec.image_size)
-        if first_process():
-            samples = sources.unplaced(categories, "train").index.samples
-            told = caveats(config, first.spec, textures.origin, samples)
-            told = list(dict.fromkeys(told + _resumed_otherwise(config, fabric)))
-            print_caveats(told)
-            if not dry_run:
-                write_run_folder(config, sources, first, textures, told, fabric)
-        textures = textures.to(fabric.device)
-        _compile_convolutions(config, fabric)
+        resources = _start(config, sources, models.groups[waiting[0]], fabric, write=not dry_run)
+    starts = {name: starting_checkpoint(config, name) for name in waiting}
     everybody()
     for name in crew.share(waiting):
-        assert textures is not None
-        source = sources.placed(groups[name], "train")
-        rows, _ = training_rows(config, source.index)
-        task = Task(name, config.folder / name, source, rows, textures, starts[name])
+        members = models.groups[name]
+        task = _task(config, name, sources.placed(members, "train"), members, resources, starts[name])
         with keep_freed_memory() if fabric.device.type == "cpu" else nullcontext():
             if dry_run:
-                found = {"estimate": asdict(estimate(config, task, fabric))}
-                model = model_summary(name, task.folder, len(rows), "would train") | found
+                measured = {"estimate": asdict(estimate(config, task, fabric))}
+                model = model_summary(name, task.folder, len(task.rows), "would train") | measured
             else:
-                _train_model(config, task, groups[name], sources, fabric)
-                model = model_summary(name, task.folder, len(rows), "trained")
+                _train_model(config, task, members, sources, fabric)
+                model = model_summary(name, task.folder, len(task.rows), "trained")
         crew.report(model)
         for other in (model, *crew.news()):
-            finished(other)
+            models.add(other)
     crew.report(None)
     for other in crew.news(to_the_end=True):
-        finished(other)
+        models.add(other)
     if crew.lost:
-        left = [name for name in groups if name not in models]
+        left = models.left()
         raise CannotFinish(
             f"{config.folder}: rank {', '.join(map(str, sorted(crew.lost)))} of {crew.world} stopped before "
             f"it had finished {', '.join(left)}; finished models stay, and `--resume` trains the rest"
         )
-    return {"run": str(config.folder), "models": [models[name] for name in groups if name in models]}
+    return {"run": str(config.folder), "models": models.in_order()}
 
 
-def _train_model(config: Config, task: Task, categories: list[str], sources: Sources, fabric: Fabric) -> None:
+class _Models:
+    """The models of a run, those that are finished with their row for the table."""
+
+    def __init__(self, config: Config, categories: list[str], table: LiveTable | None) -> None:
+        unified = config.train.mode == "unified"
+        self.groups: dict[str, list[str]] = {"all": categories} if unified else {c: [c] for c in categories}
+        self._finished: dict[str, dict[str, Any]] = {}
+        self._table = table
+        if table is not None:
+            table.begin(str(config.folder), list(self.groups))
+        for name in self.groups:
+            if _is_finished(config.folder / name):
+                self.add(model_summary(name, config.folder / name, None, "finished before"))
+
+    def add(self, model: dict[str, Any]) -> None:
+        """Take the summary of a finished model."""
+        self._finished[model["name"]] = model
+        if self._table is not None:
+            self._table.add(model)
+
+    def waiting(self) -> list[str]:
+        """Names of the models yet to be trained."""
+        return [name for name in self.groups if name not in self._finished]
+
+    left = waiting
+
+    def in_order(self) -> list[dict[str, Any]]:
+        """The summaries, in the order of the categories."""
+        return [self._finished[name] for name in self.groups if name in self._finished]
+
+
+def _start(
+    config: Config, sources: Sources, members: list[str], fabric: Fabric, *, write: bool
+) -> dict[str, Any]:
+    """Load the method's resources onto the device, tell caveats, and write the run's folder."""
+    first = sources.unplaced(members, "train")
+    resources = sources.resources(first.spec)
+    if first_process():
+        samples = sources.unplaced(sources.categories(), "train").index.samples
+        lines = caveats(config, first.spec, resources, samples) + _resumed_otherwise(config, fabric)
+        start = TrainingStart(resources, tuple(dict.fromkeys(lines)))
+        print_caveats(start.caveats)
+        if write:
+            write_run_folder(config, sources, first, start, fabric)
+    _compile_convolutions(config, fabric)
+    return {name: resource.to(fabric.device) for name, resource in resources.items()}
+
+
+def _task(
+    config: Config,
+    name: str,
+    source: FeatureSource,
+    members: Sequence[str],
+    resources: Mapping[str, Any],
+    init: Path | None,
+) -> Task:
+    """One model to train.
+
+    Raises:
+        StoreMismatch: the source lacks arrays that the method learns from.
+    """
+    rows, _ = training_rows(config, source.index)
+    context = method_context(config, source.spec, source.index.view_numbers, members)
+    return Task(name, config.folder / name, source, rows, replace(context, resources=resources), init)
+
+
+def _train_model(config: Config, task: Task, members: list[str], sources: Sources, fabric: Fabric) -> None:
     task.folder.mkdir(exist_ok=True, parents=True)
 
     def after_epoch(method: Method, epoch: int) -> ValidationResult:
-        return validate(config.eval, method, sources.placed(categories, "test"), fabric.device)
+        return validate(Scorer(config.eval, method, fabric.device), sources.placed(members, "test"))
+
+    def encoders() -> tuple[FrozenEncoder, ...]:
+        return sources.encoders().encoders
 
     with progress_bar(f"training {task.name}", "steps", show=first_process()) as listen:
-        train_stages(config, task, sources.encoder, fabric, progress=listen, after_epoch=after_epoch)
+        train_stages(config, task, encoders, fabric, progress=listen, after_epoch=after_epoch)
 
 
 def _check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
@@ -141,16 +189,17 @@ def _check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
             f"{config.folder}: this run exists; continue it with --resume, or choose another run.name"
         )
     before = load_configs(existing)[0]
-    ours, theirs = config.model_dump(mode="json"), before.model_dump(mode="json")
+    asked, recorded = config.model_dump(mode="json"), before.model_dump(mode="json")
     for section in ("method", "train", "corruption"):
-        for key, value in ours[section].items():
+        for key in dict.fromkeys([*asked[section], *recorded[section]]):
             # neither changes what is learned; how many share a batch does, and is compared below
-            if (section, key) in (("train", "eval_every"), ("train", "ranks")):
+            if (section, key) in (("train", "eval_every"), ("train", "distribute")):
                 continue
-            if value != theirs[section][key]:
+            now, then = asked[section].get(key), recorded[section].get(key)
+            if now != then:
                 raise RunError(
-                    f"{config.folder}: {section}.{key} is {value!r}, but the run was started with "
-                    f"{theirs[section][key]!r}; a run cannot change while it is resumed"
+                    f"{config.folder}: {section}.{key} is {now!r}, but the run was started with {then!r}; a "
+                    "run cannot change while it is resumed"
                 )
     shared = run_facts(config.folder).get("world_size")
     if shared != fabric.world_size:

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from idif.data.features import FeatureSource
-from idif.data.images import load_image
-from idif.encoders.encode import encode_views
-from idif.encoders.frozen import FrozenEncoder
-from idif.errors import DatasetError
+from idif.encoders.encode import EncoderSet
 from idif.inference.photo_grouping import PredictInput
+from idif.inference.predict import decode_part
 from idif.missing_views.retrieval import distances, pool_views
 from idif.progress import Progress, silent
 
@@ -53,30 +51,21 @@ class CategoryMatcher:
             rows += [mine[place] for place in spread]
         pooled, present = [], []
         for batch in source.batches(rows, _BATCH):
-            pooled.append(pool_views(batch.features[layer]).cpu())
+            pooled.append(pool_views(batch.arrays[layer]).cpu())
             present.append(batch.view_mask.cpu())
             progress(sum(map(len, pooled)), len(rows), "pooling stored features")
         names = tuple(source.index.samples[row].category for row in rows)
         return cls(layer, names, torch.cat(pooled), torch.cat(present))
 
     @torch.inference_mode()
-    def look(
-        self, part: PredictInput, encoder: FrozenEncoder, image_size: int, device: torch.device
-    ) -> list[CategoryDistance]:
+    def look(self, part: PredictInput, encoders: EncoderSet, device: torch.device) -> list[CategoryDistance]:
         """Every category's distance, nearest first; none where no photograph can be read."""
-        images = np.zeros((1, len(part.images), 3, image_size, image_size), np.uint8)
-        seen = torch.zeros(1, len(part.images), dtype=torch.bool)
-        for slot, path in enumerate(part.images):
-            if path is not None:
-                try:
-                    images[0, slot], _ = load_image(path, image_size)
-                    seen[0, slot] = True
-                except DatasetError:
-                    continue  # judging the part has told it
-        if not seen.any():
+        decoded = decode_part(part, encoders)
+        if not decoded.present.any():
             return []
-        encoder.module.to(device)
-        features = encode_views(encoder, torch.from_numpy(images).to(device), seen)
+        arrays = {name: torch.from_numpy(x[None]).to(device) for name, x in decoded.arrays.items()}
+        seen = torch.from_numpy(decoded.present[None])
+        features = encoders.to(device).encode(arrays, {"image": seen})
         pooled = pool_views(features[self.layer]).cpu()
         far = distances(pooled, seen, self.pooled, self.present)[0].tolist()
         nearest: dict[str, float] = {}

@@ -130,7 +130,8 @@ class Handlers:
             kept = [gr.skip()] * 3
             return [gr.skip(), None, *kept, None, html.trouble(str(refused)), ""]
         trained = self.desk.trained(part.category)
-        scale = trained.scale or color_limits(judged.maps[judged.present])
+        own = (0.0, 1.0) if judged.maps is None else color_limits(judged.maps[judged.present])
+        scale = trained.scale or own
         cameras = [n for n, there in zip(self.desk.view_numbers, judged.present, strict=True) if there]
         seen = ViewedSample(received, part, _hide_paths(judged, received), cameras, scale, truth, looks)
         slider = Slider.of(trained)

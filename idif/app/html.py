@@ -109,6 +109,9 @@ def tiles(
             shown.append(f'<figure class="off"><div>{why}</div><figcaption>C{number}</figcaption></figure>')
             continue
         score = f"{judged.view_scores[slot]:.4g}"
+        if judged.maps is None:
+            shown.append(f'<figure class="off"><div>no map</div><figcaption>C{number} <b>{score}</b></figcaption></figure>')
+            continue
         picture = _data_uri(overlay(path, judged.maps[slot], scale, PICTURE, opacity))
         shown.append(
             f'<figure><img src="{picture}" alt="Anomaly map of camera {number}, score {score}">'

@@ -12,13 +12,11 @@ from PIL import Image
 
 from idif.app.category_match import CategoryDistance, CategoryMatcher
 from idif.app.uploads import Upload, UploadError
-from idif.config.sections import EvalConfig
 from idif.data.index import Sample
-from idif.encoders.frozen import FrozenEncoder
-from idif.evaluation.calibration import Calibration
+from idif.encoders.encode import EncoderSet
+from idif.evaluation.scoring import Scorer
 from idif.inference.photo_grouping import PredictInput
 from idif.inference.predict import Prediction, Thresholds, predict
-from idif.methods.protocol import Method
 
 METHODS_KEPT = 4
 """Trained methods kept in memory; a run may hold one for each of many categories."""
@@ -28,8 +26,7 @@ METHODS_KEPT = 4
 class Trained:
     """A category's method, and what evaluation found for it."""
 
-    method: Method
-    calibration: Calibration | None
+    scorer: Scorer
     limits: Thresholds
     scale: tuple[float, float] | None
     """(low, high) of the colours; None takes each part's own."""
@@ -51,9 +48,7 @@ class TestSamples:
 class AppSession:
     """One run, opened for the page; safe to ask from several threads."""
 
-    config: EvalConfig
-    encoder: FrozenEncoder
-    image_size: int
+    encoders: EncoderSet
     view_numbers: tuple[int, ...]
     categories: tuple[str, ...]
     device: torch.device
@@ -79,15 +74,7 @@ class AppSession:
         """Judge parts of one category."""
         trained = self.trained(parts[0].category)
         with self._lock:
-            yield from predict(
-                self.config,
-                trained.method,
-                self.encoder,
-                parts,
-                self.image_size,
-                self.device,
-                calibration=trained.calibration,
-            )
+            yield from predict(trained.scorer, self.encoders, parts)
 
     def judge_by(self, part: PredictInput, cameras: Sequence[int]) -> Prediction:
         """Judge a part as if only these cameras had seen it."""
@@ -103,7 +90,7 @@ class AppSession:
         if self.known is None:
             return []
         with self._lock:
-            return self.known.look(part, self.encoder, self.image_size, self.device)
+            return self.known.look(part, self.encoders, self.device)
 
     def take_sample(self, category: str, sample_id: str, into: Upload) -> tuple[PredictInput, Sample]:
         """A test sample as a part: its clean images are written into ``into``, without loss.

@@ -4,6 +4,7 @@ An unknown key is an error that names the nearest known one.
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from idif.config.sections import Config
+from idif.config.sections import Config, method_section, method_sections
 from idif.errors import ConfigError
 
 
@@ -26,7 +27,7 @@ def load_configs(path: Path, overrides: Sequence[str] = ()) -> list[Config]:
         ConfigError: file missing or not YAML, unknown key (the nearest is named), bad value.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -69,7 +70,7 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not separator or not key:
         raise ConfigError(f"--set {text}: expected KEY=VALUE, e.g. train.epochs=10")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = read_yaml(value)
     except yaml.YAMLError:
         raise ConfigError(f"--set {text}: {value!r} is not a YAML value") from None
     for part in reversed(key.split(".")):
@@ -89,44 +90,100 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+RENAMED: dict[str, tuple[str, Mapping[Any, Any]]] = {
+    "train.ranks": ("train.distribute", {"samples": "batch"}),
+    "train.head_epochs": ("method.head_epochs", {}),
+    "method.heads": ("method.attention_heads", {}),
+    "eval.normals": ("eval.record_normal_scores", {}),
+    "eval.pooled": ("eval.pool_categories", {}),
+    "strategies.painter": ("strategies.inpainter", {}),
+    "strategies.score_filled": ("strategies.score_imputed", {}),
+}
+"""Key of version 0.1 -> today's key, and the values that have another name; read for one version."""
+
+
 def _validate(raw: Mapping[str, Any], source: str) -> Config:
+    renamed = _rename_keys(raw, source)
+    if isinstance(renamed.get("method"), Mapping):
+        renamed["method"] = {"name": Config.model_fields["method"].default.name, **renamed["method"]}
     try:
-        return Config.model_validate(_whole_floats(raw))
+        return Config.model_validate(renamed)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(raw, e, source) for e in error.errors())) from None
+        raise ConfigError("; ".join(_explain(renamed, e, source) for e in error.errors())) from None
 
 
-def _whole_floats(value: Any) -> Any:
-    """YAML 1.1 reads ``1e-3`` as text, which every author of a learning rate means as a number."""
-    if isinstance(value, Mapping):
-        return {key: _whole_floats(below) for key, below in value.items()}
-    if isinstance(value, str) and "e" in value.lower():
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def _rename_keys(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The same settings under today's keys."""
+    result = dict(raw)
+    for old, (new, values) in RENAMED.items():
+        (old_section, old_key), (new_section, new_key) = old.split("."), new.split(".")
+        given = result.get(old_section)
+        if not isinstance(given, Mapping) or old_key not in given:
+            continue
+        target = result.get(new_section, {})
+        if isinstance(target, Mapping) and new_key in target:
+            raise ConfigError(f"{source}: {old} is the former name of {new}; give one of them")
+        value = given[old_key]
+        result[old_section] = {key: v for key, v in given.items() if key != old_key}
+        renamed = values.get(value, value) if isinstance(value, str) else value
+        result[new_section] = {**result.get(new_section, {}), new_key: renamed}
+    return result
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with the floats of YAML 1.2: an unquoted ``1e-3`` is a number, as every author means it."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    return yaml.load(text, Loader=_Loader)
 
 
 def _explain(raw: Mapping[str, Any], error: Any, source: str) -> str:
-    where = [str(part) for part in error["loc"]]
+    # a union's errors name its member behind the key
+    names = method_sections(Config)
+    where = [str(part) for i, part in enumerate(error["loc"]) if not (i == 1 and part in names)]
     key = ".".join(where)
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        given = raw["method"].get("name")
+        near = difflib.get_close_matches(str(given), names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+        return f"{source}: method.name: there is no method {given!r}; {hint}"
     if error["type"] == "extra_forbidden":
-        known = sorted(_known_keys(where[:-1]))
+        own = method_section(Config, raw.get("method"))
+        others = [name for name, section in names.items() if section is not own]
+        is_method_key = len(where) == 2 and where[0] == "method"
+        owners = [name for name in others if is_method_key and where[1] in names[name].model_fields]
+        if owners and own is not None:
+            name = own.model_fields["name"].default
+            return f"{source}: {key!r} is a key of {', '.join(owners)}, not of the method {name}"
+        known = sorted(_known_keys(where[:-1], raw))
         near = difflib.get_close_matches(where[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{source}: unknown key {key!r}; {hint}"
     message = error["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
     if error["type"] == "model_type":
-        message = f"expected a mapping with keys {', '.join(sorted(_known_keys(where)))}"
+        message = f"expected a mapping with keys {', '.join(sorted(_known_keys(where, raw)))}"
     if not where:
         return f"{source}: {message}"
     return f"{source}: {key}: {message}, got {error['input']!r}"
 
 
-def _known_keys(where: Sequence[str]) -> list[str]:
+def _known_keys(where: Sequence[str], raw: Mapping[str, Any]) -> list[str]:
     section: type[BaseModel] = Config
     for part in where:
-        section = section.model_fields[part].annotation  # type: ignore[assignment]
+        chosen = method_section(Config, raw.get("method")) if section is Config and part == "method" else None
+        section = chosen or section.model_fields[part].annotation  # type: ignore[assignment]
     keys = list(section.model_fields)
     return [*keys, "matrix"] if section is Config else keys

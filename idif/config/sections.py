@@ -4,12 +4,14 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import Field, model_validator
 
+from idif.corruption.config import CorruptionConfig
 from idif.methods.idif.config import IDIFConfig
+from idif.methods.section import MethodSection, ViewDropoutConfig
 from idif.settings import Count, Probability, Section
 
 
@@ -50,30 +52,43 @@ class CacheConfig(Section):
 
 
 class TeacherConfig(Section):
-    """The frozen encoder of ``source: live``; with a store both come from the store."""
+    """The frozen encoder of ``source: live`` and of `idif cache build --config`; a store brings its own."""
+
+    encoder: str | None = None
+    """Name of the encoder (default without a store: ``resnet18``)."""
 
     weights: str | None = None
     """``imagenet`` (the default without a store), ``untrained`` or a weights file."""
-    image_size: Annotated[int, Field(ge=32, multiple_of=16)] | None = None
+    image_size: Annotated[int, Field(ge=32)] | None = None
     """Side of the square images in pixels (default without a store: 256)."""
 
 
-class CorruptionConfig(Section):
-    """What the student's input suffers (DeSTSeg's recipe)."""
+class OptimizerConfig(Section):
+    """The optimizer; its learning rate and weight decay are ``train.lr`` and ``train.weight_decay``."""
 
-    textures: str | None = None
-    """Folder of the Describable Textures Dataset, or ``procedural`` for generated ones."""
-    probability: Probability = 1.0
-    """Chance of a view to be corrupted."""
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    """Decays of the running moments of AdamW and Adam."""
+    momentum: Probability = 0.9
+    """Momentum of SGD."""
 
 
-class DropoutConfig(Section):
-    """View-wise dropout while training."""
+class ScheduleConfig(Section):
+    """The learning rate after the warm-up, as a share of its peak."""
 
-    probability: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Chance of each view to be dropped; never all of a sample's."""
-    per: Literal["sample", "step"] = "sample"
-    """Whether each sample draws its own mask or a step draws one for all."""
+    name: Literal["cosine", "constant", "milestones"] = "cosine"
+    """``cosine`` falls to zero at the end; ``milestones`` multiplies by ``factor`` at each milestone."""
+    unit: Literal["step", "sub_epoch", "epoch"] = "step"
+    """What the schedule counts: it changes at every optimizer step, pass over the data, or epoch."""
+    milestones: tuple[Count, ...] = ()
+    """Units after which ``milestones`` takes effect."""
+    factor: Probability = 0.1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.name == "milestones") != bool(self.milestones):
+            raise ValueError("milestones: expected with schedule `milestones`, and only with it")
+        return self
 
 
 class TrainConfig(Section):
@@ -81,19 +96,23 @@ class TrainConfig(Section):
 
     mode: Literal["per-category", "unified"] = "per-category"
     """One model for each category, or one for all."""
-    ranks: Literal["samples", "categories"] = "samples"
+    distribute: Literal["batch", "categories"] = "batch"
     """What several processes divide among them: every batch's samples, or, with one model for each category,
     the categories; each process then trains as it would alone."""
     epochs: Count = 50
-    head_epochs: Count = 20
-    """Epochs of the second stage, which ``method.head: segmentation`` has."""
+    sub_epochs: Count = 1
+    """Passes over the training samples in one epoch."""
     batch_size: Count = 8
     """Samples, each with all its views."""
+    accumulate: Count = 1
+    """Batches whose gradients are averaged into one optimizer step."""
+    optimizer: OptimizerConfig = OptimizerConfig()
     lr: Annotated[float, Field(gt=0)] = 1e-3
-    """Peak learning rate of AdamW: linear warm-up, then a cosine to zero."""
+    """Peak learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    schedule: ScheduleConfig = ScheduleConfig()
     warmup: Probability = 0.05
-    """Share of all steps in which the learning rate rises."""
+    """Share of all steps in which the learning rate rises linearly to its peak."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm."""
     init: Path | None = None
@@ -107,7 +126,7 @@ class TrainConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     eval_every: Annotated[int, Field(ge=0)] = 0
     """Epochs between evaluations on the test split, for curves only: the last epoch is reported. 0: never."""
-    dropout: DropoutConfig = DropoutConfig()
+    dropout: ViewDropoutConfig = ViewDropoutConfig()
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of an exponential mean of the weights, which is then what is evaluated; 0: off. It rises over the
     steps: min(ema, (1 + n) / (10 + n)) after n of them."""
@@ -118,15 +137,15 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """From maps to scores and metrics."""
 
-    score: Literal["max", "topk"] = "max"
-    """Pixels to view score."""
+    score: Literal["max", "topk", "method"] = "max"
+    """Pixels to view score; ``method``: the rule of the method's authors (``max`` where it has none)."""
     top_k: Count = 100
     """Pixels that ``topk`` averages."""
     sample_score: Literal["max", "mean"] = "max"
     """View scores to sample score."""
     calibrate: Literal["none", "per-view"] = "none"
     """Whether each camera's view scores are centred and scaled on held-out training normals."""
-    normals: bool = False
+    record_normal_scores: bool = False
     """Whether evaluation also scores training normals (those held out of training where there are any, else
     all) and records their mean and spread, the scale by which `idif fuse` fuses runs."""
     fpr_limits: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.3, 0.1, 0.05, 0.01)
@@ -136,7 +155,7 @@ class EvalConfig(Section):
     papers; for comparing with their tables only."""
     sample_label: Literal["views", "folder"] = "views"
     """A sample is anomalous when any present view is, or when its images lie in the folder ``NG``."""
-    pooled: bool = False
+    pool_categories: bool = False
     """Whether all categories' samples are also ranked together."""
     threshold: Literal["f1-max", "false-positive-rate"] | float = "f1-max"
     """What the recorded threshold is chosen by: the best F1 on the evaluated split (an oracle), a rate of
@@ -165,9 +184,9 @@ class StrategiesConfig(Section):
     """Layer whose pooled features tell which training samples are alike."""
     neighbours: Count = 1
     """Training samples whose views are averaged into the one that is lent."""
-    score_filled: bool = False
-    """Whether a view that was filled in is scored beside those present."""
-    painter: InpainterConfig = InpainterConfig()
+    score_imputed: bool = False
+    """Whether an imputed view is scored beside those present."""
+    inpainter: InpainterConfig = InpainterConfig()
 
 
 class RunConfig(Section):
@@ -182,6 +201,10 @@ class RunConfig(Section):
     """A sentence that the run's environment and report repeat, e.g. what the data are."""
 
 
+MethodConfig = IDIFConfig
+"""The methods' own sections: a union told apart by ``name`` as soon as there are two."""
+
+
 class Config(Section):
     """One run, resolved."""
 
@@ -189,18 +212,31 @@ class Config(Section):
     cache: CacheConfig = CacheConfig()
     teacher: TeacherConfig = TeacherConfig()
     corruption: CorruptionConfig = CorruptionConfig()
-    method: IDIFConfig = IDIFConfig()
+    method: MethodConfig = IDIFConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     strategies: StrategiesConfig = StrategiesConfig()
     run: RunConfig = RunConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _method_defaults(cls, raw: Any) -> Any:
+        """Put the method's own defaults of ``train`` beneath those that are given."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("train", {}), dict):
+            return raw
+        section = method_section(cls, raw.get("method"))
+        return raw if section is None else raw | {"train": {**section.train_defaults, **raw.get("train", {})}}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if not self.method.uses_corruption and self.corruption != CorruptionConfig():
+            raise ValueError(f"corruption: the method {self.method.name} uses none; leave the section out")
         if self.cache.source == "store" and self.cache.store is None:
             raise ValueError("cache.source is 'store' but cache.store names none")
-        if self.train.ranks == "categories" and self.train.mode == "unified":
-            raise ValueError("train.ranks: categories needs one model for each: train.mode: per-category")
+        if self.train.distribute == "categories" and self.train.mode == "unified":
+            raise ValueError(
+                "train.distribute: categories needs one model for each: train.mode: per-category"
+            )
         if self.eval.calibrate != "none" and self.train.holdout == 0:
             raise ValueError("eval.calibrate needs held-out training normals: set train.holdout, e.g. 0.1")
         if self.eval.threshold == "false-positive-rate" and self.train.holdout == 0:
@@ -216,11 +252,6 @@ class Config(Section):
         return self.cache.source == "live" or (self.cache.source == "auto" and self.cache.store is None)
 
     @property
-    def last_epochs(self) -> int:
-        """Epochs of the last stage, whose weights are evaluated."""
-        return self.train.head_epochs if self.method.head == "segmentation" else self.train.epochs
-
-    @property
     def folder(self) -> Path:
         """The run's folder."""
         return self.run.dir / self.run.name
@@ -228,3 +259,19 @@ class Config(Section):
     def to_yaml(self) -> str:
         """The resolved config, every key written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def method_sections(config: type[Config] = Config) -> dict[str, type[MethodSection]]:
+    """Name of a method -> its config section, of the methods that ``config`` knows."""
+    annotation = config.model_fields["method"].annotation
+    members = get_args(annotation) or (annotation,)
+    return {section.model_fields["name"].default: section for section in members}
+
+
+def method_section(config: type[Config], raw: Any) -> type[MethodSection] | None:
+    """The section that a raw value of the key ``method`` names; None where it names none that is known."""
+    if isinstance(raw, MethodSection):
+        return type(raw)
+    default: str = config.model_fields["method"].default.name
+    name = raw.get("name", default) if isinstance(raw, dict) else default
+    return method_sections(config).get(name) if isinstance(name, str) else None

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idif.randomness import Stream, integers
+from idif.corruption.streams import Stream
+from idif.randomness import integers
 
 MAX_EXPONENT = 5
 """Cells along an axis are 2^k with k drawn from 0..5."""

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from idif.corruption.perlin import perlin_masks
+from idif.corruption.streams import Stream
 from idif.corruption.textures import TextureBank
-from idif.randomness import Stream, integers, uniform
+from idif.randomness import integers, uniform
 
 MAX_BETA = 0.8
 """Largest share of the clean image left inside a defect."""

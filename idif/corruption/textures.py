@@ -40,6 +40,19 @@ class TextureBank:
     fingerprint: str
     """SHA-256 (hex) over what the textures were made from and how."""
 
+    @property
+    def caveat(self) -> str | None:
+        """That the textures are generated, where they are."""
+        return "the corruption textures are generated, not DTD's" if self.generated else None
+
+    @property
+    def generated(self) -> bool:
+        """Whether they were generated instead of read from a folder."""
+        return self.origin.startswith("procedural")
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # nothing changes a bank, and a copy of a module shall not copy its gigabyte
+
     def to(self, device: torch.device) -> Self:
         """The same bank on ``device``."""
         return replace(self, images=self.images.to(device))

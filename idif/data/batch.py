@@ -81,6 +81,11 @@ class Batch:
             present={name: change(x) for name, x in self.present.items()},
         )
 
+    def take(self, places: Tensor) -> Self:
+        """The samples at these places, int64 [P] on the batch's device."""
+        chosen = self.map(lambda x: x[places])
+        return replace(chosen, categories=tuple(self.categories[place] for place in places.tolist()))
+
     def to(self, device: torch.device) -> Self:
         """The same batch with every tensor on ``device``."""
         return self.map(lambda x: x.to(device, non_blocking=True))
@@ -118,7 +123,7 @@ def presence_and_labels(index: Index, rows: Sequence[int]) -> tuple[Tensor, Tens
 
 
 def input_presence(index: Index, rows: Sequence[int], inputs: Sequence[str] = ()) -> dict[str, Tensor]:
-    """{input: bool} of these rows: ``image`` [B,V], and [B] for each of ``inputs``, which a sample has once."""
+    """{input: bool} of these rows: ``image`` [B,V], and [B] for each of ``inputs`` of the whole sample."""
     samples = [index.samples[row] for row in rows]
     once = {
         name: torch.tensor([s.inputs.get(name) is not None for s in samples], dtype=torch.bool)

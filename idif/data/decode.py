@@ -1,6 +1,7 @@
 """Decodes the images and masks of whole samples."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,28 @@ def decode_threads() -> int:
     return min(8, os.cpu_count() or 1)
 
 
+def decode_views(
+    images: Sequence[Path | None], masks: Sequence[Path | None], size: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Images uint8 [V,3,S,S] and masks bool [V,S,S] of some views; an absent file is zeros.
+
+    Args:
+        images: V files.
+        masks: V files; that of an absent image is not read.
+
+    Raises:
+        DatasetError: a file is missing or unreadable, or a mask does not fit its image.
+    """
+    pixels = np.zeros((len(images), 3, size, size), np.uint8)
+    defects = np.zeros((len(images), size, size), np.bool_)
+    for slot, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        if image is not None:
+            pixels[slot], shape = load_image(image, size)
+            if mask is not None:
+                defects[slot] = load_mask(mask, size, shape)
+    return pixels, defects
+
+
 def decode_sample(
     root: Path, sample: Sample, size: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
@@ -27,11 +50,18 @@ def decode_sample(
     Raises:
         DatasetError: a file is missing, unreadable or outside ``root``, or a mask does not fit its image.
     """
-    images = np.zeros((len(sample.views), 3, size, size), np.uint8)
-    masks = np.zeros((len(sample.views), size, size), np.bool_)
-    for slot, view in enumerate(sample.views):
-        if view is not None:
-            images[slot], shape = load_image(resolve_inside(root, view.image), size)
-            if view.mask is not None:
-                masks[slot] = load_mask(resolve_inside(root, view.mask), size, shape)
+    return decode_views(*sample_files(root, sample), size)
+
+
+def sample_files(root: Path, sample: Sample) -> tuple[list[Path | None], list[Path | None]]:
+    """The files of a sample's V images and V masks, below ``root``.
+
+    Raises:
+        DatasetError: a path leads outside ``root``.
+    """
+    images = [None if view is None else resolve_inside(root, view.image) for view in sample.views]
+    masks = [
+        None if view is None or view.mask is None else resolve_inside(root, view.mask)
+        for view in sample.views
+    ]
     return images, masks

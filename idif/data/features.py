@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from idif.data.arrays import DATA, VIEW, ArraySpec, StorageType, feature_map
 from idif.data.index import Index
+from idif.errors import StoreMismatch
 from idif.fingerprint import digest
 
 if TYPE_CHECKING:
@@ -199,6 +200,20 @@ def _from_flat_json(data: dict[str, Any]) -> dict[str, Any]:
         "stores_images": True,
         "variants": [],
     }
+
+
+def check_arrays(needed: Sequence[str], features: FeatureSpec) -> None:
+    """Refuse a source that lacks arrays.
+
+    Raises:
+        StoreMismatch: names them.
+    """
+    lacking = [name for name in needed if name not in features.arrays]
+    if lacking:
+        raise StoreMismatch(
+            f"the method reads {', '.join(lacking)}, but there are {', '.join(features.arrays)}; build a "
+            "store with `idif cache build --config`, which keeps what the config's method needs"
+        )
 
 
 class FeatureSource(Protocol):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from idif.data.arrays import StorageType
-from idif.data.decode import decode_sample
+from idif.data.decode import decode_views, sample_files
 from idif.data.features import IMAGES, MASKS, FeatureSpec
 from idif.data.index import Sample
 from idif.encoders.family import read_square_image
@@ -63,20 +63,44 @@ class EncoderSet:
         return self
 
     def decode(self, root: Path, sample: Sample) -> dict[str, Array]:
-        """One sample's decoded files: ``images``, ``masks`` and every input that is not the stored image.
+        """One sample's decoded files, see `decode_files`.
+
+        Raises:
+            DatasetError: a file is missing, unreadable or outside ``root``, or a mask does not fit its image.
+        """
+        inputs = {
+            name: None if path is None else resolve_inside(root, path) for name, path in sample.inputs.items()
+        }
+        return self.decode_files(*sample_files(root, sample), inputs)
+
+    def decode_files(
+        self,
+        images: Sequence[Path | None],
+        masks: Sequence[Path | None],
+        inputs: Mapping[str, Path | None],
+    ) -> dict[str, Array]:
+        """Decode the files of one sample; None is an absent one.
+
+        Args:
+            images: V files.
+            masks: V files.
+            inputs: {input: file} of the inputs that a sample has once.
 
         Returns:
             ``images`` uint8 [V,3,S,S] and ``masks`` bool [V,S,S] where samples have images; under an
             encoder's name its decoded input, [V,...] for images and [...] for others. Absent ones are zeros.
 
         Raises:
-            DatasetError: a file is missing, unreadable or outside ``root``, or a mask does not fit its image.
+            DatasetError: a file is missing or unreadable, or a mask does not fit its image.
         """
         decoded: dict[str, Array] = {}
         if self.image_size is not None:
-            decoded[IMAGES], decoded[MASKS] = decode_sample(root, sample, self.image_size)
+            decoded[IMAGES], decoded[MASKS] = decode_views(images, masks, self.image_size)
         for encoder in self._own_inputs:
-            decoded[encoder.name] = self._read(encoder, root, sample)
+            if encoder.family.input == "image":
+                decoded[encoder.name] = self._read(encoder, images)
+            else:
+                decoded[encoder.name] = self._read(encoder, [inputs.get(encoder.family.input)])[0]
         return decoded
 
     def encode(self, decoded: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -114,18 +138,13 @@ class EncoderSet:
     def _varied(self, encoder: FrozenEncoder) -> bool:
         return bool(self.variants) and encoder.family.input == "image"
 
-    def _read(self, encoder: FrozenEncoder, root: Path, sample: Sample) -> Array:
+    def _read(self, encoder: FrozenEncoder, files: Sequence[Path | None]) -> Array:
+        """The decoded inputs of an encoder, one after another; zeros for absent ones."""
         family, size = encoder.family, self.image_size or 0
-        if family.input == "image":
-            paths: Sequence[str | None] = [None if view is None else view.image for view in sample.views]
-        else:
-            paths = [sample.inputs.get(family.input)]
-        values = [None if path is None else family.read(resolve_inside(root, path), size) for path in paths]
-        like = next((value for value in values if value is not None), None)
-        if like is None:
-            like = np.zeros(family.absent_shape, np.float32)
-        filled = np.stack([np.zeros_like(like) if value is None else value for value in values])
-        return filled if family.input == "image" else filled[0]
+        values = [None if file is None else family.read(file, size) for file in files]
+        known = [value for value in values if value is not None]
+        absent = np.zeros_like(known[0]) if known else np.zeros(family.absent_shape(size), np.float32)
+        return np.stack([absent if value is None else value for value in values])
 
 
 def check_image_size(encoder: FrozenEncoder, image_size: int | None) -> None:

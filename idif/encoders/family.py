@@ -33,8 +33,8 @@ class EncoderFamily:
     """Whose key names its weights have, for messages."""
     pretrained: Callable[[], Mapping[str, Tensor]] | None
     """Loads the ``imagenet`` weights or raises WeightsError naming the alternatives; None: there are none."""
-    absent_shape: tuple[int, ...] = ()
-    """Shape of one decoded input that a sample has once, for samples that lack it."""
+    absent_shape: Callable[[int], tuple[int, ...]]
+    """Shape of one decoded input, for images of this size."""
     input: str = "image"
     """``image``: every view's; else the name of an input that a sample has once (`Sample.inputs`)."""
 

@@ -70,6 +70,7 @@ RESNET18 = EncoderFamily(
     arrays=_resnet18_arrays,
     preparation={"resize": RESIZE_RULE, "mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
     read=read_square_image,
+    absent_shape=lambda size: (3, size, size),
     prepare=normalize,
     stride=16,
     key_names="torchvision's ResNet18",

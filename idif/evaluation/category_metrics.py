@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from idif.data.index import NORMAL_CLASS
 from idif.errors import RunError
 from idif.evaluation.predictions import Predictions
 from idif.metrics.curves import AuproRule, auroc, one_class_reason
@@ -69,7 +70,8 @@ def category_metrics(
         predictions.labels[rows],
         predictions.present[rows],
         predictions.view_numbers,
-        sample_labels,
+        predictions.sample_labels[rows] if sample_labels is None else sample_labels,
+        scorable=predictions.scorable[rows],
         resamples=resamples,
         seed=seed,
     )
@@ -80,7 +82,9 @@ def category_metrics(
     if pixel is None and not predictions.has_maps:
         names = ["p_auroc", "p_ap", "p_f1_max", *map(metric_name, fpr_limits)]
         found.update(dict.fromkeys([*names, "p_error_bound"]))
-        reasons.update(dict.fromkeys(names, "the predictions file was written without maps (--no-maps)"))
+        reasons.update(
+            dict.fromkeys(names, "the predictions file holds no maps (--no-maps, or the method draws none)")
+        )
     else:
         if pixel is None:
             pixel = pixel_metrics(predictions, rows, fpr_limits, connectivity, aupro_rule)
@@ -170,7 +174,7 @@ def mean_metrics(categories: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def _check_finite(predictions: Predictions, rows: IntArray) -> None:
     p = predictions
     bad = (p.present[rows] & ~np.isfinite(p.view_scores[rows])).any(axis=1)
-    bad |= p.present[rows].any(axis=1) & ~np.isfinite(p.sample_scores[rows])
+    bad |= p.scorable[rows] & ~np.isfinite(p.sample_scores[rows])
     if bad.any():
         row = rows[np.argmax(bad)]
         raise RunError(
@@ -185,12 +189,13 @@ def _per_defect(predictions: Predictions, rows: IntArray) -> tuple[dict[str, Any
     present, views, samples = p.present[rows], p.view_scores[rows], p.sample_scores[rows]
     anomalous = p.labels[rows] & present
     classes = np.array([p.anomaly_class[row] for row in rows], dtype=object)
-    normal_sample, normal_view = present.any(axis=1) & ~anomalous.any(axis=1), present & ~anomalous
+    own = np.array([p.sample_class[row] for row in rows], dtype=object)
+    normal_sample, normal_view = p.scorable[rows] & ~p.sample_labels[rows], present & ~anomalous
     found: dict[str, Any] = {}
     reasons: dict[str, str] = {}
-    for defect in sorted(set(classes[anomalous])):
+    for defect in sorted({*classes[anomalous], *own} - {"", NORMAL_CLASS}):
         view = anomalous & (classes == defect)
-        sample = view.any(axis=1)
+        sample = view.any(axis=1) | (own == defect)
         pools = {"s_auroc": (samples, normal_sample, sample), "i_auroc": (views, normal_view, view)}
         found[defect] = {
             name: auroc(scores[normal | flagged], flagged[normal | flagged])

@@ -119,10 +119,10 @@ def fused_scores(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """View scores float32 [N,V] and sample scores float32 [N] of the first member's ``rows``."""
 
-    def mean(scores: Callable[[Member], Array], scale: Callable[[NormalScores], Scale]) -> Array:
+    def mean(scores: Callable[[Member], Array], scale: Callable[[NormalScores], Scale | None]) -> Array:
         parts = []
         for member in members:
-            normal = scale(member.normals[category])
+            normal = scale(member.normals[category]) or Scale(0.0, 1.0)  # no views: nothing to scale
             parts.append(member.weight * (scores(member).astype(np.float64) - normal.mean) / normal.spread)
         return _sum(parts)
 
@@ -133,7 +133,9 @@ def fused_scores(
 
 def map_weights(members: Sequence[Member], category: str) -> list[float]:
     """What each run's maps are multiplied with; they sum to 1."""
-    each = [member.weight / member.normals[category].pixel.spread for member in members]
+    scales = [member.normals[category].pixel for member in members]
+    each = [m.weight / scale.spread for m, scale in zip(members, scales, strict=True) if scale is not None]
+    assert len(each) == len(members), "a run with maps records the scale of their pixels"
     return [weight / math.fsum(each) for weight in each]
 
 
@@ -197,7 +199,7 @@ def _normals(found: Predictions) -> dict[str, NormalScores]:
         if category not in recorded:
             raise RunError(
                 f"{found.path}: expected scores of training normals of {category}, found none; run `idif "
-                f"eval {found.path.parent} --set eval.normals=true`"
+                f"eval {found.path.parent} --set eval.record_normal_scores=true`"
             )
     return {name: NormalScores.from_json(scores) for name, scores in recorded.items()}
 

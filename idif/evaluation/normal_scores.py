@@ -1,4 +1,4 @@
-"""How a run scores its training normals: the scale by which the scores of several runs can be fused."""
+"""Scores of training normals: the scale by which the scores of several runs can be fused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,18 +6,15 @@ from typing import Any, Self
 
 import torch
 
-from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSource
 from idif.errors import ConfigError
-from idif.evaluation.calibration import Calibration, final_scores
-from idif.evaluation.scoring import score_batches
-from idif.methods.protocol import Method
+from idif.evaluation.scoring import Scorer, SourceScores
 from idif.progress import Progress, silent
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Where scores of normal items lie."""
+    """Mean and spread of the scores of normal items."""
 
     mean: float
     spread: float
@@ -34,25 +31,24 @@ class NormalScores:
     anomalous: int
     """How many of them the data label anomalous: contaminated training data, which a method may not know."""
     sample: Scale
-    view: Scale
-    """Of all present views together."""
-    pixel: Scale
-    """Of all map pixels of the present views together."""
+    view: Scale | None
+    """Of all present views together; None where samples have no views."""
+    pixel: Scale | None
+    """Of all map pixels of the present views together; None where the method draws no maps."""
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """What `dataclasses.asdict` made."""
-        scales = {kind: Scale(**data[kind]) for kind in ("sample", "view", "pixel")}
+        scales: dict[str, Any] = {
+            kind: None if data[kind] is None else Scale(**data[kind]) for kind in ("sample", "view", "pixel")
+        }
         return cls(data["held_out"], data["samples"], data["anomalous"], **scales)
 
 
 def normal_scores(
-    config: EvalConfig,
-    method: Method,
+    scorer: Scorer,
     source: FeatureSource,
     rows: Sequence[int],
-    device: torch.device,
-    calibration: Calibration | None,
     *,
     held_out: bool,
     progress: Progress = silent,
@@ -65,40 +61,42 @@ def normal_scores(
     Raises:
         ConfigError: fewer than two different scores, from which there is no spread.
     """
-    scores, present, means, variances = [], [], [], []
-    for scored in score_batches(
-        config, method, source, rows, device, progress=progress, what="scoring training normals"
-    ):
-        variance, mean = torch.var_mean(scored.maps.flatten(2), dim=2, correction=0)
-        seen = scored.batch.view_mask.cpu()
-        scores.append(scored.scores)
-        present.append(seen)
-        means.append(mean.cpu()[seen])
-        variances.append(variance.cpu()[seen])
-    shown = torch.cat(present).numpy()
-    views, samples = final_scores(config, torch.cat(scores).numpy(), shown, calibration)
-    mean, variance = torch.cat(means).double(), torch.cat(variances).double()
-    # all maps are of one size: the variance within them, and that between them
-    spread = float((variance.mean() + mean.var(correction=0)).sqrt())
+    parts, means, variances = [], [], []
+    for scored in scorer.batches(source, rows, progress=progress, title="scoring training normals"):
+        parts.append(scored.without_maps())
+        if scored.maps is not None:
+            shown = scored.batch.view_mask.cpu()
+            variance, mean = torch.var_mean(scored.maps.flatten(2), dim=2, correction=0)
+            means.append(mean.cpu()[shown])
+            variances.append(variance.cpu()[shown])
+    scores = SourceScores.concatenate(parts)
+    views, samples = scorer.final(scores)
     return NormalScores(
         held_out=held_out,
         samples=len(rows),
         anomalous=sum(source.index.samples[row].label for row in rows),
-        sample=_scale("sample", torch.from_numpy(samples[shown.any(axis=1)])),
-        view=_scale("view", torch.from_numpy(views[shown])),
-        pixel=_checked("pixel", Scale(float(mean.mean()), spread)),
+        sample=_scale("sample", torch.from_numpy(samples[scores.scorable])),
+        view=_scale("view", torch.from_numpy(views[scores.present])) if scores.present.any() else None,
+        pixel=_pixel_scale(torch.cat(means), torch.cat(variances)) if means else None,
     )
 
 
+def _pixel_scale(means: torch.Tensor, variances: torch.Tensor) -> Scale:
+    """The scale of all pixels, from the mean and variance of each map; all maps have one size."""
+    mean, variance = means.double(), variances.double()
+    spread = float((variance.mean() + mean.var(correction=0)).sqrt())
+    return _checked("pixel", Scale(float(mean.mean()), spread))
+
+
 def _scale(kind: str, scores: torch.Tensor) -> Scale:
-    found = scores.double()
-    return _checked(kind, Scale(float(found.mean()), float(found.std(correction=0))))
+    exact = scores.double()
+    return _checked(kind, Scale(float(exact.mean()), float(exact.std(correction=0))))
 
 
 def _checked(kind: str, scale: Scale) -> Scale:
     if not scale.spread > 0:
         raise ConfigError(
-            f"eval.normals: expected at least two training normals of different {kind} scores, found a "
-            f"spread of {scale.spread:g}"
+            f"eval.record_normal_scores: expected at least two training normals of different {kind} scores, "
+            f"found a spread of {scale.spread:g}"
         )
     return scale

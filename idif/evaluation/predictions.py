@@ -27,12 +27,15 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from idif.data.index import NORMAL_CLASS
 from idif.errors import RunError
 
 FORMAT = "idif predictions 2"
 
 TEXT_PER_VIEW = ("image_path", "mask_path", "anomaly_class")
 TEXT = ("sample_id", "category", *TEXT_PER_VIEW)
+SAMPLE_CLASS = "sample_class"
+"""Text column of files whose samples have a class of their own."""
 PER_VIEW: dict[str, type] = {
     "labels": np.bool_,
     "present": np.bool_,
@@ -71,10 +74,27 @@ class Predictions:
     sample_scores: FloatArray
     """[N]: NaN for a sample without any view."""
     has_maps: bool
-    """False for a file written with --no-maps."""
+    """False for a file written with --no-maps, and where the method draws none."""
+    sample_class: tuple[str, ...]
+    """[N]: ``OK`` or the defect's name where the data label the sample itself; else empty."""
 
     def __len__(self) -> int:
         return len(self.sample_id)
+
+    @property
+    def scorable(self) -> BoolArray:
+        """[N]: samples with a score: those with a view, or all where samples have none."""
+        if not self.view_numbers:
+            return np.ones(len(self), np.bool_)
+        seen: BoolArray = np.any(self.present, axis=1)
+        return seen
+
+    @property
+    def sample_labels(self) -> BoolArray:
+        """[N]: anomalous by the sample's own class or any present view."""
+        own = np.array([name not in ("", NORMAL_CLASS) for name in self.sample_class], np.bool_)
+        labels: BoolArray = np.any(self.labels & self.present, axis=1) | own
+        return labels
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -90,7 +110,8 @@ class Predictions:
                 raise RunError(
                     f"{path}: expected a file of format {FORMAT!r}, found {file.attrs.get('format')!r}"
                 )
-            text = {name: file[name].asstr()[:].tolist() for name in TEXT}
+            columns = (*TEXT, *([SAMPLE_CLASS] if SAMPLE_CLASS in file else []))
+            text = {name: file[name].asstr()[:].tolist() for name in columns}
             found = cls(
                 path=path,
                 view_numbers=tuple(int(number) for number in file.attrs["view_numbers"]),
@@ -106,10 +127,11 @@ class Predictions:
                 view_scores=file["view_scores"][:],
                 sample_scores=file["sample_scores"][:],
                 has_maps="maps" in file,
+                sample_class=tuple(text.get(SAMPLE_CLASS, [""] * len(text["sample_id"]))),
             )
             _check_shapes(path, file, len(found), len(found.view_numbers))
             digest = hashlib.sha256()
-            hash_text(digest, *(text[name] for name in TEXT))
+            hash_text(digest, *(text[name] for name in columns))
             if digest.hexdigest() != file.attrs["text_sha256"]:
                 raise RunError(
                     f"{path}: expected the ids and paths that were written, found others (damaged)"

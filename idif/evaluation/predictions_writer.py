@@ -18,6 +18,7 @@ from idif.errors import CannotFinish, RunError
 from idif.evaluation.predictions import (
     FORMAT,
     PER_VIEW,
+    SAMPLE_CLASS,
     TEXT,
     TEXT_PER_VIEW,
     BoolArray,
@@ -39,33 +40,36 @@ class PredictionsWriter:
         self,
         path: Path,
         view_numbers: Sequence[int],
-        image_size: int,
+        image_size: int | None,
         maps: bool = True,
         protocol: dict[str, Any] | None = None,
         derived: Sequence[Path] = (),
+        sample_classes: bool = False,
     ) -> None:
         """A writer; the file beside ``path`` is opened on entering it.
 
         Args:
             path: of the finished file; an existing one is replaced at the end.
             view_numbers: camera number of each of the V slots.
-            image_size: side H = W of the maps in pixels.
+            image_size: side H = W of the maps in pixels; None where there are none.
             maps: false leaves maps and masks out (--no-maps): at 256 px about 0.5 MB less per sample of
                 five views.
             protocol: how the scores were made, for people and reports; any JSON value. Written on leaving,
                 so that it may hold what is learned on the way.
             derived: files computed from the predictions that are replaced; they are removed just before, so
                 that nobody takes them for results of the new ones.
+            sample_classes: whether the samples have a class of their own, which the file then keeps.
         """
         self.path = path
         self._partial = path.with_name(path.name + ".partial")
         self._view_numbers = tuple(view_numbers)
         self._size = image_size
-        self._maps = maps
+        self._maps = maps and image_size is not None
         self._protocol = {} if protocol is None else protocol
         self._derived = tuple(derived)
         self._file: h5py.File | None = None
         self._rows = 0
+        self._text = (*TEXT, *([SAMPLE_CLASS] if sample_classes else []))
         self._digest = hashlib.sha256()
 
     def __enter__(self) -> Self:
@@ -82,13 +86,14 @@ class PredictionsWriter:
         self._file.attrs["format"] = FORMAT
         self._file.attrs["view_numbers"] = np.array(self._view_numbers, np.int64)
         views, text = len(self._view_numbers), h5py.string_dtype()
-        for name in TEXT:
+        for name in self._text:
             shape = (views,) if name in TEXT_PER_VIEW else ()
             self._create(name, shape, text, 256)
         for name, dtype in PER_VIEW.items():
             self._create(name, (views,), dtype, 1024)
         self._create("sample_scores", (), np.float32, 1024)
         if self._maps:
+            assert self._size is not None, "maps have a size"
             side = (views, self._size, self._size)
             # One chunk a sample. Maps are noise to a compressor, but shuffled bytes make LZF worth its little
             # time; masks all but vanish.
@@ -101,8 +106,8 @@ class PredictionsWriter:
         samples: Sequence[Sample],
         view_scores: Tensor | FloatArray,
         sample_scores: Tensor | FloatArray,
-        maps: Tensor | npt.NDArray[Any],
-        masks: Tensor | BoolArray,
+        maps: Tensor | npt.NDArray[Any] | None,
+        masks: Tensor | BoolArray | None,
     ) -> None:
         """Write B samples behind those already there.
 
@@ -110,15 +115,15 @@ class PredictionsWriter:
             samples: B samples with V slots; ids, labels, classes, presence and paths are theirs.
             view_scores: [B,V]; what absent views hold is replaced by NaN.
             sample_scores: [B].
-            maps: [B,V,H,W], stored as float16; not read with ``maps=False``.
-            masks: bool [B,V,H,W]; not read with ``maps=False``.
+            maps: [B,V,H,W], stored as float16; not read in a file without maps.
+            masks: bool [B,V,H,W]; not read in a file without maps.
 
         Raises:
             CannotFinish: the disk does not take it.
         """
         assert self._file is not None, "append belongs inside the with block"
         views = len(self._view_numbers)
-        present = np.array([s.present for s in samples], bool).reshape(-1, views)
+        present = np.array([s.present for s in samples], bool).reshape(len(samples), views)
         scores = np.where(present, _array(view_scores), np.nan).astype(np.float32)
         block: dict[str, Any] = {
             "sample_id": [s.sample_id for s in samples],
@@ -126,15 +131,19 @@ class PredictionsWriter:
             "image_path": [["" if v is None else v.image for v in s.views] for s in samples],
             "mask_path": [["" if v is None else v.mask or "" for v in s.views] for s in samples],
             "anomaly_class": [["" if v is None else v.anomaly_class for v in s.views] for s in samples],
-            "labels": np.array([s.labels for s in samples], bool).reshape(-1, views),
+            "labels": np.array([s.labels for s in samples], bool).reshape(len(samples), views),
             "present": present,
             "has_mask": np.array(
                 [[v is not None and v.mask is not None for v in s.views] for s in samples], bool
-            ).reshape(-1, views),
+            ).reshape(len(samples), views),
             "view_scores": scores,
             "sample_scores": _array(sample_scores).astype(np.float32),
         }
+        if SAMPLE_CLASS in self._text:
+            block[SAMPLE_CLASS] = [s.sample_class or "" for s in samples]
         if self._maps:
+            assert maps is not None, "a file with maps needs them"
+            assert masks is not None, "a file with maps needs masks"
             shown = present[:, :, None, None]
             block["maps"] = np.where(shown, half_maps(maps), np.float16(0))
             block["masks"] = np.where(shown, _array(masks), False)
@@ -149,7 +158,7 @@ class PredictionsWriter:
                     data[self._rows : end] = values
         except OSError as error:
             raise CannotFinish(f"{self.path}: cannot be written: {error}") from error
-        hash_text(self._digest, *(block[name] for name in TEXT))
+        hash_text(self._digest, *(block[name] for name in self._text))
         self._rows = end
 
     def __exit__(
@@ -180,13 +189,14 @@ class PredictionsWriter:
     def _create(self, name: str, shape: tuple[int, ...], dtype: Any, rows: int, **options: Any) -> None:
         assert self._file is not None
         # HDF5 keeps text of varying length outside the chunks, so it has a digest of its own instead.
+        # a chunk has no empty axis, and an axis shorter than its chunk must be one that could grow
         self._file.create_dataset(
             name,
             shape=(0, *shape),
-            maxshape=(None, *shape),
-            chunks=(rows, *shape),
+            maxshape=(None, *(size or None for size in shape)),
+            chunks=(rows, *(size or 1 for size in shape)),
             dtype=dtype,
-            fletcher32=name not in TEXT,
+            fletcher32=name not in self._text,
             **options,
         )
 

@@ -1,8 +1,10 @@
-"""From a method and a feature source to anomaly maps and view scores: the one test pass."""
+"""`Scorer`: from a method and a feature source to maps, view scores and sample scores; the one test pass."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,54 +12,141 @@ from idif.config.sections import EvalConfig
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource
 from idif.errors import CannotFinish
-from idif.methods.protocol import Method
+from idif.evaluation.calibration import BoolArray, Calibration, FloatArray, final_scores
+from idif.methods.protocol import Method, Scores
 from idif.metrics.sample import view_scores
 from idif.progress import Progress, silent
 
 
+class SourceScores(NamedTuple):
+    """The scores of some rows of a source."""
+
+    views: FloatArray
+    """[N,V], uncalibrated."""
+    present: BoolArray
+    """[N,V]."""
+    samples: FloatArray | None
+    """[N]; None where the views decide."""
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """The scores of some rows after those of others; there is at least one part."""
+        own = [part.samples for part in parts if part.samples is not None]
+        return cls(
+            np.concatenate([part.views for part in parts]),
+            np.concatenate([part.present for part in parts]),
+            np.concatenate(own) if own else None,
+        )
+
+    @property
+    def scorable(self) -> BoolArray:
+        """[N]: the samples that have a score."""
+        seen: BoolArray = np.any(self.present, axis=1)
+        return seen if self.samples is None else np.isfinite(self.samples)
+
+
 class BatchScores(NamedTuple):
-    """One batch with what the method said of it."""
+    """A batch with its scores."""
 
     batch: Batch
-    maps: Tensor
-    """float32 [B,V,H,W] on the method's device; zero on absent views."""
-    scores: Tensor
+    maps: Tensor | None
+    """float32 [B,V,H,W] on the method's device, zero on absent views; None where the method draws none."""
+    views: Tensor
     """float32 [B,V] on the CPU, uncalibrated; of no meaning on absent views."""
+    samples: Tensor | None
+    """float32 [B] on the CPU; None where the views decide."""
+
+    def without_maps(self) -> SourceScores:
+        """The scores alone, on the CPU."""
+        own = None if self.samples is None else self.samples.numpy()
+        return SourceScores(self.views.numpy(), self.batch.view_mask.cpu().numpy(), own)
 
 
-@torch.inference_mode()
-def score_batches(
-    config: EvalConfig,
-    method: Method,
-    source: FeatureSource,
-    rows: Sequence[int],
-    device: torch.device,
-    *,
-    progress: Progress = silent,
-    what: str = "evaluating",
-) -> Iterator[BatchScores]:
-    """Score the clean images of ``rows``, in order.
+@dataclass(frozen=True)
+class Scorer:
+    """A trained method with the rules by which its answers become scores."""
 
-    Raises:
-        CannotFinish: a score is not finite; the sample is named.
-    """
-    method.eval()
-    done = 0
-    for batch in source.batches(rows, config.batch_size):
-        moved = batch.to(device)
-        encoded = method.encode(moved.images.float() / 255, moved.view_mask)
-        maps = method.anomaly_maps(encoded, moved.features, moved.view_mask)
-        scores = view_scores(maps, config.score, config.top_k).cpu()
-        require_finite(scores, batch, source)
-        yield BatchScores(batch, maps, scores)
-        done += len(batch)
-        progress(done, len(rows), what)
+    config: EvalConfig
+    method: Method
+    device: torch.device
+    """The method's."""
+    calibration: Calibration | None = None
+
+    def calibrated(self, calibration: Calibration | None) -> Self:
+        """The same with another calibration."""
+        return replace(self, calibration=calibration)
+
+    @torch.inference_mode()
+    def batches(
+        self,
+        source: FeatureSource,
+        rows: Sequence[int],
+        *,
+        progress: Progress = silent,
+        title: str = "evaluating",
+    ) -> Iterator[BatchScores]:
+        """Score the clean samples of ``rows``, in order.
+
+        Raises:
+            CannotFinish: a score is not finite; the sample is named.
+        """
+        self.method.eval()
+        done = 0
+        for batch in source.batches(rows, self.config.batch_size):
+            scored = self.score(batch)
+            require_finite(scored.views, batch, source)
+            if scored.samples is not None:
+                _require(torch.isfinite(scored.samples), batch, source)
+            yield scored
+            done += len(batch)
+            progress(done, len(rows), title)
+
+    @torch.inference_mode()
+    def score(self, batch: Batch) -> BatchScores:
+        """Score one batch; the method is in eval mode."""
+        answer = self.method.score(batch.to(self.device))
+        samples = None if answer.samples is None else answer.samples.float().cpu()
+        return BatchScores(batch, answer.maps.get("map"), self.reduce(answer, batch), samples)
+
+    def reduce(self, answer: Scores, batch: Batch) -> Tensor:
+        """View scores float32 [B,V] on the CPU by ``eval.score``."""
+        config, maps = self.config, answer.maps.get("map")
+        if maps is not None and (config.score != "method" or answer.views is None):
+            rule = "max" if config.score == "method" else config.score
+            return view_scores(maps, rule, config.top_k).cpu()
+        if answer.views is not None:
+            return answer.views.float().cpu()
+        assert batch.view_mask.shape[1] == 0, "a method that scores samples alone gives no scores of views"
+        return torch.zeros(batch.view_mask.shape)
+
+    def collect(
+        self,
+        source: FeatureSource,
+        rows: Sequence[int],
+        *,
+        progress: Progress = silent,
+        title: str,
+    ) -> SourceScores:
+        """The scores of ``rows``, without maps."""
+        scored = self.batches(source, rows, progress=progress, title=title)
+        return SourceScores.concatenate([part.without_maps() for part in scored])
+
+    def final(self, scores: SourceScores) -> tuple[FloatArray, FloatArray]:
+        """View scores [N,V], calibrated if asked, and sample scores [N]."""
+        return final_scores(self.config, scores.views, scores.present, self.calibration, scores.samples)
 
 
 def require_finite(scores: Tensor, batch: Batch, source: FeatureSource) -> None:
-    """Raise `CannotFinish`, naming the sample, where a present view's score is not finite."""
-    bad = (~torch.isfinite(scores) & batch.view_mask.cpu()).any(dim=1)
-    if bad.any():
-        row = int(batch.rows[bad.cpu()][0])
+    """Raise `CannotFinish`, naming the sample, where a present view's score is not finite.
+
+    Args:
+        scores: [B,V], on the CPU.
+    """
+    _require((torch.isfinite(scores) | ~batch.view_mask.cpu()).all(dim=1), batch, source)
+
+
+def _require(sound: Tensor, batch: Batch, source: FeatureSource) -> None:
+    if not sound.all():
+        row = int(batch.rows[~sound.to(batch.rows.device)][0])
         name = source.index.samples[row].sample_id
         raise CannotFinish(f"{name}: the anomaly score is not finite; the model or its features are broken")

@@ -1,25 +1,27 @@
 """The test pass of a run: every category's predictions into one file, and the metrics computed from it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from idif.config.sections import Config, EvalConfig
+from idif.data.batch import Batch
 from idif.data.features import FeatureSource
-from idif.data.index import Split
+from idif.data.index import Sample, Split
 from idif.errors import CannotFinish
-from idif.evaluation.calibration import Calibration, final_scores
+from idif.evaluation.calibration import final_scores
 from idif.evaluation.category_metrics import category_metrics, mean_metrics, update_pixels
 from idif.evaluation.normal_scores import NormalScores
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
-from idif.evaluation.scoring import score_batches
+from idif.evaluation.scoring import Scorer
 from idif.evaluation.thresholds import sample_labels_of, thresholds_of
-from idif.methods.protocol import Method
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.score_counts import BoolArray, IntArray
 from idif.progress import Progress, silent
@@ -30,31 +32,32 @@ class CategoryTask:
     """One category to evaluate."""
 
     category: str
-    method: Method
+    scorer: Scorer
     source: FeatureSource
-    calibration: Calibration | None
     false_positive: dict[str, Any] | None = None
     """`idif.evaluation.thresholds.normal_thresholds`, where the config asks for them."""
     normals: NormalScores | None = None
     """Scores of training normals, where the config asks for them."""
 
 
-def scoring_protocol(config: Config) -> dict[str, Any]:
+def scoring_protocol(config: Config, described: Mapping[str, str]) -> dict[str, Any]:
     """The choices behind the scores, as the predictions file, metrics.json and reports state them.
 
-    What people read is prose; ``rules`` holds what programs read.
+    Texts are for people; ``rules`` holds what programs read.
+
+    Args:
+        described: the method's own words, `idif.methods.protocol.Method.describe`.
     """
     evaluation = config.eval
-    top = f"mean of the top {evaluation.top_k} pixels" if evaluation.score == "topk" else "max over pixels"
-    maps = {
-        "cosine": f"cosine distance per scale, upsampled bilinearly, {config.method.combine} of scales",
-        "segmentation": "probability of a defect from the segmentation head, upsampled bilinearly",
-    }[config.method.head]
+    top = {
+        "topk": f"mean of the top {evaluation.top_k} pixels",
+        "max": "max over pixels",
+        "method": "the method's own rule",
+    }[evaluation.score]
     ema = config.train.ema
     mean = f"exponential mean over steps, decay min({ema}, (1 + n) / (10 + n)) after n steps"
     return {
-        "head": config.method.head,
-        "map": maps,
+        **described,
         "weights": mean if ema else "the last step's",
         "view_score": top,
         "sample_score": f"{evaluation.sample_score} over the views present",
@@ -90,11 +93,8 @@ def metric_protocol(settings: EvalConfig) -> dict[str, Any]:
 
 def write_predictions(
     config: Config,
-    subjects: Iterable[CategoryTask],
+    tasks: Iterable[CategoryTask],
     path: Path,
-    view_numbers: tuple[int, ...],
-    image_size: int,
-    device: torch.device,
     *,
     split: Split = "test",
     maps: bool = True,
@@ -104,63 +104,75 @@ def write_predictions(
     """One pass over every category into ``path`` (`idif.evaluation.predictions`).
 
     Args:
+        tasks: at least one; all have the same cameras and image size.
         split: where the samples are from, for the protocol.
-        maps: whether anomaly maps and masks are kept in the file.
+        maps: whether anomaly maps and masks are kept in the file, of methods that draw maps.
         derived: files to remove when the new file replaces an old one.
 
     Returns:
-        The streaming pixel count of each category, equal to what the file's maps would give.
+        The streaming pixel count of each category, equal to what the file's maps would give; none where the
+        file has maps or the method draws none.
     """
     pixels: dict[str, PixelMetrics] = {}
     calibrations: dict[str, Any] = {}
     false_positive: dict[str, Any] = {}
     normals: dict[str, Any] = {}
     learned = {"calibrations": calibrations, "false_positive": false_positive, "normals": normals}
-    stated = scoring_protocol(config) | {"split": split} | learned
-    with PredictionsWriter(path, view_numbers, image_size, maps, stated, derived) as writer:
-        for subject in subjects:
-            if subject.calibration is not None:
-                calibrations[subject.category] = asdict(subject.calibration)
-            if subject.false_positive is not None:
-                false_positive[subject.category] = subject.false_positive
-            if subject.normals is not None:
-                normals[subject.category] = asdict(subject.normals)
-            pixels[subject.category] = _predict(
-                config.eval, subject, writer, device, count=not maps, progress=progress
-            )
+    remaining = iter(tasks)
+    first = next(remaining)
+    stated = scoring_protocol(config, first.scorer.method.describe()) | {"split": split} | learned
+    index, size = first.source.index, first.source.spec.image_size
+    classes = any(sample.sample_class is not None for sample in index.samples)
+    drawn = maps and first.scorer.method.draws_maps
+    writer = PredictionsWriter(path, index.view_numbers, size, drawn, stated, derived, classes)
+    with writer:
+        for task in chain([first], remaining):
+            if task.scorer.calibration is not None:
+                calibrations[task.category] = asdict(task.scorer.calibration)
+            if task.false_positive is not None:
+                false_positive[task.category] = task.false_positive
+            if task.normals is not None:
+                normals[task.category] = asdict(task.normals)
+            counted = _predict(task, writer, count=not maps, progress=progress)
+            if counted is not None:
+                pixels[task.category] = counted
     return pixels
 
 
 def _predict(
-    config: EvalConfig,
-    subject: CategoryTask,
-    writer: PredictionsWriter,
-    device: torch.device,
-    *,
-    count: bool,
-    progress: Progress,
-) -> PixelMetrics:
-    pixels = PixelMetrics(config.fpr_limits, aupro_rule=config.aupro)
-    source, samples = subject.source, subject.source.index.samples
-    rows = range(len(samples))
-    what = f"evaluating {subject.category}"
-    for scored in score_batches(config, subject.method, source, rows, device, progress=progress, what=what):
+    task: CategoryTask, writer: PredictionsWriter, *, count: bool, progress: Progress
+) -> PixelMetrics | None:
+    """Score a category into the file; its pixels are counted where ``count`` is true and there are maps."""
+    config = task.scorer.config
+    pixels: PixelMetrics | None = None
+    source, samples = task.source, task.source.index.samples
+    title = f"evaluating {task.category}"
+    for scored in task.scorer.batches(source, range(len(samples)), progress=progress, title=title):
         batch = scored.batch.to(torch.device("cpu"))
         chosen = [samples[row] for row in batch.rows.tolist()]
-        present = batch.view_mask.numpy()
-        views, whole = final_scores(config, scored.scores.numpy(), present, subject.calibration)
-        writer.append(chosen, views, whole, scored.maps, batch.masks)
-        if count:
-            has_mask = np.array([s.has_mask for s in chosen], dtype=np.bool_)
-            # halved where they are, as the file would keep them
-            half, masks = scored.maps.half(), batch.masks.numpy()
-            try:
-                update_pixels(pixels, half, masks, present, batch.labels.numpy(), has_mask)
-            except ValueError as error:
-                sound = torch.isfinite(half).all(dim=(2, 3)).cpu().numpy() | ~present
-                bad = [s.sample_id for s, fine in zip(chosen, sound.all(axis=1), strict=True) if not fine]
-                raise CannotFinish(f"{', '.join(bad)}: anomaly map in float16: {error}") from error
+        views, reduced = task.scorer.final(scored.without_maps())
+        writer.append(chosen, views, reduced, scored.maps, batch.arrays.get("masks"))
+        if count and scored.maps is not None:
+            pixels = pixels or PixelMetrics(config.fpr_limits, aupro_rule=config.aupro)
+            _count_pixels(pixels, scored.maps, batch, chosen)
     return pixels
+
+
+def _count_pixels(pixels: PixelMetrics, maps: Tensor, batch: Batch, samples: Sequence[Sample]) -> None:
+    """Count the pixels of a batch as the file would keep them.
+
+    Raises:
+        CannotFinish: a map is not finite in float16; its samples are named.
+    """
+    has_mask = np.array([sample.has_mask for sample in samples], dtype=np.bool_)
+    present = batch.view_mask.numpy()
+    half = maps.half()  # on their device
+    try:
+        update_pixels(pixels, half, batch.masks.numpy(), present, batch.labels.numpy(), has_mask)
+    except ValueError as error:
+        sound = torch.isfinite(half).all(dim=(2, 3)).cpu().numpy() | ~present
+        bad = [s.sample_id for s, fine in zip(samples, sound.all(axis=1), strict=True) if not fine]
+        raise CannotFinish(f"{', '.join(bad)}: anomaly map in float16: {error}") from error
 
 
 def metrics_of(
@@ -200,7 +212,7 @@ def metrics_of(
         if calibration is not None:
             found["s_auroc_raw"] = _uncalibrated(predictions, rows, labels[rows], calibration)
     whole: dict[str, Any] = {"mean": mean_metrics(categories), "categories": categories}
-    if settings.pooled:
+    if settings.pool_categories:
         whole["pooled"] = measured(None, _pool(list(counted.values()), settings))
     return whole | {"protocol": predictions.protocol | metric_protocol(settings)}
 

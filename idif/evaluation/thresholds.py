@@ -8,14 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 
 from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSource
 from idif.errors import RunError
-from idif.evaluation.calibration import Calibration, final_scores, held_out_scores
 from idif.evaluation.predictions import Predictions
-from idif.methods.protocol import Method
+from idif.evaluation.scoring import Scorer
 from idif.metrics.curves import one_class_reason
 from idif.metrics.score_counts import Array, BoolArray, IntArray
 from idif.metrics.threshold import f1_max_threshold, false_positive_threshold, fixed_threshold
@@ -26,27 +24,22 @@ Thresholds = dict[str, dict[str, Any] | None]
 
 
 def normal_thresholds(
-    config: EvalConfig,
-    method: Method,
-    source: FeatureSource,
-    rows: Sequence[int],
-    device: torch.device,
-    calibration: Calibration | None,
-    *,
-    progress: Progress = silent,
+    scorer: Scorer, source: FeatureSource, rows: Sequence[int], *, progress: Progress = silent
 ) -> dict[str, Any]:
     """Thresholds of the rate ``eval.target_fpr`` on training normals that the method was not trained on.
 
     Returns:
         ``target_fpr``, and the `Thresholds`.
     """
-    scores, present = held_out_scores(
-        config, method, source, rows, device, progress=progress, what="choosing thresholds"
-    )
-    views, samples = final_scores(config, scores.numpy(), present.numpy(), calibration)
-    kinds = {"sample": samples[present.any(dim=1).numpy()], "view": views[present.numpy()]}
-    found = {kind: asdict(false_positive_threshold(s, config.target_fpr)) for kind, s in kinds.items()}
-    return {"target_fpr": config.target_fpr, **found}
+    scores = scorer.collect(source, rows, progress=progress, title="choosing thresholds")
+    views, samples = scorer.final(scores)
+    target = scorer.config.target_fpr
+    kinds = {"sample": samples[scores.scorable], "view": views[scores.present]}
+    chosen = {
+        kind: asdict(false_positive_threshold(values, target)) if values.size else None
+        for kind, values in kinds.items()
+    }
+    return {"target_fpr": target, **chosen}
 
 
 def thresholds_of(
@@ -76,8 +69,7 @@ def thresholds_of(
         fixed = asdict(fixed_threshold(settings.threshold))
         return {"sample": fixed, "view": fixed}, {}
     p, rows = predictions, predictions.rows(category)
-    present = p.present[rows]
-    scorable = present.any(axis=1)
+    present, scorable = p.present[rows], p.scorable[rows]
     found: Thresholds = {}
     reasons = {}
     for kind, scores, labels in (
@@ -99,8 +91,7 @@ def sample_labels_of(predictions: Predictions, rows: IntArray, settings: EvalCon
     """
     p = predictions
     if settings.sample_label == "views":
-        found: BoolArray = np.any(p.labels[rows] & p.present[rows], axis=1)
-        return found
+        return p.sample_labels[rows]
     folders: list[Array] = []
     for row in rows:
         parts = {part for path in p.image_path[row] for part in path.split("/")[:-1]}

@@ -1,7 +1,6 @@
 """One graph with everything inside: from images to maps and scores, without this project beside it."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -10,13 +9,16 @@ from torch import Tensor, nn
 
 from idif import __version__
 from idif.config.sections import EvalConfig
-from idif.data.features import FeatureSpec
-from idif.encoders.encode import encode_views
-from idif.encoders.frozen import FrozenEncoder, normalize
+from idif.data.features import IMAGES, MASKS, FeatureSpec
+from idif.encoders.encode import EncoderSet
+from idif.encoders.family import read_square_image
+from idif.encoders.frozen import FrozenEncoder
+from idif.errors import ConfigError
 from idif.evaluation.calibration import Calibration
-from idif.inference.predict import Thresholds
-from idif.methods.protocol import Method
-from idif.metrics.sample import sample_scores, view_scores
+from idif.evaluation.scoring import Scorer
+from idif.inference.predict import Thresholds, image_batch
+from idif.methods.protocol import SupportsExport
+from idif.metrics.sample import ViewRule, sample_scores, view_scores
 
 INPUTS = ("images", "view_mask")
 OUTPUTS = ("maps", "view_scores", "sample_scores")
@@ -27,37 +29,39 @@ class Deployment:
     """A trained method with what its scores mean, ready to leave the run."""
 
     category: str
-    method: Method
-    """In eval mode, on the CPU."""
-    teacher: FrozenEncoder
+    scorer: Scorer
+    """With a method in eval mode on the CPU."""
+    encoders: EncoderSet
     features: FeatureSpec
     view_numbers: tuple[int, ...]
-    settings: EvalConfig
-    calibration: Calibration | None
     limits: Thresholds
     caveats: tuple[str, ...]
     """What a user of the results must know, from the run's ``environment.json``."""
 
     def graph(self) -> "Graph":
-        """All of it as one module, on the CPU and in eval mode."""
-        calibration = None
-        if self.calibration is not None:
-            calibration = (self.calibration.mean, self.calibration.spread)
-        teacher = self.teacher.module.cpu().eval()
-        graph = Graph(teacher, self.method.eval().traceable(), self.settings, calibration)
+        """All of it as one module, on the CPU and in eval mode.
+
+        Raises:
+            ConfigError: the method, its encoders or its scoring rule cannot be exported.
+        """
+        require_exportable(self.scorer, self.encoders)
+        method = self.scorer.method.eval()
+        assert isinstance(method, SupportsExport)
+        (encoder,) = self.encoders.encoders
+        graph = Graph(encoder, method.export_module(), self.scorer.config, self.scorer.calibration)
         return graph.eval().requires_grad_(False)
 
     @torch.inference_mode()
     def maps(self, images: Tensor, view_mask: Tensor) -> Tensor:
-        """What the run itself says, by the way `idif predict` takes: as `Graph.forward`'s maps."""
-        features = encode_views(self.teacher, images, view_mask)
-        encoded = self.method.encode(images.float() / 255, view_mask)
-        return self.method.anomaly_maps(encoded, features, view_mask)
+        """The maps that `idif predict` would give: as `Graph.forward`'s."""
+        batch = image_batch(self.encoders, {IMAGES: images, MASKS: images[:, :, 0] > 255}, view_mask, ())
+        return self.scorer.method.score(batch).maps["map"]
 
     def example(self, samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Random images and view masks of the right shapes; every view is missing once where V allows."""
         generator = torch.Generator().manual_seed(seed)
         size, views = self.features.image_size, len(self.view_numbers)
+        assert size is not None, "only methods of images are exported"
         images = torch.randint(0, 256, (samples, views, 3, size, size), generator=generator).byte()
         mask = torch.ones(samples, views, dtype=torch.bool)
         if views > 1:
@@ -67,22 +71,35 @@ class Deployment:
 
     def facts(self) -> dict[str, str]:
         """What the file says of itself: name -> JSON text."""
-        settings = self.settings
+        settings, calibration = self.scorer.config, self.scorer.calibration
+        (encoder,) = self.features.encoders
         facts = {
             "category": self.category,
             "views": self.view_numbers,
             "image_size": self.features.image_size,
-            "resize": self.features.resize,
+            "resize": encoder.preparation["resize"],
             "thresholds": {"sample": self.limits.part, "view": self.limits.view},
             "view_score": {"rule": settings.score, "top_k": settings.top_k},
             "sample_score": settings.sample_score,
-            "calibration": None if self.calibration is None else asdict(self.calibration),
-            "teacher": {"encoder": self.features.encoder, "weights_sha256": self.features.weights_sha256},
+            "calibration": None if calibration is None else asdict(calibration),
+            "teacher": {"encoder": encoder.name, "weights_sha256": encoder.weights_sha256},
             "caveats": self.caveats,
             "versions": {"idif": __version__, "torch": torch.__version__},
             "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+
+
+def require_exportable(scorer: Scorer, encoders: EncoderSet) -> None:
+    """Refuse what cannot leave the run as one graph.
+
+    Raises:
+        ConfigError: names what stands in the way.
+    """
+    if not isinstance(scorer.method, SupportsExport):
+        raise ConfigError("method.name: this method cannot be exported as one graph; use `idif predict`")
+    if len(encoders.encoders) != 1 or encoders.encoders[0].family.read is not read_square_image:
+        raise ConfigError("teacher.encoder: only one encoder of square images can be exported")
 
 
 class Graph(nn.Module):
@@ -93,15 +110,17 @@ class Graph(nn.Module):
 
     def __init__(
         self,
-        teacher: nn.Module,
+        encoder: FrozenEncoder,
         method: nn.Module,
         settings: EvalConfig,
-        calibration: tuple[Sequence[float], Sequence[float]] | None,
+        calibration: Calibration | None,
     ) -> None:
         super().__init__()
-        self.teacher, self.method = teacher, method
-        self.score, self.top_k, self.sample_score = settings.score, settings.top_k, settings.sample_score
-        mean, spread = (None, None) if calibration is None else map(torch.tensor, calibration)
+        self.teacher, self.method, self.prepare = encoder.module.cpu().eval(), method, encoder.family.prepare
+        self.score: ViewRule = "max" if settings.score == "method" else settings.score
+        self.top_k, self.sample_score = settings.top_k, settings.sample_score
+        mean = None if calibration is None else torch.tensor(calibration.mean)
+        spread = None if calibration is None else torch.tensor(calibration.spread)
         self.register_buffer("mean", mean)
         self.register_buffer("spread", spread)
 
@@ -119,7 +138,7 @@ class Graph(nn.Module):
         seen = torch.where(view_mask[:, :, None, None, None], images.float() / 255, 0.0)
         features = {
             name: x.unflatten(0, (-1, images.shape[1]))
-            for name, x in self.teacher(normalize(seen.flatten(0, 1))).items()
+            for name, x in self.teacher(self.prepare(seen.flatten(0, 1))).items()
         }
         maps = self.method(seen, features, view_mask)
         of_views = view_scores(maps, self.score, self.top_k)

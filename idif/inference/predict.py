@@ -1,26 +1,26 @@
-"""Judge photographs with a trained method: scores, a decision and maps, from the images alone."""
+"""Predict on photographs: scores, a decision and maps of a trained method, from the images alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch import Tensor
 
-from idif.config.sections import EvalConfig
+from idif.data.batch import Batch
 from idif.data.decode import DECODED_AHEAD, decode_threads
-from idif.data.images import load_image, load_photograph
-from idif.encoders.encode import encode_views
-from idif.encoders.frozen import FrozenEncoder
-from idif.errors import CannotFinish, DatasetError
-from idif.evaluation.calibration import Calibration, final_scores
+from idif.data.features import IMAGES
+from idif.data.images import load_photograph
+from idif.encoders.encode import EncoderSet
+from idif.errors import CannotFinish, ConfigError, DatasetError
+from idif.evaluation.scoring import Scorer
 from idif.inference.photo_grouping import PredictInput
-from idif.methods.protocol import Method
-from idif.metrics.sample import view_scores
 from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
 from idif.visualization.heatmap import OPACITY, Pixels, color_limits, heatmap_image
@@ -31,7 +31,7 @@ LONGEST_SIDE = 1024
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a method says of one part."""
+    """The result of one part."""
 
     part: PredictInput
     present: npt.NDArray[np.bool_]
@@ -40,115 +40,144 @@ class Prediction:
     """float32 [V]; NaN where a view is missing."""
     score: float | None
     """None where no view could be read."""
-    maps: npt.NDArray[np.float32]
-    """float32 [V,S,S]; zero where a view is missing."""
+    maps: npt.NDArray[np.float32] | None
+    """float32 [V,S,S], zero where a view is missing; None without a score or a map."""
     problems: tuple[str, ...]
     """Why a photograph that was given counts as missing."""
 
 
 @dataclass(frozen=True)
-class _Decoded:
+class DecodedPart:
+    """The photographs of one part."""
+
     part: PredictInput
-    images: npt.NDArray[np.uint8]
+    arrays: dict[str, npt.NDArray[Any]]
+    """{name: [V,...]}, as `EncoderSet.decode_files` gives them."""
     present: npt.NDArray[np.bool_]
     problems: tuple[str, ...]
 
 
-def _decode(part: PredictInput, size: int) -> _Decoded:
-    images = np.zeros((len(part.images), 3, size, size), np.uint8)
+def decode_part(part: PredictInput, encoders: EncoderSet) -> DecodedPart:
+    """Decode a part; a photograph that cannot be read is absent, and named among the problems."""
+    views, problems = [], []
     present = np.zeros(len(part.images), np.bool_)
-    problems = []
     for slot, path in enumerate(part.images):
-        if path is None:
-            continue
         try:
-            images[slot], _ = load_image(path, size)
-            present[slot] = True
+            views.append(encoders.decode_files([path], [None], {}))
+            present[slot] = path is not None
         except DatasetError as error:
+            views.append(encoders.decode_files([None], [None], {}))
             problems.append(str(error))
-    return _Decoded(part, images, present, tuple(problems))
+    arrays = {name: np.concatenate([view[name] for view in views]) for name in views[0]}
+    return DecodedPart(part, arrays, present, tuple(problems))
 
 
 @torch.inference_mode()
 def predict(
-    config: EvalConfig,
-    method: Method,
-    encoder: FrozenEncoder,
-    parts: Sequence[PredictInput],
-    image_size: int,
-    device: torch.device,
-    *,
-    calibration: Calibration | None = None,
-    progress: Progress = silent,
+    scorer: Scorer, encoders: EncoderSet, parts: Sequence[PredictInput], *, progress: Progress = silent
 ) -> Iterator[Prediction]:
-    """Judge parts in their order, decoding ahead; a photograph that cannot be read counts as missing.
+    """Score parts in their order, decoding ahead; a photograph that cannot be read counts as missing.
 
     Args:
-        config: the run's score rules; ``batch_size`` parts are judged at once.
-        method: trained, of one category or of all of ``parts``' categories.
-        encoder: the frozen encoder the method was trained beside.
-        parts: what to look at.
-        image_size: side S in pixels that images are resized to.
-        device: where to compute; both modules are moved there.
-        calibration: the category's, where the run has one.
+        scorer: a trained method, of one category or of all of ``parts``' categories, with the run's scoring
+            rules; ``eval.batch_size`` parts are scored at once. The method is moved to its device.
+        encoders: the frozen encoders the method was trained beside; moved there too.
+        parts: what to score.
         progress: told parts done and parts in all.
 
     Raises:
+        ConfigError: the method does not score photographs.
         CannotFinish: a score is not finite.
     """
-    method.to(device).eval()
-    encoder.module.to(device)
-    depth = DECODED_AHEAD * config.batch_size
+    require_images(encoders)
+    scorer.method.to(scorer.device).eval()
+    encoders.to(scorer.device)
+    size = scorer.config.batch_size
     decoded = prefetch_map(
-        lambda part: _decode(part, image_size), parts, workers=decode_threads(), depth=depth
+        lambda part: decode_part(part, encoders), parts, workers=decode_threads(), depth=DECODED_AHEAD * size
     )
     done = 0
     try:
-        while batch := list(islice(decoded, config.batch_size)):
-            yield from _judge(config, method, encoder, batch, device, calibration)
+        while batch := list(islice(decoded, size)):
+            yield from _score(scorer, encoders, batch)
             done += len(batch)
-            progress(done, len(parts), "judging")
+            progress(done, len(parts), "predicting")
     finally:
         decoded.close()
 
 
-def _judge(
-    config: EvalConfig,
-    method: Method,
-    encoder: FrozenEncoder,
-    batch: list[_Decoded],
-    device: torch.device,
-    calibration: Calibration | None,
-) -> Iterator[Prediction]:
-    seen = [decoded for decoded in batch if decoded.present.any()]
+def require_images(encoders: EncoderSet) -> None:
+    """Refuse encoders that do not take photographs alone.
+
+    Raises:
+        ConfigError: an encoder takes another input; it is named.
+    """
+    for encoder in encoders.encoders:
+        if encoder.family.input != "image":
+            raise ConfigError(
+                f"method.name: this run scores {encoder.family.input} files, not photographs; put them into a "
+                "dataset, build a store of it and use `idif eval`"
+            )
+
+
+def image_batch(
+    encoders: EncoderSet, arrays: Mapping[str, Tensor], view_mask: Tensor, categories: Sequence[str]
+) -> Batch:
+    """A batch without labels, encoded now.
+
+    Args:
+        arrays: {name: [B,V,...]}, stacked from `EncoderSet.decode_files`, on the encoders' device.
+        view_mask: bool [B,V], on the same device.
+        categories: B names.
+    """
+    encoded = encoders.encode(arrays, {"image": view_mask})
+    if IMAGES in arrays:
+        encoded[IMAGES] = arrays[IMAGES]
+    count = len(view_mask)
+    return Batch(
+        rows=torch.arange(count, device=view_mask.device),
+        arrays=encoded,
+        view_mask=view_mask,
+        labels=torch.zeros_like(view_mask),
+        sample_labels=torch.zeros(count, dtype=torch.bool, device=view_mask.device),
+        categories=tuple(categories),
+    )
+
+
+def _score(scorer: Scorer, encoders: EncoderSet, decoded: list[DecodedPart]) -> Iterator[Prediction]:
+    seen = [one for one in decoded if one.present.any()]
     results: dict[str, Prediction] = {}
     if seen:
-        images = torch.from_numpy(np.stack([d.images for d in seen])).to(device)
-        visible = np.stack([d.present for d in seen])
-        mask = torch.from_numpy(visible).to(device)
-        features = encode_views(encoder, images, mask)
-        maps = method.anomaly_maps(method.encode(images.float() / 255, mask), features, mask)
-        raw = view_scores(maps, config.score, config.top_k).cpu().numpy()
-        of_views, of_parts = final_scores(config, raw, visible, calibration)
-        for decoded, row, score, drawn in zip(seen, of_views, of_parts, maps.cpu().numpy(), strict=True):
+        arrays = {
+            name: torch.from_numpy(np.stack([one.arrays[name] for one in seen])).to(scorer.device)
+            for name in seen[0].arrays
+        }
+        visible = np.stack([one.present for one in seen])
+        mask = torch.from_numpy(visible).to(scorer.device)
+        categories = [one.part.category or "" for one in seen]
+        scored = scorer.score(image_batch(encoders, arrays, mask, categories))
+        views, samples = scorer.final(scored.without_maps())
+        maps = None if scored.maps is None else scored.maps.cpu().numpy()
+        for place, (one, row, score) in enumerate(zip(seen, views, samples, strict=True)):
             if not np.isfinite(score):
-                raise CannotFinish(
-                    f"{decoded.part.name}: the anomaly score is not finite; the model is broken"
-                )
-            scores = np.where(decoded.present, row, np.nan).astype(np.float32)
-            results[decoded.part.name] = Prediction(
-                decoded.part, decoded.present, scores, float(score), drawn, decoded.problems
+                raise CannotFinish(f"{one.part.name}: the anomaly score is not finite; the model is broken")
+            results[one.part.name] = Prediction(
+                part=one.part,
+                present=one.present,
+                view_scores=np.where(one.present, row, np.nan).astype(np.float32),
+                score=float(score),
+                maps=None if maps is None else maps[place],
+                problems=one.problems,
             )
-    for decoded in batch:
-        unseen = Prediction(
-            decoded.part,
-            decoded.present,
-            np.full(len(decoded.present), np.nan, np.float32),
-            None,
-            np.zeros((len(decoded.present), *decoded.images.shape[2:]), np.float32),
-            decoded.problems,
+    for one in decoded:
+        yield results.get(one.part.name) or Prediction(
+            part=one.part,
+            present=one.present,
+            view_scores=np.full(len(one.present), np.nan, np.float32),
+            score=None,
+            maps=None,
+            problems=one.problems,
         )
-        yield results.get(decoded.part.name, unseen)
 
 
 @dataclass(frozen=True)
@@ -197,6 +226,8 @@ def write_pictures(
 ) -> None:
     """Write a part's ``C<view>.png`` (heat over photograph) and ``C<view>.npy`` (the map, float32 [S,S]).
 
+    Nothing is written for a part without maps.
+
     Args:
         folder: the part's own, made where it is missing.
         judged: what to draw.
@@ -206,6 +237,8 @@ def write_pictures(
     Raises:
         OSError: the folder cannot be written.
     """
+    if judged.maps is None:
+        return
     low, high = color_limits(judged.maps[judged.present]) if scale is None else scale
     folder.mkdir(parents=True, exist_ok=True)
     for number, path, there, values in zip(

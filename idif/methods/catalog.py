@@ -1,13 +1,11 @@
 """`METHODS`: every method that a config can name."""
 
-from collections.abc import Callable
+from typing import Any
 
-from idif.config.sections import Config
-from idif.data.features import FeatureSpec
-from idif.methods.idif.build import build_idif
-from idif.methods.protocol import Method
+from idif.methods.idif.spec import IDIF_SPEC
+from idif.methods.protocol import MethodSpec
 
-METHODS: dict[str, Callable[[Config, FeatureSpec, tuple[int, ...]], Method]] = {
-    "idif": build_idif,
+METHODS: dict[str, MethodSpec[Any]] = {
+    "idif": IDIF_SPEC,
 }
-"""Name in the config -> builder(config, feature spec, view numbers)."""
+"""``method.name`` of a config -> the method."""

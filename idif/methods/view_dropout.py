@@ -1,11 +1,14 @@
-"""View masks while training: view-wise dropout."""
+"""View-wise dropout: view masks while training."""
 
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from idif.randomness import Stream, uniform
+from idif.randomness import uniform
+
+STREAM = 6
+"""Stream of a view's seed that decides whether it is dropped."""
 
 
 def drop_views(present: Tensor, seeds: Tensor, probability: float, per: Literal["sample", "step"]) -> Tensor:
@@ -23,7 +26,7 @@ def drop_views(present: Tensor, seeds: Tensor, probability: float, per: Literal[
     """
     if probability == 0:
         return present
-    chance = uniform(seeds, Stream.VIEW_DROPOUT, 1)[..., 0]
+    chance = uniform(seeds, STREAM, 1)[..., 0]
     if per == "step":
         chance = chance[:1].expand_as(chance)
     kept = present & (chance >= probability)

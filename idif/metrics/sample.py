@@ -80,6 +80,7 @@ def sample_metrics(
     present: BoolArray,
     view_numbers: Sequence[int],
     sample_labels: BoolArray | None = None,
+    scorable: BoolArray | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -92,6 +93,7 @@ def sample_metrics(
         present: bool [N,V].
         view_numbers: V camera numbers.
         sample_labels: bool [N]; none means: anomalous when any present view is.
+        scorable: bool [N], the samples that have a score; none means: those with a view.
         resamples: of the bootstrap; 0 leaves the interval out.
         seed: of the bootstrap.
 
@@ -103,7 +105,8 @@ def sample_metrics(
     Raises:
         ValueError: a score that is used is not finite.
     """
-    scorable: BoolArray = np.any(present, axis=1)
+    if scorable is None:
+        scorable = np.any(present, axis=1)
     flags: BoolArray = np.any(labels & present, axis=1) if sample_labels is None else sample_labels
     samples, truth = sample_scores[scorable], flags[scorable]
     found: dict[str, Any] = {}

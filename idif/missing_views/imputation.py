@@ -1,7 +1,7 @@
-"""Filling missing views in: a `FeatureSource` whose hidden views hold what somebody else puts there."""
+"""`ImputedSource`: a `FeatureSource` whose missing views are imputed."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -10,37 +10,35 @@ import torch
 from torch import Tensor
 
 from idif.data.batch import Batch
-from idif.data.features import FeatureSource, FeatureSpec
+from idif.data.features import MASKS, FeatureSource, FeatureSpec
 from idif.data.index import Index
 
 
 class ImputedViews(NamedTuple):
-    """What stands in for some views of a batch."""
+    """Replacements for some views of a batch."""
 
-    images: Tensor
-    """uint8 [P,3,H,W], in the order of ``missing.nonzero()``."""
-    features: dict[str, Tensor]
-    """{layer: [P,C,h,w]} of these images."""
+    arrays: dict[str, Tensor]
+    """{name: [P,...]}, every array that each view has, in the order of ``missing.nonzero()``."""
     known: Tensor
-    """bool [P]: false where nothing could be found for a view; it stays missing."""
+    """bool [P]: false where there is no replacement; the view stays missing."""
 
 
 class Imputer(Protocol):
-    """Makes missing views up from the ones that are there."""
+    """Makes replacements for missing views from those present."""
 
     def fill(self, batch: Batch, missing: Tensor) -> ImputedViews:
-        """Something for every view of ``missing`` bool [B,V]; of the batch only ``view_mask`` may be seen."""
+        """Replacements for every view of ``missing`` bool [B,V]; only views of ``view_mask`` may be read."""
         ...
 
 
 @dataclass(frozen=True)
 class ImputedSource:
-    """``source`` with only the ``visible`` views, and in place of the rest what a filler makes of them."""
+    """``source`` with only the ``visible`` views, and an imputer's replacements for the rest."""
 
     source: FeatureSource
     visible: npt.NDArray[np.bool_]
     """[N,V]."""
-    filler: Imputer | None
+    imputer: Imputer | None
     """None leaves the rest missing."""
 
     @property
@@ -53,39 +51,48 @@ class ImputedSource:
         """The source's: labels are those of the real views."""
         return self.source.index
 
-    def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        """See `FeatureSource.batches`; ``view_mask`` is true where a view is seen or filled in."""
-        for batch in self.source.batches(order, batch_size):
+    def batches(
+        self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
+    ) -> Iterator[Batch]:
+        """See `FeatureSource.batches`; ``view_mask`` is true where a view is visible or imputed."""
+        for batch in self.source.batches(order, batch_size, variants):
             rows = batch.rows.cpu().numpy()
-            seen = torch.from_numpy(self.visible[rows]).to(batch.view_mask.device) & batch.view_mask
-            yield self._filled(hide(batch, seen))
+            visible = torch.from_numpy(self.visible[rows]).to(batch.view_mask.device) & batch.view_mask
+            yield self._impute(hide(batch, visible, per_view_arrays(self.spec)))
 
-    def _filled(self, batch: Batch) -> Batch:
-        # a sample of which nothing is seen gives nothing to fill from
+    def _impute(self, batch: Batch) -> Batch:
+        # a sample without any visible view has nothing to impute from
         missing = ~batch.view_mask & batch.view_mask.any(dim=1, keepdim=True)
-        if self.filler is None or not missing.any():
+        if self.imputer is None or not missing.any():
             return batch
-        found = self.filler.fill(batch, missing)
-        images, view_mask = batch.images.clone(), batch.view_mask.clone()
-        known = found.known.to(view_mask.device)
+        imputed = self.imputer.fill(batch, missing)
+        view_mask = batch.view_mask.clone()
+        known = imputed.known.to(view_mask.device)
         sample, slot = (part[known] for part in missing.nonzero(as_tuple=True))
-        images[sample, slot] = found.images.to(images.device)[known]
         view_mask[sample, slot] = True
-        features = {}
-        for name, stored in batch.features.items():
-            features[name] = stored.clone()
-            features[name][sample, slot] = found.features[name].to(stored)[known]
-        return Batch(batch.rows, images, features, view_mask, batch.labels, batch.masks)
+        arrays = dict(batch.arrays)
+        for name, values in imputed.arrays.items():
+            arrays[name] = batch.arrays[name].clone()
+            arrays[name][sample, slot] = values.to(arrays[name])[known]
+        return replace(batch, arrays=arrays, view_mask=view_mask)
 
 
-def hide(batch: Batch, seen: Tensor) -> Batch:
-    """``batch`` with every view that is not ``seen`` bool [B,V] absent: zeros, not in ``view_mask``.
+def per_view_arrays(spec: FeatureSpec) -> list[str]:
+    """Names of the arrays that each view has and a method may read, in order; masks are the truth."""
+    return [name for name, array in spec.arrays.items() if array.per_view and name != MASKS]
+
+
+def hide(batch: Batch, visible: Tensor, names: Sequence[str]) -> Batch:
+    """``batch`` with every view that is not ``visible`` bool [B,V] absent: zeros, not in ``view_mask``.
 
     Labels and masks stay: the sample is still what it is.
+
+    Args:
+        names: of `per_view_arrays`.
     """
 
-    def kept(x: Tensor) -> Tensor:
-        return x * seen.view(*seen.shape, *(1,) * (x.ndim - 2)).to(x.dtype)
+    def shown(x: Tensor) -> Tensor:
+        return x * visible.view(*visible.shape, *(1,) * (x.ndim - 2)).to(x.dtype)
 
-    features = {name: kept(f) for name, f in batch.features.items()}
-    return Batch(batch.rows, kept(batch.images), features, seen, batch.labels, batch.masks)
+    hidden = {name: shown(batch.arrays[name]) for name in names}
+    return replace(batch, arrays=batch.arrays | hidden, view_mask=visible)

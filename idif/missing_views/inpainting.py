@@ -1,4 +1,4 @@
-"""Missing views painted by a small network that learns on training normals what the others tell of them."""
+"""Impute missing views with a small inpainting network trained on normal samples."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from idif.config.sections import InpainterConfig
 from idif.data.batch import Batch
-from idif.data.features import FeatureSource
+from idif.data.features import IMAGES, FeatureSource
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import CannotFinish, RunError
 from idif.missing_views.imputation import ImputedViews
@@ -100,9 +100,9 @@ def load_inpainter(folder: Path, config: InpainterConfig, source: FeatureSource)
             f"{folder}: painted views come from a network trained with {found}, but {wanted} is asked for; "
             "delete the folder to train it again"
         )
-    painter = ViewInpainter(len(source.index.view_numbers), config.width)
-    painter.load_state_dict(weights)
-    return painter.eval()
+    inpainter = ViewInpainter(len(source.index.view_numbers), config.width)
+    inpainter.load_state_dict(weights)
+    return inpainter.eval()
 
 
 def train_inpainter(
@@ -124,30 +124,34 @@ def train_inpainter(
         RunError: no training sample has two views, so there is nothing to learn from.
     """
     if not any(sum(source.index.samples[row].present) > 1 for row in rows):
-        raise RunError(f"{folder}: a painter needs training samples with two views or more; there are none")
+        raise RunError(
+            f"{folder}: an inpainter needs training samples with two views or more; there are none"
+        )
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        painter = ViewInpainter(len(source.index.view_numbers), config.width).to(device)
-    optimizer = torch.optim.AdamW(painter.parameters(), lr=config.lr)
+        inpainter = ViewInpainter(len(source.index.view_numbers), config.width).to(device)
+    optimizer = torch.optim.AdamW(inpainter.parameters(), lr=config.lr)
     total, step = config.epochs * -(-len(rows) // config.batch_size), 0
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total, pct_start=0.1)
     for batch, visible in _training_batches(config, source, rows):
         target = batch.images.to(device).float() / 255
         hidden = (batch.view_mask.cpu() & ~visible).to(device)
         if hidden.any():  # a sample of one view has none to hide
-            error = (painter(target, visible.to(device)) - target).abs().mean(dim=(2, 3, 4))
+            error = (inpainter(target, visible.to(device)) - target).abs().mean(dim=(2, 3, 4))
             loss = error[hidden].mean()
             if not torch.isfinite(loss):
-                raise CannotFinish(f"{folder}: the painter's loss is {float(loss)} at step {step + 1}")
+                raise CannotFinish(f"{folder}: the inpainter's loss is {float(loss)} at step {step + 1}")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             schedule.step()
         step += 1
-        progress(step, total, "training the painter")
+        progress(step, total, "training the inpainter")
     state = {"settings": settings_of(config, source)}
-    save_checkpoint(folder, painter.state_dict(), state, TrainingProgress(config.epochs, step, finished=True))
-    return painter.eval()
+    save_checkpoint(
+        folder, inpainter.state_dict(), state, TrainingProgress(config.epochs, step, finished=True)
+    )
+    return inpainter.eval()
 
 
 def _training_batches(
@@ -168,21 +172,18 @@ def _training_batches(
 
 @dataclass(frozen=True)
 class Reconstructor:
-    """A `Filler` that paints missing views, and runs the teacher on what it painted where that is scored."""
+    """An `Imputer` that inpaints missing views, and runs the encoder on them where they are scored."""
 
-    painter: ViewInpainter
+    inpainter: ViewInpainter
     encoder: FrozenEncoder | None
-    """The teacher, on ``device``; None where painted views are not scored, and their features are zeros."""
+    """On ``device``; None where imputed views are not scored, and their features are zeros."""
     device: torch.device
 
     @torch.inference_mode()
     def fill(self, batch: Batch, missing: Tensor) -> ImputedViews:
-        """See `Filler.fill`; every view can be painted."""
+        """See `Imputer.fill`; every view can be inpainted."""
         images, visible = batch.images.to(self.device), batch.view_mask.to(self.device)
-        painted = self.painter(images.float() / 255, visible)[missing.to(self.device)]
-        whole = (painted.clamp(0, 1) * 255).round().to(torch.uint8)
-        if self.encoder is None:
-            features = {n: f.new_zeros(len(whole), *f.shape[2:]) for n, f in batch.features.items()}
-        else:
-            features = self.encoder(whole)
-        return ImputedViews(whole, features, torch.ones(len(whole), dtype=torch.bool))
+        inpainted = self.inpainter(images.float() / 255, visible)[missing.to(self.device)]
+        pixels = (inpainted.clamp(0, 1) * 255).round().to(torch.uint8)
+        features = {} if self.encoder is None else self.encoder(pixels)
+        return ImputedViews({IMAGES: pixels, **features}, torch.ones(len(pixels), dtype=torch.bool))

@@ -1,18 +1,16 @@
-"""What to do about missing views (Fig. 4): score what is there, borrow the rest, or paint it."""
+"""Strategies against missing views (Fig. 4): leave them out, retrieve them, or inpaint them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSource
-from idif.evaluation.calibration import Calibration, final_scores
 from idif.evaluation.category_metrics import update_pixels
-from idif.evaluation.scoring import score_batches
-from idif.methods.protocol import Method
+from idif.evaluation.scoring import Scorer, SourceScores
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.bootstrap import interval, mean_auroc_draws
 from idif.missing_views.imputation import ImputedSource, Imputer
@@ -20,50 +18,49 @@ from idif.missing_views.sweep import Bools, presence, random_masks
 from idif.progress import Progress, silent
 
 STRATEGIES = ("dropout", "retrieve", "reconstruct")
-"""Score the views present alone; fill the missing ones in from the nearest training samples; paint them."""
+"""Score the views present alone; impute the missing ones from the nearest training samples; inpaint them."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What is done about missing views."""
+
+    imputer: Imputer | None
+    """None leaves them out."""
+    score_imputed: bool = False
+    """Whether imputed views count beside the views present."""
 
 
 def score_strategy(
-    config: EvalConfig,
-    method: Method,
+    scorer: Scorer,
     source: FeatureSource,
-    device: torch.device,
+    strategy: Strategy,
     *,
     seed: int,
-    filler: Imputer | None,
-    score_filled: bool = False,
-    calibration: Calibration | None = None,
     progress: Progress = silent,
-    what: str = "scoring",
+    title: str = "scoring",
 ) -> dict[str, Any]:
     """One strategy on one category with 0, 1, ... V-1 random views of each sample missing.
 
-    A sample is anomalous when any of its views is, seen or not, as in the paper.
+    A sample is anomalous when any of its views is, visible or not, as in the paper.
 
     Args:
-        config: scoring rules.
-        method: trained.
+        scorer: the trained method and its scoring rules.
         source: test samples.
-        device: the method's.
         seed: of the masks, see `random_masks`.
-        filler: what stands in for missing views; None leaves them out.
-        score_filled: whether those count beside the views present.
-        calibration: of view scores.
         progress: told samples done, of all masks together.
-        what: the progress bar's words.
+        title: text of the progress bar.
 
     Returns:
         {"0": {"s_auroc", "s_auroc_ci", "p_auroc", "samples", "unscorable"}, ...}; ``p_auroc`` is over the
         pixels of the views present.
     """
     masks, labels = random_masks(source.index, seed), presence(source.index)[1]
-    found: dict[str, Any] = {}
+    curve: dict[str, Any] = {}
     for missing, visible in enumerate(masks):
-        listen = partial(_of_all, progress, missing, len(masks), what)
-        found[str(missing)] = _score_mask(
-            config, method, source, device, visible, labels, filler, score_filled, calibration, listen
-        )
-    return found
+        listen = partial(_of_all, progress, missing, len(masks), title)
+        curve[str(missing)] = _score_mask(scorer, source, strategy, visible, labels, listen)
+    return curve
 
 
 def _of_all(
@@ -74,36 +71,37 @@ def _of_all(
 
 
 def _score_mask(
-    config: EvalConfig,
-    method: Method,
+    scorer: Scorer,
     source: FeatureSource,
-    device: torch.device,
+    strategy: Strategy,
     visible: Bools,
     labels: Bools,
-    filler: Imputer | None,
-    score_filled: bool,
-    calibration: Calibration | None,
     progress: Progress,
 ) -> dict[str, Any]:
     seen: Bools = np.any(visible, axis=1)
     rows = np.flatnonzero(seen).tolist()
-    filled = ImputedSource(source, visible, filler)
+    imputed = ImputedSource(source, visible, strategy.imputer)
     scores, counted = np.zeros(visible.shape, np.float32), visible.copy()
+    own = np.full(len(visible), np.nan, np.float32)
     pixels = PixelMetrics(fpr_limits=())
     has_mask = np.array([s.has_mask for s in source.index.samples], dtype=np.bool_)
-    for scored in score_batches(config, method, filled, rows, device, progress=progress):
+    for scored in scorer.batches(imputed, rows, progress=progress):
         batch = scored.batch.to(torch.device("cpu"))
         here = batch.rows.numpy()
-        scores[here] = scored.scores.numpy()
-        if score_filled:
+        scores[here] = scored.views.numpy()
+        if scored.samples is not None:
+            own[here] = scored.samples.numpy()
+        if strategy.score_imputed:
             counted[here] = batch.view_mask.numpy()
-        maps, defects = scored.maps.half(), batch.masks.numpy()
-        update_pixels(pixels, maps, defects, visible[here], labels[here], has_mask[here])
-    _, of_samples = final_scores(config, scores, counted, calibration)
+        if scored.maps is not None:
+            maps, defects = scored.maps.half(), batch.masks.numpy()
+            update_pixels(pixels, maps, defects, visible[here], labels[here], has_mask[here])
+    given = own if np.isfinite(own).any() else None
+    _, reduced = scorer.final(SourceScores(scores, counted, given))
     any_view: Bools = np.any(labels, axis=1)
     return {
-        "s_auroc": auroc(of_samples[seen], any_view[seen]),
-        "s_auroc_ci": interval(mean_auroc_draws([of_samples], any_view)),
+        "s_auroc": auroc(reduced[seen], any_view[seen]),
+        "s_auroc_ci": interval(mean_auroc_draws([reduced], any_view)),
         "p_auroc": pixels.compute()["p_auroc"],
         "samples": int(seen.sum()),
         "unscorable": int((~seen).sum()),

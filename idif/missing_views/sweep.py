@@ -1,24 +1,20 @@
-"""Missing views: what a trained method is worth when cameras fail, and what each camera is worth.
+"""Missing-view sweeps: metrics of a trained method under every choice of cameras, and each camera's value."""
 
-The encoder runs once per view; each choice of views then costs only what depends on it.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from idif.config.sections import EvalConfig
+from idif.data.batch import Batch, presence_and_labels
 from idif.data.features import FeatureSource
-from idif.data.index import Index, truth
-from idif.evaluation.calibration import Calibration, final_scores
+from idif.data.index import Index
 from idif.evaluation.category_metrics import update_pixels
-from idif.evaluation.scoring import require_finite
-from idif.methods.protocol import Method
+from idif.evaluation.scoring import Scorer, SourceScores, require_finite
+from idif.methods.protocol import ScoresSubsets
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.sample import view_scores
 from idif.missing_views.camera_value import (
@@ -32,6 +28,7 @@ from idif.missing_views.camera_value import (
     shapley_sampled,
     standard_error,
 )
+from idif.missing_views.imputation import hide, per_view_arrays
 from idif.progress import Progress, silent
 from idif.randomness import numpy_rng
 
@@ -41,21 +38,21 @@ MASKS_AT_ONCE = 32
 """View masks scored together; their maps are in memory at once."""
 
 NO_SUBSETS = dict.fromkeys(("view_value", "view_value_se", "leave_one_out", "best_subsets"))
-"""What a sweep over random choices of views cannot say."""
+"""Keys that a sweep over random choices of views leaves empty."""
 
 
 @dataclass(frozen=True)
 class MaskedScores:
-    """What a method said of every sample under one choice of views."""
+    """The scores of every sample under one choice of views."""
 
     visible: Bools
-    """bool [N,V]: the views seen."""
+    """bool [N,V]."""
     scores: npt.NDArray[np.float32]
     """float32 [N]: sample scores; NaN where no view is seen."""
     pixels: PixelMetrics
 
     def metrics(self, labels: Bools) -> dict[str, Any]:
-        """S-AUROC, P-AUROC and counts; samples of which no view is seen are left out and counted.
+        """S-AUROC, P-AUROC and counts; samples without a visible view are left out and counted.
 
         Args:
             labels: bool [N,V], of all views, seen or not.
@@ -73,67 +70,111 @@ class MaskedScores:
 
 def presence(index: Index) -> tuple[Bools, Bools]:
     """(present, labels) of all rows, both bool [N,V]."""
-    present, labels = truth(index, range(len(index)))
+    present, labels = presence_and_labels(index, range(len(index)))
     return present.numpy(), labels.numpy()
 
 
 @torch.inference_mode()
 def score_masks(
-    config: EvalConfig,
-    method: Method,
+    scorer: Scorer,
     source: FeatureSource,
     masks: Sequence[Bools],
-    device: torch.device,
     *,
-    calibration: Calibration | None = None,
     progress: Progress = silent,
-    what: str = "sweeping",
+    title: str = "sweeping",
 ) -> list[MaskedScores]:
     """Score every sample of ``source`` under each view mask bool [N,V]."""
-    method.eval()
+    method = scorer.method.eval()
     count, views = len(source.index), len(source.index.view_numbers)
     scores = np.zeros((len(masks), count, views), np.float32)
+    own = np.full((len(masks), count), np.nan, np.float32)
     pixels = [PixelMetrics(fpr_limits=()) for _ in masks]
     has_mask = np.array([s.has_mask for s in source.index.samples], dtype=np.bool_)
     done = 0
-    for batch in source.batches(range(count), config.batch_size):
+    for batch in source.batches(range(count), scorer.config.batch_size):
         rows = batch.rows.cpu().numpy()
-        moved = batch.to(device)
-        encoded = method.encode(moved.images.float() / 255, moved.view_mask)
-        truths = (batch.masks.cpu().numpy(), batch.labels.cpu().numpy(), has_mask[rows])
-        for start in range(0, len(masks), MASKS_AT_ONCE):
-            some = slice(start, start + MASKS_AT_ONCE)
-            visible = torch.from_numpy(np.stack([mask[rows] for mask in masks[some]]))
-            maps = method.subset_maps(encoded, moved.features, visible.to(device))
-            of_views = torch.zeros(visible.shape)
-            of_views[visible] = view_scores(maps, config.score, config.top_k).cpu()
-            require_finite(of_views.sum(dim=0), batch, source)
-            scores[some, rows] = of_views.numpy()
-            _count_pixels(pixels[some], maps.half(), visible.numpy(), *truths)
+        moved = batch.to(scorer.device)
+        if isinstance(method, ScoresSubsets):
+            parts = _score_together(scorer, method, moved, [mask[rows] for mask in masks])
+        else:
+            parts = _score_one_by_one(scorer, source, moved, [mask[rows] for mask in masks])
+        for number, part in enumerate(parts):
+            require_finite(part.views, batch, source)
+            scores[number, rows] = part.views.numpy()
+            if part.samples is not None:
+                own[number, rows] = part.samples
+            if part.maps is not None:
+                truths = (batch.masks.cpu().numpy(), batch.labels.cpu().numpy(), has_mask[rows])
+                _count_pixels(pixels[number], part.maps, part.visible, *truths)
         done += len(batch)
-        progress(done, count, what)
+        progress(done, count, title)
+    given = np.isfinite(own).any()
     return [
-        MaskedScores(mask, final_scores(config, s, mask, calibration)[1], pixel)
-        for mask, s, pixel in zip(masks, scores, pixels, strict=True)
+        MaskedScores(mask, scorer.final(SourceScores(s, mask, samples if given else None))[1], pixel)
+        for mask, s, samples, pixel in zip(masks, scores, own, pixels, strict=True)
     ]
 
 
+class _SubsetScores(NamedTuple):
+    """The scores of a batch under one view mask."""
+
+    visible: Bools
+    """[B,V]."""
+    views: Tensor
+    """float32 [B,V] on the CPU, zero where not visible."""
+    samples: npt.NDArray[np.float32] | None
+    """[B], NaN where nothing is visible; None where the views decide."""
+    maps: Tensor | None
+    """float16 [P,H,W] of the visible views, in the order of ``visible.nonzero()``."""
+
+
+def _score_together(
+    scorer: Scorer, method: ScoresSubsets, batch: Batch, masks: Sequence[Bools]
+) -> Iterator[_SubsetScores]:
+    """By a method that shares work among choices of views."""
+    encoded, config = method.encode_batch(batch), scorer.config
+    rule = "max" if config.score == "method" else config.score
+    for start in range(0, len(masks), MASKS_AT_ONCE):
+        visible = torch.from_numpy(np.stack(masks[start : start + MASKS_AT_ONCE]))
+        maps = method.score_subsets(encoded, batch, visible.to(scorer.device))
+        views = torch.zeros(visible.shape)
+        views[visible] = view_scores(maps, rule, config.top_k).cpu()
+        halves = torch.split(maps.half(), visible.flatten(1).sum(dim=1).tolist())
+        for shown, of_views, half in zip(visible, views, halves, strict=True):
+            yield _SubsetScores(shown.numpy(), of_views, None, half)
+
+
+def _score_one_by_one(
+    scorer: Scorer, source: FeatureSource, batch: Batch, masks: Sequence[Bools]
+) -> Iterator[_SubsetScores]:
+    """By a method that knows nothing of choices of views: the others are hidden from it."""
+    names = per_view_arrays(source.spec)
+    for mask in masks:
+        visible = torch.from_numpy(mask)
+        seen = visible.any(dim=1)
+        views = torch.zeros(visible.shape)
+        samples: npt.NDArray[np.float32] | None = None
+        maps = None
+        if seen.any():
+            rows = seen.nonzero()[:, 0].to(scorer.device)
+            chosen = batch.take(rows)
+            scored = scorer.score(hide(chosen, visible[seen].to(scorer.device), names))
+            views[seen] = scored.views * visible[seen]
+            if scored.samples is not None:
+                samples = np.full(len(batch), np.nan, np.float32)
+                samples[seen.numpy()] = scored.samples.numpy()
+            if scored.maps is not None:
+                maps = scored.maps.half()[visible[seen].to(scored.maps.device)]
+        yield _SubsetScores(mask, views, samples, maps)
+
+
 def _count_pixels(
-    pixels: Sequence[PixelMetrics],
-    maps: Tensor,
-    visible: Bools,
-    defects: Bools,
-    labels: Bools,
-    has_mask: Bools,
+    pixels: PixelMetrics, maps: Tensor, visible: Bools, defects: Bools, labels: Bools, has_mask: Bools
 ) -> None:
-    """Count float16 maps [P,H,W] of the views that masks ``visible`` [K,B,V] show, each to its mask."""
-    start = 0
-    for pixel, shown in zip(pixels, visible, strict=True):
-        stop = start + int(shown.sum())
-        # every shown view stands here as a sample of one view
-        truths = (defects[shown], shown[shown], labels[shown], has_mask[shown])
-        update_pixels(pixel, maps[start:stop, None], *(truth[:, None] for truth in truths))
-        start = stop
+    """Count float16 maps [P,H,W] of the views that ``visible`` [B,V] shows."""
+    # every visible view counts as a sample of one view
+    truths = (defects[visible], visible[visible], labels[visible], has_mask[visible])
+    update_pixels(pixels, maps[:, None], *(truth[:, None] for truth in truths))
 
 
 def random_masks(index: Index, seed: int) -> list[Bools]:
@@ -152,12 +193,9 @@ def random_masks(index: Index, seed: int) -> list[Bools]:
 
 
 def sweep_all(
-    config: EvalConfig,
-    method: Method,
+    scorer: Scorer,
     source: FeatureSource,
-    device: torch.device,
     *,
-    calibration: Calibration | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Every subset of the cameras that `camera_subsets` names; one category's part of ``sweep.json``."""
@@ -165,7 +203,7 @@ def sweep_all(
     present, labels = presence(source.index)
     subsets = camera_subsets(numbers)
     masks = [present & np.isin(numbers, subset) for subset in subsets]
-    scored = score_masks(config, method, source, masks, device, calibration=calibration, progress=progress)
+    scored = score_masks(scorer, source, masks, progress=progress)
     results = [
         {"views": list(subset), **scores.metrics(labels)}
         for subset, scores in zip(subsets, scored, strict=True)
@@ -211,19 +249,16 @@ def summarise_subsets(subsets: list[dict[str, Any]], numbers: Sequence[int]) -> 
 
 
 def sweep_paper(
-    config: EvalConfig,
-    method: Method,
+    scorer: Scorer,
     source: FeatureSource,
-    device: torch.device,
     *,
     seed: int,
-    calibration: Calibration | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """The paper's protocol: every sample loses 0..V-1 views chosen at random, by its id and ``seed``."""
     _, labels = presence(source.index)
     masks = random_masks(source.index, seed)
-    scored = score_masks(config, method, source, masks, device, calibration=calibration, progress=progress)
+    scored = score_masks(scorer, source, masks, progress=progress)
     by_missing = {str(missing): scores.metrics(labels) for missing, scores in enumerate(scored)}
     alike = {missing: [scores.scores] for missing, scores in enumerate(scored)}
     for missing, ends in missing_intervals(alike, np.any(labels, axis=1)).items():

@@ -6,6 +6,7 @@ from idif.config.sections import TrainConfig
 from idif.report.reference_results import PaperRow
 from idif.report.run_data import RunData
 from idif.report.tables import label, percent
+from idif.training.stages import last_epochs
 
 SMALL_TEST = 20
 """Test samples of a class below which a report warns of chance."""
@@ -48,9 +49,9 @@ def caveats(run: RunData) -> list[str]:
         found.append(f"Trained for {trained}; the default is {usual}.")
     for model, lines in run.logs.items():
         reached = max((line["epoch"] for line in lines if "seconds" in line), default=0)
-        if reached < run.config.last_epochs:
+        if reached < last_epochs(run.config):
             found.append(
-                f"Training of {model} is not finished: {reached} of {run.config.last_epochs} epochs."
+                f"Training of {model} is not finished: {reached} of {last_epochs(run.config)} epochs."
             )
     small = []
     for name, values in run.categories.items():

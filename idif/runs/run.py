@@ -2,23 +2,28 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from idif.config.loader import load_configs
 from idif.config.sections import Config
-from idif.data.features import FeatureSpec
+from idif.data.features import EncoderSpec, FeatureSource, FeatureSpec, check_arrays
+from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.errors import ConfigError, RunError
+from idif.evaluation.scoring import Scorer
 from idif.methods.catalog import METHODS
-from idif.methods.protocol import Method
+from idif.methods.protocol import Method, MethodContext
 from idif.training.checkpoint import find_checkpoint, load_into, read_progress
+from idif.training.stages import last_epochs
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder as commands see it: all its models, or one."""
+    """A run's folder: all its models, or one."""
 
     folder: Path
     """Holds ``config.yaml``."""
@@ -59,6 +64,95 @@ class Run:
                 "add them, e.g. --set data.views=[1,2,3,4,5]"
             )
         return numbers
+
+    def model_name(self, category: str) -> str:
+        """The model that scores a category."""
+        return "all" if self.config.train.mode == "unified" else category
+
+    def features(self) -> FeatureSpec:
+        """The features it was trained on, from its ``environment.json``.
+
+        Raises:
+            RunError: the file is missing or does not say.
+        """
+        try:
+            return FeatureSpec.from_json(run_facts(self.folder)["features"])
+        except (ValueError, KeyError, TypeError) as error:
+            path = self.folder / "environment.json"
+            raise RunError(
+                f"{path}: expected the run's features, but it cannot be used ({error!r})"
+            ) from None
+
+    def encoders(self) -> EncoderSet:
+        """The run's own copies of the frozen encoders, on the CPU.
+
+        Raises:
+            RunError: one is not that which the run was trained beside.
+            WeightsError: one is missing or unreadable.
+        """
+        spec = self.features()
+        loaded = [
+            _load_encoder(self.folder / file, encoder)
+            for file, encoder in zip(weights_files(spec), spec.encoders, strict=True)
+        ]
+        return EncoderSet(tuple(loaded), spec.image_size, stores_images=spec.stores_images)
+
+    def method(self, name: str, features: FeatureSpec, view_numbers: tuple[int, ...]) -> Method:
+        """The trained method of the model ``name``, in eval mode on the CPU.
+
+        Args:
+            features: of the source that it is to score.
+
+        Raises:
+            RunError: its checkpoint is damaged or does not fit the config.
+        """
+        checkpoint = find_checkpoint(self.folder / name)
+        assert checkpoint is not None
+        categories = self.known_categories() if name == "all" else (name,)
+        context = method_context(self.config, features, view_numbers, categories)
+        method = METHODS[self.config.method.name].build(self.config.method, context)
+        load_into(method, checkpoint)
+        return method.eval()
+
+    def scorer(self, category: str, source: FeatureSource, device: torch.device) -> Scorer:
+        """The trained method of a category with the run's scoring rules, uncalibrated, on ``device``.
+
+        Raises:
+            RunError: the checkpoint is damaged, or ``source`` lacks arrays that the method reads.
+        """
+        method = self.method(self.model_name(category), source.spec, source.index.view_numbers).to(device)
+        check_arrays(method.needs.scoring, source.spec)
+        return Scorer(self.config.eval, method, device)
+
+
+def method_context(
+    config: Config, features: FeatureSpec, view_numbers: tuple[int, ...], categories: Sequence[str]
+) -> MethodContext:
+    """What a config's method is built for, without resources and encoders."""
+    return MethodContext(
+        features=features,
+        view_numbers=view_numbers,
+        categories=tuple(sorted(categories)),
+        rig=config.data.rig,
+        corruption=config.corruption,
+        view_dropout=config.train.dropout,
+    )
+
+
+def weights_files(features: FeatureSpec) -> list[str]:
+    """File of each encoder's weights, in a run's or store's folder."""
+    others = features.encoders[1:]
+    return ["teacher.safetensors", *(f"{encoder.name}.safetensors" for encoder in others)]
+
+
+def _load_encoder(path: Path, wanted: EncoderSpec) -> FrozenEncoder:
+    encoder = load_encoder(path, wanted.name)
+    if encoder.sha256 != wanted.weights_sha256:
+        raise RunError(
+            f"{path}: SHA-256 of the weights is {encoder.sha256[:12]}, but the run was trained beside "
+            f"{wanted.weights_sha256[:12]}"
+        )
+    return replace(encoder, weights=wanted.weights)
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
@@ -112,31 +206,9 @@ def _require_finished(folder: Path, config: Config) -> None:
     done = read_progress(checkpoint)
     if not done.finished:
         raise RunError(
-            f"{folder}: trained to epoch {done.epoch} of {config.last_epochs}; results are those of the "
+            f"{folder}: trained to epoch {done.epoch} of {last_epochs(config)}; results are those of the "
             "last epoch, finish it with `idif train --resume`"
         )
-
-
-def load_method(run: Run, name: str, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> Method:
-    """A trained method of a run, in eval mode on the CPU."""
-    checkpoint = find_checkpoint(run.folder / name)
-    assert checkpoint is not None
-    method = METHODS[run.config.method.name](run.config, spec, view_numbers)
-    load_into(method, checkpoint)
-    return method.eval()
-
-
-def run_features(run: Run) -> FeatureSpec:
-    """What features the run was trained on, from its ``environment.json``.
-
-    Raises:
-        RunError: the file is missing or does not say.
-    """
-    try:
-        return FeatureSpec.from_json(run_facts(run.folder)["features"])
-    except (ValueError, KeyError, TypeError) as error:
-        path = run.folder / "environment.json"
-        raise RunError(f"{path}: expected the run's features, but it cannot be used ({error!r})") from None
 
 
 def run_facts(folder: Path) -> dict[str, Any]:
@@ -151,23 +223,6 @@ def run_facts(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: expected the run's features, but it cannot be used ({error!r})") from None
     return facts
-
-
-def run_teacher(run: Run, spec: FeatureSpec) -> FrozenEncoder:
-    """The run's own copy of the frozen encoder.
-
-    Raises:
-        RunError: it is not the one the run was trained beside.
-        WeightsError: it is missing or unreadable.
-    """
-    path = run.folder / "teacher.safetensors"
-    encoder = load_encoder(path, spec.encoder)
-    if encoder.sha256 != spec.weights_sha256:
-        raise RunError(
-            f"{path}: SHA-256 of the weights is {encoder.sha256[:12]}, but the run was trained beside "
-            f"{spec.weights_sha256[:12]}"
-        )
-    return encoder
 
 
 def starting_checkpoint(config: Config, name: str) -> Path | None:

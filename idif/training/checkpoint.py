@@ -79,9 +79,8 @@ def read_progress(checkpoint: Path) -> TrainingProgress:
         digests = note.pop("sha256")
         for name, digest in digests.items():
             if _sha256(checkpoint / name) != digest:
-                raise RunError(
-                    f"{checkpoint / name}: damaged, its SHA-256 is not the one recorded{_recovery_hint(checkpoint)}"
-                )
+                hint = _recovery_hint(checkpoint)
+                raise RunError(f"{checkpoint / name}: damaged, its SHA-256 is not the one recorded{hint}")
         return TrainingProgress(**note)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, RunError):
@@ -102,15 +101,15 @@ def load_weights(checkpoint: Path) -> dict[str, Tensor]:
     return dict(load_file(checkpoint / MODEL))
 
 
-def load_into(method: nn.Module, checkpoint: Path, within: str | None = None) -> None:
-    """Give a method the weights of a checkpoint, or its part ``within`` alone.
+def load_into(method: nn.Module, checkpoint: Path, submodule: str | None = None) -> None:
+    """Load the weights of a checkpoint into a method, or into its ``submodule`` alone.
 
     Raises:
         RunError: the checkpoint is damaged, or its method was configured differently.
     """
     weights = load_weights(checkpoint)
-    if within:
-        weights = method.state_dict() | {f"{within}.{name}": value for name, value in weights.items()}
+    if submodule:
+        weights = method.state_dict() | {f"{submodule}.{name}": value for name, value in weights.items()}
     try:
         method.load_state_dict(weights)
     except RuntimeError as error:

@@ -1,6 +1,5 @@
-"""What a training will take: two steps are made, measured and thrown away."""
+"""Memory and time of a training, from two steps that are measured and thrown away."""
 
-import math
 import time
 from dataclasses import dataclass
 from itertools import islice
@@ -12,18 +11,23 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from idif.config.sections import Config
 from idif.methods.catalog import METHODS
-from idif.training.loop import Task, train_step
+from idif.training.loop import step_inputs, train_step
+from idif.training.optimizers import make_optimizer
+from idif.training.schedule import StepCount
+from idif.training.stages import stage_config, stages_of
+from idif.training.state import StepModule
 from idif.training.step_metrics import out_of_memory_as_error
+from idif.training.task import Task
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Of one model's student; a segmentation head comes on top."""
+class TrainingEstimate:
+    """The first stage of one model; later stages come on top."""
 
     parameters: int
     """Numbers that are learned."""
     state_bytes: int
-    """Weights, gradients and AdamW's two moments, in float32."""
+    """Weights, gradients and the optimizer's moments, in float32."""
     activation_bytes: int
     """What the forward pass keeps for the backward pass, weights aside."""
     steps: int
@@ -33,20 +37,19 @@ class Estimate:
     seconds_per_epoch: float
 
 
-def estimate(config: Config, task: Task, fabric: Fabric) -> Estimate:
-    """Measure on this machine; nothing is written.
+def estimate(config: Config, task: Task, fabric: Fabric) -> TrainingEstimate:
+    """Measure the first stage on this machine; nothing is written.
 
     Raises:
         CannotFinish: memory does not suffice for one step.
     """
-    method = config.method.model_copy(update={"head": "cosine"})
-    config = config.model_copy(update={"method": method})
+    config = stage_config(config, stages_of(config)[0])
     settings, index = config.train, task.source.index
     torch.manual_seed(settings.seed)
-    student = METHODS[method.name](config, task.source.spec, index.view_numbers)
-    own = {p.untyped_storage().data_ptr() for p in student.parameters()}
-    optimizer = torch.optim.AdamW(student.parameters(), lr=settings.lr, fused=True)
-    model, wrapped = fabric.setup(student, optimizer)
+    method = METHODS[config.method.name].build(config.method, task.context)
+    own = {p.untyped_storage().data_ptr() for p in method.parameters()}
+    optimizer = make_optimizer(settings, method.parameters())
+    module, wrapped = fabric.setup(StepModule(method), optimizer)
     kept: dict[int, int] = {}
 
     def note(saved: Tensor) -> Tensor:
@@ -55,27 +58,28 @@ def estimate(config: Config, task: Task, fabric: Fabric) -> Estimate:
             kept[storage.data_ptr()] = storage.nbytes()
         return saved
 
-    own |= {p.untyped_storage().data_ptr() for p in student.parameters()}  # moved to the device
-    order = (task.rows * (1 + 2 * settings.batch_size // len(task.rows)))[: 2 * settings.batch_size]
-    began, batches = 0.0, task.source.batches(order, settings.batch_size)
-    with out_of_memory_as_error(task.name, 1, settings.batch_size):
+    own |= {p.untyped_storage().data_ptr() for p in method.parameters()}  # moved to the device
+    size = settings.batch_size
+    order = (task.rows * (1 + 2 * size // len(task.rows)))[: 2 * size]
+    began, batches = 0.0, task.source.batches(order, size)
+    with out_of_memory_as_error(task.name, 1, size):
         for step, batch in enumerate(islice(batches, 2)):
             began = time.perf_counter()
-            moved = batch.to(fabric.device)
+            inputs = step_inputs(settings, index, [batch], 0, step, fabric)
             if step == 0:
                 with saved_tensors_hooks(note, lambda saved: saved):
-                    train_step(config, task, model, wrapped, fabric, moved, 0, step)
+                    train_step(settings, module, wrapped, fabric, inputs)
             else:
-                loss = train_step(config, task, model, wrapped, fabric, moved, 0, step)["loss"]
-                loss.item()  # waits for the device
-    seconds = time.perf_counter() - began
-    parameters = sum(p.numel() for p in student.parameters())
-    per_epoch = math.ceil(math.ceil(len(task.rows) / fabric.world_size) / settings.batch_size)
-    return Estimate(
+                train_step(settings, module, wrapped, fabric, inputs)["loss"].item()  # waits for the device
+    seconds = (time.perf_counter() - began) * settings.accumulate
+    parameters = sum(p.numel() for p in method.parameters())
+    moments = sum(v.numel() for s in optimizer.state.values() for v in s.values() if v.ndim > 0)
+    steps = StepCount.of(settings, len(task.rows), fabric.world_size)
+    return TrainingEstimate(
         parameters=parameters,
-        state_bytes=16 * parameters,
+        state_bytes=4 * (2 * parameters + moments),
         activation_bytes=sum(kept.values()),
-        steps=per_epoch * settings.epochs,
+        steps=steps.total,
         seconds_per_step=seconds,
-        seconds_per_epoch=seconds * per_epoch,
+        seconds_per_epoch=seconds * steps.per_epoch,
     )

@@ -1,19 +1,48 @@
-"""Learning rate and weight averaging over the steps."""
+"""Learning rate and weight averaging over the steps of a training."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from idif.config.sections import TrainConfig
 
-def learning_rate(step: int, total: int, warmup: float) -> float:
-    """Share of the peak learning rate at ``step``: a linear rise, then a cosine to zero at ``total``."""
-    rising = max(1, round(warmup * total))
+
+@dataclass(frozen=True)
+class StepCount:
+    """Optimizer steps of a training."""
+
+    per_pass: int
+    """In one pass over the training samples."""
+    per_epoch: int
+    total: int
+
+    @classmethod
+    def of(cls, train: TrainConfig, rows: int, world_size: int) -> "StepCount":
+        """The steps that each of ``world_size`` processes makes for ``rows`` training samples."""
+        batches = math.ceil(math.ceil(rows / world_size) / train.batch_size)
+        per_pass = math.ceil(batches / train.accumulate)
+        per_epoch = per_pass * train.sub_epochs
+        return cls(per_pass, per_epoch, per_epoch * train.epochs)
+
+
+def learning_rate(train: TrainConfig, steps: StepCount, step: int) -> float:
+    """Share of the peak learning rate at ``step``: a linear rise in every step, then ``train.schedule``."""
+    rising = max(1, round(train.warmup * steps.total))
     if step < rising:
         return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+    schedule = train.schedule
+    unit = {"step": 1, "sub_epoch": steps.per_pass, "epoch": steps.per_epoch}[schedule.unit]
+    if schedule.name == "constant":
+        return 1.0
+    if schedule.name == "milestones":
+        passed = sum(step // unit >= milestone for milestone in schedule.milestones)
+        return float(schedule.factor**passed)
+    counted = max(rising, step // unit * unit)
+    return 0.5 * (1 + math.cos(math.pi * (counted - rising) / max(1, steps.total - rising)))
 
 
 def ema_decay(averaged: int, decay: float) -> float:
@@ -25,7 +54,9 @@ def ema_decay(averaged: int, decay: float) -> float:
     return min(decay, (1 + averaged) / (10 + averaged))
 
 
-def _mean_of_weights(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
+def average_weights(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
+    """The update of torch's ``AveragedModel`` with the decay of `ema_decay`."""
+
     def update(mean: Any, current: Any, averaged: Tensor | int) -> None:
         get_ema_multi_avg_fn(ema_decay(int(averaged), decay))(mean, current, averaged)  # type: ignore[no-untyped-call]
 

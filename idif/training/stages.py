@@ -1,57 +1,71 @@
-"""The stages of one model's training: the student, then its segmentation head where there is one."""
+"""The stages of one model's training, one after another, each from the weights of the one before."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from lightning_fabric import Fabric
 
 from idif.config.sections import Config
 from idif.encoders.frozen import FrozenEncoder
-from idif.methods.protocol import Method
+from idif.methods.catalog import METHODS
+from idif.methods.protocol import Stage
 from idif.progress import Progress, silent
 from idif.training.checkpoint import find_checkpoint, read_progress
-from idif.training.loop import Task, train
-from idif.training.validation import ValidationResult
+from idif.training.loop import AfterEpoch, train
+from idif.training.task import Task
 
-STUDENT = "student"
-"""The student that a segmentation head is trained on: its folder below the model's own, its name in it."""
+
+def stages_of(config: Config) -> tuple[Stage[Any], ...]:
+    """The stages of a config's method, in order."""
+    return METHODS[config.method.name].stages(config.method)
+
+
+def stage_config(config: Config, stage: Stage[Any]) -> Config:
+    """The config by which a stage trains."""
+    epochs = config.train.epochs if stage.epochs is None else stage.epochs
+    settings = config.train.model_copy(update={"epochs": epochs})
+    return config.model_copy(update={"method": stage.config, "train": settings})
+
+
+def last_epochs(config: Config) -> int:
+    """Epochs of the last stage, whose weights are evaluated."""
+    return stage_config(config, stages_of(config)[-1]).train.epochs
 
 
 def train_stages(
     config: Config,
     task: Task,
-    encoder: Callable[[], FrozenEncoder],
+    encoders: Callable[[], tuple[FrozenEncoder, ...]],
     fabric: Fabric,
     *,
     progress: Progress = silent,
-    after_epoch: Callable[[Method, int], ValidationResult] | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> None:
     """Train a model to the last epoch of its last stage, from where it was stopped.
 
     Args:
-        encoder: loads the frozen encoder, which the head needs on corrupted images.
+        encoders: loads the frozen encoders, for a stage that runs them.
+        after_epoch: of the last stage.
 
     Raises:
         What `idif.training.loop.train` raises.
     """
-    if config.method.head == "cosine":
-        train(config, task, fabric, progress=progress, after_epoch=after_epoch)
-        return
-    method = config.method.model_copy(update={"head": "cosine"})
-    first = replace(task, folder=task.folder / STUDENT)
-    done = find_checkpoint(first.folder)
-    if done is None or not read_progress(done).finished:
-        first.folder.mkdir(parents=True, exist_ok=True)
-        train(config.model_copy(update={"method": method}), first, fabric, progress=progress)
-        done = find_checkpoint(first.folder)
-    settings = config.train.model_copy(update={"epochs": config.train.head_epochs})
-    teacher = encoder()
-    teacher.module.to(fabric.device)
-    second = replace(task, init=done, init_part=STUDENT, encoder=teacher)
-    train(
-        config.model_copy(update={"train": settings}),
-        second,
-        fabric,
-        progress=progress,
-        after_epoch=after_epoch,
-    )
+    stages = stages_of(config)
+    for number, stage in enumerate(stages):
+        last = number == len(stages) - 1
+        here = task if last else replace(task, folder=task.folder / stage.name)
+        done = find_checkpoint(here.folder)
+        if not last and done is not None and read_progress(done).finished:
+            continue
+        if number > 0:
+            before = find_checkpoint(task.folder / stages[number - 1].name)
+            here = replace(here, init=before, init_submodule=stage.continues_in)
+        if stage.runs_encoders:
+            loaded = encoders()
+            for encoder in loaded:
+                encoder.module.to(fabric.device)
+            here = replace(here, context=replace(here.context, encoders=loaded))
+        here.folder.mkdir(parents=True, exist_ok=True)
+        chosen = stage_config(config, stage)
+        train(chosen, here, fabric, progress=progress, after_epoch=after_epoch if last else None)

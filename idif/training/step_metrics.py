@@ -34,7 +34,7 @@ class StepMetrics:
         """One step's scalars, still on the device, and its learning rate."""
         self._pending.append((values, lr))
 
-    def take(self, epoch: int, step: int) -> list[dict[str, Any]]:
+    def flush(self, epoch: int, step: int) -> list[dict[str, Any]]:
         """The collected steps as log lines, the last being ``step`` of ``epoch``; means over processes.
 
         Raises:

@@ -1,17 +1,13 @@
-"""What an evaluation while training shows: a figure for its log, and a few heat maps for people."""
+"""Validation during training: S-AUROC for the log, heat maps of a few samples."""
 
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSource
-from idif.evaluation.calibration import final_scores
-from idif.evaluation.scoring import score_batches
-from idif.methods.protocol import Method
+from idif.evaluation.scoring import Scorer, SourceScores
 from idif.metrics import auroc
 from idif.visualization.heatmap import Pixels, color_limits, heatmap_image
 
@@ -30,13 +26,11 @@ class ValidationResult(NamedTuple):
     """Sample id -> uint8 [H,W,3], RGB: its views side by side, below them the same with their heat."""
 
 
-def validate(
-    config: EvalConfig, method: Method, source: FeatureSource, device: torch.device
-) -> ValidationResult:
+def validate(scorer: Scorer, source: FeatureSource) -> ValidationResult:
     """S-AUROC over all rows of a source, uncalibrated, and heat maps of up to `SHOWN` samples.
 
-    The samples lie evenly among the anomalous ones, or among all where none is anomalous; one colour scale
-    holds for all of an evaluation's pictures.
+    The samples lie evenly among the anomalous ones, or among all where none is anomalous; one color scale
+    holds for all of an evaluation's pictures. There are none where images or maps are missing.
 
     Raises:
         CannotFinish: a score is not finite.
@@ -44,22 +38,29 @@ def validate(
     samples = source.index.samples
     rows = [row for row, sample in enumerate(samples) if sample.label] or list(range(len(samples)))
     chosen = {rows[int(place)] for place in np.linspace(0, len(rows) - 1, SHOWN).round()}
-    scores, present, labels, kept = [], [], [], {}
-    for batch, maps, of_views in score_batches(config, method, source, range(len(samples)), device):
-        scores.append(of_views.numpy())
-        present.append(batch.view_mask.cpu().numpy())
-        labels.append(batch.labels.cpu().numpy())
+    parts, labels, shown = [], [], {}
+    for scored in scorer.batches(source, range(len(samples))):
+        batch, maps = scored.batch, scored.maps
+        parts.append(scored.without_maps())
+        labels.append(batch.sample_labels.cpu().numpy())
+        if maps is None or "images" not in batch.arrays:
+            continue
         for place, row in enumerate(batch.rows.tolist()):
             if row in chosen:
-                kept[row] = (batch.images[place].cpu().numpy(), maps[place].cpu().numpy(), present[-1][place])
-    _, of_samples = final_scores(config, np.concatenate(scores), np.concatenate(present), None)
-    low, high = color_limits(np.concatenate([maps[shown].ravel() for _, maps, shown in kept.values()]))
-    pictures = {
-        samples[row].sample_id: _picture(images, ((maps - low) / (high - low)).astype(np.float32))
-        for row, (images, maps, _) in sorted(kept.items())
-    }
-    anomalous = np.any(np.concatenate(labels), axis=1)
-    return ValidationResult({"s_auroc": auroc(of_samples, anomalous)}, pictures)
+                images = batch.images[place].cpu().numpy()
+                shown[row] = (images, maps[place].cpu().numpy(), parts[-1].present[place])
+    scores = SourceScores.concatenate(parts)
+    _, reduced = scorer.calibrated(None).final(scores)
+    pictures = {}
+    if shown:
+        low, high = color_limits(
+            np.concatenate([maps[present].ravel() for _, maps, present in shown.values()])
+        )
+        pictures = {
+            samples[row].sample_id: _picture(images, ((maps - low) / (high - low)).astype(np.float32))
+            for row, (images, maps, _) in sorted(shown.items())
+        }
+    return ValidationResult({"s_auroc": auroc(reduced, np.concatenate(labels))}, pictures)
 
 
 def _picture(images: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:

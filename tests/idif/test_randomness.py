@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from idif.randomness import Stream, integers, numpy_rng, uniform, view_seeds
+from idif.corruption.streams import Stream
+from idif.randomness import integers, numpy_rng, uniform, view_seeds
 
 MASK = 2**64 - 1
 

@@ -1,9 +1,10 @@
 """The config section of IDIF."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from idif.methods.section import MethodSection
 from idif.settings import Count, Section
 
 
@@ -17,8 +18,10 @@ class VoxelConfig(Section):
     """Width d of a voxel prototype."""
 
 
-class IDIFConfig(Section):
-    """The method and its open points."""
+class IDIFConfig(MethodSection):
+    """IDIF and its open points."""
+
+    uses_corruption: ClassVar[bool] = True
 
     name: Literal["idif"] = "idif"
     fusion: Literal["ivc", "conv3d", "none"] = "ivc"
@@ -26,8 +29,10 @@ class IDIFConfig(Section):
     bottleneck: bool = True
     """Whether a consistency bottleneck splits features into common and specific ones."""
     head: Literal["cosine", "segmentation"] = "cosine"
-    """What turns features into maps. ``segmentation`` is DeSTSeg's network, trained for ``train.head_epochs``
-    after the student; that stage runs the teacher on corrupted images: it costs what a live teacher does."""
+    """What turns features into maps. ``segmentation`` is DeSTSeg's network, trained for ``head_epochs`` after
+    the student; that stage runs the teacher on corrupted images: it costs what a live teacher does."""
+    head_epochs: Count = 20
+    """Epochs of the second stage, which ``head: segmentation`` has."""
     encoder: Literal["shared", "per-view"] = "shared"
     """One student encoder for all views, or one for each."""
     norm: Literal["batch", "group"] = "batch"
@@ -37,8 +42,7 @@ class IDIFConfig(Section):
     voxel: VoxelConfig = VoxelConfig()
     blocks: Count = 2
     """Fusion blocks."""
-    heads: Count = 8
-    """Attention heads."""
+    attention_heads: Count = 8
     decoder_blocks: Count = 1
     """Residual blocks per scale of the decoder."""
     kl_weight: Annotated[float, Field(ge=0)] = 1e-3
@@ -52,6 +56,9 @@ class IDIFConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.voxel.channels % self.heads:
-            raise ValueError(f"heads: {self.heads} does not divide voxel.channels: {self.voxel.channels}")
+        if self.voxel.channels % self.attention_heads:
+            raise ValueError(
+                f"attention_heads: {self.attention_heads} does not divide voxel.channels: "
+                f"{self.voxel.channels}"
+            )
         return self

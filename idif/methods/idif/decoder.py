@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from idif.data.features import LayerSpec
+from idif.methods.idif.layers import LayerSpec
 from idif.methods.idif.norm import Norm, norm_layer
 
 

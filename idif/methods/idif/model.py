@@ -1,21 +1,25 @@
 """IDIF put together: encoder, consistency bottleneck, voxel, view transform, decoders (Fig. 2)."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from idif.data.features import LayerSpec
+from idif.data.batch import Batch
+from idif.encoders.resnet import normalize
 from idif.methods.idif.bottleneck import ConsistencyBottleneck
 from idif.methods.idif.config import IDIFConfig
 from idif.methods.idif.conv3d import Conv3dFusion
 from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.encoder import STUDENT_CHANNELS, StudentEncoder
 from idif.methods.idif.feature_distance import combine_maps, distillation_loss
-from idif.methods.idif.traced import TracedIDIF
+from idif.methods.idif.layers import LayerSpec
+from idif.methods.idif.perturbation import Perturbation
 from idif.methods.idif.view_transform import ViewTransform
 from idif.methods.idif.voxel import VoxelConstruction
-from idif.methods.protocol import Method
+from idif.methods.protocol import Method, Needs, Scores
+from idif.randomness import Draws
 
 SAMPLES_AT_ONCE, VIEWS_AT_ONCE = 32, 64
 """What is fused and decoded together when many choices of views are scored; bounds memory."""
@@ -42,10 +46,22 @@ class IDIF(Method):
         config: IDIFConfig,
         layers: tuple[LayerSpec, ...],
         view_numbers: tuple[int, ...],
-        rig: dict[int, tuple[float, float, float]],
+        rig: Mapping[int, tuple[float, float, float]],
+        perturbation: Perturbation | None = None,
     ) -> None:
+        """A new student.
+
+        Args:
+            config: the open points.
+            layers: the feature maps to distil.
+            view_numbers: V camera numbers.
+            rig: where cameras stand that are not where the default rig has them.
+            perturbation: applied to clean samples by `training_step`; None for a student that is not trained.
+        """
         super().__init__()
-        self.config = config
+        self.config, self.perturbation = config, perturbation
+        self.layer_names = tuple(layer.name for layer in layers)
+        self.needs = Needs(training=("images", *self.layer_names), scoring=("images", *self.layer_names))
         views, c, voxel = len(view_numbers), STUDENT_CHANNELS, config.voxel
         self.encoder = StudentEncoder(views, config.norm, shared=config.encoder == "shared")
         self.bottleneck = (
@@ -58,7 +74,9 @@ class IDIF(Method):
         self.conv3d: Conv3dFusion | None = None
         if config.fusion == "ivc":
             grid = (voxel.depth, voxel.height, voxel.width)
-            self.voxel = VoxelConstruction(views, c, grid, voxel.channels, config.blocks, config.heads)
+            self.voxel = VoxelConstruction(
+                views, c, grid, voxel.channels, config.blocks, config.attention_heads
+            )
             self.transform = ViewTransform(view_numbers, rig, voxel.channels, voxel.depth, c)
         elif config.fusion == "conv3d":
             self.conv3d = Conv3dFusion(c, config.blocks)
@@ -95,15 +113,23 @@ class IDIF(Method):
         """What the student says the teacher's features are, {layer: [B,V,C,h,w]}, sized as ``features``."""
         return self._decode(encoded.f_e, features, view_mask)[0]
 
-    def forward(
-        self,
-        corrupted: Tensor,
-        features: dict[str, Tensor],
-        view_mask: Tensor,
-        defects: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """L = alpha L_distill + beta L_IB (Eq. 10), see `Method.forward`."""
-        f_e = self.encoder(corrupted, view_mask)
+    def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """See `Method.training_step`: from corrupted images the student learns the clean ones' features."""
+        assert self.perturbation is not None, "a student without textures is not trained"
+        perturbed = self.perturbation(batch, draws)
+        # the bottleneck draws from torch's own generator: seeded at each step, a resumed run repeats it
+        draws.seed_torch()
+        return self.losses(perturbed.images, batch.features(self.layer_names), perturbed.view_mask)
+
+    def losses(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> dict[str, Tensor]:
+        """L = alpha L_distill + beta L_IB (Eq. 10) and its parts, scalars.
+
+        Args:
+            images: float32 [B,V,3,H,W] in 0..1, the student's input.
+            features: {layer: [B,V,C,h,w]}, the frozen encoder's features of the clean images.
+            view_mask: bool [B,V], the views kept; at least one of each sample.
+        """
+        f_e = self.encoder(images, view_mask)
         student, losses = self._decode(f_e, features, view_mask)
         losses = {"distill": distillation_loss(student, features, view_mask), **losses}
         total = self.config.distill_weight * losses["distill"]
@@ -111,17 +137,49 @@ class IDIF(Method):
             total = total + self.config.ib_weight * (losses["ib"] + self.config.kl_weight * losses["kl"])
         return {"loss": total, **losses}
 
+    def score(self, batch: Batch) -> Scores:
+        """See `Method.score`: cosine distance per scale, upsampled and combined."""
+        encoded = self.encode(batch.images.float() / 255, batch.view_mask)
+        maps = self.anomaly_maps(encoded, batch.features(self.layer_names), batch.view_mask)
+        return Scores(maps={"map": maps})
+
+    def encode_batch(self, batch: Batch) -> Encoded:
+        """See `ScoresSubsets`; the encoder runs once for each view."""
+        return self.encode(batch.images.float() / 255, batch.view_mask)
+
+    def score_subsets(self, encoded: Encoded, batch: Batch, view_masks: Tensor) -> Tensor:
+        """See `ScoresSubsets`."""
+        return self.subset_maps(encoded, batch.features(self.layer_names), view_masks)
+
+    def describe(self) -> dict[str, str]:
+        """See `Method.describe`."""
+        return {
+            "head": "cosine",
+            "map": f"cosine distance per scale, upsampled bilinearly, {self.config.combine} of scales",
+        }
+
     def encode(self, images: Tensor, view_mask: Tensor) -> Encoded:
-        """See `Method.encode`."""
+        """Student features of each view alone, which choices of views can share.
+
+        Args:
+            images: float32 [B,V,3,H,W] in 0..1.
+            view_mask: bool [B,V], the views present.
+        """
         return Encoded(self.encoder(images, view_mask), (images.shape[-2], images.shape[-1]))
 
     def anomaly_maps(self, encoded: Encoded, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
-        """See `Method.anomaly_maps`."""
+        """Anomaly maps float32 [B,V,H,W] from `encode`'s result, for the views of ``view_mask`` alone.
+
+        Zero where a view is dropped; its pixels and features have no influence on the others' maps.
+        """
         student = self.decode(encoded, features, view_mask)
         return combine_maps(student, features, view_mask, encoded.size, self.config.combine)
 
     def subset_maps(self, encoded: Encoded, features: dict[str, Tensor], view_masks: Tensor) -> Tensor:
-        """See `Method.subset_maps`. Only kept views are fused and decoded, each by its own decoder."""
+        """`anomaly_maps` [P,H,W] of the P kept views of ``view_masks`` [K,B,V], in the order of its nonzeros.
+
+        Only kept views are fused and decoded, each by its own decoder.
+        """
         _, sample, view = view_masks.nonzero(as_tuple=True)
         if self.bottleneck is None and self.config.fusion == "none":
             maps = self.anomaly_maps(encoded, features, view_masks.any(dim=0))
@@ -143,9 +201,9 @@ class IDIF(Method):
                 found[part] = combine_maps(student, wanted, kept, encoded.size, self.config.combine)[:, 0]
         return found
 
-    def traceable(self) -> TracedIDIF:
-        """See `Method.traceable`."""
-        return TracedIDIF(self)
+    def export_module(self) -> nn.Module:
+        """See `SupportsExport`."""
+        return ExportIDIF(self)
 
     def _fuse_subsets(self, f_e: Tensor, view_masks: Tensor) -> Tensor:
         """Decoder inputs [P,C,h,w] of the kept views of ``view_masks`` [K,B,V], in their order."""
@@ -188,3 +246,79 @@ class IDIF(Method):
             fused: Tensor = self.conv3d(whole, mask)[rows, slots]
             return fused
         return specific
+
+
+class ExportStudent(nn.Module):
+    """What the student of an `IDIF` in eval mode says the teacher's features are.
+
+    All views are encoded, where `IDIF` encodes those that are there: at test a view's feature depends on no
+    other view. The volume is turned by matrices that are computed once, so that no resampling is left in
+    the graph.
+    """
+
+    turns: Tensor
+
+    def __init__(self, model: IDIF) -> None:
+        super().__init__()
+        assert not model.training, "batch statistics cannot be exported"
+        self.encoder, self.bottleneck, self.decoders = model.encoder, model.bottleneck, model.decoders
+        self.voxel, self.transform, self.conv3d = model.voxel, model.transform, model.conv3d
+        if model.voxel is not None and model.transform is not None:
+            self.register_buffer("turns", model.transform.rotation_operators(model.voxel.grid).detach())
+
+    def forward(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> dict[str, Tensor]:
+        """{layer: [B,V,C,h,w]}, of the sizes of ``features``; of no meaning on absent views.
+
+        Args:
+            images: float32 [B,V,3,H,W] in 0..1, finite on absent views too.
+            features: {layer: [B,V,C,h,w]}; only their sizes matter here.
+            view_mask: bool [B,V].
+        """
+        f_e = encode_all(self.encoder, images).contiguous()
+        common = None
+        if self.bottleneck is None:
+            specific = f_e * view_mask[:, :, None, None, None]
+        else:
+            common, specific, _ = self.bottleneck(f_e, view_mask)
+        fused = specific
+        if self.voxel is not None and self.transform is not None:
+            volume = self.voxel(specific, view_mask)
+            turned = (volume.flatten(2)[:, None] @ self.turns).unflatten(-1, self.voxel.grid)
+            size = (f_e.shape[-2], f_e.shape[-1])
+            fused = self.transform.collapse_depth(turned.flatten(0, 1), size).view_as(f_e)
+        elif self.conv3d is not None:
+            fused = self.conv3d(specific, view_mask)
+        if common is not None:
+            fused = fused + common[:, None]
+        sizes = {name: (f.shape[-2], f.shape[-1]) for name, f in features.items()}
+        student: dict[str, Tensor] = self.decoders(fused, sizes)
+        return student
+
+
+class ExportIDIF(nn.Module):
+    """The maps of `IDIF.encode` and `IDIF.anomaly_maps`, of a model in eval mode."""
+
+    def __init__(self, model: IDIF) -> None:
+        super().__init__()
+        self.student, self.combine = ExportStudent(model), model.config.combine
+
+    def forward(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
+        """Maps float32 [B,V,H,W], zero on absent views and on all of a sample without any.
+
+        Takes what `ExportStudent` takes.
+        """
+        student = self.student(images, features, view_mask)
+        size = (images.shape[-2], images.shape[-1])
+        maps = combine_maps(student, features, view_mask, size, self.combine)
+        # a sample without views has no mean over views: its maps are not finite before this
+        return maps.masked_fill(~view_mask[:, :, None, None], 0.0)
+
+
+def encode_all(encoder: StudentEncoder, images: Tensor) -> Tensor:
+    """f_E [B,V,C,h,w] of every view of ``images`` [B,V,3,H,W], there or not."""
+    views, pixels = images.shape[1], normalize(images)
+    if len(encoder.trunks) > 1:
+        return torch.stack([trunk(pixels[:, view]) for view, trunk in enumerate(encoder.trunks)], dim=1)
+    # the trunk's weights are channels last, and so is what it gives
+    shared: Tensor = encoder.trunks[0](pixels.flatten(0, 1)).contiguous()
+    return shared.view(-1, views, *shared.shape[1:])

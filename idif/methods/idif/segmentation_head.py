@@ -10,10 +10,14 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.models.segmentation.deeplabv3 import ASPP
 from torchvision.ops import sigmoid_focal_loss
 
-from idif.data.features import LayerSpec
-from idif.methods.idif.model import IDIF, Encoded
-from idif.methods.idif.traced import TracedStudent
-from idif.methods.protocol import Method
+from idif.data.batch import Batch
+from idif.encoders.encode import encode_present
+from idif.encoders.frozen import FrozenEncoder
+from idif.methods.idif.layers import LayerSpec
+from idif.methods.idif.model import IDIF, Encoded, ExportStudent
+from idif.methods.idif.perturbation import Perturbation
+from idif.methods.protocol import Method, Scores
+from idif.randomness import Draws
 
 WIDTH = 256
 RATES = [6, 12, 18]
@@ -70,9 +74,24 @@ class SegmentedIDIF(Method):
     what the two make of a defect.
     """
 
-    def __init__(self, student: IDIF, head: SegmentationHead) -> None:
+    def __init__(
+        self,
+        student: IDIF,
+        head: SegmentationHead,
+        perturbation: Perturbation | None = None,
+        encoder: FrozenEncoder | None = None,
+    ) -> None:
+        """A trained student with a head.
+
+        Args:
+            student: learns no more.
+            head: the only part that trains.
+            perturbation: applied to clean samples by `training_step`; None outside training.
+            encoder: the frozen encoder, on the device, which `training_step` runs on corrupted images.
+        """
         super().__init__()
         self.student, self.head = student.requires_grad_(False), head
+        self.perturbation, self.teacher, self.needs = perturbation, encoder, student.needs
 
     def train(self, mode: bool = True) -> Self:
         """Only the head ever trains."""
@@ -80,10 +99,26 @@ class SegmentedIDIF(Method):
         self.student.eval()
         return self
 
-    def forward(
+    def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """See `Method.training_step`; teacher and student both see the corrupted images."""
+        assert self.perturbation is not None, "a head is trained with textures"
+        assert self.teacher is not None, "a head is trained beside the teacher"
+        perturbed = self.perturbation(batch, draws)
+        draws.seed_torch()
+        features = encode_present(self.teacher, perturbed.images, perturbed.view_mask)
+        return self.losses(perturbed.images, features, perturbed.view_mask, perturbed.defects)
+
+    def losses(
         self, corrupted: Tensor, features: dict[str, Tensor], view_mask: Tensor, defects: Tensor
     ) -> dict[str, Tensor]:
-        """Focal and L1 loss over the kept views' pixels, at the finest layer's size; see `Method.forward`."""
+        """Focal and L1 loss over the kept views' pixels, at the finest layer's size; scalars.
+
+        Args:
+            corrupted: float32 [B,V,3,H,W] in 0..1.
+            features: {layer: [B,V,C,h,w]}, the frozen encoder's features of the corrupted images.
+            view_mask: bool [B,V], the views kept; at least one of each sample.
+            defects: bool [B,V,H,W], the pixels that were corrupted.
+        """
         with torch.no_grad():
             student = self.student.decode(self.student.encode(corrupted, view_mask), features, view_mask)
         logits = self._logits(student, features, view_mask)
@@ -101,12 +136,33 @@ class SegmentedIDIF(Method):
         logits: Tensor = self.head(kept, {name: teacher[name][view_mask] for name in kept})
         return logits
 
+    def score(self, batch: Batch) -> Scores:
+        """See `Method.score`: the probability of a defect, 0..1."""
+        encoded = self.encode(batch.images.float() / 255, batch.view_mask)
+        maps = self.anomaly_maps(encoded, batch.features(self.student.layer_names), batch.view_mask)
+        return Scores(maps={"map": maps})
+
+    def encode_batch(self, batch: Batch) -> Encoded:
+        """See `ScoresSubsets`; the student's encoder runs once for each view."""
+        return self.encode(batch.images.float() / 255, batch.view_mask)
+
+    def score_subsets(self, encoded: Encoded, batch: Batch, view_masks: Tensor) -> Tensor:
+        """See `ScoresSubsets`."""
+        return self.subset_maps(encoded, batch.features(self.student.layer_names), view_masks)
+
+    def describe(self) -> dict[str, str]:
+        """See `Method.describe`."""
+        return {
+            "head": "segmentation",
+            "map": "probability of a defect from the segmentation head, upsampled bilinearly",
+        }
+
     def encode(self, images: Tensor, view_mask: Tensor) -> Encoded:
-        """See `Method.encode`."""
+        """See `IDIF.encode`."""
         return self.student.encode(images, view_mask)
 
     def anomaly_maps(self, encoded: Encoded, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
-        """The probability of a defect, 0..1; see `Method.anomaly_maps`."""
+        """The probability of a defect, 0..1; see `IDIF.anomaly_maps`."""
         student = self.student.decode(encoded, features, view_mask)
         logits = self._logits(student, features, view_mask)
         found = F.interpolate(
@@ -117,7 +173,7 @@ class SegmentedIDIF(Method):
         return maps
 
     def subset_maps(self, encoded: Encoded, features: dict[str, Tensor], view_masks: Tensor) -> Tensor:
-        """See `Method.subset_maps`; the encoder's work is shared, the rest is done for each choice."""
+        """See `IDIF.subset_maps`; the encoder's work is shared, the rest is done for each choice."""
         found = [encoded.f_e.new_empty((0, *encoded.size), dtype=torch.float32)]
         for mask in view_masks:
             seen = mask.any(dim=1)
@@ -127,20 +183,20 @@ class SegmentedIDIF(Method):
                 found.append(maps[mask[seen]])
         return torch.cat(found)
 
-    def traceable(self) -> nn.Module:
-        """See `Method.traceable`."""
-        return TracedSegmentation(self.student, self.head)
+    def export_module(self) -> nn.Module:
+        """See `SupportsExport`."""
+        return ExportSegmentation(self.student, self.head)
 
 
-class TracedSegmentation(nn.Module):
+class ExportSegmentation(nn.Module):
     """The maps of `SegmentedIDIF`, in eval mode; every view passes the head, there or not."""
 
     def __init__(self, student: IDIF, head: SegmentationHead) -> None:
         super().__init__()
-        self.student, self.head = TracedStudent(student), head
+        self.student, self.head = ExportStudent(student), head
 
     def forward(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
-        """Maps float32 [B,V,H,W], zero on absent views; takes what `TracedStudent` takes."""
+        """Maps float32 [B,V,H,W], zero on absent views; takes what `ExportStudent` takes."""
         student = self.student(images, features, view_mask)
         logits = self.head(
             {name: f.flatten(0, 1) for name, f in student.items()},

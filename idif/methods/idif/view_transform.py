@@ -91,7 +91,7 @@ class ViewTransform(nn.Module):
         return self.rotate(each).flatten(2).transpose(0, 1)
 
     def project(self, volume: Tensor, turn: Tensor, size: tuple[int, int]) -> Tensor:
-        """P [N,d,D,H,W] -> f_p [N,C,h,w] of one view, ``turn`` being its matrix of `turns`."""
+        """P [N,d,D,H,W] -> f_p [N,C,h,w] of one view, ``turn`` being its matrix of `rotation_operators`."""
         return self.collapse_depth((volume.flatten(2) @ turn).view_as(volume), size)
 
     def collapse_depth(self, turned: Tensor, size: tuple[int, int]) -> Tensor:

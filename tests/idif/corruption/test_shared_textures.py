@@ -11,7 +11,7 @@ from PIL import Image
 from cli.workflow.sources import Sources
 from idif.config.loader import resolve
 from idif.config.sections import Config
-from idif.corruption import TextureBank
+from idif.corruption.textures import TextureBank
 
 
 def config(home: Path, name: str, store: Path | None) -> Config:

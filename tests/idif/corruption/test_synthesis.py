@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from idif.corruption import TextureBank, corrupt, load_textures
+from idif.corruption.synthesis import corrupt
+from idif.corruption.textures import TextureBank, load_textures
 from idif.corruption.perlin import _turned, perlin_masks, perlin_noise
 from idif.corruption.procedural import PROCEDURAL_COUNT, procedural_texture
 from idif.data.images import load_image
 from idif.errors import CannotFinish, DatasetError
-from idif.randomness import Stream, integers, view_seeds
+from idif.corruption.streams import Stream
+from idif.randomness import integers, view_seeds
 
 
 @pytest.fixture(autouse=True)

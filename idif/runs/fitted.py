@@ -1,17 +1,19 @@
-"""What evaluation leaves in a run for those who judge with it: thresholds, calibration, colour scale."""
+"""What the evaluation of a run leaves for predictions: thresholds, calibration, color limits."""
 
 import json
 
-from cli.terminal.console import note
 from idif.errors import RunError
 from idif.evaluation.calibration import Calibration
 from idif.evaluation.map_scale import category_scale
 from idif.evaluation.predictions import Predictions
 from idif.inference.predict import Thresholds
+from idif.progress import Notify, unheard
 from idif.runs.run import Run
 
 
-def load_thresholds(run: Run, category: str) -> tuple[Thresholds, Calibration | None]:
+def load_thresholds(
+    run: Run, category: str, notify: Notify = unheard
+) -> tuple[Thresholds, Calibration | None]:
     """The category's decision thresholds and calibration, as `idif eval` found them."""
     path = run.results / "metrics.json"
     calibrated = run.config.eval.calibrate != "none"
@@ -20,7 +22,7 @@ def load_thresholds(run: Run, category: str) -> tuple[Thresholds, Calibration | 
             raise RunError(
                 f"{path}: missing, and this run calibrates its scores; evaluate it with `idif eval`"
             )
-        note("note: the run is not evaluated, so there is no threshold and no decision")
+        notify("note: the run is not evaluated, so there is no threshold and no decision")
         return Thresholds(), None
     metrics = json.loads(path.read_text(encoding="utf-8"))
     fitted = metrics.get("protocol", {}).get("calibrations", {}).get(category)
@@ -29,12 +31,12 @@ def load_thresholds(run: Run, category: str) -> tuple[Thresholds, Calibration | 
     return Thresholds(part, view), None if fitted is None else Calibration(**fitted)
 
 
-def load_color_limits(run: Run, category: str) -> tuple[float, float] | None:
-    """The colours' scale, that of the run's test maps; None where there are none."""
+def load_color_limits(run: Run, category: str, notify: Notify = unheard) -> tuple[float, float] | None:
+    """(low, high) of the color scale, from the run's test maps; None where there are none."""
     path = run.results / "predictions.h5"
     if path.exists():
         predictions = Predictions.open(path)
         if predictions.has_maps and category in predictions.category:
             return category_scale(predictions, category)
-    note("note: the run has no test maps, so each part's colours have a scale of their own")
+    notify("note: the run has no test maps, so each part's colors have a scale of their own")
     return None

@@ -1,0 +1,12 @@
+"""The config section of corruptions."""
+
+from idif.settings import Probability, Section
+
+
+class CorruptionConfig(Section):
+    """What the student's input suffers (DeSTSeg's recipe)."""
+
+    textures: str | None = None
+    """Folder of the Describable Textures Dataset, or ``procedural`` for generated ones."""
+    probability: Probability = 1.0
+    """Chance of a view to be corrupted."""

@@ -1,0 +1,141 @@
+"""Evaluation of a run: thresholds, calibration, predictions and metrics."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from idif.config.sections import EvalConfig
+from idif.data.features import FeatureSource
+from idif.data.index import Split
+from idif.datasets.contamination import contamination
+from idif.evaluation.calibration import Calibration, fit_calibration
+from idif.evaluation.normal_scores import normal_scores
+from idif.evaluation.predictions import Predictions
+from idif.evaluation.scoring import Scorer
+from idif.evaluation.test_pass import CategoryTask, metrics_of, write_predictions
+from idif.evaluation.thresholds import normal_thresholds
+from idif.files import write_json
+from idif.metrics.pixel import PixelMetrics
+from idif.progress import Notify, Progress, silent, unheard
+from idif.runs.run import Run
+from idif.training.sampling import training_rows
+
+OpenSource = Callable[[str, Split], FeatureSource]
+"""(category, split) -> the samples of it."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A run with the samples to evaluate it on."""
+
+    run: Run
+    categories: Sequence[str]
+    """All that the data hold."""
+    open_source: OpenSource
+    device: torch.device
+    progress: Progress = silent
+    notify: Notify = unheard
+
+    def scorer(self, category: str, source: FeatureSource) -> Scorer:
+        """The category's trained method on the device, calibrated where the config asks for it."""
+        scorer = self.run.scorer(category, source, self.device)
+        return scorer.calibrated(self._calibration(scorer, category))
+
+    def scorers(self, split: Split = "test") -> Iterator[tuple[str, FeatureSource, Scorer]]:
+        """(category, its samples of the split, its scorer) of every category to evaluate.
+
+        Raises:
+            RunError: a category has no model yet.
+        """
+        for category, _ in self.run.models(self.categories):
+            source = self.open_source(category, split)
+            yield category, source, self.scorer(category, source)
+
+    def tasks(self, split: Split) -> Iterator[CategoryTask]:
+        """The categories with what training normals say of them, one after another."""
+        settings = self.run.config.eval
+        for category, source, scorer in self.scorers(split):
+            self._warn_contaminated_normals(category)
+            thresholds = normals = None
+            if settings.threshold == "false-positive-rate" or settings.record_normal_scores:
+                training = self.open_source(category, "train")
+                kept, held = training_rows(self.run.config, training.index)
+                if settings.threshold == "false-positive-rate":
+                    thresholds = normal_thresholds(scorer, training, held)
+                if settings.record_normal_scores:
+                    # held-out normals where there are any: a model scores those it was trained on lower
+                    rows, apart = held or kept, bool(held)
+                    normals = normal_scores(scorer, training, rows, held_out=apart, progress=self.progress)
+            yield CategoryTask(category, scorer, source, thresholds, normals)
+
+    def _calibration(self, scorer: Scorer, category: str) -> Calibration | None:
+        """The category's calibration on training normals held out of training; None where not asked for."""
+        if self.run.config.eval.calibrate == "none":
+            return None
+        training = self.open_source(category, "train")
+        _, held = training_rows(self.run.config, training.index)
+        scores = scorer.collect(training, held, title="calibrating")
+        return fit_calibration(scores.views, scores.present, training.index.view_numbers)
+
+    def _warn_contaminated_normals(self, category: str) -> None:
+        """One sentence where training samples that are taken for normal are not."""
+        settings = self.run.config.eval
+        by_rate = settings.threshold == "false-positive-rate"
+        if settings.calibrate == "none" and not by_rate and not settings.record_normal_scores:
+            return
+        index = self.open_source(category, "train").index
+        kept, held = training_rows(self.run.config, index)
+        dirty = contamination(index.samples[row] for row in held or kept)
+        if dirty is not None:
+            self.notify(f"note: {category}: of the samples behind calibration, thresholds and scale, {dirty}")
+
+
+def evaluate(evaluation: Evaluation, *, split: Split = "test", maps: bool = True) -> dict[str, Any]:
+    """Write ``predictions.h5`` into the run's results, then as `measure`.
+
+    Args:
+        maps: whether anomaly maps and masks are kept in the file.
+
+    Raises:
+        RunError: a category is not trained yet, or a checkpoint is damaged.
+        CannotFinish: a score is not finite, or the disk is full.
+    """
+    results = evaluation.run.results
+    pixels = write_predictions(
+        evaluation.run.config,
+        evaluation.tasks(split),
+        results / "predictions.h5",
+        split=split,
+        maps=maps,
+        derived=[results / "metrics.json"],
+        progress=evaluation.progress,
+    )
+    return measure(results, evaluation.run.config.eval, pixels, notify=evaluation.notify)
+
+
+def measure(
+    results: Path,
+    settings: EvalConfig,
+    pixels: dict[str, PixelMetrics] | None = None,
+    *,
+    notify: Notify = unheard,
+) -> dict[str, Any]:
+    """Compute the metrics of ``predictions.h5`` in ``results`` and write ``metrics.json`` beside it."""
+    metrics = metrics_of(Predictions.open(results / "predictions.h5"), settings, pixels)
+    write_json(results / "metrics.json", metrics)
+    _notify_of_missing_views(metrics, notify)
+    return metrics
+
+
+def _notify_of_missing_views(metrics: dict[str, Any], notify: Notify) -> None:
+    """One sentence where samples lack views: they are scored by fewer cameras, or not at all."""
+    counts = [values["counts"] for values in metrics["categories"].values()]
+    lacking, unseen = (sum(c[key] for c in counts) for key in ("incomplete_samples", "unscorable"))
+    if lacking:
+        of = sum(c["samples"] for c in counts)
+        notify(f"note: {lacking:,} of {of:,} samples lack views and are scored by those they have")
+    if unseen:
+        notify(f"note: {unseen:,} samples have no view at all and are left out")

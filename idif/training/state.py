@@ -1,0 +1,149 @@
+"""What changes while a model is trained, and what a checkpoint keeps of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from idif.config.sections import Config
+from idif.data.batch import Batch
+from idif.data.features import check_arrays
+from idif.methods.catalog import METHODS
+from idif.methods.protocol import Method
+from idif.randomness import Draws
+from idif.training.checkpoint import (
+    TrainingProgress,
+    find_checkpoint,
+    load_into,
+    load_state,
+    read_progress,
+    save_checkpoint,
+)
+from idif.training.optimizers import make_optimizer
+from idif.training.schedule import StepCount, average_weights, learning_rate
+from idif.training.task import Task
+
+
+class StepModule(nn.Module):
+    """A method whose training step is the forward pass of a module: what DDP synchronizes."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, step: "StepInput") -> dict[str, Tensor]:
+        """The losses, see `Method.training_step`."""
+        return self.method.training_step(step.batch, step.draws)
+
+
+class StepInput:
+    """A batch with its draws, on the device. No dataclass: Fabric would take it apart and convert it."""
+
+    def __init__(self, batch: Batch, draws: Draws) -> None:
+        self.batch, self.draws = batch, draws
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """A method in training with its optimizer, schedule and averaged weights; made by `start`."""
+
+    folder: Path
+    """Where its checkpoints go."""
+    epochs: int
+    method: Method
+    average: AveragedModel | None
+    module: Any
+    """A `StepModule` of the method as Fabric wraps it."""
+    optimizer: torch.optim.Optimizer
+    fabric_optimizer: Any
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    progress: TrainingProgress
+    """How far the training was when it started or was restored."""
+    tracked_as: str | None
+    """The tracker's id of the training, where one was kept."""
+
+    @classmethod
+    def start(cls, config: Config, task: Task, steps: StepCount, fabric: Fabric) -> Self:
+        """A new training, or the one that the task's folder holds a checkpoint of.
+
+        Raises:
+            RunError: a checkpoint is damaged or does not fit the config.
+            StoreMismatch: the source lacks arrays that the method learns from.
+        """
+        settings = config.train
+        torch.manual_seed(settings.seed)
+        method = METHODS[config.method.name].build(config.method, task.context)
+        check_arrays(method.needs.training, task.source.spec)
+        checkpoint = find_checkpoint(task.folder)
+        if checkpoint is None and task.init is not None:
+            load_into(method, task.init, submodule=task.init_submodule)
+        optimizer = make_optimizer(settings, method.parameters())
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate(settings, steps, step)
+        )
+        average = None
+        if settings.ema:
+            average = AveragedModel(method, multi_avg_fn=average_weights(settings.ema), use_buffers=True)
+        module, fabric_optimizer = fabric.setup(StepModule(method), optimizer)
+        if average is not None:
+            average.to(fabric.device)
+        progress, tracked_as = TrainingProgress(epoch=0, step=0, finished=False), None
+        if checkpoint is not None:
+            progress = read_progress(checkpoint)
+            state = load_state(checkpoint)
+            load_into(method if average is None else average.module, checkpoint)
+            if average is not None:
+                method.load_state_dict(state["method"])
+                average.n_averaged.copy_(state["averaged"])
+            optimizer.load_state_dict(state["optimizer"])
+            schedule.load_state_dict(state["schedule"])
+            tracked_as = state.get("tracked_as")
+        return cls(
+            folder=task.folder,
+            epochs=settings.epochs,
+            method=method,
+            average=average,
+            module=module,
+            optimizer=optimizer,
+            fabric_optimizer=fabric_optimizer,
+            schedule=schedule,
+            progress=progress,
+            tracked_as=tracked_as,
+        )
+
+    @property
+    def kept(self) -> Method:
+        """The method with the weights that a checkpoint keeps: the current ones, or their mean."""
+        if self.average is None:
+            return self.method
+        averaged = self.average.module
+        assert isinstance(averaged, Method)
+        return averaged
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next optimizer step."""
+        return float(self.schedule.get_last_lr()[0])
+
+    def advance(self) -> None:
+        """Follow an optimizer step: the next learning rate, and the mean of the weights."""
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.method)
+
+    def save(self, epoch: int, step: int, tracked_as: str | None) -> None:
+        """Write a checkpoint after ``epoch`` epochs and ``step`` steps."""
+        state: dict[str, Any] = {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        if self.average is not None:
+            state |= {"method": self.method.state_dict(), "averaged": self.average.n_averaged}
+        if tracked_as is not None:
+            state["tracked_as"] = tracked_as
+        done = TrainingProgress(epoch=epoch, step=step, finished=epoch == self.epochs)
+        save_checkpoint(self.folder, self.kept.state_dict(), state, done)
