@@ -1,4 +1,4 @@
-"""What a store would cost on this machine and when it pays, from a short measurement of the real thing."""
+"""Cost of a store on this machine, and when it pays, from a short measurement of a real build."""
 
 import math
 import os
@@ -6,21 +6,22 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from cache.building.build import build_store
-from cache.format.layout import array_layouts, group_folder
-from cache.format.manifest import sorted_groups
+from cache.building.encode_shards import count_inputs, stack_decoded
+from cache.building.request import BuildRequest
+from cache.format.layout import group_folder, truth_layouts, value_layouts
+from cache.format.manifest import select_inputs, sorted_groups
 from cache.reading.placement import MEMORY_SHARE, free_memory
 from cache.reading.store import FeatureStore
-from idif.data.decode import decode_sample
-from idif.data.features import FeatureSource, FeatureSpec, StorageType
+from idif.data.batch import input_presence
+from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Index
-from idif.encoders.frozen import FrozenEncoder
 from idif.encoders.live import LiveFeatures
 from idif.errors import DatasetError
 from idif.progress import Progress, silent
@@ -34,13 +35,13 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Speeds:
-    """What was measured, on ``images`` images of the data."""
+    """Speeds measured on ``images`` images of the data; inputs that a sample has once count as images."""
 
     images: int
     encoder_images_per_s: float
-    """Forward pass alone, images already on the device."""
+    """Forward pass alone, decoded inputs already on the device."""
     decode_images_per_s: float
-    """Decoding and resizing, one thread."""
+    """Decoding, one thread."""
     live_images_per_s: float
     """Decoding and encoding overlapped, as a run without a store does."""
     build_images_per_s: float
@@ -67,7 +68,7 @@ class Estimate:
     pass_live_s: float
     """An epoch, an evaluation or a sweep without a store: everything is decoded and encoded."""
     pass_store_s: float
-    """The same from the store, without what learns."""
+    """The same from the store, without the trained part."""
     cached: bool
     """Whether the store is expected to stay in free memory after the first pass."""
     pays_after: int | None
@@ -76,7 +77,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `plan_store` found."""
+    """Result of `plan_store`."""
 
     speeds: Speeds
     estimates: tuple[Estimate, ...]
@@ -89,30 +90,24 @@ class Plan:
         return self.estimates[-1].bytes <= self.free_bytes
 
 
-def plan_store(
-    root: Path,
-    index: Index,
-    folder: Path,
-    encoder: FrozenEncoder,
-    *,
-    image_size: int,
-    storage: StorageType = "float16",
-    device: torch.device,
-    progress: Progress = silent,
-) -> Plan:
-    """Build and read a store of a few samples in ``folder``, remove it, and reckon from that.
+def plan_store(request: BuildRequest, *, progress: Progress = silent) -> Plan:
+    """Build and read a store of a few samples beside the request's place, remove it, and estimate from that.
 
     Args:
-        folder: where a store would lie; its disk is measured. It must exist.
+        request: a store in a folder; the disk of its nearest folder that exists is measured.
         progress: told the steps done.
 
     Raises:
-        DatasetError: no samples, or an image cannot be read. What `build_store` raises.
+        DatasetError: no samples, or a file cannot be read. Whatever `build_store` raises.
     """
+    index, spec = request.index, request.spec
     if not len(index):
         raise DatasetError("the dataset has no samples to plan a store for")
-    speeds = _measure(root, index, folder, encoder, image_size, storage, device, progress)
-    spec = encoder.spec(image_size, storage)
+    assert isinstance(request.store, Path), "a disk of this machine is measured"
+    folder = request.store.resolve().parent
+    while not folder.is_dir():
+        folder = folder.parent
+    speeds = _measure(request, folder, progress)
     splits = [split for split in ("train", "test") if any(s.split == split for s in index.samples)]
     estimates = []
     for split in splits:
@@ -124,13 +119,13 @@ def plan_store(
 
 
 def estimate(name: str, index: Index, spec: FeatureSpec, speeds: Speeds, memory: int | None) -> Estimate:
-    """Reckon one split from measured speeds.
+    """Estimate one split from measured speeds.
 
     Args:
         memory: bytes of main memory that are free, or None where that is unknown.
     """
-    images = sum(sum(sample.present) for sample in index.samples)
-    arrays = array_layouts(spec, len(index.view_numbers))
+    images = sum(map(count_inputs, select_inputs(index, spec.inputs).samples))
+    arrays = (*value_layouts(spec, len(index.view_numbers)), *truth_layouts(spec, index))
     total = len(index) * sum(array.row_bytes for array in arrays)
     cached = memory is not None and total <= MEMORY_SHARE * memory
     rate = speeds.read_cached_gb_per_s if cached else speeds.read_gb_per_s
@@ -143,38 +138,33 @@ def estimate(name: str, index: Index, spec: FeatureSpec, speeds: Speeds, memory:
     return Estimate(name, images, total, build, live, stored, cached, pays)
 
 
-def _measure(
-    root: Path,
-    index: Index,
-    folder: Path,
-    encoder: FrozenEncoder,
-    image_size: int,
-    storage: StorageType,
-    device: torch.device,
-    progress: Progress,
-) -> Speeds:
+def _measure(request: BuildRequest, folder: Path, progress: Progress) -> Speeds:
+    root, encoders, device = request.root, request.encoders, request.device or torch.device("cpu")
+    index = select_inputs(request.index, request.spec.inputs)
     count = min(FIRST_SAMPLES, len(index))
     while True:
         progress(0, 5, "live pass")
         few = _spread(index, count)
-        live = LiveFeatures(root, few, encoder, image_size, device)
+        live = LiveFeatures(root, few, replace(encoders, variants=()), device)
         _drain(live, 1)  # the first call pays for what is set up once
         seconds = _seconds(partial(_drain, live, len(few)), device)
         if seconds >= ENOUGH_SECONDS or count >= min(MOST_SAMPLES, len(index)):
             break
         count = min(4 * count, MOST_SAMPLES, len(index))
-    images = sum(sum(sample.present) for sample in few.samples)
-    progress(1, 5, "encoder alone")
-    batch = next(iter(live.batches(range(min(BATCH, len(few))), BATCH)))
-    flat = batch.images[batch.view_mask]
-    forward = _seconds(lambda: encoder(flat), device)
-    progress(2, 5, "decoding alone")
-    decoding = _seconds(lambda: [decode_sample(root, s, image_size) for s in few.samples[:BATCH]], device)
-    decoded = sum(sum(sample.present) for sample in few.samples[:BATCH])
+    images = sum(map(count_inputs, few.samples))
+    progress(1, 5, "decoding alone")
+    rows = range(min(BATCH, len(few)))
+    samples = [few.samples[row] for row in rows]
+    decoding = _seconds(lambda: [encoders.decode(root, sample) for sample in samples], device)
+    progress(2, 5, "encoder alone")
+    decoded = stack_decoded([encoders.decode(root, sample) for sample in samples], device)
+    present = input_presence(few, rows, request.spec.inputs)
+    forward = _seconds(lambda: encoders.encode(decoded, present), device)
+    part = sum(map(count_inputs, samples))
     with tempfile.TemporaryDirectory(prefix="plan-", suffix=".zarr", dir=folder) as name:
         progress(3, 5, "building")
         path = Path(name)
-        report = build_store(root, few, path, encoder, image_size=image_size, storage=storage, device=device)
+        report = build_store(replace(request, index=few, store=path))
         store = FeatureStore.open(path)
         files = [
             group_folder(path, group.manifest.plan.group) / file
@@ -189,8 +179,8 @@ def _measure(
         read = [_seconds(partial(_drain, store, len(few)), device) for _ in range(3)]
     return Speeds(
         images=images,
-        encoder_images_per_s=len(flat) / forward,
-        decode_images_per_s=decoded / decoding,
+        encoder_images_per_s=part / forward,
+        decode_images_per_s=part / decoding,
         live_images_per_s=images / seconds,
         build_images_per_s=images / report.seconds,
         write_gb_per_s=size / 1e9 / writing,

@@ -1,11 +1,11 @@
-"""A whole store as one HDF5 file that plain h5py reads, and back to the same bytes.
+"""A store as one HDF5 file that plain h5py reads, and back to the same bytes.
 
 /                              attribute idif_store: version of the format
   manifest.json                uint8: the root's manifest, byte for byte
-  teacher.safetensors          uint8: the encoder's weights
+  teacher.safetensors ...      uint8: the encoders' weights
   <category>/<split>/
     manifest.json              uint8
-    layer1 ... masks labels    the arrays of `cache.format.layout`, whole, under the same names
+    layer1 ... masks labels    the arrays of `cache.format.layout`, under the same names
 """
 
 import contextlib
@@ -22,22 +22,20 @@ from cache.building.lock import builder_lock
 from cache.format.layout import (
     FORMAT,
     MANIFEST,
-    TEACHER,
     TEMPORARY,
-    TRUTH,
     ZARR_JSON,
     ArrayLayout,
     GroupName,
-    array_layouts,
     group_folder,
     group_metadata,
+    weights_files,
 )
 from cache.format.manifest import GroupManifest, RootManifest, ShardRecord
 from cache.format.object_store import StorePath
 from cache.format.sealed_files import FileRecord, unseal_bytes, write_failed, write_file
 from cache.format.shard_codec import Array, ShardValues, write_shard
 from cache.reading.store import FeatureStore
-from idif.data.index import truth
+from idif.data.features import MASKS
 from idif.errors import StoreDamaged, StoreError
 from idif.progress import Progress, silent
 
@@ -65,7 +63,7 @@ def export_store(store: StorePath, out: Path, *, progress: Progress = silent) ->
         out.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(beside, "w") as file:
             file.attrs[MARK] = FORMAT
-            for name in (MANIFEST, TEACHER):
+            for name in (MANIFEST, *weights_files(opened.spec.encoders)):
                 file[name] = np.frombuffer((store / name).read_bytes(), np.uint8)
             _export_groups(opened, file, progress)
         beside.replace(out)
@@ -78,22 +76,21 @@ def export_store(store: StorePath, out: Path, *, progress: Progress = silent) ->
 
 
 def _export_groups(opened: FeatureStore, file: Any, progress: Progress) -> None:
-    arrays = array_layouts(opened.spec, len(opened.index.view_numbers))
     first = 0
     for group in opened.groups:
         plan = group.manifest.plan
         target = file.create_group(str(plan.group))
         target[MANIFEST] = np.frombuffer((group.folder / MANIFEST).read_bytes(), np.uint8)
-        rows = len(plan.index)
+        rows, arrays = len(plan.index), plan.array_layouts(opened.spec)
         for array in arrays:
-            small = {"chunks": (1, *array.row_shape), "compression": 1} if array.name == "masks" else {}
+            small = {"chunks": (1, *array.row_shape), "compression": 1} if array.name == MASKS else {}
             target.create_dataset(array.name, (rows, *array.row_shape), array.dtype, **small)
         for start, stop in plan.bounds:
-            there = range(first + start, first + stop)
-            values = dict(opened.read_arrays(there))
-            values |= zip(TRUTH, truth(opened.index, there), strict=True)
+            stored = opened.read_arrays(range(first + start, first + stop))
+            values = {name: x.numpy() for name, x in stored.items()}
+            values |= plan.truth_arrays(opened.spec, start, stop)
             for array in arrays:
-                target[array.name][start:stop] = values[array.name].numpy()
+                target[array.name][start:stop] = values[array.name]
             progress(first + stop, len(opened.index), str(plan.group))
         first += rows
 
@@ -141,9 +138,11 @@ def import_store(source: Path, store: Path, *, progress: Progress = silent) -> i
 def _import_groups(source: Path, file: Any, store: Path, progress: Progress) -> int:
     raw = _bytes(source, file, MANIFEST)
     root = RootManifest.from_json(unseal_bytes(raw, f"{source}: {MANIFEST}"), f"{source}: {MANIFEST}")
-    teacher = _bytes(source, file, TEACHER)
-    if FileRecord.of(teacher) != root.files[TEACHER]:
-        raise StoreDamaged(f"{source}: {TEACHER}: not the bytes that were exported")
+    shared = {ZARR_JSON: group_metadata(root=True)}
+    for name in weights_files(root.spec.encoders):
+        shared[name] = _bytes(source, file, name)
+        if FileRecord.of(shared[name]) != root.files[name]:
+            raise StoreDamaged(f"{source}: {name}: not the bytes that were exported")
     names = [f"{category}/{split}" for category in file for split in _splits(file[category])]
     manifests: dict[GroupName, GroupManifest] = {}
     for name in names:
@@ -153,9 +152,8 @@ def _import_groups(source: Path, file: Any, store: Path, progress: Progress) -> 
         if str(manifest.plan.group) != name or manifest.plan.spec_fingerprint != root.spec.fingerprint:
             raise StoreDamaged(f"{source}: {where}: belongs to another group or store")
         manifests[manifest.plan.group] = manifest
-    for name, data in {ZARR_JSON: group_metadata(root=True), TEACHER: teacher, MANIFEST: raw}.items():
+    for name, data in {**shared, MANIFEST: raw}.items():
         write_file(store / name, data)
-    arrays = array_layouts(root.spec, len(root.view_numbers))
     total = sum(len(manifest.plan.index) for manifest in manifests.values())
     done = 0
     for group, manifest in sorted(manifests.items()):
@@ -163,7 +161,7 @@ def _import_groups(source: Path, file: Any, store: Path, progress: Progress) -> 
         write_file(folder.parent / ZARR_JSON, group_metadata())
         for name, data in manifest.plan.metadata_files(root.spec).items():
             write_file(folder / name, data)
-        shards = []
+        shards, arrays = [], manifest.plan.array_layouts(root.spec)
         for record in manifest.shards:
             start, stop = manifest.plan.bounds[record.shard]
             values = _rows(source, file, group, arrays, start, stop)

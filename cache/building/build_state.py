@@ -1,4 +1,4 @@
-"""Compares what a store already holds with what a build is asked for; writes nothing."""
+"""Compares the present state of a store with the request of a build; writes nothing."""
 
 import contextlib
 import shutil
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from cache.building.encode_shards import sample_content
+from cache.building.encode_shards import count_inputs, sample_content
 from cache.building.journal import Journal
 from cache.format.index_diff import content_differences, index_differences
 from cache.format.layout import (
@@ -16,8 +16,8 @@ from cache.format.layout import (
     PENDING,
     TEACHER,
     TEMPORARY,
+    WEIGHTS_SUFFIX,
     ZARR_JSON,
-    array_layouts,
     group_folder,
 )
 from cache.format.manifest import GroupManifest, GroupPlan, RootManifest, SampleContent, ShardRecord
@@ -37,9 +37,9 @@ class GroupBuildState:
     shards: dict[int, ShardRecord] = field(default_factory=dict)
     """The shards in place, by number; all of them where the group is finished."""
 
-    def views(self, shard: int) -> int:
-        """Views that a shard holds."""
-        return sum(sum(s.present) for s in self.plan.index.samples[slice(*self.plan.bounds[shard])])
+    def inputs(self, shard: int) -> int:
+        """Views and other inputs of a shard's samples."""
+        return sum(map(count_inputs, self.plan.index.samples[slice(*self.plan.bounds[shard])]))
 
     @property
     def missing(self) -> list[int]:
@@ -78,8 +78,9 @@ def check_folder(store: StorePath) -> None:
         names = {path.name.removesuffix(TEMPORARY) for path in store.iterdir()}
     except OSError as error:
         raise StoreError(f"{store}: cannot be read ({error.strerror or error})") from None
-    ours = {LOCK, PENDING, TEACHER, ZARR_JSON}
-    others = sorted(name for name in names - ours if not name.endswith(".lock"))
+    expected = {LOCK, PENDING, TEACHER, ZARR_JSON}
+    beginnings = (".lock", WEIGHTS_SUFFIX) if PENDING in names else (".lock",)
+    others = sorted(name for name in names - expected if not name.endswith(beginnings))
     if MANIFEST not in names and others:
         raise StoreError(f"{store}: not a store and not empty (it holds {others[0]}); choose another folder")
 
@@ -92,7 +93,7 @@ def check_space(store: Path, states: Sequence[GroupBuildState], spec: FeatureSpe
     """
     needed = 0
     for state in states:
-        arrays = array_layouts(spec, len(state.plan.index.view_numbers))
+        arrays = state.plan.array_layouts(spec)
         rows = sum(stop - start for start, stop in (state.plan.bounds[shard] for shard in state.missing))
         needed += rows * sum(array.row_bytes for array in arrays)
     free = shutil.disk_usage(store).free
@@ -101,7 +102,7 @@ def check_space(store: Path, states: Sequence[GroupBuildState], spec: FeatureSpe
 
 
 def load_build_state(store: StorePath, plan: GroupPlan, shard_rows: int | None) -> GroupBuildState:
-    """What is there of a group. What was begun keeps its own shard and batch sizes.
+    """The part of a group that is in place. A group that was begun keeps its own shard and batch sizes.
 
     Args:
         shard_rows: refuse another number than this, unless None.
@@ -148,7 +149,7 @@ def check_content(
         compared: called after each sample, for progress.
 
     Raises:
-        StoreMismatch: names the first image or mask that differs. DatasetError: a file cannot be read.
+        StoreMismatch: names the first file that differs. DatasetError: a file cannot be read.
     """
     samples: list[Sample] = []
     stored: list[SampleContent] = []
@@ -159,8 +160,8 @@ def check_content(
     with contextlib.closing(
         prefetch_map(partial(sample_content, root), samples, workers=workers, depth=4 * workers)
     ) as now:
-        for sample, mine, data in zip(samples, stored, now, strict=True):
-            for difference in content_differences(sample, mine, data):
+        for sample, before, data in zip(samples, stored, now, strict=True):
+            for difference in content_differences(sample, before, data):
                 raise StoreMismatch(f"{group_folder(store, state.plan.group)}: {difference}")
             compared(sample)
 

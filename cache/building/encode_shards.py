@@ -1,6 +1,6 @@
-"""Makes the values of shards from images: decoding ahead in threads, encoding in the caller's."""
+"""Makes the values of shards from the data's files: decoding ahead in threads, encoding in the caller's."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache.format.layout import array_layouts, scale_name
+from cache.format.layout import scale_name, stored_type
 from cache.format.manifest import GroupPlan, SampleContent, ViewContent
 from cache.format.quantize import quantize
 from cache.format.sealed_files import hash_file
 from cache.format.shard_codec import Array, ShardValues
-from idif.data.decode import DECODED_AHEAD, decode_sample
-from idif.data.features import FeatureSpec
-from idif.data.index import Sample, truth
-from idif.encoders.encode import encode_views
-from idif.encoders.frozen import FrozenEncoder
+from idif.data.arrays import ArraySpec
+from idif.data.batch import input_presence
+from idif.data.decode import DECODED_AHEAD
+from idif.data.features import MASKS, FeatureSpec
+from idif.data.index import Sample
+from idif.encoders.encode import EncoderSet
 from idif.errors import CannotFinish, ConfigError, DatasetError
 from idif.paths import resolve_inside
 from idif.prefetch import prefetch_map
@@ -34,11 +35,16 @@ class Job:
 
 @dataclass(frozen=True)
 class MadeShard:
-    """The values of one shard and what they were made from."""
+    """The values of one shard and the content of the files they were made from."""
 
     job: Job
     values: ShardValues
     content: tuple[SampleContent, ...]
+
+
+def count_inputs(sample: Sample) -> int:
+    """Views and other inputs that a sample has, the unit in which progress is counted."""
+    return sum(sample.present) + sum(path is not None for path in sample.inputs.values())
 
 
 def sample_content(root: Path, sample: Sample) -> SampleContent:
@@ -48,105 +54,141 @@ def sample_content(root: Path, sample: Sample) -> SampleContent:
         DatasetError: a file cannot be read.
     """
 
-    def hashed(name: str) -> str:
-        try:
-            return hash_file(resolve_inside(root, name))
-        except OSError as error:
-            raise DatasetError(f"{root / name}: cannot be read ({error.strerror or error})") from None
+    def hashed(name: str | None) -> str | None:
+        return None if name is None else _hash(root, name)
 
-    return tuple(
-        None
-        if view is None
-        else ViewContent(hashed(view.image), None if view.mask is None else hashed(view.mask))
+    views = (
+        None if view is None else ViewContent(_hash(root, view.image), hashed(view.mask))
         for view in sample.views
     )
+    return SampleContent(tuple(views), {name: hashed(path) for name, path in sample.inputs.items()})
+
+
+def _hash(root: Path, name: str) -> str:
+    try:
+        return hash_file(resolve_inside(root, name))
+    except OSError as error:
+        raise DatasetError(f"{root / name}: cannot be read ({error.strerror or error})") from None
 
 
 def make_shards(
-    root: Path, jobs: Sequence[Job], encoder: FrozenEncoder, spec: FeatureSpec, *, workers: int
+    root: Path,
+    jobs: Sequence[Job],
+    encoders: EncoderSet,
+    spec: FeatureSpec,
+    *,
+    workers: int,
+    device: torch.device | None = None,
 ) -> Generator[MadeShard | int]:
-    """The shards of ``jobs``, in order, and between them the number of views encoded since the last yield.
+    """The shards of ``jobs``, in order, and between them the number of inputs encoded since the last yield.
 
     Decoding runs ahead across the border of shards; encoding never does, so a shard's values depend on
     its own rows, the plan's batch size and the machine alone.
 
+    Args:
+        device: where the encoders run; the CPU when None.
+
     Raises:
         DatasetError: a file cannot be read. CannotFinish: a feature is not finite.
     """
-    device = next(encoder.module.parameters()).device
+    device = device or torch.device("cpu")
+    encoders = encoders.to(device)
     wanted = [job.plan.index.samples[row] for job in jobs for row in range(*job.plan.bounds[job.shard])]
 
-    def decode(sample: Sample) -> tuple[Array, Array, SampleContent]:
-        images, masks = decode_sample(root, sample, spec.image_size)
-        return images, masks, sample_content(root, sample)
+    def decode(sample: Sample) -> tuple[dict[str, Array], SampleContent]:
+        return encoders.decode(root, sample), sample_content(root, sample)
 
     batch = max((job.plan.batch_size for job in jobs), default=1)
     decoded = prefetch_map(decode, wanted, workers=workers, depth=DECODED_AHEAD * batch)
     try:
         for job in jobs:
-            start, stop = job.plan.bounds[job.shard]
-            layouts = array_layouts(spec, len(job.plan.index.view_numbers))
-            arrays = {a.name: np.empty((stop - start, *a.row_shape), a.dtype) for a in layouts}
-            present, labels = truth(job.plan.index, range(start, stop))
-            arrays["view_mask"][:], arrays["labels"][:] = present.numpy(), labels.numpy()
+            index, (start, stop) = job.plan.index, job.plan.bounds[job.shard]
+            layouts = job.plan.array_layouts(spec)
+            truth = job.plan.truth_arrays(spec, start, stop)
+            arrays = truth | {
+                a.name: np.empty((stop - start, *a.row_shape), a.dtype)
+                for a in layouts
+                if a.name not in truth
+            }
             content: list[SampleContent] = []
             for first in range(start, stop, job.plan.batch_size):
                 rows = range(first, min(first + job.plan.batch_size, stop))
-                images, masks, hashes = zip(*islice(decoded, len(rows)), strict=True)
-                here = slice(first - start, first - start + len(rows))
-                arrays["images"][here], arrays["masks"][here] = np.stack(images), np.stack(masks)
+                samples, hashes = zip(*islice(decoded, len(rows)), strict=True)
                 content.extend(hashes)
-                on_device = torch.from_numpy(arrays["images"][here]).to(device)
-                for layer, x in encode_views(encoder, on_device, present[here]).items():
-                    half = x.half()
-                    check_finite(job.plan, first, layer, half)
-                    if spec.storage == "uint8":
-                        check_not_negative(job.plan, first, layer, half)
-                        levels, scales = quantize(x)
-                        kept = {layer: levels, scale_name(layer): scales}
-                    else:
-                        kept = {layer: half}
-                    for name, values in kept.items():
-                        torch.from_numpy(arrays[name][here]).copy_(values)
-                yield int(present[here].sum())
+                encoded = encoders.encode(
+                    stack_decoded(samples, device), input_presence(index, rows, spec.inputs)
+                )
+                part = slice(first - start, first - start + len(rows))
+                for name, values in encoded.items():
+                    for stored, kept in _as_stored(job.plan, spec, first, name, values).items():
+                        torch.from_numpy(arrays[stored][part]).copy_(kept)
+                yield sum(count_inputs(index.samples[row]) for row in rows)
             yield MadeShard(job, ShardValues(job.shard, start, stop, arrays), tuple(content))
     finally:
         decoded.close()
 
 
-def check_finite(plan: GroupPlan, start: int, layer: str, values: Tensor) -> None:
-    """Stop at the first feature that is not finite as float16 (which ends at 65,504).
+def stack_decoded(samples: Sequence[Mapping[str, Array]], device: torch.device) -> dict[str, Tensor]:
+    """Decoded samples as one, {name: [B,...]}, on ``device`` but for the masks, which no encoder takes."""
+    stacked = {name: torch.from_numpy(np.stack([one[name] for one in samples])) for name in samples[0]}
+    return {name: x if name == MASKS else x.to(device) for name, x in stacked.items()}
+
+
+def _as_stored(
+    plan: GroupPlan, spec: FeatureSpec, start: int, name: str, values: Tensor
+) -> dict[str, Tensor]:
+    """An array as the store keeps it, with its scales where it has some."""
+    array = spec.features.get(name)
+    if array is None or not array.dtype.startswith("float"):
+        return {name: values}
+    kept = stored_type(array, spec)
+    converted = values if kept == "float32" else values.half()
+    check_finite(plan, start, array, converted)
+    if kept in ("float16", "float32"):
+        return {name: converted}
+    if kept == "uint8":
+        check_not_negative(plan, start, array, converted)
+    levels, scales = quantize(values, array)
+    return {name: levels, scale_name(name): scales}
+
+
+def check_finite(plan: GroupPlan, start: int, array: ArraySpec, values: Tensor) -> None:
+    """Stop at the first feature that is not finite in the type it is kept in (float16 ends at 65,504).
 
     Args:
         start: row of ``values[0]`` in the group.
-        values: float16 [B,V,C,h,w] of one layer, on any device.
+        values: [B,...] of ``array``, on any device.
 
     Raises:
-        CannotFinish: names row, sample, view and layer.
+        CannotFinish: names row, sample, view and array.
     """
     if torch.isfinite(torch.stack(torch.aminmax(values))).all():  # a NaN is passed on by both
         return
-    where = _first(plan, start, layer, ~torch.isfinite(values))
+    where = _first(plan, start, array, ~torch.isfinite(values))
+    dtype = str(values.dtype).removeprefix("torch.")
     raise CannotFinish(
-        f"{where}: features are not finite as float16; the build stopped before this shard "
+        f"{where}: features are not finite as {dtype}; the build stopped before this shard "
         f"(are these the right weights?)"
     )
 
 
-def check_not_negative(plan: GroupPlan, start: int, layer: str, values: Tensor) -> None:
-    """Refuse features that levels counted from zero cannot hold; arguments as `check_finite`.
+def check_not_negative(plan: GroupPlan, start: int, array: ArraySpec, values: Tensor) -> None:
+    """Refuse negative features in an array that its encoder declares unsigned; arguments as `check_finite`.
 
     Raises:
-        ConfigError: names row, sample, view and layer.
+        ConfigError: names row, sample, view and array.
     """
     if values.min() >= 0:
         return
-    where = _first(plan, start, layer, values < 0)
+    where = _first(plan, start, array, values < 0)
     raise ConfigError(f"{where}: uint8 storage expects features of at least 0, got less; use float16")
 
 
-def _first(plan: GroupPlan, start: int, layer: str, bad: Tensor) -> str:
-    """Where the first True of [B,V,C,h,w] lies, in words."""
-    row, slot = (int(i) for i in bad.flatten(2).any(dim=2).nonzero()[0])
-    sample, number = plan.index.samples[start + row], plan.index.view_numbers[slot]
-    return f"{plan.group}: row {start + row} (sample {sample.sample_id}), view {number}, {layer}"
+def _first(plan: GroupPlan, start: int, array: ArraySpec, bad: Tensor) -> str:
+    """Where the first True of [B,...] lies, in words."""
+    place = bad.nonzero()[0].tolist()
+    row = start + place[0]
+    view = ""
+    if array.per_view:
+        view = f"view {plan.index.view_numbers[place[1 + array.axes.index('view')]]}, "
+    return f"{plan.group}: row {row} (sample {plan.index.samples[row].sample_id}), {view}{array.name}"

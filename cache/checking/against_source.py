@@ -1,27 +1,33 @@
-"""Checks a store against where it came from: the data's files, and the encoder that made its features."""
+"""Checks a store against its origins: the data's files, and the encoders that made its features."""
 
 import contextlib
 import random
 from functools import partial
 from pathlib import Path
 
-from cache.building.encode_shards import sample_content
+import torch
+from torch import Tensor
+
+from cache.building.encode_shards import count_inputs, sample_content, stack_decoded
 from cache.checking.verify_report import Problem, VerifyReport
-from cache.format.encoder_weights import load_teacher
+from cache.format.encoder_weights import files_of, load_stored, set_of_encoders
 from cache.format.index_diff import content_differences, index_differences
-from cache.format.layout import TEACHER, GroupName
+from cache.format.layout import GroupName
 from cache.format.manifest import GroupManifest, RootManifest, SampleContent, sorted_groups
 from cache.format.object_store import StorePath
 from cache.reading.store import FeatureStore
+from idif.data.batch import Batch, input_presence
+from idif.data.features import IMAGES, MASKS
 from idif.data.index import Index, Sample
-from idif.encoders.encode import encode_views
+from idif.encoders.encode import EncoderSet
+from idif.encoders.family import read_square_image
 from idif.errors import DatasetError, StoreDamaged, StoreError, WeightsError
 from idif.prefetch import prefetch_map
 
 DEEP_ROWS = 8
 """Rows of each group that a deep verification encodes again."""
 DEEP_TOLERANCE = 2e-2
-"""Largest difference of a deep verification, relative to a layer's largest feature: float16 keeps 5e-4, and
+"""Largest difference of a deep verification, relative to an array's largest feature: float16 keeps 5e-4, and
 other processors add up in another order; other weights or other pixels differ by the order of one."""
 
 
@@ -38,17 +44,17 @@ def compare_data(
             rows = (row_of[sample_id],) if sample_id in row_of else ()
             report.problems.append(Problem(f"data of {group}", rows, what, str(group)))
 
-        theirs = data.get(group, Index(index.view_numbers, ()))
-        for difference in index_differences(stored, theirs):
+        present = data.get(group, Index(index.view_numbers, ()))
+        for difference in index_differences(stored, present):
             add(difference.sample_id, str(difference))
-        common = [sample for sample in theirs.samples if sample.sample_id in row_of]
+        common = [sample for sample in present.samples if sample.sample_id in row_of]
         hashes = prefetch_map(partial(_content_or_error, root), common, workers=workers, depth=4 * workers)
         with contextlib.closing(hashes):
             for sample, now in zip(common, hashes, strict=True):
                 if isinstance(now, DatasetError):
                     add(sample.sample_id, str(now))
                     continue
-                report.views_compared += sum(sample.present)
+                report.views_compared += count_inputs(sample)
                 for difference in content_differences(
                     sample, manifest.content[row_of[sample.sample_id]], now
                 ):
@@ -64,20 +70,34 @@ def _content_or_error(root: Path, sample: Sample) -> SampleContent | DatasetErro
 
 def encode_again(
     store: StorePath,
-    root: RootManifest,
+    manifest: RootManifest,
     groups: dict[GroupName, GroupManifest],
+    data: tuple[Path, Index] | None,
     report: VerifyReport,
     seed: int,
 ) -> None:
-    """Compare a few rows of each group with what the stored weights make of the stored images."""
-    try:
-        encoder = load_teacher(store / TEACHER, root.spec.encoder)
-    except WeightsError as error:
-        report.problems.append(Problem(TEACHER, (), str(error)))
+    """Compare a few rows of each group with the stored weights' output for the same inputs.
+
+    An encoder of images gets the stored ones; an input that the store does not keep is read from the data.
+
+    Args:
+        data: the data's root and index; without them such encoders are left out and listed in the report.
+    """
+    spec, loaded = manifest.spec, []
+    for file, encoder in files_of(spec):
+        try:
+            loaded.append(load_stored(store / file, encoder))
+        except WeightsError as error:
+            report.problems.append(Problem(file, (), str(error)))
+            return
+    stored = [e for e in loaded if spec.stores_images and e.family.read is read_square_image]
+    if data is None:
+        report.encoders_left_out += tuple(e.name for e in loaded if e not in stored)
+    root, samples = (None, {}) if data is None else (data[0], {s.sample_id: s for s in data[1].samples})
+    usable = stored if root is None else loaded
+    if not usable:
         return
-    if encoder.sha256 != root.spec.weights_sha256:
-        report.problems.append(Problem(TEACHER, (), "not the weights the features came from"))
-        return
+    encoders = set_of_encoders(spec, tuple(usable))
     for group in groups:
         try:
             source = FeatureStore.open(store, [group.category], group.split)
@@ -86,18 +106,41 @@ def encode_again(
         chosen = random.Random(f"{seed}/{group}").sample(
             range(len(source.index)), min(DEEP_ROWS, len(source.index))
         )
+        variants = range(max(1, len(spec.variants)))
         for row in sorted(chosen):
             try:
-                batch = source.read([row])
-            except StoreDamaged:
+                batch = source.read([row] * len(variants), variants)
+                if root is None or len(stored) == len(loaded):
+                    decoded = {name: batch.arrays[name][:1] for name in (IMAGES, MASKS)}
+                elif (sample := samples.get(source.index.samples[row].sample_id)) is not None:
+                    decoded = stack_decoded([encoders.decode(root, sample)], torch.device("cpu"))
+                else:
+                    continue  # its absence from the data is listed already
+            except (StoreDamaged, DatasetError):
                 continue
-            again = encode_views(encoder, batch.images, batch.view_mask)
             report.rows_encoded += 1
-            for name, stored in batch.features.items():
-                gap = float(
-                    (stored.float() - again[name]).abs().max() / again[name].abs().max().clamp_min(1e-6)
-                )
+            for name, gap in _gaps(encoders, source, batch, decoded).items():
                 if not gap <= DEEP_TOLERANCE:
                     what = f"features differ from the encoder's by {gap:.1e} of the largest"
                     shard = row // source.groups[0].manifest.plan.shard_rows
                     report.problems.append(Problem(f"{group}/{name}", (row,), what, str(group), shard))
+
+
+def _gaps(
+    encoders: EncoderSet, source: FeatureStore, variants: Batch, decoded: dict[str, Tensor]
+) -> dict[str, float]:
+    """Largest difference of each array of one row, relative to its largest feature.
+
+    Args:
+        variants: the row, once for every variant.
+    """
+    row = int(variants.rows[0])
+    again = encoders.encode(decoded, input_presence(source.index, [row], source.spec.inputs))
+    gaps = {}
+    for name, array in source.spec.features.items():
+        if name in again:
+            stored = variants.arrays[name].float()
+            new = again[name][0].float() if array.has_variants else again[name].float()
+            largest = new.abs().max().clamp_min(1e-6)
+            gaps[name] = float((stored[: len(new)] - new).abs().max() / largest)
+    return gaps

@@ -5,26 +5,25 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
-from cache.building.encode_shards import Job, MadeShard, make_shards
+from cache.building.encode_shards import Job, MadeShard, count_inputs, make_shards
 from cache.building.lock import builder_lock
 from cache.checking.verify_report import Problem, VerifyReport
-from cache.format.encoder_weights import load_teacher
+from cache.format.encoder_weights import load_encoder_set
 from cache.format.index_diff import index_differences
 from cache.format.layout import (
     MANIFEST,
-    TEACHER,
     ZARR_JSON,
     GroupName,
-    array_layouts,
     group_folder,
     group_metadata,
+    weights_files,
 )
 from cache.format.manifest import GroupManifest, RootManifest, ShardRecord, sorted_groups
 from cache.format.object_store import StorePath
 from cache.format.sealed_files import FileRecord, write_file
 from cache.format.shard_codec import encode_shard_file, row_checksums
 from cache.remote.upload_lock import claim
-from idif.data.index import Index
+from idif.data.index import Index, Sample
 from idif.progress import Progress
 
 
@@ -38,10 +37,10 @@ def repair_store(
     workers: int,
     progress: Progress,
 ) -> None:
-    """Mend what ``report`` lists and rebuilding can mend, and take it off the list.
+    """Mend the problems of ``report`` that rebuilding can mend, and take them off its list.
 
-    A manifest or the teacher's weights cannot be made again from the data; they stay on the list, and with
-    damaged weights no shard is rebuilt. So does a shard whose images are no longer those it was built from.
+    A manifest or an encoder's weights cannot be made again from the data; they stay on the list, and with
+    damaged weights no shard is rebuilt. So does a shard whose files are no longer those it was built from.
 
     Raises:
         StoreError: another process is building there. DatasetError: a file cannot be read.
@@ -51,12 +50,13 @@ def repair_store(
             _write_metadata(store, manifest, groups, problem)
             report.problems.remove(problem)
         jobs = _jobs(groups, sorted_groups(index), report)
-        if not jobs or any(problem.file == TEACHER for problem in report.problems):
+        weights = weights_files(manifest.spec.encoders)
+        if not jobs or any(problem.file in weights for problem in report.problems):
             return
-        encoder = load_teacher(store / TEACHER, manifest.spec.encoder)
+        encoders = load_encoder_set(store, manifest.spec)
         done = 0
-        total = sum(sum(map(sum, _present(job))) for job in jobs)
-        for item in make_shards(root, jobs, encoder, manifest.spec, workers=workers):
+        total = sum(sum(map(count_inputs, _samples(job))) for job in jobs)
+        for item in make_shards(root, jobs, encoders, manifest.spec, workers=workers):
             if isinstance(item, int):
                 done += item
                 progress(done, total, "rebuilding")
@@ -70,9 +70,8 @@ def _writing(store: StorePath) -> contextlib.AbstractContextManager[None]:
     return claim(store, uuid.uuid4().hex, Path.cwd())
 
 
-def _present(job: Job) -> list[tuple[bool, ...]]:
-    start, stop = job.plan.bounds[job.shard]
-    return [sample.present for sample in job.plan.index.samples[start:stop]]
+def _samples(job: Job) -> tuple[Sample, ...]:
+    return job.plan.index.samples[slice(*job.plan.bounds[job.shard])]
 
 
 def _write_metadata(
@@ -94,10 +93,10 @@ def _jobs(
     jobs = []
     for group, manifest in groups.items():
         damaged = {p.shard for p in report.problems if p.group == str(group) and p.shard is not None}
-        theirs = data.get(group)
-        if not damaged or theirs is None or any(index_differences(manifest.plan.index, theirs)):
+        present = data.get(group)
+        if not damaged or present is None or any(index_differences(manifest.plan.index, present)):
             continue
-        plan = replace(manifest.plan, index=theirs)
+        plan = replace(manifest.plan, index=present)
         jobs += [Job(plan, shard) for shard in sorted(damaged)]
     return jobs
 
@@ -117,7 +116,7 @@ def _replace(
         return  # the data have changed since, which the comparison with them has listed
     plan = finished.plan
     files = {}
-    for array in array_layouts(manifest.spec, len(plan.index.view_numbers)):
+    for array in plan.array_layouts(manifest.spec):
         values = made.values.arrays[array.name]
         files[array.shard_file(shard)] = encode_shard_file(
             array, len(plan.index), plan.shard_rows, shard, values

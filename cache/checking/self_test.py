@@ -1,4 +1,4 @@
-"""A tiny store, built, verified and opened: what every real one will go through on this machine."""
+"""A tiny store, built, verified and opened, as a test of this machine."""
 
 from pathlib import Path
 
@@ -7,9 +7,11 @@ import torch
 from PIL import Image
 
 from cache.building.build import build_store
+from cache.building.request import BuildRequest
 from cache.checking.verify import verify_store
 from cache.reading.store import FeatureStore
 from idif.data.index import Index, Sample, View
+from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import load_encoder
 from idif.errors import StoreDamaged
 
@@ -17,10 +19,10 @@ SIZE, VIEWS, SAMPLES = 32, (1, 2), 2
 
 
 def run_self_test(folder: Path, device: torch.device) -> FeatureStore:
-    """A store of ``SAMPLES`` noisy training samples in ``folder``, with an untrained teacher.
+    """A store of ``SAMPLES`` noisy training samples in ``folder``, with an untrained encoder.
 
     Raises:
-        StoreDamaged: what was written is not what is read. Whatever `build_store` raises.
+        StoreDamaged: other values are read than were written. Whatever `build_store` raises.
     """
     rng = np.random.default_rng(0)
     samples = []
@@ -33,7 +35,8 @@ def run_self_test(folder: Path, device: torch.device) -> FeatureStore:
         samples.append(Sample(f"noise/S{number}", "noise", "train", tuple(views)))
     store = folder / "store.zarr"
     index = Index(VIEWS, tuple(samples))
-    build_store(folder, index, store, load_encoder("untrained"), image_size=SIZE, device=device)
+    encoders = EncoderSet((load_encoder("untrained"),), SIZE)
+    build_store(BuildRequest(folder, index, store, encoders, device=device))
     found = verify_store(store)
     if not found.sound:
         raise StoreDamaged("; ".join(str(problem) for problem in found.problems))

@@ -1,33 +1,36 @@
-"""Finds every byte of a store that is not what was written, and every image that is no longer the same."""
+"""Finds every byte of a store that differs from the written one, and every file of the data that changed."""
 
 import contextlib
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load
 
 from cache.checking.against_source import compare_data, encode_again
 from cache.checking.repair import repair_store
 from cache.checking.verify_report import Problem, VerifyReport
-from cache.format.encoder_weights import load_teacher
 from cache.format.layout import (
     MANIFEST,
     PENDING,
     TEACHER,
+    WEIGHTS_SUFFIX,
     ZARR_JSON,
     ArrayLayout,
     GroupName,
-    array_layouts,
     group_folder,
     group_metadata,
 )
-from cache.format.manifest import GroupManifest, RootManifest
+from cache.format.manifest import GroupManifest, RootManifest, select_inputs
 from cache.format.object_store import StorePath, store_path
 from cache.format.sealed_files import FileRecord
 from cache.format.shard_codec import decode_shard_file, row_checksums
 from cache.reading.open_groups import list_groups
 from idif.data.decode import decode_threads
 from idif.data.index import Index
-from idif.errors import StoreDamaged, StoreError, WeightsError
+from idif.errors import StoreDamaged, StoreError
 from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
 
@@ -47,7 +50,8 @@ def verify_store(
 
     Args:
         root, index: the data, to be compared with what the store was built from; both or neither.
-        deep: also encode a seeded sample of rows again, from the stored images with the stored weights.
+        deep: also encode a seeded sample of rows again with the stored weights, from the stored images, or
+            from the data where the store does not keep an encoder's input.
         repair: rebuild the damaged shards and metadata (needs ``root``); the report then lists what remains.
         workers: threads that hash; one per core (at most 8) when None.
         progress: told the bytes of the store read.
@@ -69,12 +73,13 @@ def verify_store(
         return report
     groups = _load_groups(store, manifest, report)
     _verify_shards(store, manifest, groups, report, workers, progress)
-    if root is not None and index is not None:
-        compare_data(root, index, groups, report, workers)
+    data = None if root is None or index is None else (root, select_inputs(index, manifest.spec.inputs))
+    if data is not None:
+        compare_data(*data, groups, report, workers)
     if deep:
-        encode_again(store, manifest, groups, report, seed)
-    if repair and root is not None and index is not None and report.problems:
-        repair_store(store, manifest, groups, root, index, report, workers, progress)
+        encode_again(store, manifest, groups, data, report, seed)
+    if repair and data is not None and report.problems:
+        repair_store(store, manifest, groups, *data, report, workers, progress)
     return report
 
 
@@ -100,14 +105,18 @@ def _verify_root(store: StorePath, report: VerifyReport) -> RootManifest | None:
 
 
 def _verify_without_manifest(store: StorePath, report: VerifyReport) -> None:
-    """What can still be said of the other files at the root."""
+    """Check the other files at the root as far as they explain themselves."""
     metadata = _read(store / ZARR_JSON, report)
     if metadata != group_metadata(root=True):
         report.problems.append(Problem(ZARR_JSON, (), _how(metadata)))
-    try:
-        load_teacher(store / TEACHER)
-    except WeightsError as error:
-        report.problems.append(Problem(TEACHER, (), str(error)))
+    further = [path.name for path in store.iterdir() if path.name.endswith(WEIGHTS_SUFFIX)]
+    for name in sorted({TEACHER, *further}):
+        weights = _read(store / name, report)
+        try:
+            load(weights or b"")
+        except SafetensorError as error:
+            what = "missing" if weights is None else f"not readable as encoder weights ({error})"
+            report.problems.append(Problem(name, (), what))
     for group in _list(store, report):
         _load_group(store, group, report)
 
@@ -180,12 +189,10 @@ def _verify_shards(
     workers: int,
     progress: Progress,
 ) -> None:
-    arrays = array_layouts(root.spec, len(root.view_numbers))
     files = [
         _ShardFile(group, manifest, array, record.shard)
         for group, manifest in groups.items()
-        for record in manifest.shards
-        for array in arrays
+        for record, array in product(manifest.shards, manifest.plan.array_layouts(root.spec))
     ]
     sizes = [f.manifest.shards[f.shard].files[f.array.shard_file(f.shard)].size for f in files]
     # whole shards in memory: one per thread and one ahead
@@ -200,7 +207,7 @@ def _verify_shards(
 
 
 def _check_shard_file(store: StorePath, file: _ShardFile) -> Problem | None:
-    """Compare digest, every row's checksum and, for labels and presence, the values themselves."""
+    """Compare a shard file's digest and every row's checksum with the manifest's."""
     plan, record = file.manifest.plan, file.manifest.shards[file.shard]
     name = file.array.shard_file(file.shard)
     start, stop = plan.bounds[file.shard]

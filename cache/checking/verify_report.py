@@ -1,4 +1,4 @@
-"""What a verification finds, in words for people and in parts for a repair."""
+"""Findings of a verification, in words for people and in parts for a repair."""
 
 from dataclasses import dataclass, field
 
@@ -15,9 +15,9 @@ class Problem:
     """Rows of the group that it touches; all of them where it is unknown which."""
     what: str
     group: str = ""
-    """``category/split``, or empty for what all groups share."""
+    """``category/split``, or empty for a file that all groups share."""
     shard: int | None = None
-    """The shard to rebuild, where rebuilding one mends it."""
+    """The shard to rebuild, where that mends it."""
 
     def __str__(self) -> str:
         where = f" ({spans_of_rows(self.rows)} of {self.group})" if self.rows else ""
@@ -26,15 +26,17 @@ class Problem:
 
 @dataclass
 class VerifyReport:
-    """What a verification read and found."""
+    """Counts and findings of a verification."""
 
     problems: list[Problem] = field(default_factory=list)
     files: int = 0
     bytes: int = 0
     views_compared: int = 0
-    """With the data's files, by hash."""
+    """Views, and other inputs that a sample has once: with the data's files, by hash."""
     rows_encoded: int = 0
     """By a deep verification."""
+    encoders_left_out: tuple[str, ...] = ()
+    """Encoders that a deep verification could not run again, since the store does not keep their input."""
     shards_repaired: int = 0
 
     @property

@@ -25,48 +25,65 @@ def index_differences(stored: Index, data: Index) -> Iterator[Difference]:
     The order of the samples does not matter, only their ids.
     """
     if stored.view_numbers != data.view_numbers:
-        mine, other = list(stored.view_numbers), list(data.view_numbers)
-        yield Difference("", f"view numbers: the store has {mine}, the data {other}")
+        yield Difference(
+            "",
+            f"view numbers: the store has {list(stored.view_numbers)}, the data {list(data.view_numbers)}",
+        )
         return
-    theirs = {sample.sample_id: sample for sample in data.samples}
-    known = {sample.sample_id for sample in stored.samples}
+    data_samples = {sample.sample_id: sample for sample in data.samples}
+    stored_ids = {sample.sample_id for sample in stored.samples}
     for sample in stored.samples:
-        if sample.sample_id not in theirs:
+        if sample.sample_id not in data_samples:
             yield Difference(sample.sample_id, " is in the store but not in the data")
         else:
-            yield from _view_differences(sample, theirs[sample.sample_id], stored.view_numbers)
+            yield from _sample_differences(sample, data_samples[sample.sample_id], stored.view_numbers)
     for sample in data.samples:
-        if sample.sample_id not in known:
+        if sample.sample_id not in stored_ids:
             yield Difference(sample.sample_id, " is in the data but not in the store")
 
 
-def _view_differences(stored: Sample, data: Sample, numbers: Sequence[int]) -> Iterator[Difference]:
+def _sample_differences(stored: Sample, data: Sample, numbers: Sequence[int]) -> Iterator[Difference]:
+    sample_id = stored.sample_id
     if (stored.category, stored.split) != (data.category, data.split):
-        here, there = f"{stored.category}/{stored.split}", f"{data.category}/{data.split}"
-        yield Difference(stored.sample_id, f": the store has it in {here}, the data in {there}")
-    for number, mine, other in zip(numbers, stored.views, data.views, strict=True):
+        before, now = f"{stored.category}/{stored.split}", f"{data.category}/{data.split}"
+        yield Difference(sample_id, f": the store has it in {before}, the data in {now}")
+    if stored.sample_class != data.sample_class:
+        yield Difference(
+            sample_id, f": label is {stored.sample_class} in the store, {data.sample_class} in the data"
+        )
+    for name, path in stored.inputs.items():
+        if (path is None) != (data.inputs.get(name) is None):
+            yield Difference(sample_id, f": {name} {_only_in('data' if path is None else 'store')}")
+    for number, before_view, view in zip(numbers, stored.views, data.views, strict=True):
         what = ""
-        if mine is None or other is None:
-            if mine is not other:
-                where = "the data but not in the store" if mine is None else "the store but not in the data"
-                what = f"is in {where}"
-        elif mine.anomaly_class != other.anomaly_class:
-            what = f"label is {mine.anomaly_class} in the store, {other.anomaly_class} in the data"
-        elif (mine.mask is None) != (other.mask is None):
-            what = f"a mask is in the {'data' if mine.mask is None else 'store'} only"
+        if before_view is None or view is None:
+            if before_view is not view:
+                what = _only_in("data" if before_view is None else "store")
+        elif before_view.anomaly_class != view.anomaly_class:
+            what = f"label is {before_view.anomaly_class} in the store, {view.anomaly_class} in the data"
+        elif (before_view.mask is None) != (view.mask is None):
+            what = f"a mask is in the {'data' if before_view.mask is None else 'store'} only"
         if what:
-            yield Difference(stored.sample_id, f", view {number}: {what}")
+            yield Difference(sample_id, f", view {number}: {what}")
+
+
+def _only_in(place: str) -> str:
+    return f"is in the {place} but not in the {'data' if place == 'store' else 'store'}"
 
 
 def content_differences(sample: Sample, stored: SampleContent, data: SampleContent) -> Iterator[Difference]:
-    """Views whose image or mask file has other bytes than the store was built from."""
-    for view, mine, other in zip(sample.views, stored, data, strict=True):
-        if view is None or mine is None or other is None:
+    """Files of a sample that have other bytes than the store was built from."""
+    for view, before, now in zip(sample.views, stored.views, data.views, strict=True):
+        if view is None or before is None or now is None:
             continue
         for kind, path, same in (
-            ("image", view.image, mine.image == other.image),
-            ("mask", view.mask, mine.mask == other.mask),
+            ("image", view.image, before.image == now.image),
+            ("mask", view.mask, before.mask == now.mask),
         ):
             if not same:
                 what = f", view {view.number}: the {kind}'s content differs ({path})"
                 yield Difference(sample.sample_id, what)
+    for name, sha256 in stored.inputs.items():
+        if sha256 != data.inputs.get(name):
+            path = sample.inputs.get(name)
+            yield Difference(sample.sample_id, f": the {name}'s content differs ({path})")

@@ -1,15 +1,20 @@
 """Where everything in a store lies: names of files and arrays, chunk and shard sizes, Zarr metadata.
 
     STORE/
-      zarr.json  manifest.json  teacher.safetensors        what all groups share
+      zarr.json  manifest.json  teacher.safetensors        shared by all groups; the first encoder's weights
+      <encoder>.safetensors                                weights of every further encoder
       <category>/zarr.json
       <category>/<split>/
-        zarr.json  manifest.json                           what this group promises, written last
-        layer1 layer2 layer3   float16 [N,V,C,h,w]         one row (an object, all its views) is one chunk
-          (or uint8, each with a scale: layer1_scale float16 [N,C]; a feature is level times scale)
-        images                 uint8   [N,V,3,S,S]
-        masks                  bool    [N,V,S,S]
-        view_mask labels       bool    [N,V]
+        zarr.json  manifest.json                           contents of this group, written last
+        layer1 layer2 layer3   float16 [N,V,C,h,w]         the encoders' arrays, float32 where asked for; one
+          ...                          [N,(A,)(V,)...]     row (a sample: all variants and views) is one chunk
+          (or uint8, signed arrays int8, each with scales: layer1_scale float16 [N,C]; a feature is level
+          times scale, see `cache.format.quantize`)
+        images                 uint8   [N,V,3,S,S]         where the store keeps images
+        masks                  bool    [N,V,S,S]           where samples have images
+        view_mask labels       bool    [N,V]               where samples have views
+        present_<input>        bool    [N]                 for each input that a sample has once
+        sample_labels          bool    [N]                 where samples have a class of their own
           zarr.json  c/<shard>/0/...                       one file per array and shard
 
 Every array of a group has the same rows per shard, so shard ``i`` is one file of each array.
@@ -18,21 +23,24 @@ Every array of a group has the same rows per shard, so shard ``i`` is one file o
 import json
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, overload
 
 from cache.format.object_store import StorePath
-from idif.data.features import FeatureSpec
-from idif.data.index import Split
-from idif.errors import StoreError
+from idif.data.arrays import DATA, VARIANT, ArraySpec
+from idif.data.features import MASKS, EncoderSpec, FeatureSpec
+from idif.data.index import Index, Split
+from idif.errors import ConfigError, StoreError
 
 FORMAT = 1
 """Version of everything written here; a store of another version is refused, never guessed at."""
 
 ZARR_JSON = "zarr.json"
 MANIFEST = "manifest.json"
-TEACHER = "teacher.safetensors"
+WEIGHTS_SUFFIX = ".safetensors"
+TEACHER = f"teacher{WEIGHTS_SUFFIX}"
 JOURNAL = "build.jsonl"
 PENDING = "building.json"
 LOCK = "build.lock"
@@ -44,10 +52,15 @@ MAX_SHARD_ROWS = 32
 MAX_SHARD_BYTES = 128 * 2**20
 """Upper bound of the largest array's shard: large for sequential reading, small to rebuild or resend."""
 
-TRUTH = ("view_mask", "labels")
-"""Arrays for other readers: here the manifest's index says the same."""
+VIEW_MASK, LABELS, SAMPLE_LABELS = "view_mask", "labels", "sample_labels"
+
+WIDTHS = {"float32": 4, "float16": 2, "uint8": 1, "int8": 1, "bool": 1}
+"""Type in a store -> bytes of one value."""
+# NaN is the only honest fill for a float: zeros would pass for features
+_FILLS = {"float32": "NaN", "float16": "NaN", "uint8": 0, "int8": 0, "bool": False}
 
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+_BYTE: dict[str, Any] = {"name": "bytes"}
 
 
 @dataclass(frozen=True, order=True)
@@ -91,14 +104,13 @@ class ArrayLayout:
     @property
     def raw(self) -> bool:
         """Whether a row lies in its shard as it lies in memory."""
-        native = sys.byteorder == "little" or self.dtype != "float16"
+        native = sys.byteorder == "little" or WIDTHS[self.dtype] == 1
         return self.per_row and native and all(codec["name"] == "bytes" for codec in self.codecs)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row before compression."""
-        width = {"float16": 2, "uint8": 1, "bool": 1}[self.dtype]
-        return width * math.prod(self.row_shape)
+        return WIDTHS[self.dtype] * math.prod(self.row_shape)
 
     def shard_file(self, shard: int) -> str:
         """Path of a shard relative to the group (Zarr v3's default chunk key)."""
@@ -124,47 +136,124 @@ class ArrayLayout:
             "data_type": self.dtype,
             "chunk_grid": {"name": "regular", "configuration": chunks},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            # NaN is the only honest fill for a float: zeros would pass for features
-            "fill_value": {"float16": "NaN", "uint8": 0, "bool": False}[self.dtype],
+            "fill_value": _FILLS[self.dtype],
             "codecs": codecs,
             "attributes": {} if self.scale is None else {"scale": self.scale},
             "dimension_names": ["row", *self.dimensions],
         }
 
 
-def array_layouts(spec: FeatureSpec, views: int) -> tuple[ArrayLayout, ...]:
-    """The arrays of every group of a store: layers, their scales, images, masks, view_mask and labels."""
-    size = spec.image_size
-    raw: tuple[dict[str, Any], ...] = (_LITTLE,)
-    byte: dict[str, Any] = {"name": "bytes"}
+def value_layouts(spec: FeatureSpec, views: int) -> tuple[ArrayLayout, ...]:
+    """The arrays with values that a reader needs: the encoders', their scales, images and masks."""
+    names = spec.variants
+    features, scales = [], []
+    for array in spec.features.values():
+        shape, dimensions = array.row_shape(views, len(names)), _dimensions(array)
+        kept = stored_type(array, spec)
+        scale = None if kept in (array.dtype, "float16", "float32") else scale_name(array.name)
+        codecs = (_LITTLE if WIDTHS[kept] > 1 else _BYTE,)
+        features.append(ArrayLayout(array.name, kept, shape, dimensions, codecs, scale=scale))
+        if scale is not None:
+            axes = scaled_axes(array)
+            # a few hundred bytes a row: a chunk for all rows of a shard is read once and then cached
+            own = tuple(shape[axis] for axis in axes), tuple(dimensions[axis] for axis in axes)
+            scales.append(ArrayLayout(scale, "float16", *own, (_LITTLE,), per_row=False))
     # masks are nearly all zeros: compression makes them vanish
     zstd = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
-    assert spec.storage != "float32", "a store keeps float16 or uint8"
-    compact = spec.storage == "uint8"
-    layers = []
-    scales = []
-    for layer in spec.layers:
-        shape, dimensions = (views, *spec.shape(layer)), ("view", "channel", "h", "w")
-        if compact:
-            scale = scale_name(layer.name)
-            layers.append(ArrayLayout(layer.name, "uint8", shape, dimensions, (byte,), scale=scale))
-            # a few hundred bytes a row: a chunk for all rows of a shard is read once and then cached
-            scales.append(ArrayLayout(scale, "float16", (layer.channels,), ("channel",), raw, per_row=False))
-        else:
-            layers.append(ArrayLayout(layer.name, "float16", shape, dimensions, raw))
+    pixels = [
+        ArrayLayout(
+            array.name,
+            array.dtype,
+            array.row_shape(views, len(names)),
+            array.axes,
+            (_BYTE, zstd) if array.name == MASKS else (_BYTE,),
+        )
+        for array in spec.arrays.values()
+        if array.origin == DATA
+    ]
+    return (*features, *scales, *pixels)
+
+
+def truth_layouts(spec: FeatureSpec, index: Index) -> tuple[ArrayLayout, ...]:
+    """The arrays for other readers: here the manifest's index says the same."""
+    views = len(index.view_numbers)
+    per_view = [VIEW_MASK, LABELS] if views else []
+    per_sample = [present_name(name) for name in spec.inputs]
+    if any(sample.sample_class is not None for sample in index.samples):
+        per_sample.append(SAMPLE_LABELS)
     return (
-        *layers,
-        *scales,
-        ArrayLayout("images", "uint8", (views, 3, size, size), ("view", "rgb", "y", "x"), (byte,)),
-        ArrayLayout("masks", "bool", (views, size, size), ("view", "y", "x"), (byte, zstd)),
-        ArrayLayout("view_mask", "bool", (views,), ("view",), (byte,), per_row=False),
-        ArrayLayout("labels", "bool", (views,), ("view",), (byte,), per_row=False),
+        *(ArrayLayout(n, "bool", (views,), ("view",), (_BYTE,), per_row=False) for n in per_view),
+        *(ArrayLayout(n, "bool", (), (), (_BYTE,), per_row=False) for n in per_sample),
     )
 
 
-def scale_name(layer: str) -> str:
-    """The array that holds a layer's scales in a ``uint8`` store."""
-    return f"{layer}_scale"
+def stored_type(array: ArraySpec, spec: FeatureSpec) -> str:
+    """Type in which a store keeps an encoder's array; only floating-point values are converted."""
+    if not array.dtype.startswith("float"):
+        return array.dtype
+    if spec.storage == "uint8" and array.signed:
+        return "int8"
+    return spec.storage
+
+
+def scaled_axes(array: ArraySpec) -> tuple[int, ...]:
+    """Positions, in one sample's array, of the axes along which each place has a scale of its own."""
+    axes = [VARIANT] if array.has_variants else []
+    if array.own_axes:
+        axes.append("channel" if "channel" in array.own_axes else array.own_axes[-1])
+    return tuple(array.axes.index(axis) for axis in axes)
+
+
+def _dimensions(array: ArraySpec) -> tuple[str, ...]:
+    """Names of an encoder's array's axes: the ``y x`` of a feature map are not those of the pixels."""
+    return tuple({"y": "h", "x": "w"}.get(axis, axis) for axis in array.axes)
+
+
+def scale_name(array: str) -> str:
+    """The array that holds an array's scales in a ``uint8`` store."""
+    return f"{array}_scale"
+
+
+def present_name(input_name: str) -> str:
+    """The array that tells which samples have an input."""
+    return f"present_{input_name}"
+
+
+def weights_files(encoders: tuple[EncoderSpec, ...]) -> tuple[str, ...]:
+    """File at a store's root with the weights of each encoder."""
+    further = (f"{encoder.name}{WEIGHTS_SUFFIX}" for encoder in encoders[1:])
+    return (TEACHER, *further)[: len(encoders)]
+
+
+def check_names(spec: FeatureSpec) -> None:
+    """Refuse encoders whose arrays or weights would have the same name in a store.
+
+    Raises:
+        ConfigError: names the first such name and who else has it.
+    """
+    owners: dict[str, str] = {}
+    for name, owner in _names(spec):
+        if name in owners:
+            raise ConfigError(
+                f"encoder: both {owners[name]} and {owner} have an array or file named {name!r}"
+            )
+        owners[name] = owner
+
+
+def _names(spec: FeatureSpec) -> Iterator[tuple[str, str]]:
+    """Every name in a store that an encoder could take, with its owner."""
+    for name in (ZARR_JSON, MANIFEST, JOURNAL, VIEW_MASK, LABELS, SAMPLE_LABELS, "rows"):
+        yield name, "the store"
+    for array in spec.arrays.values():
+        if array.origin == DATA:
+            yield array.name, "the data"
+    for name in spec.inputs:
+        yield present_name(name), "the data"
+    for encoder, file in zip(spec.encoders, weights_files(spec.encoders), strict=True):
+        yield file, encoder.name
+        for array in encoder.arrays:
+            yield array.name, encoder.name
+            yield scale_name(array.name), encoder.name
 
 
 def choose_shard_rows(arrays: tuple[ArrayLayout, ...]) -> int:
@@ -195,9 +284,9 @@ def check_category(name: str) -> None:
     Raises:
         StoreError: the name is empty, reserved, or holds a separator, a control or another unsafe character.
     """
-    reserved = {ZARR_JSON, MANIFEST, TEACHER, PENDING, LOCK, "c"}
+    reserved = name in {ZARR_JSON, MANIFEST, PENDING, LOCK, "c"} or name.endswith(WEIGHTS_SUFFIX)
     unsafe = any(ord(ch) < 32 or ch in '/\\:*?"<>|' for ch in name)
-    if not name or name in reserved or name[0] == "." or name[-1] in ". " or unsafe or len(name) > 100:
+    if not name or reserved or name[0] == "." or name[-1] in ". " or unsafe or len(name) > 100:
         raise StoreError(f"category {name!r}: expected a name that can be a folder's name on every system")
     assert PurePosixPath(name).parts == (name,)
 

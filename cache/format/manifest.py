@@ -1,24 +1,36 @@
-"""What a store promises: settings shared by all groups, and per group its rows, content and files."""
+"""Manifests of a store: settings shared by all groups, and per group its rows, content and files."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from cache.format.layout import (
+    LABELS,
     MANIFEST,
+    SAMPLE_LABELS,
+    VIEW_MASK,
     ZARR_JSON,
+    ArrayLayout,
     GroupName,
-    array_layouts,
     group_metadata,
     json_bytes,
+    present_name,
     shard_bounds,
+    truth_layouts,
+    value_layouts,
 )
 from cache.format.object_store import StorePath
 from cache.format.sealed_files import FileRecord, seal, unseal
 from idif.data.features import FeatureSpec
-from idif.data.index import Index
+from idif.data.index import Index, Sample
 from idif.errors import StoreDamaged
 from idif.fingerprint import digest
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -29,8 +41,25 @@ class ViewContent:
     mask: str | None
 
 
-SampleContent = tuple[ViewContent | None, ...]
-"""One slot per view number; None where the view is absent."""
+@dataclass(frozen=True)
+class SampleContent:
+    """SHA-256 (hex) of the files one sample was built from."""
+
+    views: tuple[ViewContent | None, ...]
+    """One slot per view number; None where the view is absent."""
+    inputs: Mapping[str, str | None] = field(default_factory=dict)
+    """{input that a sample has once: its file's}; None where it is absent."""
+
+    def to_json(self) -> Any:
+        """A JSON value from which `from_json` makes an equal content: a list where there are views alone."""
+        views = [None if view is None else asdict(view) for view in self.views]
+        return {"views": views, "inputs": dict(self.inputs)} if self.inputs else views
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """The content that `to_json` wrote."""
+        views, inputs = (data["views"], data["inputs"]) if isinstance(data, dict) else (data, {})
+        return cls(tuple(None if view is None else ViewContent(**view) for view in views), inputs)
 
 
 @dataclass(frozen=True)
@@ -43,7 +72,7 @@ class ShardRecord:
     crc32c: dict[str, tuple[int, ...]]
     """Array -> CRC-32C of each row's values in memory, checked on every read."""
     sources: list[Any]
-    """What each row was built from, as JSON has it: a reader of features never makes more of it."""
+    """Content of each row as JSON: most readers never make objects of it."""
 
     @classmethod
     def of(
@@ -54,15 +83,12 @@ class ShardRecord:
         content: tuple[SampleContent, ...],
     ) -> Self:
         """The record of a shard built from ``content``."""
-        sources = [[None if view is None else asdict(view) for view in row] for row in content]
-        return cls(shard, files, crc32c, sources)
+        return cls(shard, files, crc32c, [row.to_json() for row in content])
 
     @cached_property
     def content(self) -> tuple[SampleContent, ...]:
-        """What each row was built from."""
-        return tuple(
-            tuple(None if view is None else ViewContent(**view) for view in row) for row in self.sources
-        )
+        """Content of the files that each row was built from."""
+        return tuple(SampleContent.from_json(row) for row in self.sources)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal record."""
@@ -82,7 +108,7 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """What a group shall hold, known before the first image is read."""
+    """The rows and settings of a group, known before the first image is read."""
 
     group: GroupName
     spec_fingerprint: str
@@ -97,10 +123,27 @@ class GroupPlan:
         """(start, stop) rows of every shard."""
         return shard_bounds(len(self.index), self.shard_rows)
 
+    def array_layouts(self, spec: FeatureSpec) -> tuple[ArrayLayout, ...]:
+        """All arrays of the group: the encoders', scales, images, masks, and the truth for other readers."""
+        return (*value_layouts(spec, len(self.index.view_numbers)), *truth_layouts(spec, self.index))
+
+    def truth_arrays(self, spec: FeatureSpec, start: int, stop: int) -> dict[str, Array]:
+        """Presence and labels of the rows from ``start`` to ``stop``, bool, by array."""
+        samples = self.index.samples[start:stop]
+        values = {
+            VIEW_MASK: [sample.present for sample in samples],
+            LABELS: [sample.labels for sample in samples],
+            SAMPLE_LABELS: [sample.label for sample in samples],
+        }
+        for name in spec.inputs:
+            values[present_name(name)] = [sample.inputs[name] is not None for sample in samples]
+        names = [array.name for array in truth_layouts(spec, self.index)]
+        return {name: np.array(values[name], np.bool_) for name in names}
+
     def metadata_files(self, spec: FeatureSpec) -> dict[str, bytes]:
         """Path relative to the group -> content of its Zarr metadata."""
         files = {ZARR_JSON: group_metadata()}
-        for array in array_layouts(spec, len(self.index.view_numbers)):
+        for array in self.array_layouts(spec):
             metadata = array.metadata(len(self.index), self.shard_rows)
             files[f"{array.name}/{ZARR_JSON}"] = json_bytes(metadata)
         return files
@@ -137,7 +180,7 @@ class GroupManifest:
 
     @cached_property
     def content(self) -> tuple[SampleContent, ...]:
-        """What each row was built from."""
+        """Content of the files that each row was built from."""
         return tuple(row for shard in self.shards for row in shard.content)
 
     def crc32c(self, array: str, row: int) -> int:
@@ -147,15 +190,9 @@ class GroupManifest:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over ids, view numbers, anomaly classes and content: no path, no time."""
+        """SHA-256 (hex) over ids, view numbers, classes and content: no path, no time."""
         rows = [
-            [
-                sample.sample_id,
-                [
-                    None if v is None or c is None else [v.number, v.anomaly_class, c.image, c.mask]
-                    for v, c in zip(sample.views, content, strict=True)
-                ],
-            ]
+            _row_identity(sample, content)
             for sample, content in zip(self.plan.index.samples, self.content, strict=True)
         ]
         return digest(rows)
@@ -185,16 +222,17 @@ class GroupManifest:
 
 @dataclass(frozen=True)
 class RootManifest:
-    """What all groups of a store share."""
+    """The settings that all groups of a store share."""
 
     spec: FeatureSpec
     view_numbers: tuple[int, ...]
     files: dict[str, FileRecord]
-    """The other files at the root: the teacher's weights and the root's ``zarr.json``."""
+    """The other files at the root: the encoders' weights and the root's ``zarr.json``."""
 
     def to_bytes(self) -> bytes:
         """The root's ``manifest.json``."""
-        arrays = array_layouts(self.spec, len(self.view_numbers))
+        no_rows = Index(self.view_numbers, ())
+        arrays = (*value_layouts(self.spec, len(self.view_numbers)), *truth_layouts(self.spec, no_rows))
         value = {
             "spec": self.spec.to_json(),
             "view_numbers": list(self.view_numbers),
@@ -220,6 +258,26 @@ class RootManifest:
             raise StoreDamaged(f"{where}: not the manifest of a store's root")
         files = {name: FileRecord(**record) for name, record in data["files"].items()}
         return cls(FeatureSpec.from_json(data["spec"]), tuple(data["view_numbers"]), files)
+
+
+def _row_identity(sample: Sample, content: SampleContent) -> list[Any]:
+    views = [
+        None if v is None or c is None else [v.number, v.anomaly_class, c.image, c.mask]
+        for v, c in zip(sample.views, content.views, strict=True)
+    ]
+    once = [sample.sample_class, dict(content.inputs)]
+    return [sample.sample_id, views, *(once if any(once) else ())]
+
+
+def select_inputs(index: Index, inputs: Sequence[str]) -> Index:
+    """The index with these inputs of every sample and no others: those that a store's encoders take."""
+
+    def select(sample: Sample) -> Sample:
+        if tuple(sample.inputs) == tuple(inputs):
+            return sample
+        return replace(sample, inputs={name: sample.inputs.get(name) for name in inputs})
+
+    return replace(index, samples=tuple(select(sample) for sample in index.samples))
 
 
 def sorted_groups(index: Index) -> dict[GroupName, Index]:

@@ -1,39 +1,63 @@
-"""Compact storage: features as uint8, with one float16 scale for each sample and channel."""
+"""Compact storage: features as integer levels, uint8 or int8, times float16 scales.
+
+An array has one scale for each sample (and variant) and each place along its scaled axis: the axis
+``channel``, or the last of its own axes where it has no channels. An array without axes of its own has one
+scale for each sample (and variant).
+"""
+
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
-LEVELS = 255
-LARGEST_SCALE = 256.75
-"""The next float16 up, times 255, would no longer be finite."""
+from cache.format.layout import scaled_axes
+from idif.data.arrays import ArraySpec
+
+UNSIGNED_LEVELS = 255
+SIGNED_LEVELS = 127
+LARGEST_SCALE = {UNSIGNED_LEVELS: 256.75, SIGNED_LEVELS: 515.5}
+"""The next float16 up, times the number of levels, would no longer be finite."""
 
 
-def quantize(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Round features to 256 levels from zero to the largest of their sample and channel.
+def quantize(features: Tensor, array: ArraySpec) -> tuple[Tensor, Tensor]:
+    """Round features to levels counted from zero to the largest magnitude under the same scale.
 
     The scale is rounded to float16 first and the levels are counted in it, so its rounding adds no error of
     its own: a feature is off by half a scale at most, and by float16's rounding of the product.
 
     Args:
-        features: [B,V,C,h,w], finite in float16 and nowhere negative (a ReLU's output).
+        features: [B,...] of ``array``, finite in float16, and nowhere negative where it is unsigned.
 
     Returns:
-        Levels uint8 [B,V,C,h,w] and scales float16 [B,C], on the same device.
+        Levels [B,...], uint8 in 0..255 or int8 in -127..127, and scales float16 [B,...] over `scaled_axes`,
+        on the same device.
     """
-    top = features.float().amax(dim=(1, 3, 4))
-    scales = (top / LEVELS).half()
+    largest = SIGNED_LEVELS if array.signed else UNSIGNED_LEVELS
+    scaled = {0, *(1 + axis for axis in scaled_axes(array))}
+    reduced = [axis for axis in range(features.ndim) if axis not in scaled]
+    magnitudes = features.float().abs() if array.signed else features.float()
+    top = magnitudes.amax(dim=reduced) if reduced else magnitudes
+    scales = (top / largest).half()
     # among the smallest float16 numbers rounding down could lose a third: there the next one up is taken
     up = (scales.view(torch.int16) + 1).view(torch.float16)
-    scales = torch.where(scales.float() * (LEVELS + 0.5) < top, up, scales).clamp_max(LARGEST_SCALE)
-    steps = torch.where(scales > 0, scales, 1).float()[:, None, :, None, None]
-    levels = (features.float() / steps).round_().clamp_(0, LEVELS)
-    return levels.to(torch.uint8), scales
+    scales = torch.where(scales.float() * (largest + 0.5) < top, up, scales).clamp_max(LARGEST_SCALE[largest])
+    steps = _spread(torch.where(scales > 0, scales, 1).float(), features.shape, scaled)
+    levels = (features.float() / steps).round_().clamp_(-largest if array.signed else 0, largest)
+    return levels.to(torch.int8 if array.signed else torch.uint8), scales
 
 
-def dequantize(levels: Tensor, scales: Tensor) -> Tensor:
-    """The features that `quantize` kept: float16 [B,V,C,h,w].
+def dequantize(levels: Tensor, scales: Tensor, axes: Collection[int]) -> Tensor:
+    """The features that `quantize` kept: float16, of the levels' shape.
 
     A level has 8 bits and a scale 11, so the product is exact before it is rounded once: every device gives
     the same bits.
+
+    Args:
+        axes: axes of ``levels`` that ``scales`` has too, in the same order: 0 and the scaled ones.
     """
-    return levels.half().mul_(scales[:, None, :, None, None])
+    return levels.half().mul_(_spread(scales, levels.shape, axes))
+
+
+def _spread(scales: Tensor, shape: torch.Size, axes: Collection[int]) -> Tensor:
+    """The scales as a view that multiplies an array of this shape."""
+    return scales.reshape([size if axis in axes else 1 for axis, size in enumerate(shape)])

@@ -1,4 +1,4 @@
-"""Decides whether a store may be opened: what is missing, unfinished or damaged is refused by name."""
+"""Decides whether a store may be opened: missing, unfinished or damaged parts are refused by name."""
 
 import contextlib
 import difflib

@@ -1,14 +1,17 @@
-"""Where a source's rows lie while they are used: on disk, whole in memory, or whole on the device."""
+"""Placement of a source's rows while they are used: on disk, all in memory, or all on the device."""
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from cache.reading.store import FeatureStore, PackedBatch
+from cache.format.layout import value_layouts
+from cache.reading.packed_batch import PackedBatch, check_variants
+from cache.reading.store import FeatureStore
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Index, check_rows
@@ -18,13 +21,14 @@ Placement = Literal["auto", "disk", "memory", "device"]
 
 LOAD_ROWS = 16
 """Rows read at once while a source is made resident."""
+ROW_NUMBER_BYTES = 8
 DEVICE_SHARE = 0.6
 MEMORY_SHARE = 0.5
-"""Share of what is free that ``auto`` will take."""
+"""Share of the free memory that ``auto`` will take."""
 
 
 class Resident:
-    """A `FeatureSource` that holds every row of another on one device and indexes it there."""
+    """A `FeatureSource` that holds every row of another, all variants of it, and indexes it on one device."""
 
     def __init__(self, source: FeatureSource, device: torch.device) -> None:
         """Reads all of ``source`` once, so that its own checks see every row once.
@@ -41,7 +45,7 @@ class Resident:
 
     @property
     def spec(self) -> FeatureSpec:
-        """What the features are."""
+        """The specification of its arrays."""
         return self._spec
 
     @property
@@ -49,61 +53,52 @@ class Resident:
         """Row -> sample."""
         return self._index
 
-    def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
+    def batches(
+        self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
+    ) -> Iterator[Batch]:
         """The rows of ``order``, in that order, on the device; see `FeatureSource.batches`.
 
         Raises:
-            IndexError: a row is not in the index.
+            IndexError: a row is not in the index, or there is no such variant.
         """
         assert batch_size > 0, batch_size
-        rows = torch.tensor(check_rows(self._index, order), dtype=torch.int64, device=self.device)
-        return (self._take(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size))
+        plain, chosen = check_rows(self._index, order), check_variants(self._spec, order, variants)
+        rows = torch.tensor(plain, dtype=torch.int64, device=self.device)
+        picked = None if chosen is None else torch.tensor(chosen, dtype=torch.int64, device=self.device)
 
-    def _take(self, rows: torch.Tensor) -> Batch:
-        return _map(self._all, lambda x: x.index_select(0, rows)).unpack()
+        def take(start: int) -> Batch:
+            part = slice(start, start + batch_size)
+            batch = self._all.unpack(None if picked is None else picked[part], rows[part])
+            categories = tuple(self._index.samples[row].category for row in plain[part])
+            return replace(batch, categories=categories)
+
+        return (take(start) for start in range(0, len(plain), batch_size))
 
 
 def _load(source: FeatureSource, device: torch.device) -> PackedBatch:
     """All rows of a source as one batch, filled part by part so that nothing is held twice.
 
-    A store's features stay as they are stored: ``uint8`` takes half the room here too.
+    A store's features stay as they are stored: compact ones take half the room here too.
     """
     rows = len(source.index)
-    whole: PackedBatch | None = None
+    filled: PackedBatch | None = None
     for part in _packed(source):
-        if whole is None:
-            whole = _map(part, lambda x: x.new_empty((rows, *x.shape[1:]), device=device))
+        if filled is None:
+            filled = part.map(lambda x: x.new_empty((rows, *x.shape[1:]), device=device))
         start = int(part.batch.rows[0])
-        for room, values in zip(_tensors(whole), _tensors(part), strict=True):
+        for room, values in zip(filled.tensors(), part.tensors(), strict=True):
             room[start : start + len(values)] = values
-    assert whole is not None, "a source without rows"
-    return whole
+    assert filled is not None, "a source without rows"
+    return filled
 
 
 def _packed(source: FeatureSource) -> Iterator[PackedBatch]:
     rows = range(len(source.index))
     if isinstance(source, FeatureStore):
         return source.packed_batches(rows, LOAD_ROWS)
-    return (PackedBatch(batch, {}) for batch in source.batches(rows, LOAD_ROWS))
-
-
-def _tensors(packed: PackedBatch) -> list[torch.Tensor]:
-    batch = packed.batch
-    parts = [batch.rows, batch.images, batch.view_mask, batch.labels, batch.masks]
-    return [*parts, *batch.features.values(), *packed.scales.values()]
-
-
-def _map(packed: PackedBatch, change: Callable[[torch.Tensor], torch.Tensor]) -> PackedBatch:
-    batch = packed.batch
-    changed = Batch(
-        rows=change(batch.rows),
-        images=change(batch.images),
-        features={name: change(x) for name, x in batch.features.items()},
-        view_mask=change(batch.view_mask),
-        labels=change(batch.labels),
-        masks=change(batch.masks),
-    )
-    return PackedBatch(changed, {name: change(x) for name, x in packed.scales.items()})
+    assert not source.spec.variants, "variants come from a store alone"
+    features = source.spec.features
+    return (PackedBatch(batch, {}, features) for batch in source.batches(rows, LOAD_ROWS))
 
 
 def source_bytes(source: FeatureSource) -> int:
@@ -112,11 +107,9 @@ def source_bytes(source: FeatureSource) -> int:
 
 
 def row_bytes(spec: FeatureSpec, views: int) -> int:
-    """Bytes of one row: its number, images, masks, presence, labels and features as ``spec`` stores them."""
-    width = {"float16": 2, "float32": 4, "uint8": 1}[spec.storage]
-    values = sum(c * h * w for c, h, w in (spec.shape(layer) for layer in spec.layers))
-    scales = sum(2 * layer.channels for layer in spec.layers) if spec.storage == "uint8" else 0
-    return 8 + scales + views * (width * values + 4 * spec.image_size**2 + 2)
+    """Bytes of one row: its number, presence, labels, and arrays as ``spec`` stores them."""
+    flags = 2 * views + 1 + len(spec.inputs)
+    return ROW_NUMBER_BYTES + flags + sum(array.row_bytes for array in value_layouts(spec, views))
 
 
 def free_memory() -> int | None:
@@ -136,7 +129,7 @@ def free_memory() -> int | None:
 
 
 def choose_placement(source: FeatureSource, device: torch.device) -> tuple[Placement, str]:
-    """What ``auto`` means here, with its reason in words for people.
+    """The placement that ``auto`` means here, and a reason for people.
 
     Main memory is shared out among the processes that torchrun started on this machine: each places its own.
     """
@@ -161,12 +154,12 @@ def place(source: FeatureSource, placement: Placement, device: torch.device) -> 
     """A source with the same rows and the same bits, placed where ``placement`` says.
 
     Args:
-        source: a store, or any other source that shall be read once and kept.
+        source: a store, or any other source that is to be read once and kept.
         placement: ``disk`` leaves it where it is; ``memory`` and ``device`` hold it whole there; ``auto``
             takes the fastest that fits, see `choose_placement`.
 
     Raises:
-        CannotFinish: what was asked for by name does not fit; nothing is allocated then.
+        CannotFinish: the placement asked for by name does not fit; nothing is allocated then.
     """
     chosen = choose_placement(source, device)[0] if placement == "auto" else placement
     if chosen == "disk":

@@ -1,10 +1,9 @@
-"""FeatureStore: opens a store, refuses what is unfinished or damaged, reads whole samples in any order."""
+"""FeatureStore: opens a store, refuses an unfinished or damaged one, reads whole samples in any order."""
 
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -15,11 +14,10 @@ import tensorstore as ts
 import torch
 from torch import Tensor
 
-from cache.format.encoder_weights import load_teacher
-from cache.format.layout import TEACHER, TRUTH, ArrayLayout, array_layouts, scale_name
+from cache.format.encoder_weights import load_encoder_set
+from cache.format.layout import ArrayLayout, present_name, scale_name, value_layouts
 from cache.format.manifest import RootManifest
 from cache.format.object_store import REQUESTS, StorePath, store_path
-from cache.format.quantize import dequantize
 from cache.format.row_spans import spans_of_rows
 from cache.reading.codec_arrays import fetch_array, open_array
 from cache.reading.open_groups import (
@@ -30,10 +28,12 @@ from cache.reading.open_groups import (
     load_root,
     open_group,
 )
+from cache.reading.packed_batch import PackedBatch, check_variants
 from cache.reading.raw_rows import RowFiles, RowObjects
-from idif.data.batch import Batch
+from idif.data.batch import Batch, make_batch
 from idif.data.features import FeatureSpec
-from idif.data.index import Index, Split, check_rows, concatenate, truth
+from idif.data.index import Index, Split, check_rows, concatenate
+from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import StoreDamaged, WeightsError
 from idif.fingerprint import digest
@@ -49,28 +49,16 @@ READ_AHEAD = 3
 """Batches in memory ahead of the one handed out; with it they bound the memory of `batches`."""
 
 
-@dataclass(frozen=True)
-class PackedBatch:
-    """A batch whose features are as a store keeps them, wherever it lies."""
-
-    batch: Batch
-    """Features float16, or uint8 levels."""
-    scales: dict[str, Tensor]
-    """{layer: float16 [B,C]} of the levels; empty where nothing is to be multiplied."""
-
-    def unpack(self) -> Batch:
-        """The batch with float16 features."""
-        levels = self.batch.features
-        return replace(
-            self.batch, features=levels | {n: dequantize(levels[n], s) for n, s in self.scales.items()}
-        )
-
-
 class FeatureStore:
-    """A `FeatureSource` over finished groups of a store: CPU tensors, features as float16.
+    """A `FeatureSource` over finished groups of a store: CPU tensors, features as float16 or float32.
+
+    It is also a map-style dataset for `torch.utils.data.DataLoader`: ``store[row]`` is one sample.
 
     Opening reads manifests and file sizes, no data. Every read checks each row's CRC-32C. Nothing is ever
     written. Pickled by its path, so that spawned workers open it anew; open it after a fork, not before.
+
+    A row is one chunk of each array, with all its variants: a reader of one variant reads them all from the
+    disk, and only the chosen one is in its batches.
     """
 
     def __init__(
@@ -82,8 +70,8 @@ class FeatureStore:
         self._index = concatenate([group.manifest.plan.index for group in groups])
         lengths = [len(group.manifest.plan.index) for group in groups]
         self._starts = [0, *np.cumsum(lengths)[:-1].tolist()]
-        arrays = array_layouts(root.spec, len(root.view_numbers))
-        self._arrays = {array.name: array for array in arrays if array.name not in TRUTH}
+        arrays = value_layouts(root.spec, len(root.view_numbers))
+        self._arrays = {array.name: array for array in arrays}
         self._handles: dict[tuple[int, str], Any] = {}
         self._files: dict[tuple[int, str], RowFiles | RowObjects] = {}
         self._opening = threading.Lock()
@@ -120,7 +108,7 @@ class FeatureStore:
 
     @property
     def spec(self) -> FeatureSpec:
-        """What the features are."""
+        """The specification of its arrays."""
         return self._spec
 
     @property
@@ -139,48 +127,91 @@ class FeatureStore:
         groups = {str(g.manifest.plan.group): g.manifest.fingerprint for g in self._groups}
         return digest({"spec": self._spec.fingerprint, "groups": groups})
 
-    def load_encoder(self) -> FrozenEncoder:
-        """The frozen encoder the features came from, on the CPU, from the store's own copy of its weights.
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        """One sample as plain tensors, with the names of a `Batch` and the shapes of one of its samples.
+
+        Returns:
+            Every array of `spec`, ``rows`` int64 [], ``view_mask`` and ``labels`` bool [V], ``sample_labels``
+            bool [], and ``present_<input>`` bool [] for each input that a sample has once; of variants the
+            plain one. The default collation of a `DataLoader` stacks them.
+
+        Raises:
+            What `read` raises.
+        """
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Tensor]]:
+        """Several samples as by `__getitem__`, read at once; a `DataLoader` asks for a batch this way."""
+        batch = self.read(rows)
+        tensors = batch.arrays | {
+            "rows": batch.rows,
+            "view_mask": batch.view_mask,
+            "labels": batch.labels,
+            "sample_labels": batch.sample_labels,
+            **{present_name(name): present for name, present in batch.present.items()},
+        }
+        return [{name: x[i] for name, x in tensors.items()} for i in range(len(batch))]
+
+    def __repr__(self) -> str:
+        spec, index = self._spec, self._index
+        splits = [split for split in ("train", "test") if any(s.split == split for s in index.samples)]
+        arrays = "\n".join(
+            f"  {array.name}: {array.dtype} {list(array.row_shape)} ({', '.join(array.dimensions)})"
+            for array in self._arrays.values()
+        )
+        encoders = ", ".join(f"{e.name} ({e.weights} weights {e.weights_sha256[:12]})" for e in spec.encoders)
+        files = (f for g in self._groups for shard in g.manifest.shards for f in shard.files.values())
+        size = sum(file.size for file in files)
+        return (
+            f"FeatureStore({str(self.path)!r}): {len(index)} rows, {size:,} bytes\n"
+            f"categories: {', '.join(index.categories)}; splits: {', '.join(splits)}; "
+            f"views: {list(index.view_numbers)}\n"
+            f"encoders: {encoders}\narrays of a row:\n{arrays}"
+        )
+
+    def encoder_set(self) -> EncoderSet:
+        """The frozen encoders of the arrays, on the CPU, from the store's own copies of their weights.
 
         Raises:
             StoreDamaged: the weights are not those the store was built with.
         """
-        path = self.path / TEACHER
         try:
-            encoder = load_teacher(path, self._spec.encoder)
+            return load_encoder_set(self.path, self._spec)
         except WeightsError as error:
             raise StoreDamaged(str(error)) from None
-        if encoder.sha256 != self._spec.weights_sha256:
-            raise StoreDamaged(f"{path}: not the weights this store was built with")
-        return replace(encoder, weights=self._spec.weights)
 
-    def read(self, rows: Sequence[int]) -> Batch:
+    def load_encoders(self) -> tuple[FrozenEncoder, ...]:
+        """The encoders of `encoder_set`, in the order of `spec`; raises the same."""
+        return self.encoder_set().encoders
+
+    def read(self, rows: Sequence[int], variants: Sequence[int] | None = None) -> Batch:
         """These rows, in this order; a row may occur more than once.
 
+        Args:
+            variants: the variant of each row; the plain one (0) when None.
+
         Raises:
-            IndexError: a row is not in the index.
+            IndexError: a row is not in the index, or there is no such variant.
             StoreDamaged: a chunk is missing or not what was written; its row, sample and file are named.
         """
-        return self.read_packed(rows).unpack()
+        chosen = check_variants(self._spec, rows, variants)
+        return self.read_packed(rows).unpack(None if chosen is None else torch.tensor(chosen))
 
-    def read_packed(self, rows: Sequence[int]) -> "PackedBatch":
-        """As `read`, with features as they are stored."""
+    def read_packed(self, rows: Sequence[int]) -> PackedBatch:
+        """As `read`, with features as they are stored, all variants of them."""
         plain = check_rows(self._index, rows)
         return self._pack(plain, self._room(len(plain)))
 
-    def _pack(self, plain: list[int], tensors: dict[str, Tensor]) -> "PackedBatch":
+    def _pack(self, plain: list[int], tensors: dict[str, Tensor]) -> PackedBatch:
         self._fill(plain, tensors)
-        present, labels = truth(self._index, plain)
-        layers = [layer.name for layer in self._spec.layers]
-        batch = Batch(
-            rows=torch.tensor(plain, dtype=torch.int64),
-            images=tensors["images"],
-            features={name: tensors[name] for name in layers},
-            view_mask=present,
-            labels=labels,
-            masks=tensors["masks"],
+        arrays = {name: tensors[name] for name in self._spec.arrays}
+        scales = {name: tensors[s] for name in self._spec.features if (s := scale_name(name)) in tensors}
+        return PackedBatch(
+            make_batch(self._index, plain, arrays, self._spec.inputs), scales, self._spec.features
         )
-        return PackedBatch(batch, {n: tensors[scale_name(n)] for n in layers if scale_name(n) in tensors})
 
     def read_arrays(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """The stored values of these rows, checked, by array; presence and labels are in `index`.
@@ -214,26 +245,39 @@ class FeatureStore:
         if broken:
             raise StoreDamaged(self._describe(plain, broken))
 
-    def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
+    def batches(
+        self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
+    ) -> Iterator[Batch]:
         """The rows of ``order``, in that order, read ahead in threads; see `FeatureSource.batches`.
 
         Holds at most `READ_AHEAD` batches beside the one handed out. Raises what `read` raises, in turn.
         """
-        return self._ahead(lambda part: self._pack(*part).unpack(), order, batch_size)
+        chosen = check_variants(self._spec, order, variants)
 
-    def packed_batches(self, order: Sequence[int], batch_size: int) -> Iterator["PackedBatch"]:
-        """As `batches`, with features as they are stored."""
-        return self._ahead(lambda part: self._pack(*part), order, batch_size)
+        def read(part: tuple[int, list[int], dict[str, Tensor]]) -> Batch:
+            start, rows, room = part
+            own = None if chosen is None else torch.tensor(chosen[start : start + len(rows)])
+            return self._pack(rows, room).unpack(own)
+
+        return self._ahead(read, order, batch_size)
+
+    def packed_batches(self, order: Sequence[int], batch_size: int) -> Iterator[PackedBatch]:
+        """As `batches`, with features as they are stored, all variants of them."""
+        return self._ahead(lambda part: self._pack(*part[1:]), order, batch_size)
 
     def _ahead(
-        self, read: Callable[[tuple[list[int], dict[str, Tensor]]], T], order: Sequence[int], batch_size: int
+        self,
+        read: Callable[[tuple[int, list[int], dict[str, Tensor]]], T],
+        order: Sequence[int],
+        batch_size: int,
     ) -> Iterator[T]:
+        """``read`` of every batch's position in ``order``, rows and room, called ahead in threads."""
         assert batch_size > 0, batch_size
         plain = check_rows(self._index, order)
-        parts = (plain[start : start + batch_size] for start in range(0, len(plain), batch_size))
+        parts = ((start, plain[start : start + batch_size]) for start in range(0, len(plain), batch_size))
         # room is made in the caller's thread: memory that a thread of its own had allocated would go back to
         # the system with every batch, and be cleared again for the next
-        rooms = ((part, self._room(len(part))) for part in parts)
+        rooms = ((start, part, self._room(len(part))) for start, part in parts)
         return prefetch_map(read, rooms, workers=READERS, depth=READ_AHEAD)
 
     def _place(self, row: int) -> tuple[int, int]:
@@ -304,11 +348,10 @@ class FeatureStore:
 
 
 def _empty(array: ArrayLayout, rows: int) -> Tensor:
-    dtype = {"float16": torch.float16, "uint8": torch.uint8, "bool": torch.bool}[array.dtype]
-    return torch.empty((rows, *array.row_shape), dtype=dtype)
+    return torch.empty((rows, *array.row_shape), dtype=getattr(torch, array.dtype))
 
 
 def _crc32c(row: Tensor) -> int:
-    view = row.numpy().view()
+    view = row.numpy().reshape(-1).view()
     view.flags.writeable = False  # the C function takes nothing that could change under it
     return int(google_crc32c.value(view))

@@ -11,9 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from cache.building.build import ALONE, BuildReport, build_store, checked_spec, plan_groups
+from cache.building.build import ALONE, BuildReport, build_store
 from cache.building.build_state import (
     GroupBuildState,
     check_content,
@@ -21,19 +19,18 @@ from cache.building.build_state import (
     check_settings,
     load_build_state,
 )
+from cache.building.encode_shards import count_inputs
 from cache.building.journal import read_pending, write_pending
 from cache.building.lock import builder_lock
 from cache.building.ranks import Ranks
+from cache.building.request import BuildRequest
 from cache.format.layout import MANIFEST, ZARR_JSON, GroupName, group_folder, group_metadata
 from cache.format.manifest import GroupManifest, RootManifest
 from cache.format.object_store import ObjectPath
 from cache.format.sealed_files import FileRecord, make_folder, write_file
 from cache.reading.open_groups import list_groups
 from cache.remote.upload_lock import claim
-from idif.data.decode import decode_threads
-from idif.data.features import StorageType
-from idif.data.index import Index, concatenate
-from idif.encoders.frozen import FrozenEncoder
+from idif.data.index import Sample, concatenate
 from idif.errors import StoreDamaged
 from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
@@ -48,20 +45,7 @@ _TOKEN = "claim"
 
 
 def build_remote(
-    root: Path,
-    index: Index,
-    store: ObjectPath,
-    encoder: FrozenEncoder,
-    *,
-    staging: Path,
-    image_size: int,
-    storage: StorageType = "float16",
-    batch_size: int = 8,
-    workers: int | None = None,
-    shard_rows: int | None = None,
-    device: torch.device | None = None,
-    team: Ranks = ALONE,
-    progress: Progress = silent,
+    request: BuildRequest, *, staging: Path, ranks: Ranks = ALONE, progress: Progress = silent
 ) -> BuildReport:
     """As `build_store`, for a store in an object store.
 
@@ -74,42 +58,30 @@ def build_remote(
         StoreDamaged: what was staged is no longer what was built. CannotFinish: the object store fails.
     """
     began = time.monotonic()
-    spec = checked_spec(encoder, image_size, storage)
-    plans = plan_groups(index, spec, shard_rows, batch_size)
+    spec, plans, store = request.spec, request.plan_groups(), request.store
+    assert isinstance(store, ObjectPath), "a store in a folder is built by `build_store`"
     home = staging / _folder_name(store)
     staged = home / _STAGED
-    with _writing(store, home) if team.first else contextlib.nullcontext():
-        team.wait()
+    with _writing(store, home) if ranks.first else contextlib.nullcontext():
+        ranks.wait()
         store = store.refreshed()  # as it is now that nobody else writes
-        check_settings(store, spec, index.view_numbers)
-        states = [load_build_state(store, plan, shard_rows) for plan in plans]
-        if team.first:
-            _compare(root, store, [state for state in states if state.finished], workers, progress)
+        check_settings(store, spec, request.index.view_numbers)
+        states = [load_build_state(store, plan, request.shard_rows) for plan in plans]
+        if ranks.first:
+            _compare(request, store, [state for state in states if state.finished], progress)
         missing = [state.plan.index for state in states if not state.finished]
         report = BuildReport()
         if missing:
-            report = build_store(
-                root,
-                concatenate(missing),
-                staged,
-                encoder,
-                image_size=image_size,
-                storage=storage,
-                batch_size=batch_size,
-                workers=workers,
-                shard_rows=shard_rows,
-                device=device,
-                team=team,
-                progress=progress,
-            )
-        if team.first:
+            rest = replace(request, index=concatenate(missing), store=staged)
+            report = build_store(rest, ranks=ranks, progress=progress)
+        if ranks.first:
             if (staged / MANIFEST).exists():
                 _publish(staged, store, progress)
             _clear_pending(store.refreshed())
             if staged.exists() and all(list_groups(staged).values()):
                 staged.replace(home / _REMOVED)  # whole or gone, however this ends
                 shutil.rmtree(home / _REMOVED, ignore_errors=True)
-    team.wait()
+    ranks.wait()
     return replace(
         report,
         groups=tuple(str(plan.group) for plan in plans),
@@ -149,21 +121,19 @@ def _token(home: Path) -> str:
 
 
 def _compare(
-    root: Path, store: ObjectPath, finished: list[GroupBuildState], workers: int | None, progress: Progress
+    request: BuildRequest, store: ObjectPath, finished: list[GroupBuildState], progress: Progress
 ) -> None:
     """Raise StoreMismatch where the data are not what the finished groups were built from."""
-    total = sum(state.views(shard) for state in finished for shard in state.shards)
+    total = sum(state.inputs(shard) for state in finished for shard in state.shards)
     done = 0
 
-    def compared(views: int) -> None:
+    def compared(sample: Sample) -> None:
         nonlocal done
-        done += views
+        done += count_inputs(sample)
         progress(done, total, "comparing")
 
     for state in finished:
-        check_content(
-            root, store, state, workers or decode_threads(), lambda sample: compared(sum(sample.present))
-        )
+        check_content(request.root, store, state, request.threads, compared)
 
 
 def _publish(staged: Path, store: ObjectPath, progress: Progress) -> None:
@@ -185,7 +155,7 @@ def _publish(staged: Path, store: ObjectPath, progress: Progress) -> None:
         _upload(staged, store, _manifest(staged, MANIFEST))
     files = {group: _files(group, manifest, root) for group, manifest in manifests.items()}
     total = sum(record.size for records in files.values() for record in records.values())
-    views = sum(sum(sample.present) for m in manifests.values() for sample in m.plan.index.samples)
+    views = sum(count_inputs(sample) for m in manifests.values() for sample in m.plan.index.samples)
     sent = 0
 
     def tell(size: int) -> None:

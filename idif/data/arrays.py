@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 ArrayType = Literal["float32", "float16", "uint8", "int8", "bool"]
-StorageType = Literal["float16", "float32", "uint8", "int8"]
-"""Type in which a store keeps features; ``uint8`` and ``int8`` carry a scale for each sample and channel."""
+StorageType = Literal["float16", "float32", "uint8"]
+"""Type in which a store keeps features. ``uint8`` is compact storage: unsigned arrays as uint8, signed ones as
+int8, each with scales of its own (see `cache.format.quantize`)."""
 
 VARIANT, VIEW = "variant", "view"
 DATA = "data"
@@ -36,7 +37,7 @@ class ArraySpec:
     origin: str
     """Name of the encoder that gives it, or `DATA`."""
     signed: bool = False
-    """Whether values below zero occur; compact storage of such features is ``int8``."""
+    """Whether values below zero occur; compact storage keeps such features as int8."""
 
     def __post_init__(self) -> None:
         assert len(self.own_axes) == len(self.shape), self
