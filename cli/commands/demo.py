@@ -12,6 +12,7 @@ import typer
 import yaml
 from rich.table import Table
 
+from cache.building.request import BuildRequest
 from cache import FeatureStore
 from cache.building.build import build_store
 from cache.checking.verify import verify_store
@@ -25,6 +26,7 @@ from idif.config.loader import resolve
 from idif.config.sections import Config
 from idif.datasets.realiad.reader import read_realiad
 from idif.datasets.synthetic import synthesise
+from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.errors import StoreDamaged, WeightsError
 from idif.runs.run import open_run
@@ -53,7 +55,8 @@ def demo(
     encoder = _teacher(store)
     with _stage("store    the teacher runs once"), progress_bar("building", "views") as listen:
         index = read_realiad(data, images=f"realiad_{size}")
-        build_store(data, index, store, encoder, image_size=size, device=evaluation_device(), progress=listen)
+        encoders = EncoderSet((encoder,), size)
+        build_store(BuildRequest(data, index, store, encoders, device=evaluation_device()), progress=listen)
     with _stage("verify   every byte"), progress_bar("verifying", "bytes") as listen:
         found = verify_store(store, progress=listen)
         if not found.sound:
@@ -89,7 +92,7 @@ def _config(raw: dict[str, Any], out: Path, store: Path) -> Config:
 def _teacher(store: Path) -> FrozenEncoder:
     """The store's own teacher where there is a store, else ImageNet's, else one untrained, and says so."""
     if (store / "manifest.json").exists():
-        encoder = FeatureStore.open(store).load_encoder()
+        encoder = FeatureStore.open(store).load_encoders()[0]
     else:
         try:
             return load_encoder("imagenet")
