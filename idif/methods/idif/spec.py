@@ -33,7 +33,8 @@ def to_channels_last(method: Method) -> Method:
     """The same method, the weights of its 2D convolutions laid out channels last."""
     for parameter in method.parameters():
         if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            # not `contiguous`, which leaves 1x1 weights as they are: their strides choose the kernel
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
     return method
 
 
