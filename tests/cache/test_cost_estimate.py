@@ -4,15 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from cache.cost_estimate import Speeds, estimate, plan_store
 from cli.terminal.cache_plan import plan_words
+from idif.encoders.encode import EncoderSet
 from idif.errors import DatasetError
 from tests.helpers.tiny_data import tiny_index, untrained
+from tests.helpers.tiny_store import tiny_request
 
 INDEX = tiny_index(["cup"], train=6, test=3)
-CPU = torch.device("cpu")
+SPEC = EncoderSet((untrained(),), 32).spec("float16")
 SPEEDS = Speeds(
     images=10,
     encoder_images_per_s=20,
@@ -28,7 +29,7 @@ SPEEDS = Speeds(
 
 def test_the_sums_are_those_of_the_definition() -> None:
     part = INDEX.take([row for row, s in enumerate(INDEX.samples) if s.split == "train"])
-    spec = untrained().spec(32, "float16")
+    spec = SPEC
     found = estimate("train", part, spec, SPEEDS, memory=None)
     # a view at 32 px: 64 x 8 x 8 + 128 x 4 x 4 + 256 x 2 x 2 features of 2 bytes, pixels, mask, two flags
     row = 3 * (2 * (4096 + 2048 + 1024) + 3 * 1024 + 1024 + 2)
@@ -42,20 +43,13 @@ def test_the_sums_are_those_of_the_definition() -> None:
 
 def test_a_slow_disk_and_a_fast_encoder_do_not_pay() -> None:
     fast = replace(SPEEDS, live_images_per_s=1000)
-    assert estimate("all", INDEX, untrained().spec(32, "float16"), fast, memory=None).pays_after is None
+    assert estimate("all", INDEX, SPEC, fast, memory=None).pays_after is None
 
 
 def test_a_plan_is_measured_and_leaves_nothing(data: Path, tmp_path: Path) -> None:
     seen: list[int] = []
-    plan = plan_store(
-        data,
-        INDEX,
-        tmp_path,
-        untrained(),
-        image_size=32,
-        device=CPU,
-        progress=lambda done, total, what="": seen.append(done),
-    )
+    request = tiny_request(data, INDEX, tmp_path / "new" / "s.zarr")
+    plan = plan_store(request, progress=lambda done, total, what="": seen.append(done))
     assert list(tmp_path.iterdir()) == []
     assert seen == sorted(seen)
     assert [part.split for part in plan.estimates] == ["train", "test", "all"]
@@ -74,4 +68,4 @@ def test_a_plan_is_measured_and_leaves_nothing(data: Path, tmp_path: Path) -> No
 
 def test_there_must_be_samples(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no samples"):
-        plan_store(data, INDEX.take([]), tmp_path, untrained(), image_size=32, device=CPU)
+        plan_store(tiny_request(data, INDEX.take([]), tmp_path / "s"))

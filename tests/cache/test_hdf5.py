@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from cache import FeatureStore
-from cache.building.build import build_store
 from cache.checking.verify import verify_store
 from cache.hdf5 import export_store, import_store
 from idif.errors import StoreDamaged, StoreError
-from tests.helpers.tiny_data import tiny_index, tree, untrained
+from tests.helpers.tiny_data import tiny_index, tree
+from tests.helpers.tiny_store import build_tiny
 
 INDEX = tiny_index(train=3, test=2)
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 @pytest.fixture(scope="module", params=["float16", "uint8"])
 def store(data: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     path = tmp_path_factory.mktemp("store") / "s"
-    build_store(data, INDEX, path, untrained(), image_size=32, shard_rows=2, storage=request.param)
+    build_tiny(data, INDEX, path, storage=request.param)
     return path
 
 
@@ -51,7 +51,7 @@ def test_plain_h5py_reads_it(store: Path, exported: Path) -> None:
             assert np.array_equal(group[name][:], stored[name].numpy())
         assert np.array_equal(group["labels"][:], batch.labels.numpy())
         assert np.array_equal(group["view_mask"][:], batch.view_mask.numpy())
-        for name, x in batch.features.items():
+        for name, x in batch.arrays.items():
             if f"{name}_scale" in group:
                 values = group[name][:].astype(np.float16) * group[f"{name}_scale"][:][:, None, :, None, None]
                 assert np.array_equal(values, x.numpy())

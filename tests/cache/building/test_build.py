@@ -19,10 +19,11 @@ import torch
 import cache.building.build_state
 import cache.format.sealed_files
 from cache import FeatureStore
-from cache.building.build import BuildReport, build_store
+from cache.building.build import BuildReport
 from cache.building.lock import builder_lock
 from idif.data.index import Index, Sample, View
-from idif.encoders.frozen import FrozenEncoder, ResNet18Trunk, hash_weights
+from idif.encoders.frozen import ENCODERS, FrozenEncoder, hash_weights
+from idif.encoders.resnet import ResNet18Trunk
 from idif.errors import (
     CannotFinish,
     ConfigError,
@@ -33,14 +34,14 @@ from idif.errors import (
     StoreMismatch,
 )
 from tests.helpers.tiny_data import tiny_index, tree, untrained
+from tests.helpers.tiny_store import build_tiny
 
 INDEX = tiny_index()
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 def build(data: Path, store: Path, index: Index = INDEX, **options: Any) -> BuildReport:
-    options = {"encoder": untrained(), "image_size": 32, "shard_rows": 2, **options}
-    return build_store(data, index, store, **options)
+    return build_tiny(data, index, store, **options)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +167,9 @@ def test_other_settings_are_named(
 
 
 def test_another_resize_rule_is_named(data: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("idif.encoders.frozen.RESIZE_RULE", "other")
+    family = ENCODERS["resnet18"]
+    other = replace(family, preparation={**family.preparation, "resize": "other"})
+    monkeypatch.setitem(ENCODERS, "resnet18", other)
     with pytest.raises(StoreMismatch, match=r"resize: .*, not 'other'"):
         build(data, built)
 
@@ -248,7 +251,7 @@ def test_a_build_cut_short_before_its_first_image_is_known_as_one(
         raise KeyboardInterrupt
 
     # before the root's manifest, before the groups' plans
-    for step in ("cache.building.build.safetensors_bytes", "cache.building.build.Journal.begin"):
+    for step in ("cache.building.build.weights_bytes", "cache.building.build.Journal.begin"):
         with monkeypatch.context() as patch:
             patch.setattr(step, interrupt)
             with pytest.raises(KeyboardInterrupt):
@@ -351,8 +354,6 @@ def test_folders_that_cannot_be_a_store_are_refused(data: Path, tmp_path: Path) 
 def test_settings_that_cannot_be_used_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="image_size: expected a positive multiple of 16, got 20"):
         build(data, tmp_path / "s", image_size=20)
-    with pytest.raises(ConfigError, match="storage: expected float16 or uint8, got float32"):
-        build(data, tmp_path / "s", storage="float32")
     with pytest.raises(DatasetError, match="no samples"):
         build(data, tmp_path / "s", INDEX.take([]))
     with pytest.raises(DatasetError, match="cup/OK/S0000 occurs twice"):

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from cache import FeatureStore
-from cache.building.build import build_store
 from cache.building.journal import Journal
 from cache.format.layout import SPLITS
 from cache.format.manifest import GroupManifest
 from idif.errors import StoreError
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, tree, untrained
+from tests.helpers.tiny_store import build_tiny
 
 INDEX = tiny_index(train=8, test=4)
 VIEWS = 68
@@ -31,7 +31,7 @@ def build(data: str, store: str) -> int:
         encoded += len(inputs[0])
 
     encoder.module.register_forward_pre_hook(count)
-    build_store(Path(data), INDEX, Path(store), encoder, image_size=64, shard_rows=2, workers=1)
+    build_tiny(Path(data), INDEX, Path(store), encoder, image_size=64, workers=1)
     return encoded
 
 

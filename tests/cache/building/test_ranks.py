@@ -12,12 +12,12 @@ import torch
 import torch.distributed as dist
 
 from cache import FeatureStore
-from cache.building.build import build_store
 from cache.building.lock import builder_lock
 from cache.building.ranks import Ranks
 from idif.errors import CannotFinish, StoreError, StoreIncomplete
 from tests.cache.building.test_kill import finished_views
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, tree, untrained
+from tests.helpers.tiny_store import build_tiny
 
 INDEX = tiny_index(train=6, test=4)
 VIEWS = sum(sum(sample.present) for sample in INDEX.samples)
@@ -27,7 +27,7 @@ GONE = 3
 """Exit code of a member that says that another is gone."""
 
 
-def build(data: Path, store: Path, team: Ranks, die_after: int | None = None) -> int:
+def build(data: Path, store: Path, ranks: Ranks, die_after: int | None = None) -> int:
     """Build as a member; returns the views that it encoded. Dies by SIGKILL after ``die_after`` batches."""
     torch.set_num_threads(1)
     encoder = untrained()
@@ -39,7 +39,7 @@ def build(data: Path, store: Path, team: Ranks, die_after: int | None = None) ->
         batches.append(len(inputs[0]))
 
     encoder.module.register_forward_pre_hook(count)
-    build_store(data, INDEX, store, encoder, image_size=32, shard_rows=2, workers=1, team=team)
+    build_tiny(data, INDEX, store, encoder, workers=1, ranks=ranks)
     return sum(batches)
 
 

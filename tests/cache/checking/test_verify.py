@@ -4,17 +4,19 @@ import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-import cache.format.sealed_files
+import idif.encoders.encode
 from cache import FeatureStore
-from cache.building.build import build_store
 from cache.checking.verify import verify_store
 from cache.checking.verify_report import Problem
 from idif.data.index import Index
 from idif.errors import StoreError
 from tests.helpers.tiny_data import tiny_index, tree, untrained
+from tests.helpers.tiny_store import build_tiny
 
 INDEX = tiny_index(train=3, test=3)
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 @pytest.fixture(scope="module")
 def built(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store") / "tiny"
-    build_store(data, INDEX, store, untrained(), image_size=32, shard_rows=2)
+    build_tiny(data, INDEX, store)
     return store
 
 
@@ -162,7 +164,7 @@ def test_a_deep_verification_finds_features_of_another_encoder(data: Path, tmp_p
     encoder = untrained()
     larger = lambda module, inputs, output: {k: v * 1.1 for k, v in output.items()}  # noqa: E731
     encoder.module.register_forward_hook(larger)
-    build_store(data, INDEX, tmp_path / "s", encoder, image_size=32)
+    build_tiny(data, INDEX, tmp_path / "s", encoder)
     assert verify_store(tmp_path / "s").sound
     problems = verify_store(tmp_path / "s", deep=True).problems
     assert {problem.file.split("/")[-1] for problem in problems} == {"layer1", "layer2", "layer3"}
@@ -216,15 +218,17 @@ def test_what_cannot_be_repaired_stays_on_the_list(store: Path, data: Path) -> N
     assert files == {"teacher.safetensors", "cup/test/manifest.json", "cup/train/layer1/c/0/0/0/0/0"}
 
 
-def test_a_shard_rebuilt_by_other_arithmetic_gets_a_new_promise(store: Path, data: Path, monkeypatch) -> None:
+def test_a_shard_rebuilt_by_other_arithmetic_gets_a_new_promise(
+    store: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another machine rounds otherwise: the repaired store is sound again, and its fingerprint the same."""
     before = FeatureStore.open(store).fingerprint
-    encode = cache.building.encode_shards.encode_views
+    encode = idif.encoders.encode.encode_present
 
-    def nudged(*arguments):
+    def nudged(*arguments: Any) -> dict[str, torch.Tensor]:
         return {name: x * (1 + 2e-3) for name, x in encode(*arguments).items()}
 
-    monkeypatch.setattr(cache.building.encode_shards, "encode_views", nudged)
+    monkeypatch.setattr(idif.encoders.encode, "encode_present", nudged)
     (store / "cup/train/layer1/c/0/0/0/0/0").unlink()
     assert verify_store(store, root=data, index=INDEX, repair=True).sound
     assert verify_store(store, root=data, index=INDEX, deep=True).sound

@@ -8,12 +8,12 @@ import torch
 
 import cache.reading.placement
 from cache import FeatureStore
-from cache.building.build import build_store
 from cache.reading.placement import Resident, choose_placement, place, source_bytes
-from idif.data.features import StorageType
+from idif.data.arrays import StorageType
 from idif.errors import CannotFinish, StoreDamaged
 from tests.feature_source_contract import assert_same, join
-from tests.helpers.tiny_data import tiny_index, untrained
+from tests.helpers.tiny_data import tiny_index
+from tests.helpers.tiny_store import build_tiny
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ INDEX = tiny_index(["cup"], 20, 3)
 
 
 def make_store(data: Path, folder: Path, storage: StorageType) -> FeatureStore:
-    build_store(data, INDEX, folder, untrained(), image_size=32, shard_rows=4, storage=storage)
+    build_tiny(data, INDEX, folder, shard_rows=4, storage=storage)
     return FeatureStore.open(folder)
 
 
@@ -49,10 +49,7 @@ def test_bits_are_the_same_everywhere(store: FeatureStore, compact: FeatureStore
 def test_bytes_are_those_of_the_tensors(store: FeatureStore, compact: FeatureStore, storage: str) -> None:
     source = store if storage == "float16" else compact
     packed = source.read_packed(range(23))
-    batch = packed.batch
-    parts = [batch.rows, batch.images, batch.view_mask, batch.labels, batch.masks]
-    parts += [*batch.features.values(), *packed.scales.values()]
-    assert source_bytes(source) == sum(part.numel() * part.element_size() for part in parts)
+    assert source_bytes(source) == sum(part.numel() * part.element_size() for part in packed.tensors())
 
 
 @pytest.mark.parametrize(("free", "wanted"), [(None, "disk"), (2.1, "memory"), (1.9, "disk")])

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache import FeatureStore
-from cache.building.build import build_store
 from cache.reading.placement import Resident, place
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource
-from idif.encoders.encode import encode_views
+from idif.encoders.encode import EncoderSet, encode_present
 from idif.encoders.live import LiveFeatures
 from idif.errors import StoreDamaged, StoreError, StoreIncomplete
 from tests import feature_source_contract as contract
 from tests.helpers.tiny_data import tiny_index, untrained
+from tests.helpers.tiny_store import build_tiny
 
 CPU = torch.device("cpu")
 INDEX = tiny_index()
@@ -30,7 +30,7 @@ INDEX = tiny_index()
 @pytest.fixture(scope="module")
 def path(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store") / "tiny"
-    build_store(data, INDEX, store, untrained(), image_size=32, shard_rows=2, batch_size=2)
+    build_tiny(data, INDEX, store, batch_size=2)
     return store
 
 
@@ -48,7 +48,7 @@ def copy(path: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def compact(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store") / "compact"
-    build_store(data, INDEX, store, untrained(), image_size=32, shard_rows=2, batch_size=2, storage="uint8")
+    build_tiny(data, INDEX, store, batch_size=2, storage="uint8")
     return store
 
 
@@ -61,16 +61,18 @@ def source(path: Path, compact: Path, request: pytest.FixtureRequest) -> Feature
 
 
 @pytest.mark.parametrize("check", contract.CONTRACT, ids=lambda check: check.__name__)
-def test_contract(source: FeatureSource, check) -> None:
+def test_contract(source: FeatureSource, check: contract.Check) -> None:
     check(source)
 
 
 def test_stored_agrees_with_live(source: FeatureSource, data: Path) -> None:
-    contract.check_stored_agrees_with_live(source, LiveFeatures(data, INDEX, untrained(), 32, CPU))
+    contract.check_stored_agrees_with_live(
+        source, LiveFeatures(data, INDEX, EncoderSet((untrained(),), 32), CPU)
+    )
 
 
 def test_a_live_source_can_be_made_resident(data: Path) -> None:
-    live = LiveFeatures(data, INDEX, untrained(), 32, CPU)
+    live = LiveFeatures(data, INDEX, EncoderSet((untrained(),), 32), CPU)
     resident = Resident(live, CPU)
     assert resident.spec == live.spec
     contract.check_agrees_with_index(resident)
@@ -80,8 +82,8 @@ def test_features_are_exactly_the_encoders_output_as_float16(path: Path) -> None
     store, encoder = FeatureStore.open(path, ["cup"], "train"), untrained()
     for start in (0, 2, 4):  # the batches that the build encoded
         batch = store.read(range(start, min(start + 2, 5)))
-        for name, x in encode_views(encoder, batch.images, batch.view_mask).items():
-            assert torch.equal(batch.features[name], x.half())
+        for name, x in encode_present(encoder, batch.images, batch.view_mask).items():
+            assert torch.equal(batch.arrays[name], x.half())
 
 
 @settings(max_examples=40, deadline=None)
@@ -91,8 +93,8 @@ def test_any_rows_in_any_order(path: Path, whole: Batch, rows: list[int]) -> Non
     assert batch.rows.tolist() == rows
     wanted = torch.tensor(rows, dtype=torch.int64)
     assert torch.equal(batch.images, whole.images[wanted])
-    for name, x in batch.features.items():
-        assert torch.equal(x, whole.features[name][wanted])
+    for name, x in batch.arrays.items():
+        assert torch.equal(x, whole.arrays[name][wanted])
 
 
 def test_rows_come_by_category_then_train_before_test_then_id(path: Path) -> None:
@@ -111,7 +113,7 @@ def test_one_category_and_split_are_the_same_rows(path: Path, whole: Batch) -> N
 
 def test_a_read_is_what_tensorstore_decodes(path: Path, whole: Batch) -> None:
     """Rows read straight from the files are those a Zarr library finds there, whatever the shard's order."""
-    for array, tensor in [*whole.features.items(), ("images", whole.images)]:
+    for array, tensor in ((n, x) for n, x in whole.arrays.items() if n != "masks"):
         spec = {
             "driver": "zarr3",
             "kvstore": {"driver": "file", "path": f"{path.as_posix()}/cup/train/{array}/"},
@@ -122,7 +124,7 @@ def test_a_read_is_what_tensorstore_decodes(path: Path, whole: Batch) -> None:
 def test_zarr_python_reads_the_same_values(path: Path, whole: Batch) -> None:
     group = zarr.open_group(str(path), mode="r")
     names = ("bolt/train", "bolt/test", "cup/train", "cup/test")
-    for array, tensor in [*whole.features.items(), ("images", whole.images), ("masks", whole.masks)]:
+    for array, tensor in whole.arrays.items():
         stored = np.concatenate([np.asarray(group[f"{name}/{array}"][:]) for name in names])
         assert np.array_equal(stored, tensor.numpy()), array
     for array, tensor in (("view_mask", whole.view_mask), ("labels", whole.labels)):
@@ -138,7 +140,7 @@ def test_a_pickled_store_reads_the_same(path: Path, whole: Batch) -> None:
 
 
 def test_the_encoder_comes_back(path: Path) -> None:
-    encoder = FeatureStore.open(path).load_encoder()
+    (encoder,) = FeatureStore.open(path).load_encoders()
     assert (encoder.sha256, encoder.weights) == (untrained().sha256, "untrained")
 
 
@@ -232,4 +234,4 @@ def test_another_teacher_in_place_is_found(copy: Path) -> None:
     raw[-3] ^= 1
     file.write_bytes(raw)
     with pytest.raises(StoreDamaged, match=r"teacher\.safetensors"):
-        FeatureStore.open(copy).load_encoder()
+        FeatureStore.open(copy).load_encoders()

@@ -21,7 +21,7 @@ from moto.server import ThreadedMotoServer
 
 import cache.format.object_store
 from cache import FeatureStore
-from cache.building.build import BuildReport, build_store
+from cache.building.build import BuildReport
 from cache.checking.verify import verify_store
 from cache.format.object_store import ObjectPath, store_path
 from cache.format.sealed_files import seal
@@ -31,8 +31,10 @@ from cli.__main__ import run
 from idif.config.loader import resolve
 from idif.data.index import Index
 from idif.errors import CannotFinish, StoreDamaged, StoreError, StoreIncomplete, StoreMismatch
-from tests.helpers.tiny_data import tiny_index, tree, untrained, write_annotations
+from tests.feature_source_contract import assert_same
+from tests.helpers.tiny_data import tiny_index, tree, write_annotations
 from tests.helpers.tiny_run import FAST
+from tests.helpers.tiny_store import build_tiny, tiny_request
 
 INDEX = tiny_index(train=3, test=2)
 CUP = tiny_index(["cup"], train=3, test=0)
@@ -68,7 +70,7 @@ def server() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store") / "reference"
-    build_store(data, INDEX, store, untrained(), image_size=32, shard_rows=2)
+    build_tiny(data, INDEX, store)
     return store
 
 
@@ -97,8 +99,7 @@ def objects(server: Any, prefix: str) -> dict[str, bytes]:
 def build(data: Path, url: str, staging: Path, index: Index = INDEX, **options: Any) -> BuildReport:
     store = store_path(url)
     assert isinstance(store, ObjectPath)
-    options = {"encoder": untrained(), "image_size": 32, "shard_rows": 2, **options}
-    return build_remote(data, index, store, staging=staging, **options)
+    return build_remote(tiny_request(data, index, store, **options), staging=staging)
 
 
 def test_what_is_published_is_what_a_folder_holds(
@@ -129,19 +130,16 @@ def test_reading_is_the_same(
 ) -> None:
     if storage == "uint8":
         reference = tmp_path / "uint8"
-        build_store(data, INDEX, reference, untrained(), image_size=32, shard_rows=4, storage="uint8")
+        build_tiny(data, INDEX, reference, shard_rows=4, storage="uint8")
         kept = upload(server, reference, "uint8")
     local, remote = FeatureStore.open(reference), FeatureStore.open(kept)
     assert remote.fingerprint == local.fingerprint
     assert remote.index == local.index
-    assert remote.load_encoder().sha256 == local.load_encoder().sha256
+    assert remote.load_encoders()[0].sha256 == local.load_encoders()[0].sha256
     order = [9, 0, 5, 5, 1, 3, 7]
     for source in (remote, pickle.loads(pickle.dumps(remote)), place(remote, "memory", torch.device("cpu"))):
         for mine, theirs in zip(source.batches(order, 3), local.batches(order, 3), strict=True):
-            for name in ("rows", "images", "view_mask", "labels", "masks"):
-                assert torch.equal(getattr(mine, name), getattr(theirs, name)), name
-            for name, values in theirs.features.items():
-                assert torch.equal(mine.features[name], values), name
+            assert_same(mine, theirs)
     one = FeatureStore.open(kept, ["cup"], "test")
     assert [sample.category for sample in one.index.samples] == ["cup"] * 2
 
@@ -154,7 +152,7 @@ def test_a_publication_cut_short_goes_on(
     server: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = "s3://bucket/cut"
-    build_store(data, CUP, tmp_path / "whole", untrained(), image_size=32, shard_rows=2)
+    build_tiny(data, CUP, tmp_path / "whole")
     wanted = tree(tmp_path / "whole")
     put, unlink = cache.format.object_store._Bucket.put, ObjectPath.unlink
     order: list[str] = []
@@ -354,7 +352,7 @@ def test_no_access_is_told_in_one_sentence_without_secrets(
 ) -> None:
     monkeypatch.setattr(cache.format.object_store, "ATTEMPTS", 1)
 
-    def translate_errors(code: int) -> str:
+    def message(code: int) -> str:
         assert run(["cache", "verify", kept]) == code
         said = capsys.readouterr().err
         assert said.count("\n") == 1
@@ -365,22 +363,22 @@ def test_no_access_is_told_in_one_sentence_without_secrets(
         thread = threading.Thread(target=refusing.serve_forever)
         thread.start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:a-secret@127.0.0.1:{refusing.server_port}")
-        assert "refused access (SignatureDoesNotMatch)" in told(2)
+        assert "refused access (SignatureDoesNotMatch)" in message(2)
         refusing.shutdown()
         thread.join()
-    assert "cannot be reached" in told(3)  # nobody listens there any more
+    assert "cannot be reached" in message(3)  # nobody listens there any more
     monkeypatch.setenv("AWS_ENDPOINT_URL", "a-secret")
-    assert "AWS_ENDPOINT_URL: expected http(s)://HOST" in told(2)
+    assert "AWS_ENDPOINT_URL: expected http(s)://HOST" in message(2)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which keeps credentials once found
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    assert "no usable credentials (NoCredentialsError)" in told(2)
+    assert "no usable credentials (NoCredentialsError)" in message(2)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    assert "no usable credentials (ProfileNotFound)" in told(2)
+    assert "no usable credentials (ProfileNotFound)" in message(2)
     monkeypatch.setitem(sys.modules, "boto3", None)
-    assert "pip install 'idif[s3]'" in told(2)
+    assert "pip install 'idif[s3]'" in message(2)
 
 
 def test_a_transfer_that_breaks_off_is_repeated(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:

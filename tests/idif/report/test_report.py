@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache.building.build import build_store
 from cli.__main__ import run as idif
 from idif.errors import RunError, StoreDamaged
 from idif.evaluation.predictions import Predictions
@@ -22,7 +21,8 @@ from idif.report.gallery import Images, choose
 from idif.report.reference_results import paper_missing_views, paper_rows
 from idif.report.tables import HEADLINE, label
 from tests.helpers.report_runs import VIEWS, images_of, make_run
-from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, untrained
+from tests.helpers.tiny_data import make_tiny_realiad, tiny_index
+from tests.helpers.tiny_store import build_tiny
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 SENTENCE = "Photographs are not shown"
@@ -492,7 +492,7 @@ def test_the_command_takes_its_photographs_from_the_store(
 ) -> None:
     index = tiny_index(test=6)
     make_tiny_realiad(tmp_path / "data", index)
-    build_store(tmp_path / "data", index, tmp_path / "s.zarr", untrained(), image_size=32)
+    build_tiny(tmp_path / "data", index, tmp_path / "s.zarr")
     tests = index.take(index.rows(lambda sample: sample.split == "test"))
     settings = {"cache": {"store": str(tmp_path / "s.zarr")}, "data": {"root": str(tmp_path / "gone")}}
     folder = make_run(tmp_path / "runs" / "tiny", index=tests, size=32, sweep=False, settings=settings)

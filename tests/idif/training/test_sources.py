@@ -11,7 +11,6 @@ from lightning_fabric import Fabric
 import cache.reading.store
 import idif.training.loop
 from cache import FeatureStore
-from cache.building.build import build_store
 from cache.reading.placement import place
 from idif.config.loader import resolve
 from idif.corruption.synthesis import corrupt
@@ -21,6 +20,7 @@ from idif.encoders.live import LiveFeatures
 from idif.training.loop import Task, train
 from idif.training.run_log import read_log
 from tests.helpers.tiny_data import tiny_index, untrained
+from tests.helpers.tiny_store import build_tiny
 
 SIZE, CPU = 32, torch.device("cpu")
 INDEX = tiny_index(categories=("cup",), train=5, test=0)
@@ -32,7 +32,7 @@ TRAIN = {"epochs": 2, "batch_size": 2, "lr": 1e-7, "dropout": {"probability": 0.
 @pytest.fixture(scope="module")
 def store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stores") / "s.zarr"
-    build_store(data, INDEX, path, untrained(), image_size=SIZE, shard_rows=2, workers=1)
+    build_tiny(data, INDEX, path, image_size=SIZE, workers=1)
     return path
 
 
