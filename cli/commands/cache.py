@@ -1,8 +1,7 @@
-"""`idif cache`: phase one, and what can be asked of a store."""
+"""`idif cache`: phase one, and questions to a store."""
 
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,20 +9,22 @@ import typer
 from rich.table import Table
 
 from cache import FeatureStore
-from cache.building.build import BuildReport, build_store
+from cache.building.build import build_store
 from cache.checking.verify import verify_store
 from cache.cost_estimate import plan_store
 from cache.format.object_store import store_path
 from cache.hdf5 import export_store, import_store
 from cache.reading.open_groups import list_groups, store_bytes
 from cache.remote.upload import build_remote
+from cli.options import SetOption
 from cli.terminal.cache_plan import plan_table, plan_words
 from cli.terminal.console import JsonOption, note, out, print_result, progress_bar
 from cli.workflow.device import evaluation_device, join_team, processes_here
+from cli.workflow.store_choice import READERS, Reader, choose_store
+from idif.data.arrays import StorageType
 from idif.data.decode import decode_threads
 from idif.datasets.contamination import contamination
 from idif.datasets.realiad.reader import read_realiad
-from idif.encoders.frozen import load_encoder
 from idif.errors import StoreError
 
 app = typer.Typer(help="Build, verify and inspect feature stores.", no_args_is_help=True)
@@ -40,13 +41,37 @@ ImagesOption = Annotated[str, typer.Option(help="Folder of the images below the 
 AnnotationsOption = Annotated[str, typer.Option(help="Folder of the annotations below the root.")]
 DropOption = Annotated[bool, typer.Option("--drop-incomplete", help="Leave out samples that lack a view.")]
 
-
 DtypeOption = Annotated[
-    Literal["float16", "uint8"],
-    typer.Option(help="Type the features are kept in; uint8 takes half the room."),
+    StorageType,
+    typer.Option(
+        help="Type the features are kept in; uint8 (int8 where they are signed) takes half the room."
+    ),
 ]
-SizeOption = Annotated[int, typer.Option(help="Side of the square images, a multiple of 16.", min=32)]
-WeightsOption = Annotated[str, typer.Option(help="imagenet, untrained, or a .safetensors or .pth file.")]
+SizeOption = Annotated[int | None, typer.Option(help="Side of the square images; default 256.", min=32)]
+RootOption = Annotated[Path | None, typer.Option(help="Dataset in the layout that the command names.")]
+EncoderOption = Annotated[
+    list[str], typer.Option("--encoder", help="Frozen encoder; may be repeated. Default resnet18.")
+]
+WeightsOption = Annotated[
+    list[str],
+    typer.Option(
+        "--teacher-weights",
+        help="imagenet, untrained, or a .safetensors or .pth file; NAME=... for one of several encoders.",
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="Config that names whatever no option does: data, store, encoder, weights, size."
+    ),
+]
+OwnImagesOption = Annotated[
+    str | None, typer.Option("--images", help="Folder of the images below the root; default realiad_256.")
+]
+OwnAnnotationsOption = Annotated[
+    str | None,
+    typer.Option("--annotations", help="Folder of the annotations below the root; default realiad_jsons."),
+]
 
 
 def _local(store: str, why: str) -> Path:
@@ -66,125 +91,166 @@ def _plan() -> None:
     pass
 
 
-@build_app.command("realiad")
-def build_realiad(
-    root: Annotated[Path, typer.Option(help="Dataset in the Real-IAD layout.")],
-    store: Annotated[
-        str, typer.Option(help="The store to make, continue or add to: a folder or s3://BUCKET/PREFIX.")
-    ],
-    category: CategoryOption = [],  # noqa: B006
-    split: Annotated[Literal["train", "test", "all"], typer.Option(help="Which samples.")] = "all",
-    dtype: DtypeOption = "float16",
-    image_size: SizeOption = 256,
-    teacher_weights: WeightsOption = "imagenet",
-    images: ImagesOption = "realiad_256",
-    annotations: AnnotationsOption = "realiad_jsons",
-    drop_incomplete: DropOption = False,
-    staging: Annotated[
-        Path, typer.Option(help="Folder where a store for s3:// is built before it is published.")
-    ] = Path("stores/staging"),
-    as_json: JsonOption = False,
-) -> None:
-    """Run the frozen teacher over the clean images once. Continues where an earlier build stopped.
+_BUILD_HELP = """Run the frozen encoders over the clean data once. Continues where an earlier build stopped.
 
     Examples:
 
-        idif cache build realiad --root data/Real-IAD --store stores/realiad.zarr
+        idif cache build {name} --root data/Real-IAD --store stores/realiad.zarr
 
-        idif cache build realiad --root data/mvtec3d --store stores/gland.zarr --category cable_gland
+        idif cache build {name} --root data/mvtec3d --store stores/gland.zarr --category cable_gland
 
-        idif cache build realiad --root data/Real-IAD --store s3://features/realiad.zarr
+        idif cache build {name} --config configs/realiad.yaml --set data.root=data/Real-IAD
 
-        torchrun --nproc-per-node 4 -m cli cache build realiad --root data/Real-IAD --store stores/all.zarr
+        idif cache build {name} --root data/Real-IAD --store s3://features/realiad.zarr
+
+        torchrun --nproc-per-node 4 -m cli cache build {name} --root data/Real-IAD --store stores/all.zarr
     """
-    place = store_path(store)
-    index = read_realiad(
-        root,
-        images=images,
-        annotations=annotations,
-        categories=category,
-        split=None if split == "all" else split,
-        drop_incomplete=drop_incomplete,
-    )
-    encoder = load_encoder(teacher_weights)
-    with join_team() as team:
-        if encoder.weights == "untrained" and team.first:
-            note("note: the teacher is an untrained, seeded random network, not ImageNet's")
-        if (dirty := contamination(index.samples)) is not None and team.first:
-            note(f"note: {dirty}; they are kept like the others")
-        with progress_bar("building", "views", show=team.first) as listen:
-            make: Callable[..., BuildReport] = (
-                build_store if isinstance(place, Path) else partial(build_remote, staging=staging)
-            )
-            report = make(
-                root,
-                index,
-                place,
-                encoder,
-                image_size=image_size,
-                storage=dtype,
-                workers=max(1, decode_threads() // processes_here()),
-                device=evaluation_device(),
-                team=team,
-                progress=listen,
-            )
-    if not team.first:
-        return
-    if report.shards_encoded == 0:
-        summary = f"{place}: complete already, nothing to do ({', '.join(report.groups)})"
-    else:
-        rate = report.views_encoded / max(report.seconds, 1e-9)
-        summary = (
-            f"{place}: {report.views_encoded:,} views encoded in {report.seconds:.1f} s "
-            f"({rate:.1f} views/s), {report.bytes_written / 1e6:,.1f} MB; "
-            f"{report.shards_kept} shards kept from before"
-        )
-    print_result({"store": str(place), **asdict(report)}, as_json=as_json, otherwise=summary)
 
-
-@plan_app.command("realiad")
-def plan_realiad(
-    root: Annotated[Path, typer.Option(help="Dataset in the Real-IAD layout.")],
-    store: Annotated[
-        str, typer.Option(help="Where the store would lie; that disk is measured, nothing is left there.")
-    ] = "stores/store.zarr",
-    category: CategoryOption = [],  # noqa: B006
-    dtype: DtypeOption = "float16",
-    image_size: SizeOption = 256,
-    teacher_weights: WeightsOption = "untrained",
-    images: ImagesOption = "realiad_256",
-    annotations: AnnotationsOption = "realiad_jsons",
-    as_json: JsonOption = False,
-) -> None:
-    """Build and read a store of a few samples, and say what the whole would cost and when it pays.
+_PLAN_HELP = """Build and read a store of a few samples, and say what the whole would cost and when it pays.
 
     Weights do not change the speed, so any will do.
 
     Example:
 
-        idif cache plan realiad --root data/Real-IAD --store stores/realiad.zarr
+        idif cache plan {name} --root data/Real-IAD --store stores/realiad.zarr
     """
-    index = read_realiad(root, images=images, annotations=annotations, categories=category)
-    encoder = load_encoder(teacher_weights)
-    folder = _local(store, "a plan measures a disk of this machine").resolve().parent
-    while not folder.is_dir():
-        folder = folder.parent
-    with progress_bar("measuring", "steps") as listen:
-        plan = plan_store(
-            root,
-            index,
-            folder,
-            encoder,
+
+
+def _build_command(reader: Reader) -> Callable[..., None]:
+    """The command `idif cache build NAME` of one reader."""
+
+    def build(
+        root: RootOption = None,
+        store: Annotated[
+            str | None,
+            typer.Option(help="The store to make, continue or add to: a folder or s3://BUCKET/PREFIX."),
+        ] = None,
+        category: CategoryOption = [],  # noqa: B006
+        split: Annotated[Literal["train", "test", "all"], typer.Option(help="Which samples.")] = "all",
+        dtype: DtypeOption = "float16",
+        image_size: SizeOption = None,
+        encoder: EncoderOption = [],  # noqa: B006
+        teacher_weights: WeightsOption = [],  # noqa: B006
+        images: OwnImagesOption = None,
+        annotations: OwnAnnotationsOption = None,
+        drop_incomplete: DropOption = False,
+        config: ConfigOption = None,
+        overrides: SetOption = [],  # noqa: B006
+        staging: Annotated[
+            Path, typer.Option(help="Folder where a store for s3:// is built before it is published.")
+        ] = Path("stores/staging"),
+        as_json: JsonOption = False,
+    ) -> None:
+        choice = choose_store(
+            config,
+            overrides,
+            data=_data_keys(root, images, annotations, category, drop_incomplete),
+            store=store,
+            encoders=encoder,
+            weights=teacher_weights,
             image_size=image_size,
-            storage=dtype,
-            device=evaluation_device(),
-            progress=listen,
         )
-    value = {"store": str(store), "storage": dtype, "image_size": image_size, "fits": plan.fits}
-    print_result(value | asdict(plan), as_json=as_json, otherwise=plan_table(plan, str(store)))
-    if not as_json:
-        for line in plan_words(plan):
-            out.print(line, soft_wrap=True)
+        request = choice.request(
+            reader,
+            split=None if split == "all" else split,
+            storage=dtype,
+            workers=max(1, decode_threads() // processes_here()),
+            device=evaluation_device(),
+        )
+        place = request.store
+        with join_team() as ranks:
+            if ranks.first:
+                for name in request.spec.untrained:
+                    note(f"note: the encoder {name} is an untrained, seeded random network")
+                if (dirty := contamination(request.index.samples)) is not None:
+                    note(f"note: {dirty}; they are kept like the others")
+            with progress_bar("building", "views", show=ranks.first) as listen:
+                if isinstance(place, Path):
+                    report = build_store(request, ranks=ranks, progress=listen)
+                else:
+                    report = build_remote(request, staging=staging, ranks=ranks, progress=listen)
+        if not ranks.first:
+            return
+        if report.shards_encoded == 0:
+            summary = f"{place}: complete already, nothing to do ({', '.join(report.groups)})"
+        else:
+            rate = report.views_encoded / max(report.seconds, 1e-9)
+            summary = (
+                f"{place}: {report.views_encoded:,} views encoded in {report.seconds:.1f} s "
+                f"({rate:.1f} views/s), {report.bytes_written / 1e6:,.1f} MB; "
+                f"{report.shards_kept} shards kept from before"
+            )
+        print_result({"store": str(place), **asdict(report)}, as_json=as_json, otherwise=summary)
+
+    return build
+
+
+def _plan_command(reader: Reader) -> Callable[..., None]:
+    """The command `idif cache plan NAME` of one reader."""
+
+    def plan(
+        root: RootOption = None,
+        store: Annotated[
+            str | None,
+            typer.Option(help="Where the store would lie; that disk is measured, nothing is left there."),
+        ] = None,
+        category: CategoryOption = [],  # noqa: B006
+        dtype: DtypeOption = "float16",
+        image_size: SizeOption = None,
+        encoder: EncoderOption = [],  # noqa: B006
+        teacher_weights: WeightsOption = [],  # noqa: B006
+        images: OwnImagesOption = None,
+        annotations: OwnAnnotationsOption = None,
+        config: ConfigOption = None,
+        overrides: SetOption = [],  # noqa: B006
+        as_json: JsonOption = False,
+    ) -> None:
+        choice = choose_store(
+            config,
+            overrides,
+            data=_data_keys(root, images, annotations, category),
+            store=store or ("stores/store.zarr" if config is None else None),
+            encoders=encoder,
+            weights=teacher_weights,
+            image_size=image_size,
+            default_weights="untrained",
+        )
+        if choice.store is not None:
+            _local(choice.store, "a plan measures a disk of this machine")
+        request = choice.request(reader, storage=dtype, device=evaluation_device())
+        with progress_bar("measuring", "steps") as listen:
+            found = plan_store(request, progress=listen)
+        size = choice.image_size
+        value = {"store": choice.store, "storage": dtype, "image_size": size, "fits": found.fits}
+        table = plan_table(found, str(choice.store))
+        print_result(value | asdict(found), as_json=as_json, otherwise=table)
+        if not as_json:
+            for line in plan_words(found):
+                out.print(line, soft_wrap=True)
+
+    return plan
+
+
+def _data_keys(
+    root: Path | None,
+    images: str | None,
+    annotations: str | None,
+    category: list[str],
+    drop_incomplete: bool = False,
+) -> dict[str, Any]:
+    """The keys of a config's section ``data`` that options set; None where they do not."""
+    return {
+        "root": root,
+        "images": images,
+        "annotations": annotations,
+        "categories": tuple(category) or None,
+        "drop_incomplete": drop_incomplete or None,
+    }
+
+
+for _name, _reader in READERS.items():
+    build_app.command(_name, help=_BUILD_HELP.format(name=_name))(_build_command(_reader))
+    plan_app.command(_name, help=_PLAN_HELP.format(name=_name))(_plan_command(_reader))
 
 
 @app.command()
@@ -227,6 +293,9 @@ def verify(
         report = verify_store(place, root=root, index=index, deep=deep, repair=repair, progress=listen)
     for problem in report.problems:
         note(f"found: {problem}")
+    if report.encoders_left_out:
+        left_out = ", ".join(report.encoders_left_out)
+        note(f"note: not encoded again, since the store keeps no input of theirs: {left_out}; name --root")
     verdict = "sound" if report.sound else f"{len(report.problems)} problems"
     value: dict[str, Any] = {"store": str(place), "sound": report.sound, **asdict(report)}
     print_result(
@@ -281,7 +350,7 @@ def info(
     store: StoreArgument,
     as_json: JsonOption = False,
 ) -> None:
-    """What a store holds.
+    """Say what a store holds.
 
     Example:
 
@@ -315,10 +384,15 @@ def info(
     table = Table("category", "split", "samples", "views", "anomalous", title=str(opened.path))
     for group in groups:
         table.add_row(*(str(value) for value in group.values()))
-    layers = ", ".join(layer.name for layer in spec.layers)
+    encoders = "; ".join(
+        f"{encoder.name} ({encoder.weights} weights {encoder.weights_sha256[:12]}): "
+        f"{', '.join(array.name for array in encoder.arrays)}"
+        for encoder in spec.encoders
+    )
+    pixels = "no images" if spec.image_size is None else f"{spec.image_size} px"
     table.caption = (
-        f"{size / 1e6:,.1f} MB, {spec.encoder} ({spec.weights} weights {spec.weights_sha256[:12]}), "
-        f"{layers} as {spec.storage}, {spec.image_size} px, cameras {list(opened.index.view_numbers)}"
+        f"{size / 1e6:,.1f} MB, {encoders}; as {spec.storage}, {pixels}, "
+        f"cameras {list(opened.index.view_numbers)}"
     )
     print_result(value, as_json=as_json, otherwise=table)
     if not as_json:

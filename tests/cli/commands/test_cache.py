@@ -15,11 +15,12 @@ import pytest
 import torch
 
 import cache.building.build_state
-import cache.building.encode_shards
 import cache.building.lock
 import cli.__main__
+import idif.encoders.encode
 from cli.__main__ import run
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, tree, write_annotations
+from tests.helpers.vector_encoder import installed
 
 INDEX = tiny_index(["cup"], train=3, test=2)
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
@@ -68,6 +69,54 @@ def test_a_compact_store_is_built_shown_and_verified(
     assert "storage: 'uint8', not 'float16'" in result(capsys)[1]
 
 
+def test_several_encoders_are_built_shown_and_verified(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "s"
+    with installed():
+        both = ("--encoder=resnet18", "--encoder=signed-map")
+        assert build(data, store, *both, "--dtype=uint8") == 0
+        capsys.readouterr()
+        assert run(["cache", "verify", str(store), "--deep", "--json"]) == 0
+        capsys.readouterr()
+        assert run(["cache", "info", str(store), "--json"]) == 0
+        encoders = result(capsys)[0]["spec"]["encoders"]
+        assert [encoder["name"] for encoder in encoders] == ["resnet18", "signed-map"]
+        assert run(["cache", "info", str(store)]) == 0
+        assert "contrast" in capsys.readouterr().out
+        assert build(data, store, "--dtype=uint8") == 2  # one encoder now
+        assert "encoders" in result(capsys)[1]
+        assert build(data, tmp_path / "t", *both, "--teacher-weights=weights.pth") == 2
+        assert "expected NAME=FILE with one of the encoders resnet18, signed-map" in result(capsys)[1]
+    assert build(data, tmp_path / "t", "--encoder=resnet81") == 2
+    assert "--encoder: there is no 'resnet81'; known: resnet18" in result(capsys)[1]
+
+
+def test_a_config_names_what_options_do_not(
+    data: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, config = tmp_path / "s", tmp_path / "c.yaml"
+    config.write_text(
+        f"data: {{root: '{data.as_posix()}', categories: [cup]}}\n"
+        f"cache: {{store: '{store.as_posix()}'}}\n"
+        f"teacher: {{weights: untrained, image_size: 64}}\n",
+        encoding="utf-8",
+    )
+    command = ["cache", "build", "realiad", f"--config={config}", "--set=teacher.image_size=32", "--json"]
+    assert run(command) == 0
+    capsys.readouterr()
+    assert tree(store) == tree(reference)
+    assert run([*command, f"--store={tmp_path / 't'}"]) == 0
+    capsys.readouterr()
+    assert tree(tmp_path / "t") == tree(reference)
+    assert run(["cache", "build", "realiad", f"--root={data}", "--json"]) == 2
+    assert "--store: expected the store's place" in result(capsys)[1]
+    assert run(["cache", "build", "realiad", "--store=s", "--json"]) == 2
+    assert "--root: expected the dataset's folder" in result(capsys)[1]
+    assert run(["cache", "build", "realiad", "--set=teacher.image_size=32", "--json"]) == 2
+    assert "name one with --config" in result(capsys)[1]
+
+
 def test_export_and_import(reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, back = tmp_path / "s.h5", tmp_path / "back"
     assert run(["cache", "export", str(reference), str(file), "--json"]) == 0
@@ -104,7 +153,7 @@ def test_a_stopped_build_says_so_once_and_is_continued(
     code: int,
 ) -> None:
     calls: list[int] = []
-    encode = cache.building.encode_shards.encode_views
+    encode = idif.encoders.encode.encode_present
 
     def stopped(*arguments: Any) -> dict[str, torch.Tensor]:
         calls.append(1)
@@ -119,7 +168,7 @@ def test_a_stopped_build_says_so_once_and_is_continued(
     }
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(cache.building.encode_shards, "encode_views", stopped)
+            patch.setattr(idif.encoders.encode, "encode_present", stopped)
             assert build(data, tmp_path / "s") == code
     finally:
         for number, handler in before.items():
@@ -155,10 +204,10 @@ def _full(patch: pytest.MonkeyPatch) -> None:
 
 
 def _overflow(patch: pytest.MonkeyPatch) -> None:
-    encode = cache.building.encode_shards.encode_views
+    encode = idif.encoders.encode.encode_present
     patch.setattr(
-        cache.building.encode_shards,
-        "encode_views",
+        idif.encoders.encode,
+        "encode_present",
         lambda *a: {name: x * 1e9 for name, x in encode(*a).items()},
     )
 

@@ -1,0 +1,154 @@
+"""From options, a config, or both to the store that `idif cache build` or `idif cache plan` needs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache.building.request import BuildRequest
+from cache.format.object_store import store_path
+from cli.workflow.sources import LIVE_ENCODER, LIVE_IMAGE_SIZE
+from idif.config.loader import load_configs
+from idif.config.sections import Config, DataConfig
+from idif.data.arrays import StorageType
+from idif.data.index import Index, Split
+from idif.datasets.realiad.reader import read_realiad
+from idif.encoders.encode import EncoderSet
+from idif.encoders.frozen import ENCODERS, FrozenEncoder, load_encoder
+from idif.errors import ConfigError
+
+Reader = Callable[[DataConfig, Split | None], Index]
+"""Reads the samples of a dataset, of both splits when None; ``data.root`` is set."""
+
+
+def _read_realiad(data: DataConfig, split: Split | None) -> Index:
+    assert data.root is not None
+    return read_realiad(
+        data.root,
+        images=data.images,
+        annotations=data.annotations,
+        categories=data.categories,
+        split=split,
+        drop_incomplete=data.drop_incomplete,
+        views=data.views,
+    )
+
+
+READERS: dict[str, Reader] = {
+    "realiad": _read_realiad,
+}
+"""Sub-command of `idif cache build` and `idif cache plan` -> reader of its data."""
+
+
+@dataclass(frozen=True)
+class StoreChoice:
+    """A store that a user asks for, before any data are read or weights loaded."""
+
+    data: DataConfig
+    store: str | None
+    """A folder or ``s3://BUCKET/PREFIX``."""
+    encoders: tuple[str, ...]
+    """Keys of `idif.encoders.frozen.ENCODERS`."""
+    weights: tuple[str, ...]
+    """Weights of all encoders, or ``NAME=WEIGHTS`` of one."""
+    image_size: int
+
+    def request(
+        self,
+        reader: Reader,
+        *,
+        split: Split | None = None,
+        storage: StorageType = "float16",
+        workers: int | None = None,
+        device: torch.device | None = None,
+    ) -> BuildRequest:
+        """Read the index and load the encoders.
+
+        Raises:
+            ConfigError: no root or no store. Whatever ``reader`` and `load_encoder` raise.
+        """
+        if self.data.root is None:
+            raise ConfigError(
+                "--root: expected the dataset's folder, or --config with data.root; got nothing"
+            )
+        if self.store is None:
+            raise ConfigError(
+                "--store: expected the store's place, or --config with cache.store; got nothing"
+            )
+        place = store_path(self.store)
+        index = reader(self.data, split)
+        encoders = load_encoders(self.encoders, self.weights)
+        with_images = any(encoder.family.input == "image" for encoder in encoders)
+        chosen = EncoderSet(encoders, self.image_size if with_images else None)
+        return BuildRequest(self.data.root, index, place, chosen, storage, workers=workers, device=device)
+
+
+def load_encoders(names: Sequence[str], weights: Sequence[str]) -> tuple[FrozenEncoder, ...]:
+    """Encoders with their weights.
+
+    Args:
+        weights: ``imagenet``, ``untrained`` or a file for all encoders, or ``NAME=WEIGHTS`` for one of them.
+
+    Raises:
+        ConfigError: there is no such encoder, one file is given for several, or none for one of them.
+        WeightsError: as `load_encoder`.
+    """
+    for_all: dict[str, str] = {}
+    for_one: dict[str, str] = {}
+    for value in weights:
+        name, separator, named = value.partition("=")
+        if separator and name in names:
+            for_one[name] = named
+        elif len(names) == 1 or value in ("imagenet", "untrained"):
+            for_all |= dict.fromkeys(names, value)
+        else:
+            raise ConfigError(
+                f"--teacher-weights {value}: expected NAME=FILE with one of the encoders {', '.join(names)}"
+            )
+    chosen = for_all | for_one
+    for name in names:
+        if name not in ENCODERS:
+            raise ConfigError(f"--encoder: there is no {name!r}; known: {', '.join(ENCODERS)}")
+        if name not in chosen:
+            raise ConfigError(f"--teacher-weights: expected weights of {name} too, e.g. {name}=untrained")
+    return tuple(load_encoder(chosen[name], name) for name in names)
+
+
+def choose_store(
+    config: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    data: dict[str, Any],
+    store: str | None = None,
+    encoders: Sequence[str] = (),
+    weights: Sequence[str] = (),
+    image_size: int | None = None,
+    default_weights: str = "imagenet",
+) -> StoreChoice:
+    """The store that options ask for; where one is missing the config counts, then the default.
+
+    Args:
+        data: keys of the config's section ``data`` that options set; None where they do not.
+
+    Raises:
+        ConfigError: the config cannot be used, or its runs (``matrix``) need different stores.
+    """
+    if overrides and config is None:
+        raise ConfigError("--set: changes keys of a config; name one with --config")
+    given = {key: value for key, value in data.items() if value is not None}
+    configs = [Config()] if config is None else load_configs(config, overrides)
+    choices = [
+        StoreChoice(
+            data=each.data.model_copy(update=given),
+            store=store or (None if each.cache.store is None else str(each.cache.store)),
+            encoders=tuple(encoders) or (each.teacher.encoder or LIVE_ENCODER,),
+            weights=tuple(weights) or (each.teacher.weights or default_weights,),
+            image_size=image_size or each.teacher.image_size or LIVE_IMAGE_SIZE,
+        )
+        for each in configs
+    ]
+    if any(choice != choices[0] for choice in choices):
+        raise ConfigError(f"{config}: its runs need different stores; choose with options such as --store")
+    return choices[0]
