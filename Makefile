@@ -24,9 +24,10 @@ $(STAMP): pyproject.toml
 demo: setup
 	$(BIN)/idif demo
 
-# docs/commands.md and docs/config.md, from the code
+# docs/commands.md and docs/config.md from the code, benchmarks/results/README.md from its JSON files
 docs: setup
 	$(PY) docs/write_reference.py
+	$(PY) benchmarks/results_page.py
 
 # The pictures of docs/images, of generated parts alone; needs a Chromium.
 pictures: demo

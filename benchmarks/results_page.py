@@ -31,8 +31,8 @@ def results_page() -> str:
         "# Benchmark results\n",
         NOTE,
         "Ratios and CPU time say more than seconds: the machine was shared with other work. How to repeat a",
-        "measurement is in [the how-to](../README.md); what was concluded from the figures, and what was tried",
-        "and dropped, is in [the design notes](../../docs/design-notes/README.md).\n",
+        "measurement is in [the how-to](../README.md); conclusions, and what was tried and dropped, are in",
+        "[the design notes](../../docs/design-notes/README.md).\n",
     ]
     for name in ORDER:
         lines += _section(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))

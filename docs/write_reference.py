@@ -25,13 +25,13 @@ def commands_page() -> str:
         "# Commands\n",
         NOTE,
         "Every command has `--help`. Exit codes: 0 done; 1 a check found something wrong, or a store is",
-        "damaged or incomplete; 2 a mistake in what was asked; 3 it could not be finished; 130 and 143",
-        "interrupted.\n",
+        "damaged or incomplete; 2 a wrong option, config, path or dataset; 3 the work could not be finished",
+        "(space, memory, a loss that is not finite); 130 interrupted by Ctrl-C; 143 terminated.\n",
     ]
     for path, function in walk(app, ("idif",)):
         parameters = [Parameter(name, p) for name, p in inspect.signature(function).parameters.items()]
-        arguments = [p for p in parameters if isinstance(p.told, ArgumentInfo)]
-        options = [p for p in parameters if isinstance(p.told, OptionInfo)]
+        arguments = [p for p in parameters if isinstance(p.info, ArgumentInfo)]
+        options = [p for p in parameters if isinstance(p.info, OptionInfo)]
         usage = " ".join((*path, *(p.word for p in arguments), "[OPTIONS]"))
         lines += [
             f"## `{' '.join(path)}`\n",
@@ -40,25 +40,25 @@ def commands_page() -> str:
         ]
         if arguments:
             lines += ["| argument | meaning |", "|---|---|"]
-            lines += [f"| `{p.word}` | {_cell(p.told.help or '')} |" for p in arguments] + [""]
+            lines += [f"| `{p.word}` | {_cell(p.info.help or '')} |" for p in arguments] + [""]
         if options:
             lines += ["| option | takes | default | meaning |", "|---|---|---|---|"]
             lines += [
-                f"| `{p.flag}` | {p.takes} | {p.default} | {_cell(p.told.help or '')} |" for p in options
+                f"| `{p.flag}` | {p.takes} | {p.default} | {_cell(p.info.help or '')} |" for p in options
             ]
             lines.append("")
     return "\n".join(lines)
 
 
-def walk(below: typer.Typer, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Callable[..., Any]]]:
-    """Every command's function, with the words that call it."""
-    for command in below.registered_commands:
+def walk(group: typer.Typer, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Callable[..., Any]]]:
+    """Every command's words and function, those of subgroups included."""
+    for command in group.registered_commands:
         assert command.callback is not None
         yield (*path, command.name or command.callback.__name__), command.callback
-    for group in below.registered_groups:
-        assert group.typer_instance is not None
-        assert group.name is not None
-        yield from walk(group.typer_instance, (*path, group.name))
+    for subgroup in group.registered_groups:
+        assert subgroup.typer_instance is not None
+        assert subgroup.name is not None
+        yield from walk(subgroup.typer_instance, (*path, subgroup.name))
 
 
 class Parameter:
@@ -66,28 +66,28 @@ class Parameter:
 
     def __init__(self, name: str, parameter: inspect.Parameter) -> None:
         self.name = name
-        self.type, self.told = get_args(parameter.annotation)[:2]
-        self.needed = parameter.default is inspect.Parameter.empty
-        self.value = None if self.needed else parameter.default
+        self.type, self.info = get_args(parameter.annotation)[:2]
+        self.required = parameter.default is inspect.Parameter.empty
+        self.value = None if self.required else parameter.default
 
     @property
     def word(self) -> str:
-        """An argument's place in the usage."""
-        word: str = self.told.metavar or self.name.upper()
-        return word if self.needed else f"[{word}]"
+        """The argument's name in the usage line; in brackets if optional."""
+        word: str = self.info.metavar or self.name.upper()
+        return word if self.required else f"[{word}]"
 
     @property
     def flag(self) -> str:
-        """An option's names."""
+        """The option's names, separated by commas."""
         # inside Annotated, typer takes the first name for what would be the default outside
         names = [
-            name for name in (self.told.default, *(self.told.param_decls or ())) if isinstance(name, str)
+            name for name in (self.info.default, *(self.info.param_decls or ())) if isinstance(name, str)
         ]
         return ", ".join(names or [f"--{self.name.replace('_', '-')}"])
 
     @property
     def takes(self) -> str:
-        """What an option's value is; nothing for a switch."""
+        """The kind of value that the option takes; empty for a switch."""
         kinds = [kind for kind in (get_args(self.type) or (self.type,)) if kind is not type(None)]
         many = ", repeatable" if get_origin(self.type) is list else ""
         if get_origin(self.type) is Literal:
@@ -95,25 +95,31 @@ class Parameter:
         if kinds == [bool]:
             return ""
         words = {int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"}
-        return f"`{self.told.metavar or words[kinds[0]]}`{many}"
+        return f"`{self.info.metavar or words[kinds[0]]}`{many}"
 
     @property
     def default(self) -> str:
-        """An option's default; nothing where that is to do nothing."""
-        if self.needed:
-            return "needed"
+        """The option's default; empty if it is None, false or an empty list."""
+        if self.required:
+            return "required"
         if self.value is None or self.value is False or self.value == []:
             return ""
         return f"`{self.value.as_posix() if isinstance(self.value, Path) else self.value}`"
 
 
 def _help(text: str) -> str:
-    """The docstring, its example lines as one block of shell."""
-    found = re.split(r"\n\nExamples?:\n", text.replace("``", "`"))
-    if len(found) == 1:
-        return found[0] + "\n"
-    examples = [line.strip() for line in found[1].splitlines() if line.strip()]
-    return "\n".join([found[0], "", "```sh", *examples, "```", ""])
+    """The docstring as Markdown: the indented lines after ``Examples:`` become one block of shell.
+
+    Text that follows the examples without indentation is a paragraph after the block.
+    """
+    head, *rest = re.split(r"\n\nExamples?:\n", text.replace("``", "`"), maxsplit=1)
+    if not rest:
+        return head + "\n"
+    lines = rest[0].splitlines()
+    end = next((i for i, line in enumerate(lines) if line and not line[0].isspace()), len(lines))
+    examples = [line.strip() for line in lines[:end] if line.strip()]
+    paragraph = "\n".join(lines[end:]).strip()
+    return "\n".join([head, "", "```sh", *examples, "```", *(["", paragraph] if paragraph else []), ""])
 
 
 def config_page() -> str:
@@ -122,33 +128,33 @@ def config_page() -> str:
     lines = [
         "# Config\n",
         NOTE,
-        "A config is YAML that holds only what differs from these defaults. An unknown key is an error. On",
-        "the command line `--set section.key=VALUE` overrides one, with VALUE in YAML. `matrix:`, a list of",
-        "mappings with a `name` each, turns one file into several runs.\n",
+        "A config is a YAML file with only the values that differ from these defaults. An unknown key is an",
+        "error. On the command line `--set section.key=VALUE` overrides one key, with VALUE in YAML.",
+        "`matrix:`, a list of mappings with a `name` each, turns one file into several runs.\n",
     ]
     for name, value in schema["properties"].items():
         lines += _section(name, schema["$defs"][_reference(value)], schema["$defs"])
     return "\n".join(lines)
 
 
-def _section(path: str, section: dict[str, Any], known: dict[str, Any]) -> list[str]:
+def _section(path: str, section: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
     lines = [f"## `{path}`\n", _cell(section["description"]) + "\n"]
     lines += ["| key | takes | default | meaning |", "|---|---|---|---|"]
-    below: list[str] = []
+    subsections: list[str] = []
     for key, value in section["properties"].items():
         reference = _reference(value)
         if reference is not None:
-            below += _section(f"{path}.{key}", known[reference], known)
+            subsections += _section(f"{path}.{key}", definitions[reference], definitions)
             continue
         default = value.get("default")
         shown = "" if default is None or default == "" else f"`{_yaml(default)}`"
         lines.append(f"| `{key}` | {_cell(_kind(value))} | {shown} | {_cell(value.get('description', ''))} |")
-    return [*lines, "", *below]
+    return [*lines, "", *subsections]
 
 
 def _reference(value: dict[str, Any]) -> str | None:
-    found: str | None = value.get("$ref")
-    return None if found is None else found.rsplit("/", 1)[1]
+    reference: str | None = value.get("$ref")
+    return None if reference is None else reference.rsplit("/", 1)[1]
 
 
 def _yaml(value: Any) -> str:
@@ -160,7 +166,7 @@ def _yaml(value: Any) -> str:
 
 
 def _kind(value: dict[str, Any]) -> str:
-    """A type of JSON Schema in words."""
+    """A JSON Schema type as a phrase."""
     if "anyOf" in value:
         return " or ".join(_kind(one) for one in value["anyOf"] if one.get("type") != "null")
     if "enum" in value or "const" in value:
@@ -173,10 +179,10 @@ def _kind(value: dict[str, Any]) -> str:
     words = {"boolean": "`true` or `false`", "integer": "whole number", "number": "number", "string": "text"}
     word = "path" if value.get("format") == "path" else words[value["type"]]
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    told = [f"{sign} {value[name]:g}" for name, sign in bounds.items() if name in value]
+    limits = [f"{sign} {value[name]:g}" for name, sign in bounds.items() if name in value]
     if "multipleOf" in value:
-        told.append(f"multiple of {value['multipleOf']:g}")
-    return " ".join([word, ", ".join(told)]).strip()
+        limits.append(f"multiple of {value['multipleOf']:g}")
+    return " ".join([word, ", ".join(limits)]).strip()
 
 
 def _cell(text: str) -> str:
