@@ -143,14 +143,14 @@ def kinds() -> Image.Image:
 
 def heat_maps(demo: Path) -> Image.Image:
     """The anomalous test sample with the highest score of every category: photographs, masks and maps."""
-    found = Predictions.open(demo / "run" / "predictions.h5")
+    predictions = Predictions.open(demo / "run" / "predictions.h5")
     rows = []
-    for category in dict.fromkeys(found.category):
-        bad = [row for row in found.rows(category) if found.labels[row].any()]
-        best = max(bad, key=lambda row: float(found.sample_scores[row]))
-        low, high = category_scale(found, category)
-        _, maps, masks = next(iter(found.iter_maps([best], 1)))
-        photos = [opened(demo / "data" / path) for path in found.image_path[best]]
+    for category in dict.fromkeys(predictions.category):
+        bad = [row for row in predictions.rows(category) if predictions.labels[row].any()]
+        best = max(bad, key=lambda row: float(predictions.sample_scores[row]))
+        low, high = category_scale(predictions, category)
+        _, maps, masks = next(iter(predictions.iter_maps([best], 1)))
+        photos = [opened(demo / "data" / path) for path in predictions.image_path[best]]
         tiles = []
         for photo, values in zip(photos, maps[0].astype(np.float32), strict=True):
             heat = np.asarray(Image.fromarray((values - low) / (high - low)).resize((TILE, TILE)))
@@ -194,15 +194,15 @@ def screens(demo: Path) -> None:
         save(photograph(page, shot, 1600), "report-pictures.webp")
         page.set_viewport_size({"width": 1280, "height": 960})
         with served(demo / "run") as address:
-            found = Predictions.open(demo / "run" / "predictions.h5")
-            category = found.category[0]
-            bad = [row for row in found.rows(category) if found.labels[row].any()]
-            best = max(bad, key=lambda row: float(found.sample_scores[row]))
+            predictions = Predictions.open(demo / "run" / "predictions.h5")
+            category = predictions.category[0]
+            bad = [row for row in predictions.rows(category) if predictions.labels[row].any()]
+            best = max(bad, key=lambda row: float(predictions.sample_scores[row]))
             page.goto(address)
             page.click("#sample input")
-            page.get_by_role("option", name=found.sample_id[best].removeprefix(f"{category}/")).click()
+            page.get_by_role("option", name=predictions.sample_id[best].removeprefix(f"{category}/")).click()
             page.locator("#verdict", has_text="Its label").wait_for(timeout=60_000)
-            page.get_by_label(f"C{found.view_numbers[-1]}", exact=True).uncheck()
+            page.get_by_label(f"C{predictions.view_numbers[-1]}", exact=True).uncheck()
             page.locator("#pictures", has_text="switched off").wait_for(timeout=60_000)
             page.evaluate("scrollTo(0, 0)")
             page.wait_for_timeout(500)

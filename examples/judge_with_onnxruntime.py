@@ -1,6 +1,6 @@
-"""Judge one part with a file of `idif export`; onnxruntime, numpy and Pillow are all it needs.
+"""Score one part with a file that `idif export` wrote; needs only onnxruntime, numpy and Pillow.
 
-python judge_with_onnxruntime.py audiojack.onnx C1.jpg C2.jpg - C4.jpg C5.jpg      (-: no such view)
+python judge_with_onnxruntime.py audiojack.onnx C1.jpg C2.jpg - C4.jpg C5.jpg      (-: missing view)
 """
 
 import json
@@ -11,8 +11,8 @@ import onnxruntime
 from PIL import Image
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-about = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
-size, cameras = about["image_size"], about["views"]
+metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+size, cameras = metadata["image_size"], metadata["views"]
 
 images = np.zeros((1, len(cameras), 3, size, size), np.uint8)
 present = np.zeros((1, len(cameras)), np.bool_)
@@ -23,11 +23,11 @@ for slot, path in enumerate(sys.argv[2:]):
         present[0, slot] = True
 
 maps, view_scores, scores = session.run(None, {"images": images, "view_mask": present})
-limit = about["thresholds"]["sample"]
-found = {
+threshold = metadata["thresholds"]["sample"]
+result = {
     "score": float(scores[0]),
-    "anomalous": None if limit is None else float(scores[0]) >= limit,
-    "views": {c: float(s) for c, s, there in zip(cameras, view_scores[0], present[0], strict=True) if there},
+    "anomalous": None if threshold is None else float(scores[0]) >= threshold,
+    "views": {c: float(s) for c, s, given in zip(cameras, view_scores[0], present[0], strict=True) if given},
 }
-print(json.dumps(found))
+print(json.dumps(result))
 np.save("maps.npy", maps[0])

@@ -21,7 +21,7 @@ PAGES = [
     *sorted((ROOT / ".github").rglob("*.md")),
     *sorted(
         page
-        for room in ("benchmarks", "cache", "configs", "docs", "idif")
+        for room in ("benchmarks", "cache", "configs", "docs", "examples", "idif")
         for page in (ROOT / room).rglob("*.md")
     ),
 ]
