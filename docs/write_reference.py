@@ -133,18 +133,30 @@ def config_page() -> str:
         "`matrix:`, a list of mappings with a `name` each, turns one file into several runs.\n",
     ]
     for name, value in schema["properties"].items():
-        lines += _section(name, schema["$defs"][_reference(value)], schema["$defs"])
+        lines += _sections(name, value, schema["$defs"])
     return "\n".join(lines)
 
 
-def _section(path: str, section: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
-    lines = [f"## `{path}`\n", _cell(section["description"]) + "\n"]
+def _sections(path: str, value: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
+    """The section at ``path``; of a union told apart by a key, a heading and a section for each member."""
+    members = value.get("discriminator", {}).get("mapping")
+    if members is None:
+        return _section(path, f"`{path}`", definitions[_reference(value) or ""], definitions)
+    key = value["discriminator"]["propertyName"]
+    lines = [f"## `{path}`\n", f"One of the following, told apart by `{key}`.\n"]
+    for name, member in members.items():
+        section = definitions[member.rsplit("/", 1)[1]]
+        lines += _section(path, f"`{path}` with `{key}: {name}`", section, definitions)
+    return lines
+
+
+def _section(path: str, title: str, section: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
+    lines = [f"## {title}\n", _cell(section["description"]) + "\n"]
     lines += ["| key | takes | default | meaning |", "|---|---|---|---|"]
     subsections: list[str] = []
     for key, value in section["properties"].items():
-        reference = _reference(value)
-        if reference is not None:
-            subsections += _section(f"{path}.{key}", definitions[reference], definitions)
+        if _reference(value) is not None or "discriminator" in value:
+            subsections += _sections(f"{path}.{key}", value, definitions)
             continue
         default = value.get("default")
         shown = "" if default is None or default == "" else f"`{_yaml(default)}`"

@@ -5,11 +5,12 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 import yaml
+from pydantic import BaseModel
 
 from cli.main import app
 from idif.config.loader import resolve
@@ -67,8 +68,16 @@ def test_every_command_and_key_is_in_the_references() -> None:
     keys = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
     for section, field in Config.model_fields.items():
         assert f"## `{section}`" in keys
-        for key in field.annotation.model_fields:  # type: ignore[union-attr]
-            assert f"| `{key}` |" in keys or f"## `{section}.{key}`" in keys
+        for model in models(field.annotation):
+            for key in model.model_fields:
+                assert f"| `{key}` |" in keys or f"## `{section}.{key}`" in keys
+
+
+def models(annotation: Any) -> list[type[BaseModel]]:
+    """The config sections that a type names: itself, or the members of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for member in get_args(annotation) for model in models(member)]
 
 
 def test_text_after_the_examples_of_a_command_is_not_shell() -> None:
@@ -110,11 +119,12 @@ def problem(line: str, *, complete: bool) -> str | None:
             return None
         return f"{line}: {type(error).__name__}: {error}"
     for override in context.params.get("overrides") or ():
-        section: Any = Config
+        sections: list[type[BaseModel]] = [Config]
         for key in override.partition("=")[0].split("."):
-            if key not in getattr(section, "model_fields", {}):
+            fields = [section.model_fields[key] for section in sections if key in section.model_fields]
+            if not fields:
                 return f"{line}: there is no config key {key}"
-            section = section.model_fields[key].annotation
+            sections = [model for field in fields for model in models(field.annotation)]
     return None
 
 
