@@ -110,7 +110,8 @@ def problem(line: str, *, complete: bool) -> str | None:
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands"):
         if not words or words[0] not in command.commands:
-            return None if not words and not complete else f"{line}: there is no such command"
+            shortened = not complete and (not words or words[0].startswith("-"))
+            return None if shortened else f"{line}: there is no such command"
         command = command.commands[words.pop(0)]
     try:
         context = command.make_context("idif", words)

@@ -26,7 +26,7 @@ def predict_images(
         list[Path], typer.Argument(metavar="IMAGE...", help="Photographs, or folders of them.")
     ],
     category: Annotated[
-        str | None, typer.Option(help="Of photographs whose names do not say it; for runs of several.")
+        str | None, typer.Option(help="Category of images whose name lacks it; for runs of several.")
     ] = None,
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder for heat maps (.png) and raw maps (.npy).")

@@ -26,7 +26,7 @@ def missing_views(
     subsets: Annotated[
         Subsets, typer.Option(help="Every subset of the cameras, or the paper's random choices.")
     ] = "all",
-    seed: Annotated[int, typer.Option(help="Of the random choices of --subsets paper.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed, with --subsets paper.", min=0)] = 0,
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
@@ -46,7 +46,7 @@ def strategies(
         list[Path],
         typer.Argument(metavar="RUN...", help="Trained runs; strategies.json goes into the first."),
     ],
-    seed: Annotated[int, typer.Option(help="Of the choice of missing views.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the missing views.", min=0)] = 0,
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
@@ -60,7 +60,7 @@ def strategies(
 
         idif sweep strategies runs/realiad runs/realiad-missing-views
 
-        idif sweep strategies runs/mvtec3d --set strategies.neighbours=3 --set strategies.score_filled=true
+        idif sweep strategies runs/mvtec3d --set strategies.neighbours=3 --set strategies.score_imputed=true
     """
     found = strategies_of([open_run(run, overrides) for run in runs], seed=seed)
     print_result(found, as_json=as_json, otherwise=strategies_table(found))
