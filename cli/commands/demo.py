@@ -16,7 +16,7 @@ from cache.building.request import BuildRequest
 from cache import FeatureStore
 from cache.building.build import build_store
 from cache.checking.verify import verify_store
-from cli.terminal.console import JsonOption, note, percent, print_result, progress_bar
+from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.workflow.device import evaluation_device
 from cli.workflow.evaluate import evaluate_run
 from cli.workflow.report import report_run
@@ -30,6 +30,7 @@ from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.errors import StoreDamaged, WeightsError
 from idif.runs.run import open_run
+from idif.visualization.text import percent
 
 
 def demo(

@@ -43,11 +43,6 @@ def print_result(value: Any, *, as_json: bool, otherwise: Any = None) -> None:
         out.print(Text(otherwise) if isinstance(otherwise, str) else otherwise)
 
 
-def percent(value: float | None) -> str:
-    """A fraction as a table's cell: 0.9713 -> 97.1, a dash where it is undefined."""
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

@@ -4,8 +4,8 @@ from typing import Any
 
 from rich.table import Table
 
-from cli.terminal.console import percent
 from idif.metrics.pixel import metric_name
+from idif.visualization.text import percent
 
 SHOWN = ("s_auroc", "i_auroc", "p_auroc", "p_ap", "aupro")
 

@@ -7,9 +7,10 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from cli.terminal.console import err, out, percent
+from cli.terminal.console import err, out
 from idif.training.checkpoint import find_checkpoint, read_progress
 from idif.training.run_log import read_log
+from idif.visualization.text import percent
 
 COLUMNS = (("samples", 7), ("epochs", 6), ("loss", 8), ("S-AUROC", 7), ("time", 8))
 """Headings and widths between the model's name and its state."""

@@ -6,12 +6,12 @@ from typing import Any
 
 from rich.table import Table
 
-from cli.terminal.console import percent
 from cli.workflow.evaluate import evaluate_run
 from idif.config.sections import Config
 from idif.methods.idif.ablations import table_3_row
-from idif.report.reference_results import paper_table_3
+from idif.report.reference_results import ablation_reference
 from idif.runs.run import open_run
+from idif.visualization.text import percent
 
 METRICS = ("s_auroc", "i_auroc", "p_auroc")
 
@@ -22,7 +22,7 @@ def comparison(configs: Sequence[Config], trained: Sequence[dict[str, Any]]) -> 
     Args:
         trained: what `cli.workflow.train.train_run` returned for each config.
     """
-    paper, rows = paper_table_3(), []
+    rows = []
     for config, result in zip(configs, trained, strict=True):
         known = config.folder / "metrics.json"
         old = all(model["state"] == "finished before" for model in result["models"])
@@ -38,7 +38,7 @@ def comparison(configs: Sequence[Config], trained: Sequence[dict[str, Any]]) -> 
                 "head": config.method.head,
                 "categories": len(metrics["categories"]),
                 **{key: metrics["mean"].get(key) for key in METRICS},
-                "paper_s_auroc": None if row is None else paper[row],
+                "paper_s_auroc": None if row is None else ablation_reference(config.method.name)[row],
             }
         )
     return rows

@@ -13,7 +13,7 @@ from PIL import Image
 
 from idif.app.category_match import CategoryDistance
 from idif.inference.predict import Prediction, overlay
-from idif.visualization.heatmap import Pixels, colour_bar
+from idif.visualization.heatmap import Pixels, color_bar
 
 PICTURE = 420
 """Longest side of a picture in pixels."""
@@ -119,7 +119,7 @@ def tiles(
         )
     legend = (
         f'<p class="legend"><span>{scale[0]:.3g}</span>'
-        f'<i style="background:{colour_bar()}" role="img" aria-label="colours from low to high"></i>'
+        f'<i style="background:{color_bar()}" role="img" aria-label="colors from low to high"></i>'
         f"<span>{scale[1]:.3g}</span></p>"
     )
     return f'<div class="tiles">{"".join(shown)}</div>{legend}'

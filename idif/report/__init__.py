@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML file from the result files of one or more runs."""
+"""The report: one self-contained HTML file about one or more evaluated runs."""
 
 from idif.report.gallery import ImageLoader
 from idif.report.page import write_report

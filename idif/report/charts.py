@@ -1,7 +1,7 @@
-"""Charts as inline SVG: small, sharp, coloured by the page's style sheet and so right in dark and light.
+"""Charts as inline SVG, colored by the page's style sheet, so that they follow its dark and light mode.
 
-Drawn by hand rather than by a plotting library because a chart must take the page's colours, scale with it
-and carry its values as text. Every chart is 360 units wide, so that its letters keep their size on a phone.
+No plotting library: a chart must use the page's colors, scale with the page and hold its values as text.
+Every chart is 360 units wide, so that its text stays readable on a phone.
 """
 
 import math
@@ -19,7 +19,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: range, ticks with their texts, and whether it is logarithmic."""
+    """One axis of a chart; a tick is (value, text)."""
 
     label: str
     low: float
@@ -28,7 +28,7 @@ class Axis:
     log: bool = False
 
     def share(self, value: float) -> float:
-        """Where ``value`` lies between the ends, 0..1; beyond them it is cut off."""
+        """Position of ``value`` between the ends, 0..1, clipped."""
         low, high = self.low, self.high
         if self.log:
             value, low, high = math.log10(max(value, low)), math.log10(low), math.log10(high)
@@ -38,7 +38,7 @@ class Axis:
 def linear_axis(
     label: str, low: float, high: float, *, ticks: int = 5, text: Callable[[float], str] = "{:g}".format
 ) -> Axis:
-    """An axis from ``low`` to ``high`` with about ``ticks`` round tick values."""
+    """A linear axis from ``low`` to ``high`` with about ``ticks`` round tick values."""
     if not high > low:
         low, high = low - 0.5, low + 0.5
     rough = (high - low) / max(1, ticks)
@@ -59,41 +59,41 @@ def log_axis(label: str, low: float, high: float) -> Axis:
 
 
 def category_axis(label: str, names: Sequence[str]) -> Axis:
-    """An axis with a place for each name, at 0, 1, 2, ..."""
-    places = tuple((float(place), name) for place, name in enumerate(names))
-    return Axis(label, -0.6, len(names) - 0.4, places)
+    """An axis with one tick per name, at 0, 1, 2, ..."""
+    ticks = tuple((float(position), name) for position, name in enumerate(names))
+    return Axis(label, -0.6, len(names) - 0.4, ticks)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart; ``style`` is a class of the style sheet (colour and dashes)."""
+    """One line of a chart; ``style`` is a class of the style sheet (color and dashes)."""
 
     name: str
     points: Sequence[Point]
     style: str
     dots: Sequence[str] = field(default=())
-    """A text for each point, shown when it is pointed at; empty draws no dots."""
+    """Tooltip of each point; empty draws no dots."""
     band: Sequence[Point] = field(default=())
-    """(low, high) of each point's interval, drawn behind the line; empty draws none."""
+    """(low, high) of each point's interval, drawn behind the line; empty draws no band."""
 
 
 def line_chart(lines: Sequence[Line], x: Axis, y: Axis, alt: str, *, chance: bool = False) -> Markup:
-    """Lines over a grid; ``chance`` adds the diagonal of a ROC chart."""
+    """Lines on a grid; ``chance`` adds the diagonal of a ROC chart."""
     ends = _place(x, y, (x.low, y.low)), _place(x, y, (x.high, y.high))
     body = [_segment("chance", *ends)] if chance else []
     for line in lines:
         if line.band:
-            across = [point[0] for point in line.points]
-            edge = [(a, low) for a, (low, _) in zip(across, line.band, strict=True)]
-            edge += [(a, high) for a, (_, high) in zip(across, line.band, strict=True)][::-1]
-            corners = _points([_place(x, y, point) for point in edge])
-            body.append(Markup('<polygon class="band {}" points="{}"/>').format(line.style, corners))
+            positions = [point[0] for point in line.points]
+            edge = [(a, low) for a, (low, _) in zip(positions, line.band, strict=True)]
+            edge += [(a, high) for a, (_, high) in zip(positions, line.band, strict=True)][::-1]
+            outline = _points([_place(x, y, point) for point in edge])
+            body.append(Markup('<polygon class="band {}" points="{}"/>').format(line.style, outline))
     for line in lines:
-        spots = [_place(x, y, point) for point in line.points]
-        body.append(Markup('<polyline class="line {}" points="{}"/>').format(line.style, _points(spots)))
-        for (a, b), text in zip(spots, line.dots, strict=False):
+        corners = [_place(x, y, point) for point in line.points]
+        body.append(Markup('<polyline class="line {}" points="{}"/>').format(line.style, _points(corners)))
+        for (cx, cy), text in zip(corners, line.dots, strict=False):
             dot = Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>')
-            body.append(dot.format(line.style, a, b, text))
+            body.append(dot.format(line.style, cx, cy, text))
     return _frame(x, y, alt, Markup("").join(body))
 
 
@@ -106,31 +106,31 @@ def mirrored_bars(
     tips: tuple[Sequence[str], Sequence[str]],
     mark: float | None = None,
 ) -> Markup:
-    """Two histograms over one axis, one upwards and one downwards, so that neither hides the other.
+    """Two histograms on one axis, one upwards and one downwards, so that neither hides the other.
 
     Args:
-        above, below: [K] heights, each on the same scale.
-        edges: [K+1] of the bins.
-        label: of the horizontal axis.
-        alt: the chart in words.
-        tips: a text for each bar above and below.
-        mark: where a dashed line is drawn.
+        above, below: [K] heights of the bars, on one scale.
+        edges: [K+1] edges of the bins.
+        label: label of the horizontal axis.
+        alt: text alternative of the chart.
+        tips: tooltips of the bars above and below.
+        mark: position of a dashed vertical line.
     """
     top = max([*above, *below, 1e-9]) * 1.05
     x = linear_axis(label, edges[0], edges[-1], text="{:.3g}".format)
     y = linear_axis("share of samples, %", -top, top, ticks=4, text=lambda value: f"{abs(value):g}")
     body = []
     for heights, texts, sign, style in ((above, tips[0], 1, "normal"), (below, tips[1], -1, "anomalous")):
-        for place, height in enumerate(heights):
+        for bin_index, height in enumerate(heights):
             if height:
-                a, end = _place(x, y, (edges[place], sign * height))
-                b, base = _place(x, y, (edges[place + 1], 0))
+                a, end = _place(x, y, (edges[bin_index], sign * height))
+                b, base = _place(x, y, (edges[bin_index + 1], 0))
                 bar = Markup(
                     '<rect class="bar {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
                     "<title>{}</title></rect>"
                 )
                 size = (max(b - a - 1, 0.5), abs(end - base))
-                body.append(bar.format(style, a + 0.5, min(end, base), *size, texts[place]))
+                body.append(bar.format(style, a + 0.5, min(end, base), *size, texts[bin_index]))
     zero = _segment("axis", _place(x, y, (x.low, 0)), _place(x, y, (x.high, 0)))
     if mark is not None:
         body.append(_segment("mark", _place(x, y, (mark, y.low)), _place(x, y, (mark, y.high))))
@@ -140,15 +140,15 @@ def mirrored_bars(
 def bar_chart(
     names: Sequence[str], values: Sequence[float], texts: Sequence[str], y: Axis, alt: str
 ) -> Markup:
-    """One bar for each name, from zero, with its text at the end."""
+    """One bar per name, from zero, with its text at the end."""
     x = category_axis("", names)
     body = []
-    for place, (value, text) in enumerate(zip(values, texts, strict=True)):
-        (a, end), (b, base) = _place(x, y, (place - 0.32, value)), _place(x, y, (place + 0.32, 0))
+    for position, (value, text) in enumerate(zip(values, texts, strict=True)):
+        (a, end), (b, base) = _place(x, y, (position - 0.32, value)), _place(x, y, (position + 0.32, 0))
         bar = Markup('<rect class="bar c1" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
         body.append(bar.format(a, min(end, base), b - a, abs(end - base)))
-        height = end - 5 if value >= 0 else end + 12
-        body.append(_text("value", (a + b) / 2, height, text, "middle"))
+        baseline = end - 5 if value >= 0 else end + 12
+        body.append(_text("value", (a + b) / 2, baseline, text, "middle"))
     zero = _segment("axis", _place(x, y, (x.low, 0)), _place(x, y, (x.high, 0)))
     return _frame(x, y, alt, Markup("").join([*body, zero]))
 
@@ -166,30 +166,30 @@ class Interval:
 
 
 def interval_chart(rows: Sequence[Interval], x: Axis, alt: str) -> Markup:
-    """A row for each name: a dot with its interval and, where there is one, a hollow reference mark."""
-    step, left, top = 20.0, 122.0, 12.0
-    height = top + step * len(rows) + 36
+    """One row per name: a dot, its interval and, where given, a hollow mark for the reference value."""
+    row_height, left, top = 20.0, 122.0, 12.0
+    height = top + row_height * len(rows) + 36
     bottom = height - 36
 
-    def across(value: float) -> float:
+    def horizontal(value: float) -> float:
         return left + x.share(value) * (WIDTH - _RIGHT - left)
 
     body = []
     for value, text in x.ticks:
-        body.append(_segment("grid", (across(value), top), (across(value), bottom)))
-        body.append(_text("tick", across(value), bottom + 14, text, "middle"))
-    for place, row in enumerate(rows):
-        middle = top + step * (place + 0.5)
+        body.append(_segment("grid", (horizontal(value), top), (horizontal(value), bottom)))
+        body.append(_text("tick", horizontal(value), bottom + 14, text, "middle"))
+    for number, row in enumerate(rows):
+        middle = top + row_height * (number + 0.5)
         name = row.name if len(row.name) <= 18 else row.name[:17] + "…"
         body.append(_text("name", left - 8, middle + 4, name, "end"))
         if row.low is not None and row.high is not None:
-            body.append(_segment("whisker", (across(row.low), middle), (across(row.high), middle)))
+            body.append(_segment("whisker", (horizontal(row.low), middle), (horizontal(row.high), middle)))
         if row.reference is not None:
-            a = across(row.reference)
+            a = horizontal(row.reference)
             corners = ((a, middle - 5), (a + 5, middle), (a, middle + 5), (a - 5, middle))
             body.append(Markup('<polygon class="reference" points="{}"/>').format(_points(corners)))
         dot = Markup('<circle class="dot c1" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>')
-        body.append(dot.format(across(row.value), middle, row.text))
+        body.append(dot.format(horizontal(row.value), middle, row.text))
     body.append(_text("label", (left + WIDTH - _RIGHT) / 2, height - 4, x.label, "middle"))
     return _svg(height, alt, Markup("").join(body))
 

@@ -1,4 +1,4 @@
-"""Which charts a report shows of a run's metrics and training log. All shares are in percent."""
+"""Charts of a run's metrics and training log. All fractions are shown in percent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from idif.evaluation.predictions import Predictions, RowArray
+from idif.config.sections import EvalConfig
+from idif.evaluation.predictions import BoolArray, FloatArray, Predictions, RowArray
+from idif.evaluation.thresholds import sample_labels_of
 from idif.metrics.threshold import f1_max_threshold
 from idif.report.charts import (
     Axis,
@@ -21,24 +23,25 @@ from idif.report.charts import (
     log_axis,
     mirrored_bars,
 )
-from idif.report.reference_results import PaperRow
+from idif.report.reference_results import ReferenceRow
 from idif.report.run_data import Json
+from idif.visualization.text import percent
 
 BINS = 24
 CURVE_POINTS = 120
-"""Points a training curve is averaged down to, and a ROC curve thinned to, so that a page stays small."""
+"""Most points of a training curve (averaged) or a ROC curve (thinned), so that a page stays small."""
 
 RULES = {
-    "f1-max": "threshold: best F1 here",
-    "false-positive-rate": "threshold: rate of false alarms",
-    "fixed": "threshold: fixed",
+    "f1-max": "threshold (best F1 on these samples)",
+    "false-positive-rate": "threshold (false-positive rate)",
+    "fixed": "threshold (fixed)",
 }
-"""Words for how a threshold was chosen."""
+"""Legend text of a threshold by the rule that chose it."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its words."""
+    """A chart with title, caption and legend."""
 
     title: str
     svg: Markup
@@ -48,77 +51,83 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class ScoredSamples:
     """The samples of one category that have a score."""
 
     rows: RowArray
-    scores: npt.NDArray[np.float32]
-    anomalous: npt.NDArray[np.bool_]
+    """[N]: rows of the predictions file."""
+    scores: FloatArray
+    """[N]: sample scores."""
+    anomalous: BoolArray
+    """[N]: the sample's label."""
     threshold: float | None = None
-    """The sample score from which on the run calls a sample anomalous; None where it has none."""
+    """Samples with at least this score are predicted anomalous; None if no threshold is known."""
     rule: str = "f1-max"
-    """How the threshold was chosen."""
+    """The rule that chose the threshold, a key of `RULES`."""
 
     @property
     def both_classes(self) -> bool:
-        """Whether there is anything to tell apart."""
+        """Whether there are normal and anomalous samples."""
         return bool(self.anomalous.any() and not self.anomalous.all())
 
 
-def ranked(predictions: Predictions, category: str, recorded: Json | None = None) -> Ranked:
-    """The category's samples that have any view, with their scores and truth.
+def scored_samples(
+    predictions: Predictions, category: str, settings: EvalConfig, recorded: Json | None = None
+) -> ScoredSamples:
+    """The category's samples that have a score, with their labels.
 
     Args:
-        predictions: the run's.
-        category: whose samples.
-        recorded: the threshold of samples in ``metrics.json``; without one (the metrics are of an earlier
-            version) the greatest F1 on these very samples decides, as it does by default.
+        predictions: of the run.
+        category: one it holds.
+        settings: the rule of a sample's label.
+        recorded: the threshold of samples in ``metrics.json``; None (metrics of an earlier version) takes the
+            threshold of greatest F1 on these samples, the default rule.
     """
     rows = predictions.rows(category)
-    rows = rows[np.any(predictions.present[rows], axis=1)]
-    anomalous: npt.NDArray[np.bool_] = np.any(predictions.labels[rows] & predictions.present[rows], axis=1)
+    rows = rows[np.isfinite(predictions.sample_scores[rows])]
+    anomalous = sample_labels_of(predictions, rows, settings)
     scores = predictions.sample_scores[rows]
     if recorded is not None:
-        return Ranked(rows, scores, anomalous, recorded["value"], recorded["rule"])
+        return ScoredSamples(rows, scores, anomalous, recorded["value"], recorded["rule"])
     if anomalous.all() or not anomalous.any():
-        return Ranked(rows, scores, anomalous)
-    return Ranked(rows, scores, anomalous, f1_max_threshold(scores, anomalous).value)
+        return ScoredSamples(rows, scores, anomalous)
+    return ScoredSamples(rows, scores, anomalous, f1_max_threshold(scores, anomalous).value)
 
 
-def overview(categories: dict[str, Json], paper: dict[str, PaperRow]) -> Figure | None:
-    """S-AUROC of every category with its interval, the best first; None below two."""
+def overview(categories: dict[str, Json], references: dict[str, ReferenceRow]) -> Figure | None:
+    """S-AUROC of every category with its interval, highest first; None for fewer than two categories."""
     rows = []
     for name, values in categories.items():
         if values["s_auroc"] is None:
             continue
         low, high = values.get("s_auroc_ci") or (None, None)
-        reference = paper[name].s_auroc if name in paper else None
-        text = f"{name}: {100 * values['s_auroc']:.1f} %"
+        reference = references[name].s_auroc if name in references else None
+        text = f"{name}: {percent(values['s_auroc'])} %"
         rows.append(Interval(name, values["s_auroc"], low, high, reference, text))
     if len(rows) < 2:
         return None
     rows.sort(key=lambda row: -row.value)
-    # the axis ends at the lowest whisker, and never makes a small difference look large
+    # starts at the lowest interval, and no higher than 80 %, which would exaggerate small differences
     lowest = min(v for row in rows for v in (row.value, row.low, row.reference) if v is not None)
     x = percent_axis("S-AUROC, %", min(0.8, np.floor(lowest * 10) / 10))
-    legend = [("c1", "this run, with its 95 % interval")]
-    if paper:
+    legend = [("c1", "this run with 95 % interval")]
+    if references:
         legend.append(("reference", "paper"))
     alt = "S-AUROC by category. " + "; ".join(row.text for row in rows)
     return Figure("S-AUROC by category", interval_chart(rows, x, alt), legend=tuple(legend))
 
 
-def score_histogram(samples: Ranked) -> Figure:
-    """Sample scores, normal upwards and anomalous downwards, each as shares of its own class."""
+def score_histogram(samples: ScoredSamples) -> Figure:
+    """Histogram of sample scores: normal upwards, anomalous downwards, each in percent of its class."""
     scores = samples.scores.astype(np.float64)
     low, high = float(scores.min()), float(scores.max())
     if low == high:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BINS + 1)
     heights, tips = [], []
-    for name, chosen in (("normal", ~samples.anomalous), ("anomalous", samples.anomalous)):
-        counts, _ = np.histogram(scores[chosen], edges)
-        heights.append((100 * counts / max(1, chosen.sum())).tolist())
+    for name, in_class in (("normal", ~samples.anomalous), ("anomalous", samples.anomalous)):
+        counts, _ = np.histogram(scores[in_class], edges)
+        heights.append((100 * counts / max(1, in_class.sum())).tolist())
         bins = zip(counts, edges[:-1], edges[1:], strict=True)
         tips.append([f"{n} {name}, score {a:.3g} to {b:.3g}" for n, a, b in bins])
     normal, anomalous = int((~samples.anomalous).sum()), int(samples.anomalous.sum())
@@ -128,48 +137,50 @@ def score_histogram(samples: Ranked) -> Figure:
     )
     legend = [("normal", f"{normal} normal (up)"), ("anomalous", f"{anomalous} anomalous (down)")]
     if samples.threshold is not None:
-        legend.append(("mark", f"{RULES.get(samples.rule, samples.rule)}, {samples.threshold:.3g}"))
+        legend.append(("mark", f"{RULES.get(samples.rule, samples.rule)} {samples.threshold:.3g}"))
     svg = mirrored_bars(
         heights[0], heights[1], edges.tolist(), "sample score", alt, (tips[0], tips[1]), samples.threshold
     )
     return Figure("Sample scores", svg, legend=tuple(legend))
 
 
-def roc(samples: Ranked, area: float) -> Figure:
+def roc(samples: ScoredSamples, area: float) -> Figure:
     """The ROC curve over samples; needs both classes."""
     order = np.argsort(-samples.scores, kind="stable")
-    scores, truth = samples.scores[order], samples.anomalous[order]
-    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # ties move together
-    tpr = np.append(0, np.cumsum(truth)[last] / truth.sum())
-    fpr = np.append(0, np.cumsum(~truth)[last] / (~truth).sum())
-    # of a straight stretch only the ends are needed
-    a, b = np.diff(fpr), np.diff(tpr)
-    corner = np.concatenate(([True], a[:-1] * b[1:] != a[1:] * b[:-1], [True]))
+    scores, labels = samples.scores[order], samples.anomalous[order]
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # one point per distinct score
+    tpr = np.append(0, np.cumsum(labels)[last] / labels.sum())
+    fpr = np.append(0, np.cumsum(~labels)[last] / (~labels).sum())
+    # keep only the ends of straight segments
+    dx, dy = np.diff(fpr), np.diff(tpr)
+    corner = np.concatenate(([True], dx[:-1] * dy[1:] != dx[1:] * dy[:-1], [True]))
     points = list(zip(fpr[corner].tolist(), tpr[corner].tolist(), strict=True))
-    x, y = percent_axis("false positives, %", 0), percent_axis("true positives, %", 0)
-    alt = f"ROC curve over samples, area {100 * area:.1f} %."
+    x, y = percent_axis("false-positive rate, %", 0), percent_axis("true-positive rate, %", 0)
+    alt = f"ROC curve over samples, area {percent(area)} %."
     line = Line("ROC", _thin(points), "c1")
-    return Figure(f"ROC over samples: {100 * area:.1f} %", line_chart([line], x, y, alt, chance=True))
+    title = f"ROC curve over samples, S-AUROC {percent(area)} %"
+    return Figure(title, line_chart([line], x, y, alt, chance=True))
 
 
 def pro(values: Json) -> Figure | None:
-    """The per-region-overlap curve over pixels, as evaluation recorded it; None where it is undefined."""
+    """The per-region-overlap curve over pixels that evaluation recorded; None if it is undefined."""
     points = values.get("pro_curve")
     if not points or values.get("aupro") is None:
         return None
-    ends = [rate for rate, _ in points]
-    x = linear_axis("false-positive pixels, %", 0, max(ends), ticks=4, text=_percent)
-    y = percent_axis("overlap with regions, %", 0)
+    rates = [rate for rate, _ in points]
+    x = linear_axis("false-positive rate of pixels, %", 0, max(rates), ticks=4, text=_tick)
+    y = percent_axis("per-region overlap, %", 0)
     alt = (
-        f"Per-region overlap over the false-positive rate of pixels, up to {100 * max(ends):g} %; area "
-        f"{100 * values['aupro']:.1f} %."
+        f"Per-region overlap over the false-positive rate of pixels, up to {100 * max(rates):g} %; area "
+        f"{percent(values['aupro'])} %."
     )
     line = Line("PRO", _thin([(float(rate), float(overlap)) for rate, overlap in points]), "c1")
-    return Figure(f"Region overlap: AUPRO@0.3 {100 * values['aupro']:.1f} %", line_chart([line], x, y, alt))
+    title = f"PRO curve over pixels, AUPRO@0.3 {percent(values['aupro'])} %"
+    return Figure(title, line_chart([line], x, y, alt))
 
 
 def loss_curves(lines: Sequence[Json]) -> Figure | None:
-    """The loss and its parts over the steps, averaged down to `CURVE_POINTS`; None without step lines."""
+    """The loss and its terms by step, averaged down to `CURVE_POINTS`; None if the log has no steps."""
     steps = [line for line in lines if "loss" in line]
     if not steps:
         return None
@@ -182,47 +193,48 @@ def loss_curves(lines: Sequence[Json]) -> Figure | None:
     if not values:
         return None
     x = linear_axis("step", 0, steps[-1]["step"], ticks=4, text="{:g}".format)
-    y = log_axis("loss, logarithmic", min(values), max(values))
-    drawn = [Line(name, curve, f"c{place + 1}") for place, (name, curve) in enumerate(curves.items())]
+    y = log_axis("loss (log scale)", min(values), max(values))
+    drawn = [Line(name, curve, f"c{number}") for number, (name, curve) in enumerate(curves.items(), 1)]
     alt = f"Training loss over {steps[-1]['step']} steps. " + "; ".join(
         f"{name} from {curve[0][1]:.3g} to {curve[-1][1]:.3g}" for name, curve in curves.items() if curve
     )
-    together = -(-len(steps) // CURVE_POINTS)
-    caption = "" if together == 1 else f"Each point is the mean of {together} steps."
+    averaged = -(-len(steps) // CURVE_POINTS)
+    caption = "" if averaged == 1 else f"Each point is the mean of {averaged} steps."
     legend = tuple((line.style, line.name) for line in drawn)
     return Figure("Training loss", line_chart(drawn, x, y, alt), caption, legend)
 
 
 def eval_curve(lines: Sequence[Json]) -> Figure | None:
-    """S-AUROC on the test split over the epochs; the best is called oracle, the last is what is reported."""
-    found = [
+    """S-AUROC on the test split by epoch, with the best epoch marked as the oracle; None without any."""
+    evaluated = [
         (line["epoch"], line["eval"]["s_auroc"])
         for line in lines
         if (line.get("eval") or {}).get("s_auroc") is not None
     ]
-    if not found:
+    if not evaluated:
         return None
-    best = max(found, key=lambda point: point[1])
+    best = max(evaluated, key=lambda point: point[1])
     last = max(line["epoch"] for line in lines if "epoch" in line)
     x = linear_axis("epoch", 0, last, ticks=4)
-    y = percent_axis("S-AUROC, %", min(0.5, np.floor(min(v for _, v in found) * 10) / 10))
-    texts = [f"epoch {epoch}: {100 * value:.1f} %" for epoch, value in found]
-    oracle = Line("oracle", [best], "oracle", [f"oracle: {texts[found.index(best)]}"])
-    alt = f"S-AUROC on the test split over the epochs, from {texts[0]} to {texts[-1]}; {oracle.dots[0]}."
-    svg = line_chart([Line("test split", found, "c1", texts), oracle], x, y, alt)
+    y = percent_axis("S-AUROC, %", min(0.5, np.floor(min(v for _, v in evaluated) * 10) / 10))
+    texts = [f"epoch {epoch}: {percent(value)} %" for epoch, value in evaluated]
+    oracle = Line("oracle", [best], "oracle", [f"oracle: {texts[evaluated.index(best)]}"])
+    alt = f"S-AUROC on the test split by epoch, from {texts[0]} to {texts[-1]}; {oracle.dots[0]}."
+    svg = line_chart([Line("test split", evaluated, "c1", texts), oracle], x, y, alt)
     caption = (
-        f"The last epoch is reported. The oracle, {100 * best[1]:.1f} % at epoch {best[0]}, was picked on "
-        "the test data and is no result."
+        f"The last epoch is reported. The oracle, {percent(best[1])} % at epoch {best[0]}, was selected on "
+        "the test split and is not a result."
     )
-    return Figure("Test score while training", svg, caption, (("c1", "test split"), ("oracle", "oracle")))
+    legend = (("c1", "test split"), ("oracle", "oracle"))
+    return Figure("S-AUROC on the test split by epoch", svg, caption, legend)
 
 
 def percent_axis(label: str, low: float) -> Axis:
-    """A share from ``low`` to 1, its ticks in percent."""
-    return linear_axis(label, float(low), 1.0, ticks=5, text=_percent)
+    """An axis for fractions from ``low`` to 1, with ticks in percent."""
+    return linear_axis(label, float(low), 1.0, ticks=5, text=_tick)
 
 
-def _percent(value: float) -> str:
+def _tick(value: float) -> str:
     return f"{100 * value:g}"
 
 
@@ -233,14 +245,14 @@ def _spread(scores: npt.NDArray[np.float64], name: str) -> str:
 
 
 def _averaged(points: list[Any]) -> list[Point]:
-    """Neighbours averaged, so that at most `CURVE_POINTS` are left."""
+    """Means of consecutive points, at most `CURVE_POINTS` of them."""
     size = -(-len(points) // CURVE_POINTS)
-    parts = (np.array(points[start : start + size], np.float64) for start in range(0, len(points), size))
-    return [(float(part[:, 0].mean()), float(part[:, 1].mean())) for part in parts]
+    blocks = (np.array(points[start : start + size], np.float64) for start in range(0, len(points), size))
+    return [(float(block[:, 0].mean()), float(block[:, 1].mean())) for block in blocks]
 
 
 def _thin(points: list[Point]) -> list[Point]:
-    """About `CURVE_POINTS` of a curve's points, both ends among them."""
+    """At most `CURVE_POINTS` of a curve's points, including both ends."""
     if len(points) <= CURVE_POINTS:
         return points
     return [points[round(i)] for i in np.linspace(0, len(points) - 1, CURVE_POINTS)]

@@ -1,10 +1,8 @@
-"""The gallery: chosen samples as rows of views, each a photograph with its mask above its anomaly map.
+"""The gallery: selected samples as rows of views, each with its photograph, mask outline and anomaly map.
 
-Maps of one category share one colour scale, so that brightness can be compared between its pictures.
+The maps of a category share one color scale, so that they can be compared.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,29 +11,29 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from idif.data.index import MIXED_CLASS, NORMAL_CLASS, Split
 from idif.errors import IdifError
 from idif.evaluation.predictions import Predictions
-from idif.report.figures import Ranked
+from idif.report.figures import ScoredSamples
+from idif.visualization.data_uri import webp_data_uri
 from idif.visualization.heatmap import color_limits, heatmap_image
 
 Images = npt.NDArray[np.uint8]
 
 SIZES = ((224, 80), (176, 76), (144, 72), (112, 66), (80, 60), (56, 45))
-"""(side in pixels, WebP quality) to try until a category's pictures fit their share of the page."""
+"""(side in pixels, WebP quality), tried in this order until a category's images fit their budget."""
 OUTLINE = (0, 229, 255)
-"""Cyan, which no colour of the heat map comes near."""
+"""Cyan, far from every color of the heat map."""
 
 
 class ImageLoader(Protocol):
-    """Hands the report the clean images of a run's samples."""
+    """Loads the clean images of a run's samples."""
 
     def __call__(
         self, run: Path, category: str, split: Split, sample_ids: Sequence[str]
     ) -> Mapping[str, Images]:
-        """Clean images uint8 [V,3,H,W], RGB, by sample id; samples that are not found are left out.
+        """Clean images uint8 [V,3,H,W], RGB, by sample id, without the samples that are not available.
 
         Args:
             run: the folder given to `write_report`.
@@ -43,14 +41,14 @@ class ImageLoader(Protocol):
             sample_ids: as in the predictions file.
 
         Raises:
-            IdifError: images cannot be had; the report shows the message and goes without.
+            IdifError: no image is available; the report shows the message instead.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One view of a sample; its pictures are data URIs."""
+    """One view of a sample; its images are data URIs."""
 
     view: int
     present: bool
@@ -62,10 +60,11 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Shown:
+class GallerySample:
     """One sample of the gallery."""
 
     kind: str
+    """Why it was selected."""
     sample_id: str
     score: str
     defect: str
@@ -74,82 +73,95 @@ class Shown:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The samples of one category, and what has to be said about them."""
+    """The selected samples of one category, with notes about what is not shown."""
 
-    samples: tuple[Shown, ...]
+    samples: tuple[GallerySample, ...]
     side: int
+    """Of every image, in pixels."""
     low: str
     high: str
+    """Ends of the color scale."""
     notes: tuple[str, ...]
     has_heat: bool
 
 
-def choose(samples: Ranked, each: int) -> dict[int, str]:
-    """Which samples to show: row of the predictions -> why, best detected first.
+def select_samples(samples: ScoredSamples, each: int) -> dict[int, str]:
+    """The samples to show: row of the predictions -> why it is selected.
 
     Args:
         samples: of one category.
-        each: samples of every kind, fewer where there are not as many.
+        each: samples of each kind, fewer if there are not as many.
     """
     descending = samples.rows[np.argsort(-samples.scores, kind="stable")]
     anomalous = dict(zip(samples.rows.tolist(), samples.anomalous.tolist(), strict=True))
-    hits = [int(row) for row in descending if anomalous[int(row)]]
+    anomalies = [int(row) for row in descending if anomalous[int(row)]]
     normals = [int(row) for row in descending if not anomalous[int(row)]]
-    kinds = [("Best detected", hits), ("Worst missed", hits[::-1]), ("Highest scoring normal", normals)]
+    kinds = [
+        ("Highest-scoring anomaly", anomalies),
+        ("Lowest-scoring anomaly", anomalies[::-1]),
+        ("Highest-scoring normal", normals),
+    ]
     if samples.threshold is not None:
         nearest = np.argsort(np.abs(samples.scores - samples.threshold), kind="stable")
-        kinds.append(("Borderline", [int(row) for row in samples.rows[nearest]]))
-    chosen: dict[int, str] = {}
+        kinds.append(("Closest to the threshold", [int(row) for row in samples.rows[nearest]]))
+    selected: dict[int, str] = {}
     for kind, rows in kinds:
-        chosen |= dict.fromkeys([row for row in rows if row not in chosen][:each], kind)
-    return chosen
+        selected |= dict.fromkeys([row for row in rows if row not in selected][:each], kind)
+    return selected
 
 
 def make_gallery(
-    predictions: Predictions, samples: Ranked, images: Mapping[str, Images], each: int, budget: int
+    predictions: Predictions, samples: ScoredSamples, images: Mapping[str, Images], each: int, budget: int
 ) -> Gallery:
-    """The pictures of one category.
+    """The gallery of one category.
 
     Args:
-        predictions: the run's.
-        samples: the category's.
-        images: clean images by sample id; a sample without them shows its maps alone.
-        each: samples of every kind.
-        budget: bytes that its pictures may take on the page.
+        predictions: of the run.
+        samples: of the category.
+        images: clean images by sample id; only maps are shown of the other samples.
+        each: samples of each kind.
+        budget: bytes that the images may take on the page.
     """
-    chosen = choose(samples, each)
-    rows = list(chosen)
+    selected = select_samples(samples, each)
+    rows = list(selected)
     maps, masks = _maps(predictions, rows)
     low, high = color_limits(maps[predictions.present[rows]])
     heat = (maps - low) / (high - low)
     size = 0
-    for place, (side, quality) in enumerate(SIZES):
-        if size * (side / SIZES[max(place - 1, 0)][0]) ** 2 > 1.2 * budget:
-            size = round(size * (side / SIZES[place - 1][0]) ** 2)
-            continue  # it will not fit, going by the size before
+    for step, (side, quality) in enumerate(SIZES):
+        if size * (side / SIZES[max(step - 1, 0)][0]) ** 2 > 1.2 * budget:
+            size = round(size * (side / SIZES[step - 1][0]) ** 2)
+            continue  # will not fit, judging by the previous size
         shown = []
-        for row, of_sample, truth in zip(rows, heat, masks, strict=True):
-            pictures = images.get(predictions.sample_id[row])
-            shown.append(_shown(predictions, row, chosen[row], pictures, of_sample, truth, side, quality))
+        for row, sample_heat, sample_masks in zip(rows, heat, masks, strict=True):
+            photos = images.get(predictions.sample_id[row])
+            shown.append(
+                _draw(predictions, row, selected[row], photos, sample_heat, sample_masks, side, quality)
+            )
         size = sum(len(t.photo or "") + len(t.heat or "") for sample in shown for t in sample.tiles)
         if size <= budget:
             notes = _notes(predictions, rows, images)
             return Gallery(tuple(shown), side, f"{low:.3g}", f"{high:.3g}", notes, predictions.has_maps)
-    return Gallery((), 0, "", "", ("Its pictures are left out to keep the page small.",), has_heat=False)
+    return Gallery((), 0, "", "", ("The images are omitted to keep the page small.",), has_heat=False)
 
 
 def load_images(
-    loader: ImageLoader | None, run: Path, split: Split, predictions: Predictions, samples: Ranked, each: int
+    loader: ImageLoader | None,
+    run: Path,
+    split: Split,
+    predictions: Predictions,
+    samples: ScoredSamples,
+    each: int,
 ) -> tuple[Mapping[str, Images], str | None]:
-    """The clean images of the samples that `make_gallery` will show, or why there are none."""
+    """The clean images of the samples that `make_gallery` shows, and why they are missing, if they are."""
     if loader is None:
-        return {}, "Photographs are not shown: the report was made without access to the images."
-    chosen = list(choose(samples, each))
-    if not chosen:
+        return {}, "Photographs are not shown: the report was written without access to the images."
+    rows = list(select_samples(samples, each))
+    if not rows:
         return {}, None
-    ids = [predictions.sample_id[row] for row in chosen]
+    ids = [predictions.sample_id[row] for row in rows]
     try:
-        return loader(run, predictions.category[chosen[0]], split, ids), None
+        return loader(run, predictions.category[rows[0]], split, ids), None
     except IdifError as error:
         return {}, f"Photographs are not shown: {error}."
 
@@ -166,48 +178,48 @@ def _maps(predictions: Predictions, rows: list[int]) -> tuple[npt.NDArray[np.flo
 def _notes(predictions: Predictions, rows: list[int], images: Mapping[str, Images]) -> tuple[str, ...]:
     notes = []
     if not predictions.has_maps:
-        notes.append("The predictions were kept without maps and masks (--no-maps), so none are drawn.")
-    lacking = sum(predictions.sample_id[row] not in images for row in rows)
-    if images and lacking:
-        notes.append(f"The images of {lacking} of these samples were not found.")
+        notes.append("Maps and masks are not shown: the predictions were written without them (--no-maps).")
+    missing = sum(predictions.sample_id[row] not in images for row in rows)
+    if images and missing:
+        notes.append(f"The images of {missing} of these samples were not found.")
     unmasked = predictions.labels[rows] & ~predictions.has_mask[rows]
     if predictions.has_maps and unmasked.any():
-        notes.append("Some anomalous views have no mask, so no outline is drawn on them.")
+        notes.append("Some anomalous views have no mask and therefore no outline.")
     return tuple(notes)
 
 
 def _sample_class(predictions: Predictions, row: int) -> str:
-    flagged = predictions.labels[row] & predictions.present[row]
-    classes = {name for name, bad in zip(predictions.anomaly_class[row], flagged, strict=True) if bad}
+    labels = predictions.labels[row] & predictions.present[row]
+    classes = {name for name, label in zip(predictions.anomaly_class[row], labels, strict=True) if label}
     if not classes:
         return NORMAL_CLASS
     return classes.pop() if len(classes) == 1 else f"{MIXED_CLASS} ({', '.join(sorted(classes))})"
 
 
-def _shown(
+def _draw(
     predictions: Predictions,
     row: int,
     kind: str,
-    pictures: Images | None,
+    photos: Images | None,
     heat: npt.NDArray[np.float32],
     masks: npt.NDArray[np.bool_],
     side: int,
     quality: int,
-) -> Shown:
-    """One sample drawn; ``heat`` [V,H,W] is 0 at the scale's low end and 1 at its high, or [V,0,0]."""
+) -> GallerySample:
+    """One sample; ``heat`` [V,H,W] is 0 and 1 at the ends of the color scale, or [V,0,0] without maps."""
     p, tiles = predictions, []
     for slot, number in enumerate(p.view_numbers):
         if not p.present[row, slot]:
             tiles.append(Tile(number, False, "", "", False, None, None))
             continue
-        photo = None if pictures is None else _resized(np.moveaxis(pictures[slot], 0, 2), side)
-        drawn = None
+        photo = None if photos is None else _resized(np.moveaxis(photos[slot], 0, 2), side)
+        heatmap = None
         if heat.size:
-            drawn = heatmap_image(_resized(heat[slot], side), photo)
+            heatmap = heatmap_image(_resized(heat[slot], side), photo)
             mask = _resized(masks[slot].astype(np.float32), side) > 0.25
-            for picture in (photo, drawn):
-                if picture is not None:
-                    _outline(picture, mask)
+            for image in (photo, heatmap):
+                if image is not None:
+                    _outline(image, mask)
         tiles.append(
             Tile(
                 view=number,
@@ -215,36 +227,32 @@ def _shown(
                 score=_score(p.view_scores[row, slot]),
                 defect=p.anomaly_class[row][slot],
                 anomalous=bool(p.labels[row, slot]),
-                photo=None if photo is None else _data_uri(photo, quality),
-                heat=None if drawn is None else _data_uri(drawn, quality),
+                photo=None if photo is None else webp_data_uri(photo, quality),
+                heat=None if heatmap is None else webp_data_uri(heatmap, quality),
             )
         )
-    return Shown(kind, p.sample_id[row], _score(p.sample_scores[row]), _sample_class(p, row), tuple(tiles))
+    return GallerySample(
+        kind, p.sample_id[row], _score(p.sample_scores[row]), _sample_class(p, row), tuple(tiles)
+    )
 
 
 def _score(value: np.float32) -> str:
-    """Three digits, trailing zeros kept, so that a column of scores lines up."""
+    """Three significant digits with trailing zeros, so that a column of scores lines up."""
     return f"{float(value):#.3g}".rstrip(".")
 
 
-def _resized(picture: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
-    rule = cv2.INTER_AREA if picture.shape[0] > side else cv2.INTER_LINEAR
-    return cv2.resize(np.ascontiguousarray(picture), (side, side), interpolation=rule)
+def _resized(image: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
+    rule = cv2.INTER_AREA if image.shape[0] > side else cv2.INTER_LINEAR
+    return cv2.resize(np.ascontiguousarray(image), (side, side), interpolation=rule)
 
 
-def _outline(picture: Images, mask: npt.NDArray[np.bool_]) -> None:
-    """Draw a line just outside ``mask``, in place, with a dark edge that shows it on bright ground."""
+def _outline(image: Images, mask: npt.NDArray[np.bool_]) -> None:
+    """Draw a line just outside ``mask``, in place, with a dark edge for bright backgrounds."""
     if not mask.any():
         return
     cross = np.ones((3, 3), np.uint8)
     inner = cv2.dilate(mask.astype(np.uint8), cross)
     line = cv2.dilate(inner, cross)
     edge = cv2.dilate(line, cross)
-    picture[(edge > line)] = picture[(edge > line)] // 3
-    picture[(line > inner)] = OUTLINE
-
-
-def _data_uri(picture: Images, quality: int) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "WEBP", quality=quality, method=2)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    image[(edge > line)] = image[(edge > line)] // 3
+    image[(line > inner)] = OUTLINE

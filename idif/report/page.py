@@ -1,4 +1,4 @@
-"""Puts a report together: reads the runs, makes tables, charts and pictures, fills the template."""
+"""Writes the report: reads the runs, makes tables, charts and galleries, renders the template."""
 
 import os
 from collections.abc import Sequence
@@ -13,20 +13,21 @@ from idif.progress import Progress, silent
 from idif.report import figures, summary_text, sweep_figures, sweep_tables, tables
 from idif.report.figures import Figure
 from idif.report.gallery import Gallery, ImageLoader, load_images, make_gallery
-from idif.report.reference_results import paper_rows
+from idif.report.reference_results import ReferenceRow, missing_view_reference, reference_rows
 from idif.report.run_data import RunData, read_run
-from idif.report.tables import DASH, HEADLINE, Table, label, percent
-from idif.visualization.heatmap import colour_bar
+from idif.report.tables import DASH, HEADLINE, Table, applicable, label
+from idif.visualization.heatmap import color_bar
+from idif.visualization.text import percent
 
-PICTURE_BYTES = 6_500_000
-"""What all pictures of a page may take together, so that it stays below 10 MB."""
+IMAGE_BYTES = 6_500_000
+"""Budget for all images of a page, so that it stays below 10 MB."""
 FEW_CATEGORIES = 4
-"""Up to so many categories, their sections are open and show two samples of every kind."""
+"""Up to this number of categories, their sections are open and show two samples of each kind."""
 
 
 @dataclass(frozen=True)
 class CategorySection:
-    """What the page shows of one category."""
+    """The page's section on one category."""
 
     name: str
     s_auroc: str
@@ -38,26 +39,27 @@ class CategorySection:
 
 @dataclass(frozen=True)
 class RunSection:
-    """What the page shows of one run."""
+    """The page's section on one run."""
 
     name: str
     summary: str
     caveats: list[str]
     headline: list[tuple[str, str, str]]
-    """(metric, figure, remark)."""
+    """(metric, value, remark)."""
     overview: Figure | None
     categories_table: Table
-    paper: str | None
-    """What the paper's columns are, where they are shown."""
+    about_references: str | None
+    """Where the published columns are from, if they are shown."""
     sweep_figures: list[Figure]
     sweep_tables: list[Table]
     sweep_note: str | None
     training: list[Figure]
-    """Of a model for all categories; those of single ones are in their sections."""
+    """Of one model for all categories; the charts of a category's model are in its section."""
     categories: list[CategorySection]
     details: list[tuple[str, list[Table]]]
-    """(title, tables) of what is folded away."""
+    """(title, tables), collapsed on the page."""
     notes: list[str]
+    has_views: bool
 
 
 def write_report(
@@ -67,101 +69,104 @@ def write_report(
 
     Args:
         runs: folders that hold ``metrics.json``; the report goes into the first.
-        images: where the gallery's photographs come from; None or an `IdifError` of its leaves maps alone.
-        progress: told categories done.
+        images: loads the photographs; if it is None or raises an `IdifError`, only maps are shown.
+        progress: called after each category.
 
     Returns:
         The path of ``report.html``.
 
     Raises:
-        RunError: a folder is no run, was not evaluated, or holds a damaged file.
+        RunError: a folder is not a run, is not evaluated yet, or holds a damaged file.
         ConfigError: a run's config cannot be read.
     """
     assert runs, "a report needs a run"
-    found = [read_run(folder) for folder in dict.fromkeys(runs)]
-    total = sum(len(run.categories) for run in found)
+    data = [read_run(folder) for folder in dict.fromkeys(runs)]
+    total = sum(len(run.categories) for run in data)
     done = 0
     sections = []
-    for run in found:
+    for run in data:
         galleries = []
         for name in run.categories:
             galleries.append(_gallery(run, name, images, total))
             done += 1
             progress(done, total, f"{run.name}: {name}")
         sections.append(_run_section(run, galleries))
-    several = len(found) > 1
+    several = len(data) > 1
     page = _template().render(
         runs=sections,
-        comparison=tables.comparison(found) if several else None,
-        differences=tables.differences(found) if several else None,
-        comparison_notes=summary_text.comparison_notes(found) if several else [],
+        comparison=tables.comparison(data) if several else None,
+        differences=tables.differences(data) if several else None,
+        comparison_notes=summary_text.comparison_notes(data) if several else [],
         open_categories=total <= FEW_CATEGORIES,
-        colour_bar=colour_bar(),
+        color_bar=color_bar(),
         version=__version__,
     )
-    path = found[0].folder / "report.html"
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(page, encoding="utf-8")
-    os.replace(beside, path)
+    path = data[0].folder / "report.html"
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, path)
     return path
 
 
 def _template() -> Any:
     loader = PackageLoader("idif.report", ".")
-    made = Environment(
+    environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return made.get_template("report.html.j2")
+    return environment.get_template("report.html.j2")
 
 
 def _gallery(
     run: RunData, category: str, images: ImageLoader | None, total: int
 ) -> tuple[Gallery | None, list[str]]:
-    """A category's pictures, and what has to be said of them."""
-    if run.predictions is None or not run.predictions.rows(category).size:
+    """A category's gallery, and why images are missing in it."""
+    if run.predictions is None or not run.has_views or not run.predictions.rows(category).size:
         return None, []
     each = 2 if total <= FEW_CATEGORIES else 1
-    samples = _ranked(run, category)
-    pictures, why = load_images(
+    samples = _scored_samples(run, category)
+    photos, why = load_images(
         images, run.folder, run.protocol.get("split", "test"), run.predictions, samples, each
     )
-    if not pictures and not run.predictions.has_maps:
-        nothing = "There are no pictures: the predictions were kept without maps (--no-maps)."
-        return None, [nothing, *([] if why is None else [why])]
-    gallery = make_gallery(run.predictions, samples, pictures, each, PICTURE_BYTES // total)
+    if not photos and not run.predictions.has_maps:
+        no_maps = "Maps are not shown: the predictions were written without them (--no-maps)."
+        return None, [no_maps, *([] if why is None else [why])]
+    gallery = make_gallery(run.predictions, samples, photos, each, IMAGE_BYTES // total)
     return gallery, [] if why is None else [why]
 
 
-def _ranked(run: RunData, category: str) -> figures.Ranked:
+def _scored_samples(run: RunData, category: str) -> figures.ScoredSamples:
     assert run.predictions is not None
     recorded = run.categories[category].get("thresholds", {}).get("sample")
-    return figures.ranked(run.predictions, category, recorded)
+    return figures.scored_samples(run.predictions, category, run.config.eval, recorded)
 
 
 def _run_section(run: RunData, galleries: list[tuple[Gallery | None, list[str]]]) -> RunSection:
-    paper = paper_rows(run.categories)
+    references = reference_rows(run.config.method.name, run.categories)
     sections = [
         _category_section(run, name, *gallery)
         for name, gallery in zip(run.categories, galleries, strict=True)
     ]
     notes = []
     if run.predictions is None:
-        notes.append("There is no predictions.h5, so score histograms, ROC curves and pictures are missing.")
+        notes.append("There is no predictions.h5: score histograms, ROC curves and images are not shown.")
     if run.environment is None:
-        notes.append("There is no environment.json, so the machine and any stand-ins used are unknown.")
+        notes.append(
+            "There is no environment.json: the machine, the libraries and the run's own caveats are unknown."
+        )
     return RunSection(
         name=run.name,
         summary=summary_text.summary(run),
         caveats=summary_text.caveats(run),
         headline=_headline(run),
-        overview=figures.overview(run.categories, paper),
-        categories_table=tables.category_table(run, paper),
-        paper=summary_text.about_paper(run, paper),
-        **_sweep(run),
+        overview=figures.overview(run.categories, references),
+        categories_table=tables.category_table(run, references),
+        about_references=summary_text.about_references(references),
+        **_sweep(run, references),
         training=_training(run, "all"),
         categories=sections,
         details=_details(run),
         notes=notes,
+        has_views=run.has_views,
     )
 
 
@@ -170,7 +175,7 @@ def _category_section(run: RunData, name: str, gallery: Gallery | None, notes: l
     drawn: list[Figure] = []
     notes = list(notes)
     if run.predictions is not None:
-        samples = _ranked(run, name)
+        samples = _scored_samples(run, name)
         if len(samples.rows):
             drawn.append(figures.score_histogram(samples))
         if values["s_auroc"] is not None and samples.both_classes:
@@ -178,10 +183,11 @@ def _category_section(run: RunData, name: str, gallery: Gallery | None, notes: l
         elif values["s_auroc"] is None:
             reason = values.get("reasons", {}).get("s_auroc", tables.NOT_COMPUTED)
             notes.insert(0, f"There is no ROC curve: {reason}.")
-    overlap = figures.pro(values)
-    drawn += [] if overlap is None else [overlap]
+    pro_curve = figures.pro(values)
+    drawn += [] if pro_curve is None else [pro_curve]
     drawn += _training(run, name)
-    shown = [table for table in (tables.per_defect(values), tables.per_view(values)) if table.rows]
+    both = (tables.per_defect(values, has_views=run.has_views), tables.per_view(values))
+    shown = [table for table in both if table.rows]
     s_auroc = DASH if values["s_auroc"] is None else f"{percent(values['s_auroc'])} %"
     return CategorySection(name, s_auroc, drawn, shown, gallery, notes)
 
@@ -192,18 +198,25 @@ def _training(run: RunData, model: str) -> list[Figure]:
     return [figure for figure in drawn if figure is not None]
 
 
-def _sweep(run: RunData) -> dict[str, Any]:
+def _sweep(run: RunData, references: dict[str, ReferenceRow]) -> dict[str, Any]:
+    """The fields of a `RunSection` about missing views."""
+    if not run.has_views:
+        return {"sweep_figures": [], "sweep_tables": [], "sweep_note": None}
     compared, table = [], []
     if run.strategies is not None:
         figure = sweep_figures.strategies(run.strategies)
         compared = [] if figure is None else [figure]
         table = [sweep_tables.strategies(run.strategies)]
     if run.sweep is None:
-        yet = f"No missing-view sweep has been made yet: idif sweep missing-views {run.folder.name}"
+        why = f"There is no sweep of missing views yet; run `idif sweep missing-views {run.folder.name}`."
         if run.fused:
-            yet = "A fusion has no model of its own, so no views can be left out; sweep its runs."
-        return {"sweep_figures": compared, "sweep_tables": table, "sweep_note": yet}
-    curve = sweep_figures.missing_views(run.sweep["by_missing"])
+            why = "A late fusion has no model to run with missing views; sweep the fused runs instead."
+        return {"sweep_figures": compared, "sweep_tables": table, "sweep_note": why}
+    published = []
+    if references:
+        dataset = next(iter(references.values())).dataset
+        published = missing_view_reference(run.config.method.name, dataset)
+    curve = sweep_figures.missing_views(run.sweep["by_missing"], published)
     drawn = [] if curve is None else [curve]
     made = [sweep_tables.missing_views(run.sweep)]
     if len(run.sweep["categories"]) > 1:
@@ -214,35 +227,37 @@ def _sweep(run: RunData) -> dict[str, Any]:
     if run.sweep["view_value"] is not None:
         drawn.append(sweep_figures.camera_values(run.sweep["view_value"], run.sweep.get("view_value_se")))
     elif not run.sweep["subsets"]:
-        note = "Cameras have no value here: the views were left out at random (--subsets paper)."
+        note = "No camera values: the missing views were chosen at random (--subsets paper)."
     else:
-        note = "Cameras have no value here: the S-AUROC of some subset is undefined."
+        note = "No camera values: the S-AUROC of some subset is undefined."
     return {"sweep_figures": drawn + compared, "sweep_tables": made + table, "sweep_note": note}
 
 
 def _headline(run: RunData) -> list[tuple[str, str, str]]:
     mean, total = run.metrics["mean"], len(run.categories)
     names = {"s": "samples", "i": "views", "p": "pixels", "a": "regions"}
-    found = []
-    for key in HEADLINE:
+    tiles = []
+    for key in applicable(run, HEADLINE):
         value, null = mean.get(key), mean.get("nulls", {}).get(key, 0)
         if value is None:
             remark = mean.get("reasons", {}).get(key, tables.NOT_COMPUTED)
         else:
             remark = names[key[0]] + (f", {total - null} of {total} categories" if null else "")
-        found.append((label(key), DASH if value is None else percent(value), remark))
-    return found
+        tiles.append((label(key), percent(value, DASH), remark))
+    return tiles
 
 
 def _details(run: RunData) -> list[tuple[str, list[Table]]]:
     further = tables.other_metrics(run)
-    found = [("Further metrics", [further])] if further.columns else []
-    found.append(("Protocol: how the numbers were made", [tables.key_values("Protocol", run.protocol)]))
-    found.append(("Settings", [tables.key_values("Resolved config", run.config.model_dump(mode="json"))]))
+    sections = [("Further metrics", [further])] if further.columns else []
+    sections.append(
+        ("Protocol: how scores and metrics were computed", [tables.key_values("Protocol", run.protocol)])
+    )
+    sections.append(("Settings", [tables.key_values("Resolved config", run.config.model_dump(mode="json"))]))
     timing = _timing(run)
     environment = [tables.key_values("Environment", run.environment)] if run.environment else []
-    found.append(("Training time and environment", [timing, *environment] if timing.rows else environment))
-    return [(title, shown) for title, shown in found if shown]
+    sections.append(("Training time and environment", [timing, *environment] if timing.rows else environment))
+    return [(title, shown) for title, shown in sections if shown]
 
 
 def _timing(run: RunData) -> Table:

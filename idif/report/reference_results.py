@@ -1,4 +1,4 @@
-"""The paper's numbers (IDIF, AAAI 2025: Tables 1 to 3, missing views), from ``paper.csv``."""
+"""Published results by method and dataset, from ``reference_results.csv``, to show beside a run's."""
 
 import csv
 import re
@@ -6,35 +6,43 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Literal
 
 MEAN = "Mean"
-MISSING_VIEWS, ABLATION = "Real-IAD missing views", "Real-IAD ablation"
-METHOD = "IDIF"
+Experiment = Literal["main", "missing views", "ablation"]
 
 
 @dataclass(frozen=True)
-class PaperRow:
-    """One row of the paper's tables, as fractions in 0..1; None where the paper gives no figure."""
+class ReferenceRow:
+    """One published result; the metrics are fractions in 0..1, None where none is published."""
 
+    method: str
     dataset: str
     category: str
+    """For ``missing views`` the number of missing views; for ``ablation`` the name of the variant."""
     s_auroc: float | None
     p_auroc: float | None
-    method: str = METHOD
+    source: str
+    """The publication that reports the result."""
+    protocol: str = ""
+    """How the method was trained and scored, where that matters for a comparison."""
 
 
 @cache
-def _rows() -> tuple[PaperRow, ...]:
-    text = (files("idif.report") / "paper.csv").read_text(encoding="utf-8")
+def _rows(experiment: Experiment) -> tuple[ReferenceRow, ...]:
+    text = (files("idif.report") / "reference_results.csv").read_text(encoding="utf-8")
     return tuple(
-        PaperRow(
-            row["dataset"],
-            row["category"],
-            _fraction(row["s_auroc"]),
-            _fraction(row["p_auroc"]),
-            row["method"],
+        ReferenceRow(
+            method=row["method"],
+            dataset=row["dataset"],
+            category=row["category"],
+            s_auroc=_fraction(row["s_auroc"]),
+            p_auroc=_fraction(row["p_auroc"]),
+            source=row["source"],
+            protocol=row["protocol"],
         )
         for row in csv.DictReader(text.splitlines())
+        if row["experiment"] == experiment
     )
 
 
@@ -42,41 +50,53 @@ def _fraction(text: str) -> float | None:
     return round(float(text) / 100, 4) if text else None
 
 
-def _plain(name: str) -> str:
-    """``SIM Card Set``, ``sim_card_set`` and ``SimCardSet`` are one name."""
+def _normalized(name: str) -> str:
+    """Lower-case letters and digits: ``SIM Card Set``, ``sim_card_set`` and ``SimCardSet`` are one name."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def paper_rows(categories: Iterable[str]) -> dict[str, PaperRow]:
-    """The row of the paper's own method of each category, in the paper's order; see `paper_methods`."""
-    return paper_methods(categories).get(METHOD, {})
+def published_results(categories: Iterable[str]) -> dict[str, dict[str, ReferenceRow]]:
+    """Method -> category -> its row, both in the order of the file.
 
-
-def paper_methods(categories: Iterable[str]) -> dict[str, dict[str, PaperRow]]:
-    """Method -> category -> its row, both in the order of the paper's table, the paper's own method last.
-
-    Empty unless all categories belong, by name, to one of the paper's datasets: a single namesake among other
-    data is a coincidence.
+    Empty unless one dataset of the file has all these categories, by name: a single category of the same name
+    in other data is a coincidence.
     """
-    names = {_plain(name): name for name in categories}
-    for dataset in dict.fromkeys(row.dataset for row in _rows()):
-        if dataset in (MISSING_VIEWS, ABLATION):
-            continue
-        found: dict[str, dict[str, PaperRow]] = {}
-        for row in _rows():
-            if row.dataset == dataset and row.category != MEAN and _plain(row.category) in names:
-                found.setdefault(row.method, {})[names[_plain(row.category)]] = row
-        if names and len(found.get(METHOD, {})) == len(names):
-            return found
+    names = {_normalized(name): name for name in categories}
+    for dataset in dict.fromkeys(row.dataset for row in _rows("main")):
+        methods: dict[str, dict[str, ReferenceRow]] = {}
+        for row in _rows("main"):
+            if row.dataset == dataset and row.category != MEAN and _normalized(row.category) in names:
+                methods.setdefault(row.method, {})[names[_normalized(row.category)]] = row
+        if names and any(len(rows) == len(names) for rows in methods.values()):
+            return methods
     return {}
 
 
-def paper_missing_views() -> list[float]:
-    """The paper's S-AUROC on Real-IAD with 0, 1, ... views missing, trained with view-wise dropout."""
-    found = sorted((int(r.category), r.s_auroc) for r in _rows() if r.dataset == MISSING_VIEWS)
-    return [value for _, value in found if value is not None]
+def reference_rows(method: str, categories: Iterable[str]) -> dict[str, ReferenceRow]:
+    """Category -> the published result of ``method``; empty unless it has one for each of ``categories``.
+
+    Args:
+        method: the name of a method, e.g. a config's ``method.name``.
+        categories: of one run.
+    """
+    names = list(categories)
+    for published, rows in published_results(names).items():
+        if _normalized(published) == _normalized(method) and len(rows) == len(names):
+            return rows
+    return {}
 
 
-def paper_table_3() -> dict[str, float]:
-    """The paper's S-AUROC on Real-IAD (Table 3), row -> a fraction in 0..1."""
-    return {r.category: r.s_auroc for r in _rows() if r.dataset == ABLATION and r.s_auroc is not None}
+def missing_view_reference(method: str, dataset: str) -> list[ReferenceRow]:
+    """The published results of ``method`` on ``dataset`` with 0, 1, ... views missing, if there are any."""
+    rows = [row for row in _rows("missing views") if row.dataset == dataset]
+    of_method = [row for row in rows if _normalized(row.method) == _normalized(method)]
+    return sorted(of_method, key=lambda row: int(row.category))
+
+
+def ablation_reference(method: str) -> dict[str, float]:
+    """Variant of ``method`` -> its published S-AUROC in 0..1, in the order of the file."""
+    return {
+        row.category: row.s_auroc
+        for row in _rows("ablation")
+        if _normalized(row.method) == _normalized(method) and row.s_auroc is not None
+    }

@@ -1,4 +1,4 @@
-"""What a report reads from a run's folder, checked once, so that everything behind it can trust it."""
+"""The result files of a run, read and checked once for the report."""
 
 import json
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunData:
-    """The result files of one run. What a run may lack is None, and the report then says so."""
+    """The result files of one run; a file that may be missing is None then, and the report says so."""
 
     folder: Path
-    """Holds ``metrics.json``: the run's folder, or one category's."""
+    """The folder of ``metrics.json``: the run's, or one category's."""
     name: str
     config: Config
     metrics: Json
@@ -35,31 +35,36 @@ class RunData:
     @property
     def categories(self) -> dict[str, Json]:
         """The categories' metrics, in the order of the file."""
-        found: dict[str, Json] = self.metrics["categories"]
-        return found
+        categories: dict[str, Json] = self.metrics["categories"]
+        return categories
 
     @property
     def protocol(self) -> Json:
-        """How the numbers were made."""
-        found: Json = self.metrics["protocol"]
-        return found
+        """How scores and metrics were computed."""
+        stated: Json = self.metrics["protocol"]
+        return stated
 
     @property
     def fused(self) -> list[str]:
-        """The names of the runs that were fused; none for a run of its own."""
+        """Names of the runs in a late fusion; empty for any other run."""
         return [str(entry["run"]) for entry in self.protocol.get("fused", [])]
 
     @property
+    def has_views(self) -> bool:
+        """False if the predictions state that samples have no views, and so no view or pixel metrics."""
+        return self.predictions is None or bool(self.predictions.view_numbers)
+
+    @property
     def caveats(self) -> list[str]:
-        """What the run itself says a reader must know."""
+        """The caveats that ``environment.json`` records."""
         return [str(text) for text in (self.environment or {}).get("caveats", [])]
 
 
 def read_run(folder: Path) -> RunData:
-    """Read RUN, or RUN/<category> as a run of one.
+    """Read RUN, or RUN/<category> as a run of one category.
 
     Raises:
-        RunError: not a run, not evaluated yet, or a file is not what a run writes.
+        RunError: not a run, not evaluated yet, or a file is damaged.
         ConfigError: ``config.yaml`` cannot be read.
     """
     home = run_home(folder)

@@ -1,97 +1,116 @@
-"""The report's sentences: what was done, what a reader must know first, what compares with what."""
+"""The report's sentences: summary of a run, caveats, and why runs may not be comparable."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from idif.config.sections import TrainConfig
-from idif.report.reference_results import PaperRow
-from idif.report.run_data import RunData
-from idif.report.tables import label, percent
+from idif.report.reference_results import ReferenceRow
+from idif.report.run_data import Json, RunData
+from idif.report.tables import label
 from idif.training.stages import last_epochs
+from idif.visualization.text import as_sentence, percent
 
 SMALL_TEST = 20
-"""Test samples of a class below which a report warns of chance."""
+"""With fewer test samples of a class than this, a report warns that its metrics are uncertain."""
+SMALL_TEST_NAMES = 5
+"""Most categories that this warning names."""
+SCORING = {"map": "anomaly map", "view_score": "view score", "sample_score": "sample score"}
+"""Keys of the protocol that the summary states, with the names it gives them."""
 
 
 def summary(run: RunData) -> str:
-    """What was trained and tested, and how well it did, in one paragraph."""
+    """One paragraph: what was trained and evaluated, the mean metrics, and how scores were computed."""
     config, mean = run.config, run.metrics["mean"]
     counts = [values.get("counts", {}) for values in run.categories.values()]
     samples, anomalous = (sum(c.get(key, 0) for c in counts) for key in ("samples", "anomalous_samples"))
     categories = _count(len(run.categories), "category", "categories")
-    model = "one model for all categories" if config.train.mode == "unified" else "one model per category"
+    models = "one model for all categories" if config.train.mode == "unified" else "one model per category"
     if len(run.categories) == 1 and config.train.mode == "per-category":
-        model = "one model"
-    parts = f"{config.method.name.upper()} with {config.method.fusion} fusion and a {config.method.head} head"
-    subject = f"{parts} ({model}) was trained for {_count(config.train.epochs, 'epoch', 'epochs')} and tested"
+        models = "one model"
     if run.fused:
-        subject = f"A fusion of {' and '.join(run.fused)} was tested"
+        subject = f"A late fusion of {' and '.join(run.fused)} was evaluated"
+    else:
+        epochs = _count(config.train.epochs, "epoch", "epochs")
+        subject = f"{config.method.name.upper()} ({models}) was trained for {epochs} and evaluated"
     tested = _count(samples, "sample", "samples")
-    text = f"{subject} on {tested} of {categories}, {anomalous} of them anomalous. "
-    known = [key for key in ("s_auroc", "p_auroc") if mean.get(key) is not None]
-    if known:
-        found = " and ".join(f"{label(key)} {percent(mean[key])}\u00a0%" for key in known)
-        text += f"{'Mean ' if len(run.categories) > 1 else ''}{found}, with the weights of the last epoch."
+    sentences = [f"{subject} on {tested} of {categories}; {anomalous} of them are anomalous"]
+    defined = [key for key in ("s_auroc", "p_auroc") if mean.get(key) is not None]
+    if defined:
+        values = " and ".join(f"{label(key)} {percent(mean[key])}\u00a0%" for key in defined)
+        epoch = f", with the weights of the {run.protocol['epoch']} epoch" if "epoch" in run.protocol else ""
+        sentences.append(f"{'Mean ' if len(run.categories) > 1 else ''}{values}{epoch}")
     curve = list(run.sweep["by_missing"].items()) if run.sweep else []
     if len(curve) > 1 and curve[-1][1]["s_auroc"] is not None:
-        missing, values = curve[-1]
-        text += (
-            f" With {missing} of {len(curve)} views missing, S-AUROC is {percent(values['s_auroc'])}\u00a0%."
-        )
-    return text
+        missing, last = curve[-1]
+        s_auroc = percent(last["s_auroc"])
+        sentences.append(f"With {missing} of {len(curve)} views missing, S-AUROC is {s_auroc}\u00a0%")
+    scoring = [f"{name}: {run.protocol[key]}" for key, name in SCORING.items() if run.protocol.get(key)]
+    if scoring:
+        sentences.append("; ".join(scoring))
+    return " ".join(map(as_sentence, sentences))
 
 
 def caveats(run: RunData) -> list[str]:
-    """What must be known before the numbers are read: the run's own caveats, then what its files show."""
-    found = [text[:1].upper() + text[1:].rstrip(".") + "." for text in run.caveats]
-    usual = TrainConfig().epochs
-    if run.config.train.epochs < usual and not run.fused:
+    """What limits the metrics: the run's own caveats, then what its files show."""
+    texts = [as_sentence(text) for text in run.caveats]
+    default = TrainConfig().epochs
+    if run.config.train.epochs < default and not run.fused:
         trained = _count(run.config.train.epochs, "epoch", "epochs")
-        found.append(f"Trained for {trained}; the default is {usual}.")
+        texts.append(f"Trained for {trained}; the default is {default}.")
     for model, lines in run.logs.items():
-        reached = max((line["epoch"] for line in lines if "seconds" in line), default=0)
-        if reached < last_epochs(run.config):
-            found.append(
-                f"Training of {model} is not finished: {reached} of {last_epochs(run.config)} epochs."
+        finished = max((line["epoch"] for line in lines if "seconds" in line), default=0)
+        if finished < last_epochs(run.config):
+            texts.append(
+                f"Training of {model} is not finished: {finished} of {last_epochs(run.config)} epochs."
             )
-    small = []
-    for name, values in run.categories.items():
-        counts = values.get("counts", {})
-        anomalous = counts.get("anomalous_samples", 0)
-        if min(anomalous, counts.get("samples", 0) - anomalous) < SMALL_TEST:
-            small.append(name)
+    small = [name for name, values in run.categories.items() if _smaller_class(values) < SMALL_TEST]
     if small:
-        some = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
-        found.append(
-            f"Fewer than {SMALL_TEST} normal or anomalous test samples in {some}: chance moves these "
-            "figures, see the intervals."
+        more = len(small) - SMALL_TEST_NAMES
+        names = ", ".join(small[:SMALL_TEST_NAMES]) + (f" and {more} more" if more > 0 else "")
+        texts.append(
+            f"Fewer than {SMALL_TEST} normal or anomalous test samples in {names}: these metrics are "
+            "uncertain, see their intervals."
         )
     if run.protocol.get("split", "test") != "test":
-        found.append(f"Evaluated on the {run.protocol['split']} split, not on the test split.")
-    return found
+        texts.append(f"Evaluated on the {run.protocol['split']} split, not on the test split.")
+    return texts
 
 
-def about_paper(run: RunData, paper: dict[str, PaperRow]) -> str | None:
-    """What the columns of the paper are; None where there are none."""
-    if not paper:
+def _smaller_class(values: Json) -> int:
+    """Test samples of a category's smaller class, normal or anomalous."""
+    counts = values.get("counts", {})
+    anomalous = int(counts.get("anomalous_samples", 0))
+    return min(anomalous, int(counts.get("samples", 0)) - anomalous)
+
+
+def about_references(references: dict[str, ReferenceRow]) -> str | None:
+    """Where the published columns are from and when they are comparable; None without such columns."""
+    if not references:
         return None
-    dataset = next(iter(paper.values())).dataset
+    row = next(iter(references.values()))
     return (
-        f"Paper: IDIF, AAAI 2025, on {dataset} with full training sets and a learned segmentation head; "
-        f"this run uses the {run.config.method.head} head. Categories are matched by name, so the columns "
-        f"compare only if these data are {dataset}; the mean is over the categories shown."
+        f"Paper: {row.method} on {row.dataset}, from {row.source}; {row.protocol or 'protocol unknown'}. "
+        f"Categories are matched by name: the columns are comparable only if the data are {row.dataset} and "
+        "the protocol is the same. The mean is over the categories shown."
     )
 
 
 def comparison_notes(runs: Sequence[RunData]) -> list[str]:
-    """Why the means of these runs may not compare."""
+    """Why the means of these runs may not be comparable."""
     notes = []
     if len({frozenset(run.categories) for run in runs}) > 1:
-        notes.append("The runs' categories differ, so their means are not of the same thing.")
-    keys = ("head", "view_score", "sample_score", "calibrate", "split", "pixels", "aupro")
+        notes.append("The runs' categories differ, so their means are not comparable.")
+    keys = _protocol_keys(runs)
     differing = [key for key in keys if len({str(run.protocol.get(key)) for run in runs}) > 1]
     if differing:
         notes.append(f"The runs' protocols differ in {', '.join(differing)}.")
     return notes
+
+
+def _protocol_keys(runs: Sequence[RunData]) -> Iterable[str]:
+    """Keys of the protocols that state a choice; nested values hold what was measured on the way."""
+    return dict.fromkeys(
+        key for run in runs for key, value in run.protocol.items() if not isinstance(value, dict)
+    )
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -1,60 +1,65 @@
-"""Which tables a report shows of missing views: how much they cost, what helps, what each camera is worth."""
+"""Tables of missing views: S-AUROC by number of missing views, by strategy, and the value of each camera."""
 
 from idif.report.run_data import Json
-from idif.report.tables import Cell, Table, percent
+from idif.report.sweep_figures import ANY_VIEW, VISIBLE_VIEW
+from idif.report.tables import Cell, Table
+from idif.visualization.text import percent
+
+ONE_CLASS = "undefined: samples of one class only"
 
 
 def missing_views(sweep: Json) -> Table:
     """S- and P-AUROC by number of missing views."""
-    intervals = {"s_auroc_ci": "95 % interval", "loss_ci": "lost, 95 % interval"}
-    # of several categories there are none: an interval of a mean is not the mean of the intervals
-    known = [key for key in intervals if any(found.get(key) for found in sweep["by_missing"].values())]
-    columns = ["S-AUROC, any view labelled", *(intervals[key] for key in known)]
-    columns += ["S-AUROC, a visible view labelled", "P-AUROC", "left out"]
+    intervals = {"s_auroc_ci": "95 % interval", "loss_ci": "loss, 95 % interval"}
+    # with several categories there are none: an interval of a mean is not the mean of the intervals
+    defined = [key for key in intervals if any(found.get(key) for found in sweep["by_missing"].values())]
+    columns = [f"S-AUROC, {ANY_VIEW}", *(intervals[key] for key in defined)]
+    columns += [f"S-AUROC, {VISIBLE_VIEW}", "P-AUROC", "samples not scored"]
     table = Table(
-        "By number of missing views, mean over categories, in percent; "
-        "left out: samples that had none of the views, over all subsets",
+        "By number of missing views: mean over categories and subsets of views, in percent; "
+        "a sample without any of a subset's views is not scored",
         columns,
     )
     for missing, found in sweep["by_missing"].items():
-        cells = [
-            table.figure(found[key], "undefined: one class only, or no masks")
+        any_view, visible_view, pixels = (
+            table.percent_cell(found[key], "undefined: samples of one class only, or no masks")
             for key in ("s_auroc", "s_auroc_visible", "p_auroc")
-        ]
+        )
         ends = [
             Cell("" if found[key] is None else f"{percent(found[key][0])} to {percent(found[key][1])}")
-            for key in known
+            for key in defined
         ]
-        table.rows.append((missing, [cells[0], *ends, *cells[1:], Cell(str(found["unscorable"]))]))
+        table.rows.append((missing, [any_view, *ends, visible_view, pixels, Cell(str(found["unscorable"]))]))
     return table
 
 
 def cameras(sweep: Json) -> Table:
-    """What each camera is worth, three ways."""
-    columns = ["value (Shapley)", "lost when it alone fails", "S-AUROC alone"]
+    """The value of each camera by three measures."""
+    columns = ["Shapley value", "loss without it", "S-AUROC alone"]
     table = Table(
-        "Worth of each camera, in points of S-AUROC, and what it reaches alone, in percent", columns
+        "Value of each camera: Shapley value and loss in points of S-AUROC; "
+        "S-AUROC of the camera alone in percent",
+        columns,
     )
     alone = {str(s["views"][0]): s["s_auroc"] for s in sweep["subsets"] if len(s["views"]) == 1}
     values = sweep["view_value"] or {}
-    why = "undefined: one class only in some subset"
-    for camera, lost in sweep["leave_one_out"].items():
-        points = [
-            table.figure(None, why) if value is None else Cell(f"{100 * value:+.1f}")
-            for value in (values.get(camera), lost)
+    undefined = "undefined: some subset has samples of one class only"
+    for camera, loss in sweep["leave_one_out"].items():
+        cells = [
+            table.percent_cell(None, undefined) if value is None else Cell(f"{100 * value:+.1f}")
+            for value in (values.get(camera), loss)
         ]
-        if camera in alone:
-            points.append(table.figure(alone[camera], why))
-        else:
-            points.append(table.figure(None, "not among the subsets that were sampled"))
-        table.rows.append((f"C{camera}", points))
+        reason = undefined if camera in alone else "this camera alone is not among the sampled subsets"
+        cells.append(table.percent_cell(alone.get(camera), reason))
+        table.rows.append((f"C{camera}", cells))
     return table
 
 
 def best_subsets(sweep: Json) -> Table:
-    """The best choice of each number of cameras."""
+    """The subset of cameras with the highest S-AUROC for each number of cameras."""
     table = Table(
-        "The best cameras of each number, picked on these very data, in percent", ["cameras", "S-AUROC"]
+        "Best subset of each number of cameras, selected on the evaluated samples, in percent",
+        ["cameras", "S-AUROC"],
     )
     for size, found in sweep["best_subsets"].items():
         names = " ".join(f"C{number}" for number in found["views"])
@@ -62,23 +67,22 @@ def best_subsets(sweep: Json) -> Table:
     return table
 
 
-def strategies(found: Json) -> Table:
+def strategies(results: Json) -> Table:
     """S-AUROC by strategy and number of missing views."""
-    missing = list(found["curves"][0]["by_missing"])
-    table = Table("What to do about missing views: S-AUROC in percent", [f"{m} missing" for m in missing])
-    for curve in found["curves"]:
-        values = [curve["by_missing"][m]["s_auroc"] for m in missing]
-        cells = [table.figure(value, "undefined: one class only") for value in values]
+    numbers = list(results["curves"][0]["by_missing"])
+    table = Table("Strategies for missing views: S-AUROC in percent", [f"{m} missing" for m in numbers])
+    for curve in results["curves"]:
+        cells = [table.percent_cell(curve["by_missing"][m]["s_auroc"], ONE_CLASS) for m in numbers]
         table.rows.append((f"{curve['run']}: {curve['strategy']}", cells))
     return table
 
 
 def missing_by_category(sweep: Json) -> Table:
-    """S-AUROC by category and number of missing views (any view labelled)."""
+    """S-AUROC by category and number of missing views, with the label from all views."""
     numbers = list(sweep["by_missing"])
     columns = [f"{number} missing" for number in numbers]
     table = Table("S-AUROC by category and number of missing views, in percent", columns)
     for name, found in sweep["categories"].items():
-        cells = [table.figure(found["by_missing"][n]["s_auroc"], "one class only") for n in numbers]
+        cells = [table.percent_cell(found["by_missing"][m]["s_auroc"], ONE_CLASS) for m in numbers]
         table.rows.append((name, cells))
     return table

@@ -1,4 +1,4 @@
-"""Results in the forms that others read: tables beside the paper's, and the pickle that ADEval reads."""
+"""Export of results: tables beside published results, and the pickle that ADEval reads."""
 
 import csv
 import io
@@ -13,53 +13,55 @@ import numpy as np
 
 from idif.errors import CannotFinish, ConfigError, RunError
 from idif.evaluation.predictions import Predictions
-from idif.report.reference_results import paper_methods
-from idif.report.tables import DASH, HEADLINE, label, percent
-
-Json = dict[str, Any]
+from idif.report.reference_results import published_results
+from idif.report.run_data import Json
+from idif.report.tables import DASH, HEADLINE, label, mean_defined
+from idif.visualization.text import percent
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Ours by category, beside every method of the paper's table; all figures in 0..1."""
+    """A run's metrics by category, beside every method published on the dataset; fractions in 0..1."""
 
     columns: list[str]
     """Key of each column: a metric, or a method and a metric."""
     titles: list[str]
+    """Heading of each column."""
     rows: list[tuple[str, list[float | None]]]
+    """(category or ``mean``, values)."""
 
 
 def compare(metrics: Json) -> Comparison:
-    """The categories in the order of the paper's table where they are all its own, else of ``metrics.json``.
+    """A run's metrics beside published ones; the categories are in the order of the published table, if any.
 
     Args:
         metrics: the content of ``metrics.json``.
     """
     categories: dict[str, Json] = metrics["categories"]
-    paper = paper_methods(categories)
+    published = published_results(categories)
     columns, titles = list(HEADLINE), [label(key) for key in HEADLINE]
     shown: list[tuple[str, str]] = []
-    for method, rows in paper.items():
+    for method, rows in published.items():
         for key in ("s_auroc", "p_auroc"):
             if any(getattr(row, key) is not None for row in rows.values()):
                 shown.append((method, key))
                 columns.append(f"{method} {key}")
                 titles.append(f"{method} {label(key)}")
-    order = list(next(iter(paper.values()))) if paper else list(categories)
-
-    def row(name: str, ours: Json) -> tuple[str, list[float | None]]:
-        theirs = [getattr(paper[method][name], key) for method, key in shown]
-        return name, [*(ours.get(key) for key in HEADLINE), *theirs]
-
-    found = [row(name, categories[name]) for name in order]
-    if len(found) > 1:
-        means = [_mean([values[at] for _, values in found]) for at in range(len(HEADLINE), len(columns))]
-        found.append(("mean", [*(metrics["mean"].get(key) for key in HEADLINE), *means]))
-    return Comparison(columns, titles, found)
+    order = max(map(list, published.values()), key=len) if published else list(categories)
+    table: list[tuple[str, list[float | None]]] = []
+    for name in order:
+        others = [getattr(published[method].get(name), key, None) for method, key in shown]
+        table.append((name, [*(categories[name].get(key) for key in HEADLINE), *others]))
+    if len(table) > 1:
+        others = [
+            mean_defined(values[at] for _, values in table) for at in range(len(HEADLINE), len(columns))
+        ]
+        table.append(("mean", [*(metrics["mean"].get(key) for key in HEADLINE), *others]))
+    return Comparison(columns, titles, table)
 
 
 def to_csv(metrics: Json) -> str:
-    """One line a category, fractions in 0..1, empty where undefined."""
+    """One line per category: fractions in 0..1, empty where undefined."""
     table, text = compare(metrics), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["category", *table.columns])
@@ -92,11 +94,11 @@ ADEVAL = ".pkl"
 
 
 def check_exports(paths: list[Path]) -> None:
-    """Refuse what could not be written, before any work is done.
+    """Check that the exports can be written, before any work is done.
 
     Raises:
-        ConfigError: a file's ending names no format.
-        RunError: its folder does not exist.
+        ConfigError: a file's ending is not that of a format.
+        RunError: a file's folder does not exist.
     """
     for path in paths:
         if path.suffix not in (*TEXTS, ADEVAL):
@@ -106,27 +108,27 @@ def check_exports(paths: list[Path]) -> None:
 
 
 def export(path: Path, metrics: Json, predictions: Predictions) -> None:
-    """Write the format that the ending of ``path`` names (`check_exports`); whole or not at all.
+    """Write the format of the ending of ``path`` (`check_exports`); the file is complete or absent.
 
     Raises:
-        RunError: the pickle is asked for and the predictions file holds no maps.
+        RunError: the format needs maps and the predictions file has none.
         CannotFinish: the file cannot be written.
     """
-    beside = path.with_name(path.name + ".part")
+    partial = path.with_name(path.name + ".part")
     try:
         if path.suffix == ADEVAL:
-            _write_adeval(beside, predictions)
+            _write_adeval(partial, predictions)
         else:
-            beside.write_text(TEXTS[path.suffix](metrics), encoding="utf-8")
-        os.replace(beside, path)
+            partial.write_text(TEXTS[path.suffix](metrics), encoding="utf-8")
+        os.replace(partial, path)
     except OSError as error:
         raise CannotFinish(f"{path}: cannot be written: {error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 class _Items:
-    """Pickled item by item, and so of any size, what is read as a plain dict."""
+    """A dict pickled item by item, so that it never is in memory as a whole; it unpickles as a dict."""
 
     def __init__(self, items: Iterator[tuple[str, Any]]) -> None:
         self._items = items
@@ -160,9 +162,4 @@ def _write_adeval(path: Path, predictions: Predictions) -> None:
 
 
 def _percent(value: float | None) -> str:
-    return DASH if value is None else percent(value)
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return percent(value, DASH)

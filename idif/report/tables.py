@@ -1,15 +1,19 @@
-"""Tables as the page shows them: texts, with a footnote where a figure is missing or needs a word."""
+"""Tables of the report: texts, with a footnote where a value is missing or needs an explanation."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from idif.report.reference_results import PaperRow
+from idif.report.reference_results import ReferenceRow
 from idif.report.run_data import Json, RunData
+from idif.visualization.text import percent
 
 DASH = "–"
 NOT_COMPUTED = "not in metrics.json"
 HEADLINE = ("s_auroc", "i_auroc", "p_auroc", "p_ap", "aupro")
+INTERVAL = "s_auroc_ci"
+PUBLISHED = "paper "
+"""Prefix of the columns of published results."""
 LABELS = {
     "s_auroc": "S-AUROC",
     "i_auroc": "I-AUROC",
@@ -22,6 +26,7 @@ LABELS = {
     "i_f1_max": "I-F1max",
     "p_f1_max": "P-F1max",
     "s_auroc_raw": "S-AUROC, uncalibrated",
+    INTERVAL: "95 % interval",
 }
 
 
@@ -41,116 +46,121 @@ class Table:
     rows: list[tuple[str, list[Cell]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     total: bool = False
-    """Whether the last row sums up the others."""
+    """Whether the last row summarizes the others."""
     text: bool = False
-    """Whether the cells hold words rather than figures."""
+    """Whether the cells hold text rather than numbers."""
 
     def note(self, text: str) -> int:
-        """The number of a footnote; the same text is noted once."""
+        """The number of the footnote with this text, added if it is new."""
         if text not in self.notes:
             self.notes.append(text)
         return self.notes.index(text) + 1
 
-    def figure(self, value: float | None, reason: str | None = None, about: str = "") -> Cell:
-        """A share in percent, or a dash whose footnote tells why."""
+    def percent_cell(self, value: float | None, reason: str | None = None, subject: str = "") -> Cell:
+        """A fraction in percent, or a dash with a footnote: ``subject`` and ``reason``."""
         if value is not None:
             return Cell(percent(value))
-        return Cell(DASH, self.note(f"{about}{reason or NOT_COMPUTED}"))
-
-
-def percent(value: float) -> str:
-    """0.9713 -> 97.1."""
-    return f"{100 * value:.1f}"
+        return Cell(DASH, self.note(f"{subject}{reason or NOT_COMPUTED}"))
 
 
 def label(metric: str) -> str:
-    """The field's name of a key of ``metrics.json``."""
+    """The usual name of a metric, from its key in ``metrics.json``."""
     return LABELS.get(metric, metric.upper().replace("_", "-"))
 
 
-def category_table(run: RunData, paper: dict[str, PaperRow]) -> Table:
-    """The headline metrics of every category and their mean, beside the paper's."""
-    columns = ["S-AUROC", "95 % interval"]
-    raw = any("s_auroc_raw" in values for values in run.categories.values())
-    if raw:
-        columns.append("S-AUROC, uncalibrated")
-    if paper:
-        columns.append("paper S-AUROC")
-    columns += ["I-AUROC", "P-AUROC"]
-    pixels = any(row.p_auroc is not None for row in paper.values())
-    if pixels:
-        columns.append("paper P-AUROC")
-    columns += ["P-AP", "AUPRO@0.3", "normal", "anomalous"]
-    table = Table("Metrics by category, in percent; the last two columns count test samples", columns)
+def applicable(run: RunData, keys: Iterable[str]) -> list[str]:
+    """The metrics that the run's data can have: without views, those of samples (``s_...``) alone."""
+    return [key for key in keys if run.has_views or key.startswith("s_")]
+
+
+def category_table(run: RunData, references: dict[str, ReferenceRow]) -> Table:
+    """The headline metrics of every category and their mean, with published results where there are any."""
+    keys = ["s_auroc", INTERVAL]
+    if any("s_auroc_raw" in values for values in run.categories.values()):
+        keys.append("s_auroc_raw")
+    if references:
+        keys.append(f"{PUBLISHED}s_auroc")
+    keys += ["i_auroc", "p_auroc"]
+    if any(row.p_auroc is not None for row in references.values()):
+        keys.append(f"{PUBLISHED}p_auroc")
+    keys += ["p_ap", "aupro"]
+    if not run.has_views:
+        keys = [key for key in keys if key.removeprefix(PUBLISHED).startswith("s_")]
+    titles = [_title(key) for key in keys]
+    table = Table("Metrics by category, in percent", [*titles, "normal samples", "anomalous samples"])
+    totals = [0, 0]
     for name, values in run.categories.items():
-        row = paper.get(name)
         counts = values.get("counts", {})
         anomalous = counts.get("anomalous_samples", 0)
-        cells = _cells(table, values, row, (raw, bool(paper), pixels), f"{name}: ")
-        cells += [Cell(str(counts.get("samples", 0) - anomalous)), Cell(str(anomalous))]
-        table.rows.append((name, cells))
+        numbers = (counts.get("samples", 0) - anomalous, anomalous)
+        totals = [total + number for total, number in zip(totals, numbers, strict=True)]
+        published = {} if name not in references else vars(references[name])
+        cells = [_metric_cell(table, key, values, published, f"{name}: ") for key in keys]
+        table.rows.append((name, [*cells, *(Cell(str(number)) for number in numbers)]))
     if len(run.categories) > 1:
-        both = [_mean(r.s_auroc for r in paper.values()), _mean(r.p_auroc for r in paper.values())]
-        mean_row = PaperRow("", "", both[0], both[1]) if paper else None
-        cells = _cells(table, run.metrics["mean"], mean_row, (raw, bool(paper), pixels), "mean: ")
-        counts = [[int(row[1][-2 + column].text) for row in table.rows] for column in (0, 1)]
-        table.rows.append(("mean", [*cells, *(Cell(str(sum(count))) for count in counts)]))
+        published = {
+            key: mean_defined([getattr(row, key) for row in references.values()])
+            for key in ("s_auroc", "p_auroc")
+        }
+        cells = [_metric_cell(table, key, run.metrics["mean"], published, "mean: ") for key in keys]
+        table.rows.append(("mean", [*cells, *(Cell(str(total)) for total in totals)]))
         table.total = True
     return table
 
 
-def _cells(
-    table: Table, values: Json, paper: PaperRow | None, shown: tuple[bool, bool, bool], about: str
-) -> list[Cell]:
-    raw, with_paper, pixels = shown
-    reasons, nulls = values.get("reasons", {}), values.get("nulls", {})
-
-    def metric(key: str) -> Cell:
-        cell = table.figure(values.get(key), reasons.get(key), about)
-        if cell.note or key not in nulls:
-            return cell
-        count = values["counts"]["categories"]
-        return Cell(cell.text, table.note(f"{about}over {count - nulls[key]} of {count} categories"))
-
-    interval = values.get("s_auroc_ci")
-    if interval is not None:
-        ends = Cell(f"{percent(interval[0])} to {percent(interval[1])}")
-    elif "categories" in values.get("counts", {}):
-        ends = Cell("")  # an interval of a mean is not the mean of the intervals
-    else:
-        ends = table.figure(None, reasons.get("s_auroc_ci"), about)
-    cells = [metric("s_auroc"), ends]
-    if raw:
-        cells.append(metric("s_auroc_raw"))
-    if with_paper:
-        cells.append(_paper_cell(None if paper is None else paper.s_auroc))
-    cells += [metric("i_auroc"), metric("p_auroc")]
-    if pixels:
-        cells.append(_paper_cell(None if paper is None else paper.p_auroc))
-    return [*cells, metric("p_ap"), metric("aupro")]
+def _title(key: str) -> str:
+    metric = key.removeprefix(PUBLISHED)
+    return label(metric) if metric == key else PUBLISHED + label(metric)
 
 
-def _paper_cell(value: float | None) -> Cell:
-    return Cell(DASH if value is None else percent(value))
+def _metric_cell(table: Table, key: str, values: Json, published: Json, subject: str) -> Cell:
+    """One value of a row of `category_table`.
+
+    Args:
+        table: takes the footnotes.
+        key: of the column.
+        values: the row's metrics.
+        published: the row's published metrics.
+        subject: beginning of a footnote.
+    """
+    if key.startswith(PUBLISHED):
+        return Cell(percent(published.get(key.removeprefix(PUBLISHED)), DASH))
+    reasons = values.get("reasons", {})
+    categories = values.get("counts", {}).get("categories")
+    if key == INTERVAL:
+        ends = values.get(INTERVAL)
+        if ends is not None:
+            return Cell(f"{percent(ends[0])} to {percent(ends[1])}")
+        if categories is not None:
+            return Cell("")  # the mean has none: an interval of a mean is not the mean of the intervals
+        return table.percent_cell(None, reasons.get(key), subject)
+    undefined = values.get("nulls", {}).get(key, 0)
+    if values.get(key) is not None and undefined:
+        note = f"{subject}over {categories - undefined} of {categories} categories"
+        return Cell(percent(values[key]), table.note(note))
+    return table.percent_cell(values.get(key), reasons.get(key), subject)
 
 
 def other_metrics(run: RunData) -> Table:
-    """Every metric the headline table leaves out, by category, with the mean."""
+    """The metrics that `category_table` leaves out, by category, and their mean."""
     mean = run.metrics["mean"]
     elsewhere = (*HEADLINE, "s_auroc_raw", "p_error_bound")
-    keys = [
-        key
-        for key, value in mean.items()
-        if (value is None or isinstance(value, float)) and key not in elsewhere
-    ]
+    keys = applicable(
+        run,
+        (
+            key
+            for key, value in mean.items()
+            if (value is None or isinstance(value, float)) and key not in elsewhere
+        ),
+    )
     table = Table("Further metrics by category, in percent", [label(key) for key in keys])
-    sources = dict(run.categories)
-    if len(sources) > 1:
-        sources["mean"] = mean
+    rows = dict(run.categories)
+    if len(rows) > 1:
+        rows["mean"] = mean
         table.total = True
-    for name, values in sources.items():
+    for name, values in rows.items():
         reasons = values.get("reasons", {})
-        cells = [table.figure(values.get(key), reasons.get(key), f"{name}: ") for key in keys]
+        cells = [table.percent_cell(values.get(key), reasons.get(key), f"{name}: ") for key in keys]
         table.rows.append((name, cells))
     return table
 
@@ -159,50 +169,53 @@ def per_view(values: Json) -> Table:
     """One category's image metrics by camera."""
     keys = ("i_auroc", "i_ap", "i_f1_max")
     table = Table("By camera, in percent", [label(key) for key in keys])
-    for camera, found in values.get("per_view", {}).items():
-        reasons = values.get("reasons", {})
-        cells = [table.figure(found.get(key), reasons.get(f"per_view.{camera}.{key}")) for key in keys]
+    reasons = values.get("reasons", {})
+    for camera, metrics in values.get("per_view", {}).items():
+        cells = [
+            table.percent_cell(metrics.get(key), reasons.get(f"per_view.{camera}.{key}")) for key in keys
+        ]
         table.rows.append((f"C{camera}", cells))
     return table
 
 
-def per_defect(values: Json) -> Table:
-    """One category's metrics by defect, each defect against all that is normal."""
+def per_defect(values: Json, *, has_views: bool) -> Table:
+    """One category's metrics by defect, each defect against all normal samples and views."""
+    keys = ("s_auroc", "i_auroc") if has_views else ("s_auroc",)
+    counts = ("samples", "views") if has_views else ("samples",)
     table = Table(
-        "By defect, against all normal ones, in percent", ["S-AUROC", "I-AUROC", "samples", "views"]
+        f"By defect, against all normal {' and '.join(counts)}; metrics in percent",
+        [*(label(key) for key in keys), *counts],
     )
-    for defect, found in values.get("per_defect", {}).items():
-        reasons = values.get("reasons", {})
+    reasons = values.get("reasons", {})
+    for defect, metrics in values.get("per_defect", {}).items():
         cells = [
-            table.figure(found.get(key), reasons.get(f"per_defect.{defect}.{key}"))
-            for key in ("s_auroc", "i_auroc")
+            table.percent_cell(metrics.get(key), reasons.get(f"per_defect.{defect}.{key}")) for key in keys
         ]
-        table.rows.append((defect, [*cells, Cell(str(found["samples"])), Cell(str(found["views"]))]))
+        table.rows.append((defect, [*cells, *(Cell(str(metrics[count])) for count in counts)]))
     return table
 
 
 def comparison(runs: Sequence[RunData]) -> Table:
     """The runs' means side by side."""
-    columns = [*(label(key) for key in HEADLINE), "categories", "epochs", "teacher"]
-    table = Table("The runs, means over their categories in percent", columns)
+    columns = [*(label(key) for key in HEADLINE), "categories", "epochs", "encoder weights"]
+    table = Table("Comparison of the runs: means over their categories, in percent", columns)
     for run in runs:
         mean = run.metrics["mean"]
-        cells = [
-            table.figure(mean.get(key), mean.get("reasons", {}).get(key), f"{run.name}: ") for key in HEADLINE
-        ]
-        teacher = (run.environment or {}).get("features", {}).get("weights", DASH)
+        reasons = mean.get("reasons", {})
+        cells = [table.percent_cell(mean.get(key), reasons.get(key), f"{run.name}: ") for key in HEADLINE]
+        weights = (run.environment or {}).get("features", {}).get("weights", DASH)
         epochs = DASH if run.fused else str(run.config.train.epochs)
-        cells += [Cell(str(len(run.categories))), Cell(epochs), Cell(str(teacher))]
+        cells += [Cell(str(len(run.categories))), Cell(epochs), Cell(str(weights))]
         table.rows.append((run.name, cells))
     return table
 
 
 def differences(runs: Sequence[RunData]) -> Table:
-    """The config keys in which the runs differ."""
-    flat = [dict(_flatten(run.config.model_dump(mode="json"))) for run in runs]
+    """The config keys whose values differ between the runs."""
+    configs = [dict(_flatten(run.config.model_dump(mode="json"))) for run in runs]
     table = Table("Settings in which the runs differ", [run.name for run in runs], text=True)
-    for key in dict.fromkeys(key for one in flat for key in one):
-        values = [_shown(one.get(key)) for one in flat]
+    for key in dict.fromkeys(key for config in configs for key in config):
+        values = [_value_text(config.get(key)) for config in configs]
         if len(set(values)) > 1 and key not in ("run.name", "run.dir"):
             table.rows.append((key, [Cell(value) for value in values]))
     return table
@@ -211,30 +224,31 @@ def differences(runs: Sequence[RunData]) -> Table:
 def key_values(caption: str, values: Any) -> Table:
     """A nested object as rows of dotted key and value."""
     table = Table(caption, ["value"], text=True)
-    table.rows = [(key, [Cell(_shown(value))]) for key, value in _flatten(values)]
+    table.rows = [(key, [Cell(_value_text(value))]) for key, value in _flatten(values)]
     return table
 
 
-def _flatten(value: Any, above: str = "") -> Iterable[tuple[str, Any]]:
+def mean_defined(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are not None; None if there are none."""
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
     if isinstance(value, dict) and value:
-        for key, below in value.items():
-            yield from _flatten(below, f"{above}.{key}" if above else str(key))
+        for key, nested in value.items():
+            yield from _flatten(nested, f"{prefix}.{key}" if prefix else str(key))
     else:
-        yield above, value
+        yield prefix, value
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return ", ".join(_shown(item) for item in value) or "none"
+        return ", ".join(_value_text(item) for item in value) or "none"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_shown(item)}" for key, item in value.items()) or "none"
+        return ", ".join(f"{key} {_value_text(item)}" for key, item in value.items()) or "none"
     return str(value)
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -9,21 +9,21 @@ from safetensors.torch import load_file
 from cli.__main__ import run
 from idif.config.loader import load_configs
 from idif.methods.idif.ablations import table_3_row
-from idif.report.reference_results import paper_methods, paper_table_3
+from idif.report.reference_results import ablation_reference, published_results
 from tests.helpers.tiny_run import FAST
 
 FOLDER = Path(__file__).parents[3] / "configs" / "ablations"
 
 
 def test_the_configs_are_the_rows_of_table_3() -> None:
-    rows = paper_table_3()
+    rows = ablation_reference("idif")
     assert rows == {"dkd": 0.94, "dkd+3dconv": 0.958, "dkd+ivc": 0.961, "dkd+ivc+cb": 0.97}
     together = load_configs(FOLDER / "table3.yaml")
     for name, one in zip(rows, together, strict=True):
         (alone,) = load_configs(FOLDER / f"{name}.yaml")
         assert table_3_row(alone.method) == table_3_row(one.method) == name
         assert alone.model_copy(update={"run": one.run}) == one
-    assert paper_methods(["dkd"]) == {}, "a row of Table 3 is no category"
+    assert published_results(["dkd"]) == {}, "a row of Table 3 is no category"
 
 
 def test_one_command_trains_evaluates_and_compares(

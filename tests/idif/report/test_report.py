@@ -1,4 +1,4 @@
-"""The report: one sound, self-contained page that says what the run's files say, and why where it cannot."""
+"""The report: one valid, self-contained page with the values of the run's files, or why they are missing."""
 
 import json
 import re
@@ -11,21 +11,23 @@ import numpy as np
 import pytest
 
 from cli.__main__ import run as idif
+from idif.config.sections import EvalConfig
 from idif.errors import RunError, StoreDamaged
 from idif.evaluation.predictions import Predictions
+from idif.report import figures, write_report
 from idif.report import page as page_module
-from idif.report import write_report
 from idif.report.charts import HEIGHT, WIDTH
-from idif.report.figures import ranked, roc, score_histogram
-from idif.report.gallery import Images, choose
-from idif.report.reference_results import paper_missing_views, paper_rows
+from idif.report.figures import roc, score_histogram, scored_samples
+from idif.report.gallery import Images, select_samples
+from idif.report.reference_results import missing_view_reference, published_results, reference_rows
 from idif.report.tables import HEADLINE, label
-from tests.helpers.report_runs import VIEWS, images_of, make_run
+from tests.helpers.report_runs import VIEWS, images_of, make_run, make_run_without_views
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index
 from tests.helpers.tiny_store import build_tiny
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
-SENTENCE = "Photographs are not shown"
+NO_PHOTOGRAPHS = "Photographs are not shown"
+EVAL = EvalConfig()
 
 
 class Page(HTMLParser):
@@ -114,7 +116,7 @@ def test_nothing_outside_the_file_is_needed(demo: Path, page: Page) -> None:
     assert "default-src 'none'" in text
 
 
-def test_the_page_is_sound_and_speaks_to_those_who_do_not_see_it(page: Page) -> None:
+def test_the_page_is_valid_and_accessible(page: Page) -> None:
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
     named = [f"#{name}" for names in page.attributes("aria-labelledby") for name in names.split()]
@@ -172,7 +174,7 @@ def test_defects_and_cameras_are_those_of_metrics_json(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_undefined_is_a_dash_with_its_reason(demo: Path, page: Page) -> None:
+def test_an_undefined_metric_is_a_dash_with_its_reason(demo: Path, page: Page) -> None:
     reasons = json.loads((demo / "metrics.json").read_text())["categories"]["cap"]["reasons"]
     for key in (*HEADLINE, "s_ap", "per_view.1.i_auroc"):
         assert reasons[key] in page.text
@@ -180,24 +182,24 @@ def test_what_is_undefined_is_a_dash_with_its_reason(demo: Path, page: Page) -> 
     assert "mean: over 2 of 3 categories" in page.text
 
 
-def test_caveats_epoch_and_protocol_are_told(page: Page) -> None:
+def test_caveats_epoch_and_protocol_are_stated(page: Page) -> None:
     assert "The teacher is <untrained>." in page.text
     assert "Trained for 12 epochs; the default is 50." in page.text
     assert "with the weights of the last epoch" in page.text
     assert "Fewer than 20 normal or anomalous test samples in gear, bolt, cap" in page.text
     assert page.table("Protocol")[1]["sample_label"] == ["anomalous when any present view is"]
     assert page.table("Resolved config")[1]["train.epochs"] == ["12"]
-    assert "The oracle, 91.7 % at epoch 9, was picked on the test data and is no result." in page.text
+    assert "The oracle, 91.7 % at epoch 9, was selected on the test split and is not a result." in page.text
 
 
-def test_training_that_is_not_finished_is_told(tmp_path: Path) -> None:
+def test_unfinished_training_is_a_caveat(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "half", ("gear",), samples=4, settings={"train": {"epochs": 60}})
     text = page_of(folder).text
     assert "Training of gear is not finished: 12 of 60 epochs." in text
     assert "the default is 50" not in text
 
 
-def test_names_are_shown_and_never_obeyed(tmp_path: Path) -> None:
+def test_names_are_escaped(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "evil", ("a&b'c",), samples=8, sweep=False)
     path = folder / "metrics.json"
     evil = "<script>alert(1)</script>"
@@ -214,33 +216,31 @@ def test_the_missing_view_curve_is_that_of_sweep_json(demo: Path, page: Page) ->
     for missing, values in sweep["by_missing"].items():
         keys = ("s_auroc", "s_auroc_visible", "p_auroc")
         assert [rows[missing][at] for at in (0, -3, -2)] == [f"{100 * values[key]:.1f}" for key in keys]
-    assert paper_missing_views() == [0.964, 0.959, 0.957, 0.951, 0.940]
-    for missing, value in enumerate(paper_missing_views()):
-        assert f"paper, Real-IAD, {missing} missing: {100 * value:.1f} %" in page.text
+    assert "paper, Real-IAD" not in page.text, "published results of other categories were drawn"
     for camera, value in sweep["view_value"].items():
         assert f"C{camera} {100 * value:+.1f}" in " ".join(page.attributes("aria-label"))
 
 
 def test_cameras_are_valued_three_ways_and_the_best_are_named(demo: Path, page: Page) -> None:
     sweep = json.loads((demo / "sweep.json").read_text())
-    _, rows = page.table("Worth of each camera")
+    _, rows = page.table("Value of each camera")
     for camera, lost in sweep["leave_one_out"].items():
         (alone,) = (s["s_auroc"] for s in sweep["subsets"] if s["views"] == [int(camera)])
         value = sweep["view_value"][camera]
         assert rows[f"C{camera}"] == [f"{100 * value:+.1f}", f"{100 * lost:+.1f}", f"{100 * alone:.1f}"]
-    _, rows = page.table("The best cameras")
+    _, rows = page.table("Best subset")
     assert {size: row[0] for size, row in rows.items()} == {
         size: " ".join(f"C{n}" for n in best["views"]) for size, best in sweep["best_subsets"].items()
     }
 
 
 def test_the_interval_is_drawn_for_one_category_alone(tmp_path: Path, page: Page) -> None:
-    assert "95 % interval of the first curve" not in page.text, "a mean of intervals was drawn"
+    assert "95 % interval over samples of the first curve" not in page.text, "a mean of intervals was drawn"
     folder = make_run(tmp_path / "one", ("gear",))
     one = page_of(folder)
     low, high = json.loads((folder / "sweep.json").read_text())["by_missing"]["2"]["s_auroc_ci"]
     assert one.table("By number of missing views")[1]["2"][1] == f"{100 * low:.1f} to {100 * high:.1f}"
-    assert "95 % interval of the first curve" in one.text
+    assert "95 % interval over samples of the first curve" in one.text
     assert [style for style in one.attributes("class") if style.startswith("band")] == ["band c1"]
 
 
@@ -260,8 +260,8 @@ def test_strategies_of_several_runs_share_one_figure(tmp_path: Path) -> None:
     found = {"curves": curves, "protocol": {"seed": 0, "score_filled": False}}
     (folder / "strategies.json").write_text(json.dumps(found))
     page = page_of(folder)
-    assert "with with view dropout 0.2, without with view dropout 0" in page.text
-    _, rows = page.table("What to do about missing views")
+    assert "View dropout in training: with 0.2, without 0." in page.text
+    _, rows = page.table("Strategies for missing views")
     assert rows["without: reconstruct"] == ["90.0", "87.0", "84.0", "81.0", "78.0"]
     assert "with: retrieve, 4 missing: 82.0 %" in " ".join(page.attributes("aria-label"))
     assert "line c3 other" in page.attributes("class")
@@ -278,21 +278,21 @@ def test_a_sweep_of_the_papers_kind_has_no_camera_values(tmp_path: Path) -> None
     folder = make_run(tmp_path / "paper", ("gear",))
     change(folder / "sweep.json", subsets=[], view_value=None)
     text = page_of(folder).text
-    assert "views were left out at random" in text
-    assert "What each camera is worth" not in text
+    assert "the missing views were chosen at random" in text
+    assert "Shapley value: mean gain" not in text
 
 
 def test_without_images_the_maps_stand_alone(demo: Path, page: Page) -> None:
     alone = page_of(demo)
-    assert SENTENCE in alone.text
-    assert SENTENCE not in page.text
+    assert NO_PHOTOGRAPHS in alone.text
+    assert NO_PHOTOGRAPHS not in page.text
     alts = [a["alt"] for tag, a in alone.tags if tag == "img"]
     assert alts
     assert all("anomaly map" in alt for alt in alts)
     assert len(page.attributes("src")) == 2 * len(alts)
 
 
-def test_images_that_cannot_be_had_leave_the_reason(demo: Path) -> None:
+def test_the_reason_is_shown_if_images_cannot_be_loaded(demo: Path) -> None:
     def broken(run: Path, category: str, split: str, sample_ids: Sequence[str]) -> dict[str, Images]:
         raise StoreDamaged(f"the shard of {category} & co is gone")
 
@@ -308,17 +308,36 @@ def test_images_of_some_samples_only(demo: Path) -> None:
     assert "The images of 6 of these samples were not found." in page_of(demo, images=some).text
 
 
-def test_without_maps_and_images_there_are_words(tmp_path: Path) -> None:
+def test_without_maps_and_images_a_note_says_so(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "bare", ("gear",), maps=False)
     page = page_of(folder)
     assert not page.attributes("src")
-    assert "the predictions were kept without maps (--no-maps)" in page.text
+    assert "the predictions were written without them (--no-maps)" in page.text
     photos = page_of(folder, images=images_of())
     assert photos.attributes("src")
     assert all("photograph" in a["alt"] for tag, a in photos.tags if tag == "img")
 
 
-def test_without_predictions_the_figures_stay(demo: Path, tmp_path: Path) -> None:
+def test_samples_without_views_have_no_view_metrics_and_no_gallery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anomalous = np.arange(20) % 4 == 0
+    folder = make_run_without_views(tmp_path / "weld", "weld", anomalous)
+    monkeypatch.setattr(figures, "sample_labels_of", lambda predictions, rows, settings: anomalous[rows])
+    page = page_of(folder, images=images_of())
+    columns, rows = page.table("Metrics by category")
+    assert columns == ["S-AUROC", "95 % interval", "normal samples", "anomalous samples"]
+    assert rows["weld"] == ["91.0", "80.0 to 97.0", "15", "5"]
+    assert page.table("By defect") == (["S-AUROC", "samples"], {"crack": ["91.0", "5"]})
+    assert page.table("Further metrics")[0] == ["S-AP"]
+    assert "15 normal (up)" in page.text
+    assert "ROC curve over samples, S-AUROC 91.0 %" in page.text
+    assert not page.attributes("src")
+    for text in ("By camera", "Missing views", "Photographs", "I-AUROC", "P-AUROC"):
+        assert text not in page.text.partition("Protocol and settings")[2].partition("Written by")[0]
+
+
+def test_without_predictions_metrics_are_still_shown(demo: Path, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "lean", ("gear",))
     (folder / "predictions.h5").unlink()
     (folder / "environment.json").unlink()
@@ -328,43 +347,49 @@ def test_without_predictions_the_figures_stay(demo: Path, tmp_path: Path) -> Non
     assert page.table("Metrics by category")[1]["gear"]
 
 
-def test_a_view_that_is_missing_is_an_empty_frame(demo: Path, page: Page) -> None:
+def test_a_missing_view_is_an_empty_frame(demo: Path, page: Page) -> None:
     predictions = Predictions.open(demo / "predictions.h5")
-    rows = [row for name in ("gear", "bolt", "cap") for row in choose(ranked(predictions, name), 2)]
+    rows = [
+        row
+        for name in ("gear", "bolt", "cap")
+        for row in select_samples(scored_samples(predictions, name, EVAL), 2)
+    ]
     absent = int((~predictions.present[rows]).sum())
     assert absent
-    assert page.text.count("view missing") == absent
+    assert [text.strip() for text in page.texts].count("missing view") == absent
     assert len(page.attributes("src")) == 2 * (len(rows) * len(VIEWS) - absent)
 
 
 def test_the_samples_chosen_are_the_extremes(demo: Path) -> None:
     predictions = Predictions.open(demo / "predictions.h5")
-    samples = ranked(predictions, "gear")
-    chosen = choose(samples, 1)
+    samples = scored_samples(predictions, "gear", EVAL)
+    chosen = select_samples(samples, 1)
     score = {int(row): float(predictions.sample_scores[row]) for row in samples.rows}
     bad = [int(row) for row in samples.rows if predictions.labels[row].any()]
     good = [row for row in score if row not in bad]
     kinds = {kind: row for row, kind in chosen.items()}
-    assert kinds["Best detected"] == max(bad, key=score.__getitem__)
-    assert kinds["Worst missed"] == min(bad, key=score.__getitem__)
-    assert kinds["Highest scoring normal"] == max(good, key=score.__getitem__)
+    assert kinds["Highest-scoring anomaly"] == max(bad, key=score.__getitem__)
+    assert kinds["Lowest-scoring anomaly"] == min(bad, key=score.__getitem__)
+    assert kinds["Highest-scoring normal"] == max(good, key=score.__getitem__)
     threshold = samples.threshold
     assert threshold is not None
-    rest = [row for row in score if row not in chosen or chosen[row] == "Borderline"]
-    assert kinds["Borderline"] == min(rest, key=lambda row: abs(score[row] - threshold))
-    assert set(choose(ranked(predictions, "cap"), 2).values()) == {"Highest scoring normal"}
+    rest = [row for row in score if row not in chosen or chosen[row] == "Closest to the threshold"]
+    assert kinds["Closest to the threshold"] == min(rest, key=lambda row: abs(score[row] - threshold))
+    assert set(select_samples(scored_samples(predictions, "cap", EVAL), 2).values()) == {
+        "Highest-scoring normal"
+    }
 
 
 def test_the_runs_own_threshold_is_drawn_and_is_what_borderline_means(demo: Path) -> None:
     predictions = Predictions.open(demo / "predictions.h5")
     recorded = json.loads((demo / "metrics.json").read_text())["categories"]["gear"]["thresholds"]["sample"]
-    own = ranked(predictions, "gear", recorded)
+    own = scored_samples(predictions, "gear", EVAL, recorded)
     assert own.threshold == recorded["value"]
     high = float(own.scores.max())
-    moved = ranked(predictions, "gear", {"value": high, "rule": "fixed"})
-    assert ("mark", f"threshold: fixed, {high:.3g}") in score_histogram(moved).legend
-    nearest = [row for row, kind in choose(moved, 1).items() if kind == "Borderline"]
-    best = [row for row, kind in choose(moved, 1).items() if kind == "Best detected"]
+    moved = scored_samples(predictions, "gear", EVAL, {"value": high, "rule": "fixed"})
+    assert ("mark", f"threshold (fixed) {high:.3g}") in score_histogram(moved).legend
+    nearest = [row for row, kind in select_samples(moved, 1).items() if kind == "Closest to the threshold"]
+    best = [row for row, kind in select_samples(moved, 1).items() if kind == "Highest-scoring anomaly"]
     rest = sorted((abs(float(s) - high), int(row)) for s, row in zip(moved.scores, moved.rows, strict=True))
     assert nearest == [row for _, row in rest if row not in best][:1]
 
@@ -373,13 +398,13 @@ def test_the_region_overlap_curve_is_shown_where_there_is_one(page: Page, demo: 
     metrics = json.loads((demo / "metrics.json").read_text())["categories"]
     defined = [name for name, values in metrics.items() if values.get("aupro") is not None]
     assert defined
-    assert page.text.count("Region overlap: AUPRO@0.3") == len(defined)
+    assert page.text.count("PRO curve over pixels, AUPRO@0.3") == len(defined)
 
 
 @pytest.mark.parametrize("step", [0.0, 0.04, 5.0])
 def test_the_roc_curve_drawn_has_the_area_it_names(demo: Path, step: float) -> None:
     """Read back from the drawing, also where scores are rounded so that many tie."""
-    samples = ranked(Predictions.open(demo / "predictions.h5"), "gear")
+    samples = scored_samples(Predictions.open(demo / "predictions.h5"), "gear", EVAL)
     if step:
         samples = type(samples)(
             samples.rows, np.round(samples.scores / step).astype(np.float32), samples.anomalous
@@ -399,35 +424,52 @@ def test_thirty_categories_stay_below_ten_megabytes(tmp_path: Path, monkeypatch:
     """The words and charts of thirty categories fit beside the pictures, whose share is kept to."""
     names = [f"part_{number}" for number in range(30)]
     bare = make_run(tmp_path / "thirty", names, samples=4, maps=False, one_class=())
-    assert write_report([bare]).stat().st_size < 9_900_000 - page_module.PICTURE_BYTES
+    assert write_report([bare]).stat().st_size < 9_900_000 - page_module.IMAGE_BYTES
     small = make_run(tmp_path / "two", names[:2], samples=8, one_class=())
     free = sum(len(address) for address in page_of(small, images=images_of()).attributes("src"))
     for share in (0.7, 0.35):
-        monkeypatch.setattr(page_module, "PICTURE_BYTES", int(share * free))
+        monkeypatch.setattr(page_module, "IMAGE_BYTES", int(share * free))
         pictures = sum(len(address) for address in page_of(small, images=images_of()).attributes("src"))
         assert 0 < pictures <= share * free
-    monkeypatch.setattr(page_module, "PICTURE_BYTES", 100)
+    monkeypatch.setattr(page_module, "IMAGE_BYTES", 100)
     page = page_of(small, images=images_of())
     assert not page.attributes("src")
-    assert "left out to keep the page small" in page.text
+    assert "omitted to keep the page small" in page.text
 
 
-def test_the_papers_figures_stand_beside_its_own_categories_alone() -> None:
-    found = paper_rows(["audiojack", "sim_card_set", "terminalblock"])
+def test_published_results_are_those_of_the_method_and_of_a_dataset_with_all_categories() -> None:
+    found = reference_rows("idif", ["audiojack", "sim_card_set", "terminalblock"])
     assert (found["audiojack"].s_auroc, found["audiojack"].p_auroc) == (0.961, 0.984)
     assert found["sim_card_set"].s_auroc == 0.996
-    assert paper_rows(["cable_gland"])["cable_gland"].s_auroc == 0.961
-    assert paper_rows(["CandyCane"])["CandyCane"].p_auroc is None
-    assert paper_rows(["audiojack", "gear"]) == {}  # one namesake among other data says nothing
-    assert paper_rows(["mean"]) == paper_rows([]) == {}
+    assert reference_rows("uniad", ["audiojack"])["audiojack"].s_auroc == 0.912
+    assert reference_rows("idif", ["cable_gland"])["cable_gland"].s_auroc == 0.961
+    assert reference_rows("idif", ["CandyCane"])["CandyCane"].p_auroc is None
+    assert reference_rows("idif", ["audiojack", "gear"]) == {}  # a coincidence among other data
+    assert reference_rows("idif", ["mean"]) == reference_rows("idif", []) == {}
+    assert reference_rows("another", ["audiojack"]) == {}
+    assert list(published_results(["audiojack"])) == [
+        "PaDiM",
+        "PatchCore",
+        "RD",
+        "UniAD",
+        "DeSTSeg",
+        "SimpleNet",
+        "IDIF",
+    ]
 
 
-def test_the_papers_columns(tmp_path: Path) -> None:
-    page = page_of(make_run(tmp_path / "real", ("audiojack", "usb"), samples=8, sweep=False))
+def test_published_results_are_shown_beside_the_runs(tmp_path: Path) -> None:
+    page = page_of(make_run(tmp_path / "real", ("audiojack", "usb"), samples=8))
     columns, rows = page.table("Metrics by category")
     assert [rows[name][columns.index("paper S-AUROC")] for name in rows] == ["96.1", "98.4", "97.2"]
     assert rows["usb"][columns.index("paper P-AUROC")] == "99.6"
-    assert "Real-IAD with full training sets and a learned segmentation head" in page.text
+    assert "IDIF on Real-IAD, from IDIF (AAAI 2025); full training sets, segmentation head" in page.text
+    published = [row.s_auroc for row in missing_view_reference("idif", "Real-IAD")]
+    assert published == [0.964, 0.959, 0.957, 0.951, 0.940]
+    for missing, value in enumerate(published):
+        assert value is not None
+        assert f"paper, Real-IAD, {missing} missing: {100 * value:.1f} %" in page.text
+    assert missing_view_reference("another", "Real-IAD") == []
 
 
 def test_several_runs_are_compared_first(demo: Path, tmp_path: Path) -> None:
@@ -435,7 +477,7 @@ def test_several_runs_are_compared_first(demo: Path, tmp_path: Path) -> None:
     path = write_report([demo, other, demo])
     assert path == demo / "report.html"
     page = Page(path.read_text(encoding="utf-8"))
-    columns, rows = page.table("The runs, means")
+    columns, rows = page.table("Comparison of the runs")
     metrics = json.loads((other / "metrics.json").read_text())
     assert list(rows) == ["demo", "other"]
     assert rows["other"][columns.index("P-AUROC")] == f"{100 * metrics['mean']['p_auroc']:.1f}"
@@ -500,17 +542,19 @@ def test_the_command_takes_its_photographs_from_the_store(
     told = capsys.readouterr()
     assert json.loads(told.out)["report"] == str(folder / "report.html")
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
-    assert SENTENCE not in page.text
+    assert NO_PHOTOGRAPHS not in page.text
     assert sum("photograph" in a["alt"] for tag, a in page.tags if tag == "img") == 2 * (6 * 3 - 1)
 
     assert idif(["report", str(folder), f"--set=cache.store={tmp_path / 'nowhere.zarr'}"]) == 0
     told = capsys.readouterr()
     assert told.err.count("note: the report shows no photographs") == 1
     assert "nowhere.zarr" in told.err
-    assert SENTENCE in Page((folder / "report.html").read_text(encoding="utf-8")).text
+    assert NO_PHOTOGRAPHS in Page((folder / "report.html").read_text(encoding="utf-8")).text
 
 
-def test_the_command_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_refuses_a_folder_that_is_not_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert idif(["report", str(tmp_path)]) == 2
     assert "not a run" in capsys.readouterr().err
     folder = make_run(tmp_path / "run", ("gear",), samples=4, sweep=False)
