@@ -1,4 +1,4 @@
-"""What usually goes wrong on a machine, checked and explained; each check returns one `Finding`."""
+"""Checks of the machine that a run depends on; each check returns one `CheckResult`."""
 
 import os
 import platform
@@ -30,54 +30,57 @@ OLDEST_PYTHON = (3, 11)
 LITTLE_MEMORY, TOO_LITTLE_MEMORY = 4e9, 1e9
 LITTLE_SPACE, TOO_LITTLE_SPACE = 10e9, 0.5e9
 SLOW_DISK = 50e6
-"""Bytes, and bytes per second, below which a warning or a problem is due."""
+"""Limits in bytes, and in bytes per second, below which a check warns or fails."""
 
 PROBE_BYTES = 32 * 2**20
-"""What is written to time a disk."""
+"""Bytes written to measure the speed of a disk."""
 
 RENDERING = "from idif.datasets.synthetic.ray_tracer import Raster\nwith Raster(1, 16): pass"
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One line of the doctor's."""
+class CheckResult:
+    """The result of one check."""
 
     name: str
     status: Status
-    """``problem``: a run would stop on it. ``warning``: something is slow or cannot be used."""
+    """``problem``: a run would fail. ``warning``: something is slow or unavailable."""
     found: str
+    """What the check found."""
     advice: str | None = None
-    """What to do; None where there is nothing to do."""
+    """What to do; None if nothing is needed."""
 
 
-def check_python() -> Finding:
-    """Python and idif itself."""
+def check_python() -> CheckResult:
+    """The versions of Python and idif."""
     found = f"Python {platform.python_version()}, idif {__version__}, {platform.platform(terse=True)}"
     if sys.version_info < OLDEST_PYTHON:
-        return Finding("python", "problem", found, "idif needs Python 3.11 or newer")
-    return Finding("python", "ok", found)
+        return CheckResult("python", "problem", found, "idif needs Python 3.11 or newer")
+    return CheckResult("python", "ok", found)
 
 
-def check_libraries() -> Finding:
-    """Whether every library that idif needs is there, in a version that it takes."""
+def check_libraries() -> CheckResult:
+    """Whether every required library is installed in a supported version."""
     try:
         needed = [Requirement(text) for text in requires("idif") or ()]
     except PackageNotFoundError:
-        return Finding("libraries", "warning", "idif is not installed, only on the path", "pip install -e .")
-    wrong, core = [], [r for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+        return CheckResult("libraries", "warning", "idif is importable but not installed", "pip install -e .")
+    unmet, core = [], [r for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
     for requirement in core:
-        have = _version(requirement.name)
-        if have is None or not requirement.specifier.contains(have, prereleases=True):
-            wrong.append(f"{requirement} (found {have or 'none'})")
-    if wrong:
-        return Finding("libraries", "problem", ", ".join(wrong), "install them: pip install --upgrade idif")
+        installed = _version(requirement.name)
+        if installed is None or not requirement.specifier.contains(installed, prereleases=True):
+            unmet.append(f"{requirement} (found {installed or 'none'})")
+    if unmet:
+        return CheckResult(
+            "libraries", "problem", ", ".join(unmet), "install them: pip install --upgrade idif"
+        )
     shown = ", ".join(f"{name} {_version(name)}" for name in ("torch", "torchvision", "zarr", "tensorstore"))
-    return Finding("libraries", "ok", f"all {len(core)}; {shown}")
+    return CheckResult("libraries", "ok", f"all {len(core)}; {shown}")
 
 
-def check_extras() -> Finding:
-    """Which optional parts are installed. None is needed to train."""
+def check_extras() -> CheckResult:
+    """Which extras are installed; training needs none of them."""
     try:
         needed = [Requirement(text) for text in requires("idif") or ()]
     except PackageNotFoundError:
@@ -94,10 +97,10 @@ def check_extras() -> Finding:
                 missing = extras.setdefault(extra, [])
                 if _version(requirement.name) is None:
                     missing.append(requirement.name)
-    words = [f"{extra}: {'lacks ' + ', '.join(m) if m else 'installed'}" for extra, m in extras.items()]
+    states = [f"{extra}: {'lacks ' + ', '.join(m) if m else 'installed'}" for extra, m in extras.items()]
     lacking = [name for missing in extras.values() for name in missing]
-    advice = f"where you want them: pip install {' '.join(lacking)}" if lacking else None
-    return Finding("extras", "ok", "; ".join(words) or "unknown", advice)
+    advice = f"if you need them: pip install {' '.join(lacking)}" if lacking else None
+    return CheckResult("extras", "ok", "; ".join(states) or "unknown", advice)
 
 
 def _version(name: str) -> str | None:
@@ -107,8 +110,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def check_device(device: torch.device) -> Finding:
-    """Where computing happens, and in which precision training does."""
+def check_device(device: torch.device) -> CheckResult:
+    """The device, and the precision that training uses on it."""
     how = numerics(TrainConfig(), device)
     precision = how["precision"]
     if device.type == "cpu":
@@ -117,25 +120,29 @@ def check_device(device: torch.device) -> Finding:
         advice = "no accelerator: use small images and few categories (configs/laptop-8gb.yaml)"
         if winograd_applies(TrainConfig(), device) and (lacks := winograd_unavailable_reason()) is not None:
             advice += f"; training could be faster: {lacks}"
-        return Finding("device", "warning", found, advice)
+        return CheckResult("device", "warning", found, advice)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return Finding("device", "ok", f"{torch.accelerator.device_count()} x {name}, {precision}")
+    return CheckResult("device", "ok", f"{torch.accelerator.device_count()} x {name}, {precision}")
 
 
-def check_memory(free: int | None) -> Finding:
-    """Main memory that is free, in bytes; None where the system does not tell."""
+def check_memory(free: int | None) -> CheckResult:
+    """Whether enough main memory is free.
+
+    Args:
+        free: bytes; None if the system does not report it.
+    """
     if free is None:
-        return Finding("memory", "ok", "this system does not tell how much is free")
+        return CheckResult("memory", "ok", "this system does not report free memory")
     found = f"{free / 1e9:.1f} GB free"
     if free < TOO_LITTLE_MEMORY:
-        return Finding("memory", "problem", found, "training needs at least 1 GB: close other programs")
+        return CheckResult("memory", "problem", found, "training needs at least 1 GB: close other programs")
     if free < LITTLE_MEMORY:
-        return Finding("memory", "warning", found, "use cache.placement: disk and small batches")
-    return Finding("memory", "ok", found)
+        return CheckResult("memory", "warning", found, "use cache.placement: disk and small batches")
+    return CheckResult("memory", "ok", found)
 
 
-def check_folder(folder: Path) -> Finding:
-    """Whether stores and runs can be written below ``folder``, how much fits, and how fast."""
+def check_folder(folder: Path) -> CheckResult:
+    """Whether ``folder`` can be written, its free space and its speed."""
     probed = folder
     while not probed.exists() and probed != probed.parent:
         probed = probed.parent
@@ -151,34 +158,38 @@ def check_folder(folder: Path) -> Finding:
         space = shutil.disk_usage(probed).free
     except OSError as error:
         why = error.strerror or type(error).__name__
-        return Finding("disk", "problem", f"{probed}: cannot be written ({why})", "choose another with --dir")
+        return CheckResult(
+            "disk", "problem", f"{probed}: cannot be written ({why})", "choose another with --dir"
+        )
     found = f"{probed.resolve()}: {space / 1e9:,.1f} GB free, {rate / 1e6:,.0f} MB/s written"
     if space < TOO_LITTLE_SPACE:
-        return Finding("disk", "problem", found, "no store fits here: make room or choose another with --dir")
+        return CheckResult(
+            "disk", "problem", found, "no store fits here: make room or choose another with --dir"
+        )
     if space < LITTLE_SPACE:
-        return Finding(
+        return CheckResult(
             "disk", "warning", found, "Real-IAD takes 33 GB for training at 256 px; see `idif cache plan`"
         )
     if rate < SLOW_DISK:
-        return Finding(
-            "disk", "warning", found, "slow: let features wait in memory (cache.placement: memory)"
+        return CheckResult(
+            "disk", "warning", found, "slow: keep features in memory (cache.placement: memory)"
         )
-    return Finding("disk", "ok", found)
+    return CheckResult("disk", "ok", found)
 
 
-def check_weights(given: str | None) -> Finding:
-    """The teacher's weights: the file named, or ImageNet's in torchvision's cache. Nothing is downloaded."""
+def check_weights(given: str | None) -> CheckResult:
+    """The encoder's weights: the given file, or ImageNet's in torchvision's cache. Downloads nothing."""
     if given is not None and given != "imagenet":
         try:
             encoder = load_encoder(given)
         except IdifError as error:
-            return Finding("weights", "problem", str(error), "give a file with torchvision's key names")
-        return Finding("weights", "ok", f"{given}: SHA-256 {encoder.sha256[:12]}")
+            return CheckResult("weights", "problem", str(error), "give a file with torchvision's key names")
+        return CheckResult("weights", "ok", f"{given}: SHA-256 {encoder.sha256[:12]}")
     url = ResNet18_Weights.IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if path.is_file():
-        return Finding("weights", "ok", f"ImageNet's, {path}")
-    return Finding(
+        return CheckResult("weights", "ok", f"ImageNet's, {path}")
+    return CheckResult(
         "weights",
         "warning",
         f"ImageNet's are not in {path.parent}",
@@ -187,53 +198,53 @@ def check_weights(given: str | None) -> Finding:
     )
 
 
-def check_textures(given: str | None) -> Finding:
-    """The folder of textures that defects are painted with; every file's name is read, none decoded."""
+def check_textures(given: str | None) -> CheckResult:
+    """The folder of textures for synthetic defects; lists its files and decodes none."""
     if given == "procedural":
-        return Finding("textures", "ok", "generated ones, as asked for")
+        return CheckResult("textures", "ok", "procedural, nothing to read")
     if given is None:
-        return Finding(
+        return CheckResult(
             "textures",
             "warning",
-            "no folder given, so none was looked at",
-            f"training needs corruption.textures: the folder of DTD ({DTD_URL}) or procedural; name it with "
-            "--textures to check it",
+            "not checked: no folder given",
+            f"training needs corruption.textures: the folder of DTD ({DTD_URL}) or procedural; check it "
+            "with --textures",
         )
     try:
         count = len(texture_files(Path(given)))
     except IdifError as error:
-        return Finding("textures", "problem", str(error), "unpack DTD, or use procedural")
-    return Finding("textures", "ok", f"{given}: {count:,} images")
+        return CheckResult("textures", "problem", str(error), "unpack DTD, or use procedural")
+    return CheckResult("textures", "ok", f"{given}: {count:,} images")
 
 
-def check_compiler() -> Finding:
+def check_compiler() -> CheckResult:
     """The C++ compiler that torch.compile needs on a CPU."""
-    named = os.environ.get("CXX")
-    found = next((path for name in (named, *COMPILERS) if name and (path := shutil.which(name))), None)
-    if found is None:
-        return Finding(
+    names = (os.environ.get("CXX"), *COMPILERS)
+    compiler = next((path for name in names if name and (path := shutil.which(name))), None)
+    if compiler is None:
+        return CheckResult(
             "compiler", "warning", "no C++ compiler", "only torch.compile needs one, e.g. apt-get install g++"
         )
-    return Finding("compiler", "ok", found)
+    return CheckResult("compiler", "ok", compiler)
 
 
-def start_rendering() -> Callable[[], Finding]:
-    """Start to render off-screen, in a process that a driver may end; the result waits for it."""
+def start_rendering() -> Callable[[], CheckResult]:
+    """Start off-screen rendering in its own process, since drivers may crash; the result waits for it."""
     process = subprocess.Popen(
         [sys.executable, "-c", RENDERING], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
 
-    def wait() -> Finding:
+    def wait() -> CheckResult:
         advice = "only `idif data synth` and `idif demo` render; see the README for the packages"
         try:
-            _, said = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            return Finding("rendering", "warning", "off-screen rendering hangs", advice)
+            return CheckResult("rendering", "warning", "off-screen rendering hangs", advice)
         if process.returncode:
-            last = (said.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-            return Finding("rendering", "warning", last, advice)
-        return Finding("rendering", "ok", "off-screen rendering works")
+            last = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+            return CheckResult("rendering", "warning", last, advice)
+        return CheckResult("rendering", "ok", "off-screen rendering works")
 
     return wait

@@ -1,4 +1,4 @@
-"""`idif app`: a run as a web page."""
+"""`idif app`: serve a run as a web page."""
 
 import importlib.util
 import ipaddress
@@ -35,22 +35,23 @@ from idif.runs.run import Run, open_run
 def serve_page(
     run: Annotated[Path, typer.Argument(help="A run's folder, or one category's folder inside it.")],
     host: Annotated[
-        str, typer.Option(help="Address to listen on; other than this machine's own needs a password.")
+        str, typer.Option(help="Address to listen on; one that other machines can reach needs --password.")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(help="Port to listen on; the first free one from 7860 on if not given.")
+        int | None, typer.Option(help="Port to listen on; default: the first free port from 7860 on.")
     ] = None,
     password: Annotated[
         str | None,
-        typer.Option(envvar="IDIF_APP_PASSWORD", help="Ask visitors for it, beside the name idif."),
+        typer.Option(envvar="IDIF_APP_PASSWORD", help="Password of visitors; their user name is idif."),
     ] = None,
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
-    """Serve a page that judges photographs: switch cameras off, move the threshold, see the maps.
+    """Serve a page that scores photographs: switch cameras off, move the threshold, view anomaly maps.
 
-    It listens on this machine alone unless told otherwise, and runs until Ctrl-C. Test samples can be
-    picked, and categories compared, where the run's store or dataset is at hand. Needs the extra `app`.
+    Listens on this machine only, unless --host is given, and runs until Ctrl-C. Test samples can be selected
+    if the run's store or dataset is available; uploads are compared with the categories of its store. Needs
+    the extra `app`.
 
     Examples:
 
@@ -67,7 +68,7 @@ def serve_page(
     opened = open_run(run, overrides)
     require_images(opened.encoders())
     with tempfile.TemporaryDirectory(prefix="idif-uploads-") as uploads:
-        # read by Gradio when it is imported: where uploads lie, and that nothing is sent anywhere
+        # Gradio reads these when it is imported: folder of uploads, no telemetry
         os.environ |= {
             "GRADIO_TEMP_DIR": uploads,
             "GRADIO_ANALYTICS_ENABLED": "False",
@@ -76,18 +77,18 @@ def serve_page(
         }
         from idif.app import page
 
-        desk, notes = _desk(opened)
-        built = page.build(desk, opened.config.run.name, [*_caveats(opened), *notes])
+        session, notes = _open_session(opened)
+        built = page.build(session, opened.config.run.name, [*_caveats(opened), *notes])
         try:
             address = page.serve(built, host, port, password)
-            print_result({"url": address}, as_json=as_json, otherwise=f"{address}  (Ctrl-C ends it)")
-            wait_for_the_end()
+            print_result({"url": address}, as_json=as_json, otherwise=f"{address}  (stop with Ctrl-C)")
+            wait_until_stopped()
         finally:
             built.close(verbose=False)
 
 
-def wait_for_the_end() -> None:
-    """Wait for Ctrl-C or SIGTERM, the usual ends: nothing went wrong, and --json has had its one object."""
+def wait_until_stopped() -> None:
+    """Wait for Ctrl-C or SIGTERM, which end the command normally; prints nothing more."""
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
@@ -110,48 +111,48 @@ def _check_address(host: str, password: str | None) -> None:
         raise ConfigError("--password: expected a password, got an empty one")
 
 
-def _desk(run: Run) -> tuple[AppSession, list[str]]:
-    """The run for the page, and what the page cannot do."""
+def _open_session(run: Run) -> tuple[AppSession, list[str]]:
+    """The run opened for the page, and notes about what the page cannot do."""
     numbers, device, spec = run.view_numbers(), evaluation_device(), run.features()
     categories, notes = run.known_categories(), []
-    samples = known = None
+    samples = matcher = None
     try:
         sources = Sources(images_only(run.config), device)
         samples = _samples(sources, categories)
     except IdifError as error:
-        note(f"note: there are no test samples to pick: {error}")
-        notes.append("Test samples cannot be picked: neither the run's store nor its dataset is at hand.")
+        note(f"note: test samples cannot be selected: {error}")
+        notes.append("Test samples cannot be selected: neither the run's store nor its dataset is available.")
     if len(categories) == 1:
-        notes.append("What a part looks like is not said: the run knows one category only.")
+        notes.append("The nearest category is not shown: the run has one category only.")
     elif run.config.live or samples is None:
-        notes.append("What a part looks like is not said: the run's feature store is not at hand.")
+        notes.append("The nearest category is not shown: the run's feature store is not available.")
     else:
-        with progress_bar("pooling stored features", "samples") as listen:
-            known = CategoryMatcher.build(
-                sources.unplaced(categories, "train"), run.config.strategies.layer, listen
+        with progress_bar("pooling stored features", "samples") as progress:
+            matcher = CategoryMatcher.build(
+                sources.unplaced(categories, "train"), run.config.strategies.layer, progress
             )
-    desk = AppSession(
+    session = AppSession(
         encoders=run.encoders(),
         view_numbers=numbers,
         categories=tuple(categories),
         device=device,
         load=lambda category: _trained(run, category, spec, numbers, device),
         samples=samples,
-        known=known,
+        matcher=matcher,
     )
-    return desk, notes
+    return session, notes
 
 
 def _samples(sources: Sources, categories: tuple[str, ...]) -> TestSamples:
     index = sources.unplaced(categories, "test").index
-    of: dict[str, list[Sample]] = {category: [] for category in categories}
+    by_category: dict[str, list[Sample]] = {category: [] for category in categories}
     for sample in index.samples:
-        of[sample.category].append(sample)
+        by_category[sample.category].append(sample)
 
     def images(sample: Sample) -> npt.NDArray[np.uint8]:
         return read_images(sources, sample.category, "test", [sample.sample_id])[sample.sample_id]
 
-    return TestSamples(of, images)
+    return TestSamples(by_category, images)
 
 
 def _trained(
@@ -164,17 +165,17 @@ def _trained(
 
 
 def _scores(run: Run, category: str) -> tuple[float, float] | None:
-    """Lowest and highest score of the category's test samples."""
+    """Lowest and highest score of the category's test samples; None without any."""
     path = run.results / "predictions.h5"
     if not path.exists():
         return None
     predictions = Predictions.open(path)
     scores = predictions.sample_scores[predictions.rows(category)]
-    seen = scores[np.isfinite(scores)]
-    return (float(seen.min()), float(seen.max())) if seen.size else None
+    finite = scores[np.isfinite(scores)]
+    return (float(finite.min()), float(finite.max())) if finite.size else None
 
 
 def _caveats(run: Run) -> list[str]:
-    """What the run's environment says a reader must know."""
+    """The caveats that the run's ``environment.json`` records."""
     facts: dict[str, Any] = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
     return [str(caveat) for caveat in facts.get("caveats", [])]

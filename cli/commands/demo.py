@@ -12,9 +12,9 @@ import typer
 import yaml
 from rich.table import Table
 
-from cache.building.request import BuildRequest
 from cache import FeatureStore
 from cache.building.build import build_store
+from cache.building.request import BuildRequest
 from cache.checking.verify import verify_store
 from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.workflow.device import evaluation_device

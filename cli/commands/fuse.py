@@ -11,12 +11,12 @@ import typer
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.terminal.metrics_table import metrics_table
-from idif.runs.evaluate import measure
 from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.errors import ConfigError, RunError
 from idif.evaluation.late_fusion import Member, caveats, fuse, open_members
 from idif.files import write_json
+from idif.runs.evaluate import measure
 from idif.runs.provenance import environment
 from idif.runs.run import is_fusion, run_home
 

@@ -1,4 +1,4 @@
-"""`idif report`: one self-contained HTML file about one or more runs."""
+"""`idif report`: write one self-contained HTML file about one or more runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,14 +14,15 @@ from idif.runs.run import run_home
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Evaluated runs; the report goes into the first.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Evaluated runs; the report is written into the first."),
     ],
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
-    """Write report.html: metrics, curves, and pictures of what was found and what was missed.
+    """Write report.html: metrics, charts, and anomaly maps of selected samples.
 
-    Photographs come from the run's store or dataset; without them the anomaly maps stand alone.
+    Photographs are read from the run's store or dataset; without either, only the maps are shown.
 
     Examples:
 

@@ -1,1 +1,1 @@
-"""The web page of a run (extra ``app``): upload photographs, switch cameras off, see scores and maps."""
+"""Web page of a run (extra ``app``): upload photographs, switch cameras off, see scores and maps."""

@@ -1,4 +1,4 @@
-"""Which category a part looks like: the nearest training sample by pooled features of the frozen encoder."""
+"""The category nearest to an uploaded part, by pooled features of the frozen encoder."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -15,12 +15,12 @@ from idif.missing_views.retrieval import distances, pool_views
 from idif.progress import Progress, silent
 
 SAMPLES_EACH = 24
-"""Training samples of a category that are compared with: enough to tell kinds of part from each other."""
+"""Training samples of a category to compare with: enough to distinguish kinds of parts."""
 _BATCH = 8
 
 
 class CategoryDistance(NamedTuple):
-    """How far a part is from a category."""
+    """The distance of a part from a category."""
 
     category: str
     distance: float
@@ -29,11 +29,11 @@ class CategoryDistance(NamedTuple):
 
 @dataclass(frozen=True)
 class CategoryMatcher:
-    """Pooled features of some training samples of every category."""
+    """Pooled features of a few training samples of every category."""
 
     layer: str
     categories: tuple[str, ...]
-    """[N]: of each sample."""
+    """[N]: the category of each sample."""
     pooled: Tensor
     """float32 [N,V,C], see `pool_views`."""
     present: Tensor
@@ -41,14 +41,14 @@ class CategoryMatcher:
 
     @classmethod
     def build(cls, source: FeatureSource, layer: str, progress: Progress = silent) -> Self:
-        """Pool at most `SAMPLES_EACH` training samples of every category, evenly spread over its rows."""
+        """Pool at most `SAMPLES_EACH` training samples per category, evenly spaced over its rows."""
         rows: list[int] = []
         by_category: dict[str, list[int]] = {}
         for row, sample in enumerate(source.index.samples):
             by_category.setdefault(sample.category, []).append(row)
-        for mine in by_category.values():
-            spread = np.linspace(0, len(mine) - 1, min(SAMPLES_EACH, len(mine))).round().astype(int)
-            rows += [mine[place] for place in spread]
+        for members in by_category.values():
+            spread = np.linspace(0, len(members) - 1, min(SAMPLES_EACH, len(members))).round().astype(int)
+            rows += [members[position] for position in spread]
         pooled, present = [], []
         for batch in source.batches(rows, _BATCH):
             pooled.append(pool_views(batch.arrays[layer]).cpu())
@@ -58,17 +58,17 @@ class CategoryMatcher:
         return cls(layer, names, torch.cat(pooled), torch.cat(present))
 
     @torch.inference_mode()
-    def look(self, part: PredictInput, encoders: EncoderSet, device: torch.device) -> list[CategoryDistance]:
-        """Every category's distance, nearest first; none where no photograph can be read."""
+    def match(self, part: PredictInput, encoders: EncoderSet, device: torch.device) -> list[CategoryDistance]:
+        """Every category's distance, nearest first; empty if no photograph can be read."""
         decoded = decode_part(part, encoders)
         if not decoded.present.any():
             return []
         arrays = {name: torch.from_numpy(x[None]).to(device) for name, x in decoded.arrays.items()}
-        seen = torch.from_numpy(decoded.present[None])
-        features = encoders.to(device).encode(arrays, {"image": seen})
+        present = torch.from_numpy(decoded.present[None])
+        features = encoders.to(device).encode(arrays, {"image": present})
         pooled = pool_views(features[self.layer]).cpu()
-        far = distances(pooled, seen, self.pooled, self.present)[0].tolist()
+        to_samples = distances(pooled, present, self.pooled, self.present)[0].tolist()
         nearest: dict[str, float] = {}
-        for category, distance in zip(self.categories, far, strict=True):
+        for category, distance in zip(self.categories, to_samples, strict=True):
             nearest[category] = min(distance, nearest.get(category, torch.inf))
-        return sorted((CategoryDistance(*item) for item in nearest.items()), key=lambda look: look.distance)
+        return sorted((CategoryDistance(*item) for item in nearest.items()), key=lambda match: match.distance)

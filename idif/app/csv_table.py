@@ -1,4 +1,4 @@
-"""Many parts as a table: the rows of the page and of its CSV file."""
+"""Results of many parts as a table, for the page and its CSV file."""
 
 import csv
 import io
@@ -6,35 +6,35 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
+"""First characters by which spreadsheets recognize a formula."""
 
 
 def columns(view_numbers: Sequence[int]) -> list[str]:
-    """The heads of `row`'s cells."""
+    """Column names of the cells of `row`."""
     cameras = [f"C{number}" for number in view_numbers]
     return ["sample", "category", "score", "threshold", "anomalous", *cameras, "missing", "problems"]
 
 
 def row(result: Mapping[str, Any], view_numbers: Sequence[int]) -> list[str]:
-    """One part's cells, from what `idif.inference.predict.prediction_json` says; empty where nothing is known."""
+    """One part's cells from its `prediction_json`; empty where a value is unknown."""
     views = result["views"]
     scores = [views[str(n)]["score"] if str(n) in views else None for n in view_numbers]
     numbers = [result["score"], result["threshold"]]
     return [
-        _plain(result["sample"]),
-        _plain(result["category"]),
+        _escape_formula(result["sample"]),
+        _escape_formula(result["category"]),
         *map(_number, numbers),
         {True: "yes", False: "no", None: ""}[result["anomalous"]],
         *map(_number, scores),
         " ".join(f"C{n}" for n in result["missing"]),
-        _plain("; ".join(result["problems"])),
+        _escape_formula("; ".join(result["problems"])),
     ]
 
 
-def to_csv(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """RFC 4180 text with a head line."""
+def to_csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """CSV text (RFC 4180) with a header line."""
     text = io.StringIO()
-    csv.writer(text).writerows([head, *rows])
+    csv.writer(text).writerows([header, *rows])
     return text.getvalue()
 
 
@@ -42,6 +42,6 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def _plain(text: str) -> str:
-    """Text that no spreadsheet takes for a formula: file names are a stranger's words."""
+def _escape_formula(text: str) -> str:
+    """``text`` protected against formula injection; file names are untrusted."""
     return f"'{text}" if text.startswith(_FORMULA) else text

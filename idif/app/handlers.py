@@ -1,8 +1,8 @@
-"""What happens when a visitor touches the page: every answer, as updates of Gradio's components."""
+"""Event handlers of the page; each returns updates of Gradio components."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -17,29 +17,33 @@ from idif.inference.predict import Prediction, prediction_json
 from idif.visualization.heatmap import color_limits
 
 STEPS = 1000
-"""Of the threshold slider, at least, from the lowest score to the highest."""
+"""Least number of steps of the threshold slider between the lowest and the highest score."""
 
 MARGIN = 5
-"""Steps beyond both ends: a browser rounds to steps, and stored features are rounded, an upload's are not."""
+"""Steps beyond both ends: browsers round to steps, and stored features are rounded, uploads' are not."""
 
 
 @dataclass
 class ViewedSample:
-    """The part a visitor looks at."""
+    """The part that a visitor is viewing."""
 
-    received: Upload
+    upload: Upload
     part: PredictInput
-    judged: Prediction
+    prediction: Prediction
     cameras: list[int]
+    """Cameras that are switched on."""
     scale: tuple[float, float]
-    truth: str | None
-    looks: list[CategoryDistance]
+    """(low, high) of the color scale."""
+    label: str | None
+    """Label of a test sample; None for an upload."""
+    matches: list[CategoryDistance]
+    """Categories by distance, nearest first."""
 
 
-def forget(seen: ViewedSample | None) -> None:
+def forget(viewed: ViewedSample | None) -> None:
     """Delete a visit's photographs."""
-    if seen is not None:
-        seen.received.remove()
+    if viewed is not None:
+        viewed.upload.remove()
 
 
 @dataclass(frozen=True)
@@ -49,126 +53,137 @@ class Slider:
     low: float
     high: float
     step: float
-    own: float | None
-    """The run's threshold, where the slider begins."""
+    run_threshold: float | None
+    """The threshold that evaluation chose, where the slider starts."""
 
     @classmethod
     def of(cls, trained: Trained) -> "Slider":
-        """From the test scores where they are known, and around the threshold where they are not."""
-        own = trained.limits.part
-        low, high = trained.scores or (0.0, 1.0 if own is None else 2 * own)
-        ends = [low, high, *([] if own is None else [own])]
+        """A slider over the range of the test scores or, if they are unknown, around the threshold."""
+        threshold = trained.limits.part
+        low, high = trained.scores or (0.0, 1.0 if threshold is None else 2 * threshold)
+        ends = [low, high, *([] if threshold is None else [threshold])]
         low, high = min(ends), max(ends)
         # round ends and steps, so that the page shows short numbers
         digits = math.ceil(-math.log10(max(high - low, 1e-6) / STEPS))
         step = 10.0**-digits
         low, high = round(low - MARGIN * step, digits), round(high + MARGIN * step, digits)
-        return cls(low, high, step, own)
+        return cls(low, high, step, threshold)
 
     @property
     def value(self) -> float:
-        """Where it begins."""
-        return (self.low + self.high) / 2 if self.own is None else self.own
+        """The initial value."""
+        return (self.low + self.high) / 2 if self.run_threshold is None else self.run_threshold
 
     def exact(self, value: float) -> float:
-        """The run's own threshold where the slider stands on it: a browser rounds to whole steps."""
-        return self.own if self.own is not None and abs(value - self.own) <= self.step else value
+        """The run's exact threshold if ``value`` is within a step of it, since browsers round to steps."""
+        threshold = self.run_threshold
+        return threshold if threshold is not None and abs(value - threshold) <= self.step else value
 
 
 class Handlers:
-    """What happens when a visitor does something; every method answers one event."""
+    """The page's event handlers, for one session."""
 
-    def __init__(self, desk: AppSession) -> None:
-        self.desk = desk
+    def __init__(self, session: AppSession) -> None:
+        self.session = session
 
     def slider(self, category: str) -> Slider:
         """The threshold slider of a category."""
-        return Slider.of(self.desk.trained(category))
+        return Slider.of(self.session.trained(category))
 
-    def upload(self, files: list[str], category: str, opacity: float, seen: ViewedSample | None) -> list[Any]:
-        """Photographs of one part; answers as `_begin`."""
+    def upload(
+        self, files: list[str], category: str, opacity: float, viewed: ViewedSample | None
+    ) -> list[Any]:
+        """Show uploaded photographs of one part; returns the updates of `_show`."""
 
-        def take(received: Upload) -> tuple[PredictInput, str | None]:
-            received.take(files)
-            parts = received.parts(self.desk.view_numbers, self.desk.categories, category)
+        def load(upload: Upload) -> tuple[PredictInput, str | None]:
+            upload.add(files)
+            parts = upload.parts(self.session.view_numbers, self.session.categories, category)
             if len(parts) > 1:
-                raise UploadError(f"These are photographs of {len(parts)} parts; take them to “Many parts”.")
+                raise UploadError(f"These are photographs of {len(parts)} parts; use the tab “Many parts”.")
             return parts[0], None
 
-        return self._begin(take, opacity, seen)
+        return self._show(load, opacity, viewed)
 
-    def pick(self, sample_id: str, category: str, opacity: float, seen: ViewedSample | None) -> list[Any]:
-        """A test sample; answers as `_begin`."""
+    def pick(self, sample_id: str, category: str, opacity: float, viewed: ViewedSample | None) -> list[Any]:
+        """Show a test sample; returns the updates of `_show`."""
 
-        def take(received: Upload) -> tuple[PredictInput, str | None]:
-            part, sample = self.desk.take_sample(category, sample_id, received)
+        def load(upload: Upload) -> tuple[PredictInput, str | None]:
+            part, sample = self.session.copy_sample(category, sample_id, upload)
             return part, "normal" if sample.anomaly_class == NORMAL_CLASS else sample.anomaly_class
 
-        return self._begin(take, opacity, seen, picked=sample_id)
+        return self._show(load, opacity, viewed, sample_id=sample_id)
 
-    def _begin(
+    def _show(
         self,
-        take: Callable[[Upload], tuple[PredictInput, str | None]],
+        load: Callable[[Upload], tuple[PredictInput, str | None]],
         opacity: float,
-        old: ViewedSample | None,
-        picked: str | None = None,
+        previous: ViewedSample | None,
+        sample_id: str | None = None,
     ) -> list[Any]:
-        """Judge a new part with all its cameras.
+        """Predict a new part with all its cameras.
+
+        Args:
+            load: fills an empty upload; returns the part and its label, if it is known.
+            opacity: of the maps.
+            previous: the part viewed before; its photographs are deleted.
+            sample_id: of a test sample.
 
         Returns:
-            Updates of category, upload, sample, cameras, threshold, what is seen, verdict and pictures.
+            Updates of category, upload, sample, cameras, threshold, viewed sample, verdict and maps.
         """
-        forget(old)
-        received = Upload.make()
+        forget(previous)
+        upload = Upload.make()
         try:
-            part, truth = take(received)
-            with received.as_upload_error():
-                judged = self.desk.judge_by(part, self.desk.view_numbers)
-                looks = self.desk.looks_like(part)
-        except UploadError as refused:
-            received.remove()
-            kept = [gr.skip()] * 3
-            return [gr.skip(), None, *kept, None, html.trouble(str(refused)), ""]
-        trained = self.desk.trained(part.category)
-        own = (0.0, 1.0) if judged.maps is None else color_limits(judged.maps[judged.present])
-        scale = trained.scale or own
-        cameras = [n for n, there in zip(self.desk.view_numbers, judged.present, strict=True) if there]
-        seen = ViewedSample(received, part, _hide_paths(judged, received), cameras, scale, truth, looks)
+            part, label = load(upload)
+            with upload.as_upload_error():
+                prediction = self.session.predict_with(part, self.session.view_numbers)
+                matches = self.session.nearest_categories(part)
+        except UploadError as error:
+            upload.remove()
+            unchanged = [gr.skip()] * 3
+            return [gr.skip(), None, *unchanged, None, html.alert(str(error)), ""]
+        trained = self.session.trained(part.category)
+        scale = trained.scale or _color_limits(prediction)
+        views = zip(self.session.view_numbers, prediction.present, strict=True)
+        cameras = [number for number, present in views if present]
+        viewed = ViewedSample(upload, part, _hide_paths(prediction, upload), cameras, scale, label, matches)
         slider = Slider.of(trained)
         return [
             part.category,
             None,
-            # an upload's name may have told another category than the one chosen
-            gr.update(choices=self.sample_choices(part.category), value=picked),
+            # the files of an upload may name another category than the selected one
+            gr.update(choices=self.sample_choices(part.category), value=sample_id),
             cameras,
             gr.update(minimum=slider.low, maximum=slider.high, step=slider.step, value=slider.value),
-            seen,
-            self.verdict(seen, slider.value),
-            self.pictures(seen, opacity),
+            viewed,
+            self.verdict(viewed, slider.value),
+            self.maps(viewed, opacity),
         ]
 
     def switch(
-        self, cameras: list[int], threshold: float, opacity: float, seen: ViewedSample | None
+        self, cameras: list[int], threshold: float, opacity: float, viewed: ViewedSample | None
     ) -> list[Any]:
-        """Cameras switched on or off: updates of what is seen, verdict and pictures."""
-        if seen is None:
+        """Predict with other cameras: updates of viewed sample, verdict and maps."""
+        if viewed is None:
             return [None, self.verdict(None, threshold), ""]
-        seen.cameras = cameras
-        seen.judged = _hide_paths(self.desk.judge_by(seen.part, cameras), seen.received)
-        return [seen, self.verdict(seen, threshold), self.pictures(seen, opacity)]
+        viewed.cameras = cameras
+        viewed.prediction = _hide_paths(self.session.predict_with(viewed.part, cameras), viewed.upload)
+        return [viewed, self.verdict(viewed, threshold), self.maps(viewed, opacity)]
 
-    def verdict(self, seen: ViewedSample | None, threshold: float) -> str:
-        """The verdict at a threshold."""
-        if seen is None:
-            return html.note("Upload the photographs of a part, or pick a test sample.")
-        slider = self.slider(seen.part.category)
-        return html.verdict(seen.judged, slider.exact(threshold), slider.own, seen.truth, seen.looks)
+    def verdict(self, viewed: ViewedSample | None, threshold: float) -> str:
+        """The verdict at a threshold, as HTML."""
+        if viewed is None:
+            return html.note("Upload photographs of a part or select a test sample.")
+        slider = self.slider(viewed.part.category)
+        return html.verdict(
+            viewed.prediction, slider.exact(threshold), slider.run_threshold, viewed.label, viewed.matches
+        )
 
-    def pictures(self, seen: ViewedSample | None, opacity: float) -> str:
-        """The pictures at an opacity."""
-        if seen is None:
+    def maps(self, viewed: ViewedSample | None, opacity: float) -> str:
+        """The anomaly maps at an opacity, as HTML."""
+        if viewed is None:
             return ""
-        return html.tiles(seen.judged, self.desk.view_numbers, seen.scale, opacity, seen.cameras)
+        return html.tiles(viewed.prediction, self.session.view_numbers, viewed.scale, opacity, viewed.cameras)
 
     def choose(self, category: str) -> list[Any]:
         """Another category: updates of the test samples and the threshold."""
@@ -179,39 +194,40 @@ class Handlers:
         ]
 
     def sample_choices(self, category: str) -> list[tuple[str, str]]:
-        """(what is shown, sample id) of a category's test samples."""
-        samples = () if self.desk.samples is None else self.desk.samples.of.get(category, ())
-        return [(_sample_label(s.sample_id, category), s.sample_id) for s in samples]
+        """(displayed name, sample id) of a category's test samples."""
+        samples = self.session.samples
+        of_category = () if samples is None else samples.by_category.get(category, ())
+        return [(s.sample_id.removeprefix(f"{category}/"), s.sample_id) for s in of_category]
 
     def many(self, files: list[str] | None, category: str, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008
-        """Photographs of many parts: updates of the upload and of the table."""
+        """Predict photographs of many parts: updates of the upload and the table."""
         if not files:
-            return [None, html.trouble("Choose photographs, or a zip archive of them, first.")]
-        received = Upload.make()
+            return [None, html.alert("Select photographs or a zip archive of photographs first.")]
+        upload = Upload.make()
         try:
-            received.take(files)
-            numbers, rows = self.desk.view_numbers, []
-            parts = received.parts(numbers, self.desk.categories, category)
+            upload.add(files)
+            numbers, rows = self.session.view_numbers, []
+            parts = upload.parts(numbers, self.session.categories, category)
             for name in dict.fromkeys(part.category for part in parts):
-                mine = [part for part in parts if part.category == name]
-                limits = self.desk.trained(name).limits
-                for judged in self.desk.judge(mine):
-                    result = prediction_json(_hide_paths(judged, received), numbers, limits)
+                limits = self.session.trained(name).limits
+                for prediction in self.session.predict([part for part in parts if part.category == name]):
+                    result = prediction_json(_hide_paths(prediction, upload), numbers, limits)
                     rows.append(csv_table.row(result, numbers))
                     progress((len(rows), len(parts)), unit="parts")
-        except UploadError as refused:
-            return [None, html.trouble(str(refused))]
+        except UploadError as error:
+            return [None, html.alert(str(error))]
         finally:
-            received.remove()
-        head = csv_table.columns(numbers)
-        return [None, html.table(head, rows, csv_table.to_csv(head, rows))]
+            upload.remove()
+        header = csv_table.columns(numbers)
+        return [None, html.table(header, rows, csv_table.to_csv(header, rows))]
 
 
-def _hide_paths(judged: Prediction, received: Upload) -> Prediction:
-    """``judged`` with its problems told without paths."""
-    told = tuple(received.hide_paths(problem) for problem in judged.problems)
-    return Prediction(judged.part, judged.present, judged.view_scores, judged.score, judged.maps, told)
+def _color_limits(prediction: Prediction) -> tuple[float, float]:
+    """(low, high) of the color scale of one part's maps."""
+    maps = prediction.maps
+    return (0.0, 1.0) if maps is None else color_limits(maps[prediction.present])
 
 
-def _sample_label(sample_id: str, category: str) -> str:
-    return sample_id.removeprefix(f"{category}/")
+def _hide_paths(prediction: Prediction, upload: Upload) -> Prediction:
+    """``prediction`` with problems that contain no path of the server."""
+    return replace(prediction, problems=tuple(map(upload.hide_paths, prediction.problems)))

@@ -1,150 +1,154 @@
-"""What the page shows, as HTML: the verdict, a tile for every camera, and a table of many parts.
+"""HTML fragments of the page: the verdict, a tile per camera, and the table of many parts.
 
-Pictures travel inside the page as data, so that no address names a file of the machine.
+Images are embedded as data URIs, so that no URL refers to a file of the server.
 """
 
 import base64
-import io
 from collections.abc import Sequence
 from html import escape
 
 import numpy as np
-from PIL import Image
 
 from idif.app.category_match import CategoryDistance
 from idif.inference.predict import Prediction, overlay
-from idif.visualization.heatmap import Pixels, color_bar
+from idif.visualization.data_uri import webp_data_uri
+from idif.visualization.heatmap import color_bar
+from idif.visualization.text import as_sentence
 
-PICTURE = 420
-"""Longest side of a picture in pixels."""
+IMAGE_SIDE = 420
+"""Longest side of an image in pixels."""
 ROWS_SHOWN = 200
-_CLEAR = 0.8
-"""A category looks clearly nearest where its distance is below this share of the next one's."""
+_CLEARLY_NEARER = 0.8
+"""A category is clearly nearest if its distance is below this fraction of the second nearest's."""
 
 
-def trouble(message: str) -> str:
-    """A message that a screen reader speaks at once."""
-    return f'<p class="trouble" role="alert">{escape(message)}</p>'
+def alert(message: str) -> str:
+    """A message that screen readers announce immediately."""
+    return f'<p class="alert" role="alert">{escape(message)}</p>'
 
 
 def note(message: str) -> str:
-    """A quiet remark."""
+    """A remark in small print."""
     return f'<p class="note">{escape(message)}</p>'
 
 
 def heading(title: str, notes: Sequence[str]) -> str:
-    """The page's name, and what a visitor must know."""
-    items = "".join(f"<li>{escape(text[:1].upper() + text[1:])}</li>" for text in notes)
+    """The page's title, and a list of caveats."""
+    items = "".join(f"<li>{escape(as_sentence(text))}</li>" for text in notes)
     return f"<h1>{escape(title)}</h1>" + (f'<ul class="caveats">{items}</ul>' if items else "")
 
 
 def verdict(
-    judged: Prediction,
+    prediction: Prediction,
     threshold: float,
-    own: float | None,
-    truth: str | None,
-    looks: Sequence[CategoryDistance],
+    run_threshold: float | None,
+    label: str | None,
+    matches: Sequence[CategoryDistance],
 ) -> str:
     """Score and decision of a part.
 
     Args:
-        judged: by the cameras that are on.
-        threshold: the slider's: anomalous from it on.
-        own: the run's; None where it has none.
-        truth: what a test sample is labelled; None for an upload.
-        looks: categories by likeness.
+        prediction: with the cameras that are switched on.
+        threshold: of the slider; scores from it on are anomalous.
+        run_threshold: chosen by evaluation; None if there is none.
+        label: of a test sample; None for an upload.
+        matches: categories by distance, nearest first.
     """
-    if judged.score is None:
-        words = "No camera that is on has a photograph that can be read, so there is no score."
-        return note(words) + "".join(map(trouble, judged.problems))
-    bad = judged.score >= threshold
+    if prediction.score is None:
+        words = "No score: none of the selected cameras has a readable photograph."
+        return note(words) + "".join(map(alert, prediction.problems))
+    bad = prediction.score >= threshold
     kind, word = ("bad", "Anomalous") if bad else ("good", "Normal")
-    told = f"anomalous from {threshold:.4g} on"
-    if own is None:
-        told += "; the run itself has no threshold yet (idif eval chooses one)"
-    elif not np.isclose(own, threshold, rtol=1e-3):
-        told += f"; the run's own threshold is {own:.4g}"
+    rule = f"Anomalous from {threshold:.4g} on"
+    if run_threshold is None:
+        rule += "; the run has no threshold yet (idif eval chooses one)"
+    elif not np.isclose(run_threshold, threshold, rtol=1e-3):
+        rule += f"; the run's threshold is {run_threshold:.4g}"
     lines = [
-        f'<p class="verdict {kind}"><strong>{word}</strong> <span>{judged.score:.4g}</span></p>',
-        f'<p class="note">{escape(told)}; judged by {_cameras(judged)}</p>',
+        f'<p class="verdict {kind}"><strong>{word}</strong> <span>{prediction.score:.4g}</span></p>',
+        f'<p class="note">{escape(rule)}; score from {_cameras(prediction)}.</p>',
     ]
-    if truth is not None:
-        lines.append(note(f"Its label: {truth}."))
-    if looks:
-        lines.append(_likeness(judged.part.category, looks))
-    return f'<div aria-live="polite">{"".join(lines)}</div>' + "".join(map(trouble, judged.problems))
+    if label is not None:
+        lines.append(note(f"Label of the test sample: {label}."))
+    if matches:
+        lines.append(_nearest_category(prediction.part.category, matches))
+    return f'<div aria-live="polite">{"".join(lines)}</div>' + "".join(map(alert, prediction.problems))
 
 
-def _cameras(judged: Prediction) -> str:
-    there, all_of_them = int(judged.present.sum()), len(judged.present)
-    return f"all {all_of_them} cameras" if there == all_of_them else f"{there} of {all_of_them} cameras"
+def _cameras(prediction: Prediction) -> str:
+    present, total = int(prediction.present.sum()), len(prediction.present)
+    return f"all {total} cameras" if present == total else f"{present} of {total} cameras"
 
 
-def _likeness(category: str, looks: Sequence[CategoryDistance]) -> str:
-    first = looks[0]
+def _nearest_category(category: str, matches: Sequence[CategoryDistance]) -> str:
+    first = matches[0]
     if not np.isfinite(first.distance):
-        return note("No stored sample has a camera in common with this part.")
-    words = f"Looks like {first.category} (distance {first.distance:.3f}"
-    if len(looks) > 1:
-        words += f"; next {looks[1].category}, {looks[1].distance:.3f}"
+        return note(
+            "The nearest category is unknown: no stored sample has a camera in common with this part."
+        )
+    words = f"Nearest category: {first.category} (distance {first.distance:.3f}"
+    if len(matches) > 1:
+        words += f"; next: {matches[1].category}, {matches[1].distance:.3f}"
     words += ")."
-    if first.category != category and first.distance < _CLEAR * looks[1].distance:
-        return trouble(f"{words} It is judged as {category}: is that the right category?")
+    if first.category != category and first.distance < _CLEARLY_NEARER * matches[1].distance:
+        return alert(f"{words} The part is scored as {category}: is this the right category?")
     return note(words)
 
 
 def tiles(
-    judged: Prediction,
+    prediction: Prediction,
     view_numbers: Sequence[int],
     scale: tuple[float, float],
     opacity: float,
-    on: Sequence[int],
+    cameras: Sequence[int],
 ) -> str:
-    """A picture for every camera: the anomaly map over the photograph in grey."""
+    """An image per camera: the anomaly map over the gray photograph.
+
+    Args:
+        prediction: with the cameras that are switched on.
+        view_numbers: camera number of each slot.
+        scale: (low, high) of the color scale.
+        opacity: of the maps, 0..1.
+        cameras: that are switched on.
+    """
     shown = []
     for slot, number in enumerate(view_numbers):
-        path, there = judged.part.images[slot], judged.present[slot]
-        if path is None or not there:
-            why = "switched off" if number not in on else "no photograph"
+        path = prediction.part.images[slot]
+        if path is None or not prediction.present[slot]:
+            why = "switched off" if number not in cameras else "no photograph"
             shown.append(f'<figure class="off"><div>{why}</div><figcaption>C{number}</figcaption></figure>')
             continue
-        score = f"{judged.view_scores[slot]:.4g}"
-        if judged.maps is None:
-            shown.append(f'<figure class="off"><div>no map</div><figcaption>C{number} <b>{score}</b></figcaption></figure>')
+        score = f"{prediction.view_scores[slot]:.4g}"
+        caption = f"<figcaption>C{number} <b>{score}</b></figcaption></figure>"
+        if prediction.maps is None:
+            shown.append(f'<figure class="off"><div>no map</div>{caption}')
             continue
-        picture = _data_uri(overlay(path, judged.maps[slot], scale, PICTURE, opacity))
+        image = webp_data_uri(overlay(path, prediction.maps[slot], scale, IMAGE_SIDE, opacity))
         shown.append(
-            f'<figure><img src="{picture}" alt="Anomaly map of camera {number}, score {score}">'
-            f"<figcaption>C{number} <b>{score}</b></figcaption></figure>"
+            f'<figure><img src="{image}" alt="Anomaly map of camera {number}, score {score}">{caption}'
         )
     legend = (
         f'<p class="legend"><span>{scale[0]:.3g}</span>'
-        f'<i style="background:{color_bar()}" role="img" aria-label="colors from low to high"></i>'
+        f'<i style="background:{color_bar()}" role="img" aria-label="color scale from low to high"></i>'
         f"<span>{scale[1]:.3g}</span></p>"
     )
     return f'<div class="tiles">{"".join(shown)}</div>{legend}'
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], csv_text: str) -> str:
-    """The first rows, and a link that saves all of them."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], csv_text: str) -> str:
+    """The first rows, and a link that saves all rows."""
     link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(csv_text.encode()).decode("ascii")
-    cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in rows[:ROWS_SHOWN]
     )
     more = len(rows) - ROWS_SHOWN
-    rest = note(f"{more} more rows are in the file.") if more > 0 else ""
+    rest = note(f"{more} more rows are in the CSV file.") if more > 0 else ""
     parts = "1 part" if len(rows) == 1 else f"{len(rows)} parts"
     return (
         f'<p><a class="save" download="idif.csv" href="{link}">Save {parts} as CSV</a></p>'
         f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>{rest}'
     )
-
-
-def _data_uri(picture: Pixels) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "WEBP", quality=82, method=2)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 STYLE = """
@@ -155,7 +159,7 @@ button[role="tab"].selected { color: var(--body-text-color); }
 .verdict span { font-variant-numeric: tabular-nums; }
 .note { opacity: .8; margin: .35rem 0; }
 .caveats { opacity: .8; margin: .2rem 0 0; padding-left: 1.1rem; font-size: .9rem; list-style: disc; }
-.trouble { border-left: .25rem solid #e08a00; padding: .35rem .7rem; margin: .35rem 0;
+.alert { border-left: .25rem solid #e08a00; padding: .35rem .7rem; margin: .35rem 0;
   background: var(--background-fill-secondary); }
 .tiles { display: grid; gap: .75rem;
   grid-template-columns: repeat(auto-fill, minmax(9.2rem, 1fr)); }

@@ -1,4 +1,4 @@
-"""The page itself: Gradio's components, which answer each event, and how they are served."""
+"""The page: Gradio components, their events, and the server."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,24 +13,24 @@ from idif.data.images import SUFFIXES
 from idif.visualization.heatmap import OPACITY
 
 USER = "idif"
-"""Who signs in, where a password is asked for."""
+"""User name, if a password is set."""
 SESSIONS = 50
-"""Visits remembered at once, and so parts kept in memory."""
+"""Most visits, and so parts, kept in memory."""
 FORGOTTEN_AFTER = 3600
-"""Seconds until an upload of a visit without further action is deleted."""
+"""Seconds without activity until a visit's uploads are deleted."""
 
 
-def build(desk: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
-    """The page.
+def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
+    """The page of a run.
 
     Args:
-        desk: the run.
-        title: its name.
-        notes: what a visitor must know, such as stand-ins, or what this page cannot do and why.
+        session: the opened run.
+        title: of the page.
+        notes: the run's caveats, and what this page cannot do and why.
     """
-    handlers, first = Handlers(desk), desk.categories[0]
+    handlers, first = Handlers(session), session.categories[0]
     slider = handlers.slider(first)
-    cameras = [(f"C{number}", number) for number in desk.view_numbers]
+    choices = [(f"C{number}", number) for number in session.view_numbers]
     page = gr.Blocks(
         title=f"idif: {title}",
         analytics_enabled=False,
@@ -43,11 +43,11 @@ def build(desk: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 category = gr.Dropdown(
-                    list(desk.categories),
+                    list(session.categories),
                     value=first,
                     label="Category",
-                    visible=len(desk.categories) > 1,
-                    info="Of photographs whose names do not say it.",
+                    visible=len(session.categories) > 1,
+                    info="Used if a file name does not contain the category.",
                 )
             gr.Column(scale=3, min_width=320)
         with gr.Tab("One part"), gr.Row():
@@ -61,19 +61,19 @@ def build(desk: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                 )
                 gr.HTML(
                     html.note(
-                        f"One for each camera, up to {PHOTO_MB} MB: told apart by names with _C1_, _C2_ ..., "
-                        "or taken in the order of their names."
+                        f"One per camera, up to {PHOTO_MB} MB each. Cameras are read from _C1_, _C2_ ... in the "
+                        "file names, or assigned in the order of the names."
                     )
                 )
                 sample = gr.Dropdown(
                     handlers.sample_choices(first),
                     value=None,
-                    label="or a test sample",
-                    visible=desk.samples is not None,
+                    label="Or a test sample",
+                    visible=session.samples is not None,
                     elem_id="sample",
                 )
-                on = gr.CheckboxGroup(
-                    cameras, value=list(desk.view_numbers), label="Cameras that are on", elem_id="cameras"
+                cameras = gr.CheckboxGroup(
+                    choices, value=list(session.view_numbers), label="Cameras", elem_id="cameras"
                 )
                 threshold = gr.Slider(
                     slider.low,
@@ -82,56 +82,58 @@ def build(desk: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                     step=slider.step,
                     precision=4,
                     label="Threshold",
-                    info="Anomalous from this score on.",
+                    info="Scores from this value on are anomalous.",
                     buttons=[],
                     elem_id="threshold",
                 )
-                opacity = gr.Slider(0, 1, value=OPACITY, step=0.02, label="Opacity of the map", buttons=[])
+                opacity = gr.Slider(0, 1, value=OPACITY, step=0.02, label="Opacity of the maps", buttons=[])
             with gr.Column(scale=3, min_width=320):
                 verdict = gr.HTML(handlers.verdict(None, 0), elem_id="verdict")
-                pictures = gr.HTML(elem_id="pictures")
+                maps = gr.HTML(elem_id="maps")
         with gr.Tab("Many parts"):
             gr.Markdown(
-                "Photographs named `<category>_<number>_…_C<view>_…` are put together by their names. For "
-                "other names, send a zip archive with a folder for each part, its photographs in the order "
-                "of the cameras. Each part is decided at the run's own threshold."
+                "Photographs named `<category>_<number>_…_C<view>_…` are grouped into parts by their names. "
+                "For other names, upload a zip archive with one folder per part; its photographs are "
+                "assigned to the cameras in the order of their names. The run's threshold decides."
             )
-            heap = gr.File(
+            archive = gr.File(
                 label=f"Photographs or a zip archive, up to {UPLOAD_MB} MB",
                 file_count="multiple",
                 file_types=[*SUFFIXES, ".zip"],
                 height=170,
-                elem_id="heap",
+                elem_id="archive",
             )
-            begin = gr.Button("Judge them", variant="primary")
-            sheet_shown = gr.HTML(elem_id="sheet")
-        seen = gr.State(None, time_to_live=FORGOTTEN_AFTER, delete_callback=forget)
-        fresh = [category, uploaded, sample, on, threshold, seen, verdict, pictures]
-        uploaded.upload(handlers.upload, [uploaded, category, opacity, seen], fresh, **private)
-        sample.input(handlers.pick, [sample, category, opacity, seen], fresh, **private)
+            start = gr.Button("Score all parts", variant="primary")
+            results = gr.HTML(elem_id="results")
+        viewed = gr.State(None, time_to_live=FORGOTTEN_AFTER, delete_callback=forget)
+        shown = [category, uploaded, sample, cameras, threshold, viewed, verdict, maps]
+        uploaded.upload(handlers.upload, [uploaded, category, opacity, viewed], shown, **private)
+        sample.input(handlers.pick, [sample, category, opacity, viewed], shown, **private)
         category.input(handlers.choose, category, [sample, threshold], **private)
         latest: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden", **private}
-        on.input(handlers.switch, [on, threshold, opacity, seen], [seen, verdict, pictures], **latest)
-        threshold.input(handlers.verdict, [seen, threshold], verdict, **latest)
-        opacity.input(handlers.pictures, [seen, opacity], pictures, **latest)
-        begin.click(handlers.many, [heap, category], [heap, sheet_shown], **private)
+        cameras.input(
+            handlers.switch, [cameras, threshold, opacity, viewed], [viewed, verdict, maps], **latest
+        )
+        threshold.input(handlers.verdict, [viewed, threshold], verdict, **latest)
+        opacity.input(handlers.maps, [viewed, opacity], maps, **latest)
+        start.click(handlers.many, [archive, category], [archive, results], **private)
     return page
 
 
 def serve(page: gr.Blocks, host: str, port: int | None, password: str | None) -> str:
-    """Start serving and return the page's address; nothing is fetched from or sent to other machines.
+    """Start the server and return the page's URL; it contacts no other machine.
 
     Args:
         page: from `build`; ``page.close()`` stops it.
         host: address to listen on.
-        port: None takes a free one from 7860 on.
-        password: asked for where it is given, beside the name `USER`.
+        port: None uses the first free port from 7860 on.
+        password: required from visitors, with the user name `USER`; None requires none.
     """
-    plain = [gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")]
-    fixed = [gr.themes.Font("ui-monospace"), gr.themes.Font("monospace")]
+    sans = [gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")]
+    mono = [gr.themes.Font("ui-monospace"), gr.themes.Font("monospace")]
     # Gradio's own subdued text is too pale to read on white (WCAG 2.2, 1.4.3)
-    theme = gr.themes.Default(font=plain, font_mono=fixed).set(body_text_color_subdued="*neutral_600")
-    _, address, _ = page.queue(api_open=False, max_size=64).launch(
+    theme = gr.themes.Default(font=sans, font_mono=mono).set(body_text_color_subdued="*neutral_600")
+    _, url, _ = page.queue(api_open=False, max_size=64).launch(
         server_name=host,
         server_port=port,
         auth=None if password is None else (USER, password),
@@ -148,4 +150,4 @@ def serve(page: gr.Blocks, host: str, port: int | None, password: str | None) ->
         theme=theme,
         css=html.STYLE,
     )
-    return str(address)
+    return str(url)

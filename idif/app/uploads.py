@@ -1,4 +1,4 @@
-"""What visitors send: copied into a folder of its own, limited, and spoken of without any path."""
+"""Uploads: a private temporary folder, size limits, and no path of the server in any message."""
 
 import shutil
 import tempfile
@@ -15,106 +15,109 @@ from idif.inference.photo_grouping import PredictInput, find_parts
 from idif.paths import relative_posix
 
 PHOTO_MB = 25
-"""Of one photograph."""
+"""Largest photograph."""
 UPLOAD_MB = 250
-"""Of one file, a zip archive among them."""
+"""Largest file of an upload, zip archives included."""
 UNPACKED_MB = 2000
-FILES = 2000
-"""Photographs of one upload, or of one archive."""
+"""Largest content of a zip archive."""
+MAX_FILES = 2000
+"""Most photographs of an upload or an archive."""
 _MB = 1_000_000
 
 
 class UploadError(Exception):
-    """Something a visitor cannot have; the message is for the page and names no path of the machine."""
+    """An upload that is refused; the message is shown on the page and contains no path of the server."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """The files of one upload, in a folder that nothing else uses."""
+    """The files of one upload, in a folder of its own."""
 
     folder: Path
 
     @classmethod
     def make(cls) -> "Upload":
-        """An empty folder below the machine's folder for temporary files."""
-        # a part without a telling name is called as the folder it lies in
+        """An upload with an empty folder below the system's temporary folder."""
+        # a part whose files do not name it gets the name of its folder
         folder = Path(tempfile.mkdtemp(prefix="idif-")).resolve() / "part"
         folder.mkdir()
         return cls(folder)
 
     def remove(self) -> None:
-        """Delete the folder with what is in it."""
+        """Delete the folder and its files."""
         shutil.rmtree(self.folder.parent, ignore_errors=True)
 
-    def take(self, files: Sequence[str]) -> None:
-        """Copy photographs, and unpack zip archives of them.
+    def add(self, files: Sequence[str]) -> None:
+        """Copy photographs and unpack zip archives of photographs.
 
         Raises:
-            Refused: a file is too large, of another kind, or there are too many.
+            UploadError: a file is too large or of another kind, or there are too many files.
         """
-        if len(files) > FILES:
-            raise UploadError(f"These are more than {FILES} photographs.")
+        if len(files) > MAX_FILES:
+            raise UploadError(f"An upload may have at most {MAX_FILES} photographs.")
         for file in map(Path, files):
             if file.suffix.lower() == ".zip":
                 self._unpack(file)
             else:
-                self._admit(PurePosixPath(file.name), file.stat().st_size)
+                self._check(PurePosixPath(file.name), file.stat().st_size)
                 shutil.copyfile(file, self.folder / file.name)
         if not any(self.folder.iterdir()):
-            raise UploadError(f"There is no photograph in this upload; expected {', '.join(SUFFIXES)}.")
+            raise UploadError(f"The upload contains no photograph; expected {', '.join(SUFFIXES)}.")
 
-    def _admit(self, name: PurePosixPath, size: int) -> None:
+    def _check(self, name: PurePosixPath, size: int) -> None:
         if name.suffix.lower() not in SUFFIXES:
             raise UploadError(f"{name.name}: expected a photograph ({', '.join(SUFFIXES)}).")
         if size > PHOTO_MB * _MB:
-            raise UploadError(f"{name.name}: {size / _MB:.0f} MB; a photograph may have {PHOTO_MB} MB.")
+            raise UploadError(
+                f"{name.name}: {size / _MB:.0f} MB; a photograph may have at most {PHOTO_MB} MB."
+            )
         if (self.folder / name).exists():
-            raise UploadError(f"{name.name}: there are two files of this name.")
+            raise UploadError(f"{name.name}: there are two files with this name.")
 
     def _unpack(self, file: Path) -> None:
         try:
             with self.as_upload_error(), zipfile.ZipFile(file) as archive:
                 members = [m for m in archive.infolist() if Path(m.filename).suffix.lower() in SUFFIXES]
-                if len(members) > FILES or sum(m.file_size for m in members) > UNPACKED_MB * _MB:
+                if len(members) > MAX_FILES or sum(m.file_size for m in members) > UNPACKED_MB * _MB:
                     raise UploadError(
-                        f"{file.name}: holds more than {FILES} photographs or {UNPACKED_MB} MB of them."
+                        f"{file.name}: contains more than {MAX_FILES} photographs or {UNPACKED_MB} MB."
                     )
                 for member in members:
-                    # what a zip calls itself is a stranger's word: no drive, no "..", no absolute path
+                    # names in an archive are untrusted: no drive, no "..", no absolute path
                     name = PurePosixPath(relative_posix(member.filename, file.name))
-                    self._admit(name, member.file_size)
-                    into = self.folder / name
-                    into.parent.mkdir(parents=True, exist_ok=True)
-                    with archive.open(member) as packed, into.open("wb") as plain:
-                        shutil.copyfileobj(packed, plain)
+                    self._check(name, member.file_size)
+                    target = self.folder / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(member) as packed, target.open("wb") as unpacked:
+                        shutil.copyfileobj(packed, unpacked)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
             raise UploadError(f"{file.name}: this zip archive cannot be read.") from None
 
     def parts(
         self, view_numbers: Sequence[int], categories: Sequence[str], category: str
     ) -> list[PredictInput]:
-        """The parts among the photographs; ``category`` is that of names that do not say it.
+        """The photographs grouped into parts; ``category`` is used if a file name does not contain it.
 
         Raises:
-            Refused: they cannot be told apart, see `find_parts`.
+            UploadError: the photographs cannot be grouped, see `find_parts`.
         """
         files = [path for path in self.folder.rglob("*") if path.is_file()]
-        told = all(read_file_name(path.name, categories) is not None for path in files)
+        all_named = all(read_file_name(path.name, categories) is not None for path in files)
         with self.as_upload_error():
-            return find_parts([self.folder], view_numbers, categories, None if told else category)
+            return find_parts([self.folder], view_numbers, categories, None if all_named else category)
 
     @contextmanager
     def as_upload_error(self) -> Iterator[None]:
-        """Turn this project's errors into `UploadError`, without the folder."""
+        """Turn this project's errors into `UploadError`, without the folder in their messages."""
         try:
             yield
         except IdifError as error:
             raise UploadError(self.hide_paths(str(error))) from None
 
     def hide_paths(self, text: str) -> str:
-        """``text`` with files named as the visitor named them."""
-        place = str(self.folder)
-        for form in (place, place.replace("\\", "\\\\")):
+        """``text`` with paths relative to the upload."""
+        folder = str(self.folder)
+        for form in (folder, folder.replace("\\", "\\\\")):
             for separator in ("/", "\\\\", "\\"):
                 text = text.replace(form + separator, "")
             text = text.replace(form, "the upload")

@@ -118,7 +118,8 @@ def mirrored_bars(
     """
     top = max([*above, *below, 1e-9]) * 1.05
     x = linear_axis(label, edges[0], edges[-1], text="{:.3g}".format)
-    y = linear_axis("share of samples, %", -top, top, ticks=4, text=lambda value: f"{abs(value):g}")
+    # five ticks leave at least one on each side of zero
+    y = linear_axis("share of samples, %", -top, top, ticks=5, text=lambda value: f"{abs(value):g}")
     body = []
     for heights, texts, sign, style in ((above, tips[0], 1, "normal"), (below, tips[1], -1, "anomalous")):
         for bin_index, height in enumerate(heights):

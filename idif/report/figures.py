@@ -158,7 +158,7 @@ def roc(samples: ScoredSamples, area: float) -> Figure:
     x, y = percent_axis("false-positive rate, %", 0), percent_axis("true-positive rate, %", 0)
     alt = f"ROC curve over samples, area {percent(area)} %."
     line = Line("ROC", _thin(points), "c1")
-    title = f"ROC curve over samples, S-AUROC {percent(area)} %"
+    title = f"ROC curve: S-AUROC {percent(area)} %"
     return Figure(title, line_chart([line], x, y, alt, chance=True))
 
 
@@ -175,7 +175,7 @@ def pro(values: Json) -> Figure | None:
         f"{percent(values['aupro'])} %."
     )
     line = Line("PRO", _thin([(float(rate), float(overlap)) for rate, overlap in points]), "c1")
-    title = f"PRO curve over pixels, AUPRO@0.3 {percent(values['aupro'])} %"
+    title = f"PRO curve: AUPRO@0.3 {percent(values['aupro'])} %"
     return Figure(title, line_chart([line], x, y, alt))
 
 

@@ -1,4 +1,4 @@
-"""Doctor: what would stop a run is a problem and exit code 1; what is slow or missing is a warning."""
+"""Doctor: what would make a run fail is a problem and exit code 1; what is slow or missing is a warning."""
 
 import json
 import shutil
@@ -13,12 +13,12 @@ from cache.checking import self_test
 from cli.__main__ import run
 from cli.commands import doctor as doctor_command
 from idif import doctor
-from idif.doctor import Finding
+from idif.doctor import CheckResult
 
 Usage = namedtuple("Usage", "total used free")
 
 
-def test_this_machine_is_sound_and_nothing_is_left_behind(
+def test_this_machine_passes_and_no_file_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_num_threads(1)
@@ -36,10 +36,12 @@ def test_this_machine_is_sound_and_nothing_is_left_behind(
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "start_rendering", lambda: lambda: Finding("rendering", "warning", "none"))
+    monkeypatch.setattr(
+        doctor, "start_rendering", lambda: lambda: CheckResult("rendering", "warning", "none")
+    )
 
 
-def test_what_would_stop_a_run_gives_exit_code_1(
+def test_a_problem_gives_exit_code_1(
     quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Unsound:
@@ -55,7 +57,9 @@ def test_what_would_stop_a_run_gives_exit_code_1(
     assert problems["store and step"]["found"] == "a byte is wrong"
     assert str(tmp_path / "dtd") in problems["textures"]["found"]
     assert all(check["advice"] for check in problems.values())
-    monkeypatch.setattr(doctor_command, "_rehearsal", lambda device: Finding("store and step", "ok", "stub"))
+    monkeypatch.setattr(
+        doctor_command, "_smoke_test", lambda device: CheckResult("store and step", "ok", "stub")
+    )
     assert run(asked) == 1
     shown = capsys.readouterr().out
     assert "problem" in shown
@@ -87,7 +91,7 @@ def test_memory(free: float | None, status: str) -> None:
     assert doctor.check_memory(None if free is None else int(free)).status == status
 
 
-def test_weights_are_looked_for_and_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     absent = doctor.check_weights(None)
     assert absent.status == "warning"
@@ -116,7 +120,7 @@ def test_a_library_that_is_missing_or_too_old_is_named(monkeypatch: pytest.Monke
     ("code", "status"),
     [("pass", "ok"), ("raise OSError('no driver')", "warning"), ("import os; os.abort()", "warning")],
 )
-def test_rendering_may_end_its_process(code: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rendering_may_crash_its_process(code: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "RENDERING", code)
     found = doctor.start_rendering()()
     assert found.status == status

@@ -1,4 +1,4 @@
-"""The page: it shows what `idif predict` says and nothing of the machine, and uploads are bounded."""
+"""The page: it shows the results of `idif predict` and nothing of the server, and uploads are limited."""
 
 import base64
 import csv
@@ -21,7 +21,7 @@ import typer
 from PIL import Image
 
 from cli.__main__ import run
-from cli.commands.app import wait_for_the_end
+from cli.commands.app import wait_until_stopped
 from cli.terminal.signals import Terminated
 from idif.app import csv_table
 from idif.app.uploads import PHOTO_MB, Upload, UploadError
@@ -32,7 +32,7 @@ VIEWS = (1, 2, 3)
 
 
 @pytest.fixture
-def received() -> Iterator[Upload]:
+def upload() -> Iterator[Upload]:
     made = Upload.make()
     yield made
     made.remove()
@@ -51,63 +51,63 @@ def zipped(path: Path, names: list[str]) -> Path:
     return path
 
 
-def test_a_zip_archive_is_a_folder_for_each_part(received: Upload, tmp_path: Path) -> None:
+def test_a_zip_archive_is_a_folder_for_each_part(upload: Upload, tmp_path: Path) -> None:
     names = ["a/2.png", "a/10.png", "a/1.png", "b/1.png", "b/readme.txt"]
-    received.take([str(zipped(tmp_path / "parts.zip", names))])
-    first, second = received.parts(VIEWS, ("cup",), "cup")
+    upload.add([str(zipped(tmp_path / "parts.zip", names))])
+    first, second = upload.parts(VIEWS, ("cup",), "cup")
     assert [path and path.name for path in first.images] == ["1.png", "2.png", "10.png"]
     assert (first.name, second.name) == ("a", "b")
     assert second.images[1:] == (None, None)
 
 
 @pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "C:/evil.png", "a/../../evil.png"])
-def test_a_zip_archive_writes_nowhere_else(received: Upload, tmp_path: Path, name: str) -> None:
+def test_a_zip_archive_writes_nowhere_else(upload: Upload, tmp_path: Path, name: str) -> None:
     archive = zipped(tmp_path / "parts.zip", [name])
     with pytest.raises(UploadError, match=r"parts\.zip: expected a"):
-        received.take([str(archive)])
-    assert not list(received.folder.parent.rglob("evil.png"))
+        upload.add([str(archive)])
+    assert not list(upload.folder.parent.rglob("evil.png"))
 
 
-def test_uploads_are_bounded(received: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uploads_are_limited(upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     big = tmp_path / "big.png"
     with big.open("wb") as file:
         file.truncate(PHOTO_MB * 1_000_000 + 1)
     with pytest.raises(UploadError, match=r"big\.png: 25 MB"):
-        received.take([str(big)])
+        upload.add([str(big)])
     other = tmp_path / "page.html"
     other.write_text("x")
     with pytest.raises(UploadError, match=r"page\.html: expected a photograph"):
-        received.take([str(other)])
-    monkeypatch.setattr("idif.app.uploads.FILES", 2)
+        upload.add([str(other)])
+    monkeypatch.setattr("idif.app.uploads.MAX_FILES", 2)
     with pytest.raises(UploadError, match=r"more than 2 photographs"):
-        received.take([str(zipped(tmp_path / "many.zip", ["1.png", "2.png", "3.png"]))])
-    with pytest.raises(UploadError, match="more than 2 photographs"):
-        received.take([str(photo(tmp_path / f"{n}.png")) for n in range(3)])
+        upload.add([str(zipped(tmp_path / "many.zip", ["1.png", "2.png", "3.png"]))])
+    with pytest.raises(UploadError, match="at most 2 photographs"):
+        upload.add([str(photo(tmp_path / f"{n}.png")) for n in range(3)])
     broken = tmp_path / "broken.zip"
     broken.write_bytes(b"PK")
     with pytest.raises(UploadError, match="cannot be read"):
-        received.take([str(broken)])
+        upload.add([str(broken)])
 
 
-def test_what_goes_wrong_is_told_without_paths(received: Upload, tmp_path: Path) -> None:
-    received.take([str(photo(tmp_path / f"{n}.png")) for n in range(4)])
+def test_error_messages_contain_no_paths(upload: Upload, tmp_path: Path) -> None:
+    upload.add([str(photo(tmp_path / f"{n}.png")) for n in range(4)])
     with pytest.raises(UploadError) as told:
-        received.parts(VIEWS, ("cup",), "cup")
+        upload.parts(VIEWS, ("cup",), "cup")
     assert "4 photographs, but a part has 3 views" in str(told.value)
-    assert str(received.folder.parent) not in str(told.value)
-    inside = received.folder / "x.png"
+    assert str(upload.folder.parent) not in str(told.value)
+    inside = upload.folder / "x.png"
     text = f"{inside}: image cannot be read (cannot identify image file {str(inside)!r})"
-    assert received.hide_paths(text) == "x.png: image cannot be read (cannot identify image file 'x.png')"
+    assert upload.hide_paths(text) == "x.png: image cannot be read (cannot identify image file 'x.png')"
 
 
-def test_names_say_the_category_where_they_can(received: Upload, tmp_path: Path) -> None:
-    received.take([str(photo(tmp_path / f"cup_0001_C{n}_x.png")) for n in (1, 3)])
-    (part,) = received.parts(VIEWS, ("bolt", "cup"), "bolt")
+def test_the_category_is_read_from_file_names(upload: Upload, tmp_path: Path) -> None:
+    upload.add([str(photo(tmp_path / f"cup_0001_C{n}_x.png")) for n in (1, 3)])
+    (part,) = upload.parts(VIEWS, ("bolt", "cup"), "bolt")
     assert part.category == "cup"
     assert [path is not None for path in part.images] == [True, False, True]
 
 
-def test_a_table_holds_no_formula() -> None:
+def test_formulas_are_escaped() -> None:
     result = {
         "sample": "=HYPERLINK(1)",
         "category": "cup",
@@ -134,7 +134,7 @@ def test_other_machines_need_a_password(
     assert run(["app", str(world / "runs" / "tiny"), f"--host={host}", "--password="]) == 2
 
 
-def test_without_gradio_it_says_how_to_get_it(
+def test_without_gradio_the_error_says_how_to_install_it(
     world: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -151,7 +151,7 @@ def test_the_page_ends_without_an_error(
 
     monkeypatch.setattr(threading.Event, "wait", stopped)
     with pytest.raises(typer.Exit) as ended:
-        wait_for_the_end()
+        wait_until_stopped()
     assert ended.value.exit_code == code
 
 
@@ -161,7 +161,7 @@ def address(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     if LACKING:
         pytest.skip(f"{' and '.join(LACKING)} not installed; the extra `test` brings them")
     if CHROMIUM is None:
-        pytest.skip("no Chromium here; the page is not driven")
+        pytest.skip("Chromium not found; the page is not opened")
     shutil.copytree(world / "runs" / "tiny", tmp_path / "run")
     assert run(["eval", str(tmp_path / "run")]) == 0
     capsys.readouterr()
@@ -190,7 +190,7 @@ def scored(capsys: pytest.CaptureFixture[str], folder: Path, photos: list[Path])
     return dict(part)
 
 
-def test_a_visitor_sees_what_predict_says(
+def test_a_visitor_sees_the_results_of_predict(
     world: Path, address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from playwright.sync_api import sync_playwright
@@ -221,13 +221,13 @@ def test_a_visitor_sees_what_predict_says(
         page.set_input_files("#upload input[type=file]", photos)
         seen = shows_score(whole["score"])
         assert {True: "Anomalous", False: "Normal"}[whole["anomalous"]] in seen
-        assert f"anomalous from {whole['threshold']:.4g} on;" in seen, "the slider begins at the run's"
+        assert f"Anomalous from {whole['threshold']:.4g} on;" in seen, "the slider starts at the run's"
         assert "all 3 cameras" in seen
-        assert page.locator("#pictures img").count() == 3
+        assert page.locator("#maps img").count() == 3
 
         page.get_by_label("C2", exact=True).uncheck()
         assert "2 of 3 cameras" in shows_score(without["score"])
-        assert shows("#pictures", "switched off").count("C2") == 1
+        assert shows("#maps", "switched off").count("C2") == 1
         page.get_by_label("C2", exact=True).check()
         shows_score(whole["score"])
 
@@ -237,7 +237,7 @@ def test_a_visitor_sees_what_predict_says(
             page.press("#threshold input[type=number]", "Enter")
             shows("#verdict", word)
 
-        before = page.locator("#pictures img").first.get_attribute("src")
+        before = page.locator("#maps img").first.get_attribute("src")
         page.screenshot(path=tmp_path / "page.png")
         assert (tmp_path / "page.png").stat().st_size > 10_000
 
@@ -245,19 +245,19 @@ def test_a_visitor_sees_what_predict_says(
         cut.write_bytes(photos[1].read_bytes()[:300])
         page.set_input_files("#upload input[type=file]", [photos[0], cut])
         shows("#verdict", "image cannot be read")
-        assert page.locator("#pictures img").count() == 1
-        assert page.locator("#pictures img").first.get_attribute("src") != before
+        assert page.locator("#maps img").count() == 1
+        assert page.locator("#maps img").first.get_attribute("src") != before
         page.set_input_files("#upload input[type=file]", [*photos, cut])
         shows("#verdict", "a second file for view 2")
 
         page.click("#sample input")
         page.get_by_role("option", name="S1003").click()
-        assert "scratch" in shows("#verdict", "Its label")
+        assert "scratch" in shows("#verdict", "Label of the test sample")
 
         page.get_by_role("tab", name="Many parts").click()
         others = sorted((world / "data" / "realiad_256" / "bolt" / "OK" / "S1000").glob("*.jpg"))
-        page.set_input_files("#heap input[type=file]", [*photos, *others])
-        page.get_by_role("button", name="Judge them").click()
+        page.set_input_files("#archive input[type=file]", [*photos, *others])
+        page.get_by_role("button", name="Score all parts").click()
         link = page.get_by_role("link", name="Save 2 parts as CSV").get_attribute("href")
         assert link is not None
         table = base64.b64decode(link.split(",", 1)[1]).decode()

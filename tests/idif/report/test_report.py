@@ -331,7 +331,7 @@ def test_samples_without_views_have_no_view_metrics_and_no_gallery(
     assert page.table("By defect") == (["S-AUROC", "samples"], {"crack": ["91.0", "5"]})
     assert page.table("Further metrics")[0] == ["S-AP"]
     assert "15 normal (up)" in page.text
-    assert "ROC curve over samples, S-AUROC 91.0 %" in page.text
+    assert "ROC curve: S-AUROC 91.0 %" in page.text
     assert not page.attributes("src")
     for text in ("By camera", "Missing views", "Photographs", "I-AUROC", "P-AUROC"):
         assert text not in page.text.partition("Protocol and settings")[2].partition("Written by")[0]
@@ -398,7 +398,7 @@ def test_the_region_overlap_curve_is_shown_where_there_is_one(page: Page, demo: 
     metrics = json.loads((demo / "metrics.json").read_text())["categories"]
     defined = [name for name, values in metrics.items() if values.get("aupro") is not None]
     assert defined
-    assert page.text.count("PRO curve over pixels, AUPRO@0.3") == len(defined)
+    assert page.text.count("PRO curve: AUPRO@0.3") == len(defined)
 
 
 @pytest.mark.parametrize("step", [0.0, 0.04, 5.0])
