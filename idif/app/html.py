@@ -65,7 +65,8 @@ def verdict(
     elif not np.isclose(run_threshold, threshold, rtol=1e-3):
         rule += f"; the run's threshold is {run_threshold:.4g}"
     lines = [
-        f'<p class="verdict {kind}"><strong>{word}</strong> <span>{prediction.score:.4g}</span></p>',
+        f'<p class="verdict {kind}"><strong>{word}</strong>'
+        f" <small>score</small> <span>{prediction.score:.4g}</span></p>",
         f'<p class="note">{escape(rule)}; score from {_cameras(prediction)}.</p>',
     ]
     if label is not None:
@@ -156,6 +157,7 @@ button[role="tab"].selected { color: var(--body-text-color); }
 .verdict { font-size: 1.6rem; margin: 0; padding: .5rem .9rem; border-radius: .5rem; display: flex; gap: 1rem;
   justify-content: space-between; border-left: .5rem solid; background: var(--background-fill-secondary); }
 .verdict.bad { border-color: #c62828; } .verdict.good { border-color: #2e7d32; }
+.verdict small { margin-left: auto; align-self: center; font-size: .9rem; opacity: .8; }
 .verdict span { font-variant-numeric: tabular-nums; }
 .note { opacity: .8; margin: .35rem 0; }
 .caveats { opacity: .8; margin: .2rem 0 0; padding-left: 1.1rem; font-size: .9rem; list-style: disc; }
@@ -173,8 +175,8 @@ button[role="tab"].selected { color: var(--body-text-color); }
 .legend i { flex: 0 1 12rem; height: .7rem; border-radius: .35rem; }
 .scroll { overflow-x: auto; }
 .scroll table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.scroll th, .scroll td { padding: .25rem .6rem; text-align: left; white-space: nowrap;
-  border-bottom: 1px solid var(--border-color-primary); }
+.scroll th, .scroll td { padding: .25rem .6rem !important; text-align: left; white-space: nowrap;
+  border: solid var(--border-color-primary) !important; border-width: 0 0 1px !important; }
 .save { display: inline-block; padding: .45rem .9rem; border: 1px solid var(--border-color-primary);
   border-radius: .4rem; }
 """

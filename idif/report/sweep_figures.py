@@ -30,8 +30,8 @@ def missing_views(by_missing: dict[str, Json], references: Sequence[ReferenceRow
         return None
     intervals = [by_missing[f"{missing:g}"].get("s_auroc_ci") for missing, _ in lines[0].points]
     caption = []
-    if intervals and all(ends is not None for ends in intervals):
-        band = [(ends[0], ends[1]) for ends in intervals]
+    band = [(ends[0], ends[1]) for ends in intervals if ends is not None]
+    if band and len(band) == len(intervals):
         lines[0] = Line(ANY_VIEW, lines[0].points, "c1", lines[0].dots, band)
         caption.append("Shaded: 95 % interval over samples of the first curve.")
     published = {row.category: row.s_auroc for row in references if row.category in by_missing}
