@@ -12,13 +12,12 @@ from typing import Any, get_args
 
 import numpy as np
 import PIL
-import pyvista
-from vtkmodules.vtkCommonCore import vtkVersion
 
 from idif.data.index import NORMAL_CLASS, Split
 from idif.datasets.synthetic.camera_rig import FIELD_OF_VIEW, RIG
 from idif.datasets.synthetic.catalog import BUILDERS
 from idif.datasets.synthetic.defects import KINDS
+from idif.datasets.synthetic.ray_tracer import require_pyvista
 from idif.datasets.synthetic.render_workers import FIRST_TEST, write_all
 from idif.datasets.synthetic.sample_specs import LEVELS, SEVERITIES, Difficulty, orders
 from idif.errors import CannotFinish, DatasetError
@@ -84,8 +83,10 @@ def synthesise(
     __name__ == "__main__"``.
     The dataset appears under its name when it is complete.
 
-    Raises `DatasetError` where an argument is out of range, ``out`` holds something else or cannot be
-    written, and `CannotFinish` where there is no off-screen OpenGL or the disk is full.
+    Raises:
+        DatasetError: an argument is out of range, or ``out`` holds something else or cannot be written.
+        ConfigError: the extra ``synthetic`` is not installed.
+        CannotFinish: there is no off-screen OpenGL, or the disk is full.
     """
     request = _request(categories, train, test, size, seed, difficulty)
     if workers is None:
@@ -94,6 +95,7 @@ def synthesise(
         raise DatasetError(f"workers: expected 1 to {MOST_WORKERS}, got {workers}")
     if _already_there(out, request):
         return _summary(out, request, rendered=False)
+    require_pyvista()
     # Beside the target, so that the final rename stays on one disk; left by a killed call, it is swept away
     # here.
     partial = out.absolute().parent / f".{out.absolute().name}.partial"
@@ -161,6 +163,9 @@ def _already_there(out: Path, request: dict[str, Any]) -> bool:
 
 def _render(root: Path, request: dict[str, Any], workers: int, progress: Progress) -> None:
     """Write the whole dataset under ``root``."""
+    import pyvista
+    from vtkmodules.vtkCommonCore import vtkVersion
+
     images = root / f"realiad_{request['size']}"
     for name in ("realiad_jsons", "defects"):
         (root / name).mkdir()

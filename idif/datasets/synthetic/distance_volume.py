@@ -1,12 +1,16 @@
 """A coarse copy of a part's distance field on a grid: its proxy mesh for the raster, and quick reads for soft
 shadows."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pyvista as pv
 from numpy.typing import NDArray
 
 from idif.datasets.synthetic.part_model import Part
 from idif.datasets.synthetic.sdf import Points, Values
+
+if TYPE_CHECKING:
+    import pyvista as pv
 
 CELL = 0.045
 """Edge of a grid cell; the thinnest thing that is surely kept is about as thick."""
@@ -30,8 +34,10 @@ class Volume:
         self._count = count
         self._last = np.array(count, np.float32)[:, None] - 1.001
 
-    def proxy(self) -> pv.PolyData:
+    def proxy(self) -> "pv.PolyData":
         """Triangles that enclose the part closely; what lies inside the part's solid may be missing."""
+        import pyvista as pv
+
         grid = pv.ImageData(dimensions=tuple(self._count), spacing=(CELL,) * 3, origin=tuple(self._low[:, 0]))
         grid["distance"] = self._values
         result: pv.PolyData = grid.contour([_SKIN], "distance", method="flying_edges", compute_normals=False)

@@ -5,23 +5,34 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pyvista as pv
 from numpy.typing import NDArray
-from vtkmodules.vtkCommonCore import vtkFloatArray
 
 from idif.datasets.synthetic.camera_rig import FIELD_OF_VIEW, Eye
 from idif.datasets.synthetic.part_model import Part
 from idif.datasets.synthetic.sdf import Points, Values, length
-from idif.errors import CannotFinish
+from idif.errors import CannotFinish, ConfigError
+
+if TYPE_CHECKING:
+    import pyvista as pv
 
 _NO_OPENGL = (
     "cannot render: VTK finds no off-screen OpenGL on this machine; on Debian or Ubuntu install the packages "
     "libegl1 and libgl1-mesa-dri, or libosmesa6"
 )
 _NEAR, _FAR = 1.0, 14.0
+
+
+def require_pyvista() -> None:
+    """Raise `ConfigError` where pyvista or VTK, which the extra ``synthetic`` installs, is missing."""
+    try:
+        import pyvista  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f'rendering needs {error.name}, which is not installed; run `pip install "idif[synthetic]"`'
+        ) from None
 
 
 @contextmanager
@@ -51,6 +62,9 @@ class Raster:
         self._views = views
 
     def __enter__(self) -> Self:
+        require_pyvista()
+        import pyvista as pv
+
         with _no_x_without_display():
             self._plotter = pv.Plotter(
                 off_screen=True,
@@ -77,8 +91,11 @@ class Raster:
     def __exit__(self, *_: object) -> None:
         self._plotter.close()
 
-    def depths(self, mesh: pv.PolyData, eyes: Sequence[Eye]) -> NDArray[np.float32]:
+    def depths(self, mesh: "pv.PolyData", eyes: Sequence[Eye]) -> NDArray[np.float32]:
         """Depth [V, S, S] of the mesh along each eye's forward axis, first row on top, infinite if none."""
+        import pyvista as pv
+        from vtkmodules.vtkCommonCore import vtkFloatArray
+
         self._mapper.SetInputData(mesh)
         for view, eye in enumerate(eyes):
             camera = self._plotter.renderers[view].camera
