@@ -27,6 +27,7 @@ from idif.data.batch import Batch
 from idif.data.decode import decode_sample
 from idif.data.features import FeatureSpec
 from idif.data.index import Index
+from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
 from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.metrics import auroc
@@ -134,7 +135,9 @@ def main() -> None:
     args = parser.parse_args()
 
     config: Config = resolve({}, args.overrides, source="--set")[0]
-    index = read_realiad(args.root, images=args.images, categories=[args.category], split="train")
+    index = read_realiad(
+        RealIADLayout(args.root, images=args.images), categories=[args.category], split="train"
+    )
     images = torch.from_numpy(np.stack([decode_sample(args.root, s, args.size)[0] for s in index.samples]))
     encoder = load_encoder(args.teacher_weights)
     rows, held = split_holdout(range(len(index)), args.holdout, seed=12345)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from idif.data.images import load_image
 from idif.data.index import Index
+from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
 from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.evaluation.predictions import Predictions
@@ -115,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
 
     start = time.perf_counter()
-    index = read_realiad(options.root, images=options.images, categories=[options.category])
+    index = read_realiad(RealIADLayout(options.root, images=options.images), categories=[options.category])
     encoder = load_encoder(options.teacher_weights)
     scores = score(
         index, options.root, encoder, options.image_size, options.keep, options.width, options.seed

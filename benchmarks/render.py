@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from idif.datasets.synthetic import synthesise
+from idif.datasets.synthetic import SynthRequest, synthesize
 from idif.datasets.synthetic.catalog import BUILDERS
 
 
@@ -30,12 +30,9 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        summary = synthesise(
+        summary = synthesize(
             Path(folder) / "data",
-            categories=len(BUILDERS),
-            train=args.train,
-            test=args.test,
-            size=args.size,
+            SynthRequest(categories=len(BUILDERS), train=args.train, test=args.test, size=args.size),
             workers=args.workers,
         )
         wall = time.perf_counter() - began

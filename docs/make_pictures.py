@@ -21,8 +21,9 @@ from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Page, sync_playwright
 from scipy.ndimage import binary_dilation
 
+from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
-from idif.datasets.synthetic import synthesise
+from idif.datasets.synthetic import SynthRequest, synthesize
 from idif.datasets.synthetic.catalog import BUILDERS
 from idif.datasets.synthetic.defects import KINDS
 from idif.datasets.synthetic.sample_renderer import SampleRenderer
@@ -68,8 +69,10 @@ def sheet(rows: list[list[Image.Image]]) -> Image.Image:
 def parts() -> Image.Image:
     """A part of every kind seen by every camera."""
     with tempfile.TemporaryDirectory() as folder:
-        summary = synthesise(Path(folder) / "data", categories=CATEGORIES, train=1, test=2, size=256, seed=1)
-        index = read_realiad(summary.root, images=summary.images)
+        summary = synthesize(
+            Path(folder) / "data", SynthRequest(categories=CATEGORIES, train=1, test=2, size=256, seed=1)
+        )
+        index = read_realiad(RealIADLayout(summary.root, images=summary.images))
         rows = []
         for category in index.categories:
             sample = next(s for s in index.samples if s.category == category and s.split == "train")
@@ -95,9 +98,9 @@ def captioned(picture: Image.Image, text: str) -> Image.Image:
 def categories() -> Image.Image:
     """Every category from above and from one side, five in a row."""
     pairs = []
-    with SampleRenderer(256) as studio:
+    with SampleRenderer(256) as renderer:
         for category in BUILDERS:
-            images = studio.photograph(SampleSpec(1, category, "train", 0)).images
+            images = renderer.render(SampleSpec(1, category, "train", 0)).images
             tiles = [Image.fromarray(images[view]).resize((TILE, TILE), LANCZOS) for view in (0, 4)]
             pairs.append([captioned(tiles[0], category), tiles[1]])
     blank = Image.new("RGB", (TILE, TILE), (255, 255, 255))
@@ -123,10 +126,10 @@ SHOWN_ON = {
 def kinds() -> Image.Image:
     """Every kind of defect at its three levels, the same one at the same place, its mask outlined in red."""
     triples = []
-    with SampleRenderer(256) as studio:
+    with SampleRenderer(256) as renderer:
         for kind in KINDS:
             orders = [SampleSpec(4, SHOWN_ON[kind], "test", 1, (kind,), level) for level in LEVELS]
-            taken = [studio.photograph(order) for order in orders]
+            taken = [renderer.render(order) for order in orders]
             # The view in which the faintest of the three is seen best, cut out around the clearest.
             view = int(np.argmax(taken[-1].masks.sum((1, 2))))
             places = np.argwhere(taken[0].masks[view])

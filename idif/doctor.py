@@ -35,7 +35,7 @@ SLOW_DISK = 50e6
 PROBE_BYTES = 32 * 2**20
 """Bytes written to measure the speed of a disk."""
 
-RENDERING = "from idif.datasets.synthetic.ray_tracer import Raster\nwith Raster(1, 16): pass"
+RENDERING = "from idif.datasets.synthetic.ray_tracer import DepthRenderer\nwith DepthRenderer(1, 16): pass"
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
 

@@ -34,13 +34,13 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def studio() -> "Iterator[SampleRenderer]":
+def renderer() -> "Iterator[SampleRenderer]":
     """Where parts are rendered; the test is skipped where there is no off-screen OpenGL."""
     from idif.datasets.synthetic.sample_renderer import SampleRenderer
 
     try:
-        with SampleRenderer(96) as studio:
-            yield studio
+        with SampleRenderer(96) as renderer:
+            yield renderer
     except CannotFinish as error:
         pytest.skip(str(error))
 

@@ -20,10 +20,12 @@ from cli.options import SetOption
 from cli.terminal.cache_plan import plan_table, plan_words
 from cli.terminal.console import JsonOption, note, out, print_result, progress_bar
 from cli.workflow.device import evaluation_device, join_team, processes_here
-from cli.workflow.store_choice import READERS, Reader, choose_store
+from cli.workflow.store_choice import choose_store
 from idif.data.arrays import StorageType
 from idif.data.decode import decode_threads
 from idif.datasets.contamination import contamination
+from idif.datasets.readers import READERS, Reader
+from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
 from idif.errors import StoreError
 
@@ -283,9 +285,7 @@ def verify(
     if root is not None:
         categories = sorted({group.category for group in list_groups(place)})
         index = read_realiad(
-            root,
-            images=images,
-            annotations=annotations,
+            RealIADLayout(root, images=images, annotations=annotations),
             categories=categories,
             drop_incomplete=drop_incomplete,
         )

@@ -1,4 +1,4 @@
-"""`idif data check`: read a dataset once and say what is wrong with it."""
+"""`idif data check`: read a dataset once and report its faults."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,10 +13,10 @@ from cli.terminal.console import JsonOption, note, out, print_result, progress_b
 from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport, Finding
 from idif.datasets.realiad.statistics import Counts
 
-app = typer.Typer(help="Read everything once and say what is wrong.", no_args_is_help=True)
+app = typer.Typer(help="Read a dataset once and report its faults.", no_args_is_help=True)
 
-_SHOWN = 5
-"""Findings of a kind that are written out for people; JSON holds all."""
+_MAX_SHOWN = 5
+"""Findings of one kind that are printed; JSON holds all."""
 
 
 @app.callback()
@@ -27,11 +27,13 @@ def _check() -> None:
 @app.command("realiad")
 def check_realiad(
     root: Annotated[Path, typer.Option(help="Dataset in the Real-IAD layout.")],
-    category: Annotated[list[str], typer.Option("--category", help="Only these; may be repeated.")] = [],  # noqa: B006
+    category: Annotated[
+        list[str], typer.Option("--category", help="Category to check, all by default; may be repeated.")
+    ] = [],  # noqa: B006
     images: Annotated[
         str | None,
         typer.Option(
-            help="Folder of the images below the root; realiad_256 if not given, or the only one there is."
+            help="Folder of the images below the root; by default realiad_256, or else the only one."
         ),
     ] = None,
     annotations: Annotated[
@@ -49,7 +51,7 @@ def check_realiad(
     """
     from idif.data.decode import decode_threads
     from idif.datasets.checks.dataset import check_dataset
-    from idif.datasets.realiad.files import DEFAULT_IMAGES, find_images
+    from idif.datasets.realiad.files import DEFAULT_IMAGES, RealIADLayout, find_images
 
     if images is None:
         images = find_images(root)
@@ -57,17 +59,15 @@ def check_realiad(
             note(f"note: there is no {DEFAULT_IMAGES}; the images checked are those of {images}")
     with progress_bar("reading", "files") as listen:
         report = check_dataset(
-            root,
-            images=images,
-            annotations=annotations,
+            RealIADLayout(root, images=images, annotations=annotations),
             categories=category,
             workers=decode_threads(),
             progress=listen,
         )
     print_result(asdict(report) | {"sound": report.sound}, as_json=as_json, otherwise=_table(report))
     if not as_json:
-        _list(report.errors, ERRORS, "error")
-        _list(report.warnings, WARNINGS, "warning")
+        _print_findings(report.errors, ERRORS, "error")
+        _print_findings(report.warnings, WARNINGS, "warning")
         known = "; the published counts of Real-IAD were compared" if report.whole else ""
         verdict = "sound" if report.sound else f"{len(report.errors):,} errors"
         out.print(Text(f"{verdict}, {len(report.warnings):,} warnings in {report.files:,} files{known}"))
@@ -76,8 +76,11 @@ def check_realiad(
 
 
 def _table(report: CheckReport) -> Table:
-    """Samples of each split, how many are anomalous; images, those labelled OK under ``NG/``; masks; samples
-    with a gap, that is without one of the views."""
+    """Table with one row per category.
+
+    Columns: samples of each split and how many of them are anomalous (NG), images, images under ``NG/`` that
+    are labeled OK, masks, and samples that lack a view (gaps).
+    """
     table = Table(title=Text(f"{report.root}: {report.images}, {report.annotations}"))
     table.add_column("category", no_wrap=True)
     for name in ("train", "NG", "test", "NG", "images", "OK in NG", "masks", "gaps"):
@@ -100,16 +103,16 @@ def _table(report: CheckReport) -> Table:
     return table
 
 
-def _list(findings: Sequence[Finding], kinds: dict[str, str], what: str) -> None:
-    for kind, words in kinds.items():
+def _print_findings(findings: Sequence[Finding], kinds: dict[str, str], severity: str) -> None:
+    for kind, description in kinds.items():
         of_kind = [finding for finding in findings if finding.kind == kind]
         if of_kind:
-            out.print(Text(f"{what}: {len(of_kind):,} {words}", style="bold"))
-        for finding in of_kind[:_SHOWN]:
+            out.print(Text(f"{severity}: {len(of_kind):,} {description}", style="bold"))
+        for finding in of_kind[:_MAX_SHOWN]:
             where = finding.file or finding.category
             message = (
                 finding.message if where in finding.message or not where else f"{where}: {finding.message}"
             )
             out.print(Text(f"  {message}"), soft_wrap=True)
-        if len(of_kind) > _SHOWN:
-            out.print(Text(f"  and {len(of_kind) - _SHOWN:,} more; --json lists all"))
+        if len(of_kind) > _MAX_SHOWN:
+            out.print(Text(f"  and {len(of_kind) - _MAX_SHOWN:,} more; --json lists all"))

@@ -24,8 +24,9 @@ from cli.workflow.sweep import sweep_run
 from cli.workflow.train import train_run
 from idif.config.loader import resolve
 from idif.config.sections import Config
+from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
-from idif.datasets.synthetic import synthesise
+from idif.datasets.synthetic import SynthRequest, synthesize
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.errors import StoreDamaged, WeightsError
@@ -52,10 +53,10 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     with _stage("data     rendered parts"), progress_bar("rendering", "samples") as listen:
         if not data.exists():
-            synthesise(data, **settings["synth"], workers=None, progress=listen)
+            synthesize(data, SynthRequest(**settings["synth"]), workers=None, progress=listen)
     encoder = _teacher(store)
     with _stage("store    the teacher runs once"), progress_bar("building", "views") as listen:
-        index = read_realiad(data, images=f"realiad_{size}")
+        index = read_realiad(RealIADLayout(data, images=f"realiad_{size}"))
         encoders = EncoderSet((encoder,), size)
         build_store(BuildRequest(data, index, store, encoders, device=evaluation_device()), progress=listen)
     with _stage("verify   every byte"), progress_bar("verifying", "bytes") as listen:

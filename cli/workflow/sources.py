@@ -17,8 +17,7 @@ from cli.workflow.device import evaluation_device
 from idif.config.sections import Config
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Index, Split
-from idif.datasets.realiad.files import list_categories
-from idif.datasets.realiad.reader import read_realiad
+from idif.datasets.readers import reader_of
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import load_encoder
 from idif.encoders.live import LiveFeatures
@@ -100,7 +99,8 @@ class Sources:
         """The config's categories, or all there are, sorted."""
         if self._store is not None:
             return sorted(self._store.index.categories)
-        known = list_categories(self._root(), self.config.data.annotations)
+        self._root()
+        known = reader_of(self.config.data).categories(self.config.data)
         for wanted in self.config.data.categories:
             if wanted not in known:
                 near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4) or known
@@ -163,16 +163,9 @@ class Sources:
         return self.config.data.root
 
     def _read(self, categories: Sequence[str], split: Split) -> Index:
-        data = self.config.data
-        return read_realiad(
-            self._root(),
-            images=data.images,
-            annotations=data.annotations,
-            categories=categories,
-            split=split,
-            drop_incomplete=data.drop_incomplete,
-            views=data.views,
-        )
+        self._root()
+        data = self.config.data.model_copy(update={"categories": tuple(categories)})
+        return reader_of(data).read(data, split)
 
 
 def _compare(stored: Index, data: Index, path: str | Path) -> None:

@@ -1,6 +1,6 @@
 """From options, a config, or both to the store that `idif cache build` or `idif cache plan` needs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,35 +11,14 @@ from cache.building.request import BuildRequest
 from cache.format.object_store import store_path
 from cli.workflow.sources import LIVE_ENCODER, LIVE_IMAGE_SIZE
 from idif.config.loader import load_configs
-from idif.config.sections import Config, DataConfig
+from idif.config.sections import Config
 from idif.data.arrays import StorageType
-from idif.data.index import Index, Split
-from idif.datasets.realiad.reader import read_realiad
+from idif.data.index import Split
+from idif.datasets.config import DataConfig
+from idif.datasets.readers import Reader
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import ENCODERS, FrozenEncoder, load_encoder
 from idif.errors import ConfigError
-
-Reader = Callable[[DataConfig, Split | None], Index]
-"""Reads the samples of a dataset, of both splits when None; ``data.root`` is set."""
-
-
-def _read_realiad(data: DataConfig, split: Split | None) -> Index:
-    assert data.root is not None
-    return read_realiad(
-        data.root,
-        images=data.images,
-        annotations=data.annotations,
-        categories=data.categories,
-        split=split,
-        drop_incomplete=data.drop_incomplete,
-        views=data.views,
-    )
-
-
-READERS: dict[str, Reader] = {
-    "realiad": _read_realiad,
-}
-"""Sub-command of `idif cache build` and `idif cache plan` -> reader of its data."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +46,7 @@ class StoreChoice:
         """Read the index and load the encoders.
 
         Raises:
-            ConfigError: no root or no store. Whatever ``reader`` and `load_encoder` raise.
+            ConfigError: no root or no store. Whatever the reader and `load_encoder` raise.
         """
         if self.data.root is None:
             raise ConfigError(
@@ -78,7 +57,7 @@ class StoreChoice:
                 "--store: expected the store's place, or --config with cache.store; got nothing"
             )
         place = store_path(self.store)
-        index = reader(self.data, split)
+        index = reader.read(self.data, split)
         encoders = load_encoders(self.encoders, self.weights)
         with_images = any(encoder.family.input == "image" for encoder in encoders)
         chosen = EncoderSet(encoders, self.image_size if with_images else None)

@@ -12,7 +12,7 @@ import numpy as np
 from idif.app.category_match import CategoryDistance
 from idif.inference.predict import Prediction, overlay
 from idif.visualization.data_uri import webp_data_uri
-from idif.visualization.heatmap import color_bar
+from idif.visualization.heatmap import color_bar_css
 from idif.visualization.text import as_sentence
 
 IMAGE_SIDE = 420
@@ -130,7 +130,7 @@ def tiles(
         )
     legend = (
         f'<p class="legend"><span>{scale[0]:.3g}</span>'
-        f'<i style="background:{color_bar()}" role="img" aria-label="color scale from low to high"></i>'
+        f'<i style="background:{color_bar_css()}" role="img" aria-label="color scale from low to high"></i>'
         f"<span>{scale[1]:.3g}</span></p>"
     )
     return f'<div class="tiles">{"".join(shown)}</div>{legend}'

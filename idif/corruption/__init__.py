@@ -1,1 +1,1 @@
-"""Synthetic defects for training: batched, on the device of the images, pure in their seeds."""
+"""Synthetic defects for training: batched, on the device of the images, determined by seeds."""

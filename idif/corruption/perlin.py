@@ -1,7 +1,7 @@
-"""Thresholded Perlin noise: the shapes of synthetic defects, batched and pure in its seeds.
+"""Thresholded Perlin noise: the shapes of synthetic defects, batched and determined by seeds.
 
-Gradient noise as in DRAEM and DeSTSeg (``rand_perlin_2d_np``). Everything is elementwise arithmetic and
-gathers, with sines from a table made once, so that an item's mask does not depend on its batch.
+Gradient noise as in DRAEM and DeSTSeg (``rand_perlin_2d_np``). Only elementwise arithmetic and gathers are
+used, with sines from a precomputed table, so that an item's mask does not depend on its batch.
 """
 
 import math
@@ -19,13 +19,13 @@ MAX_EXPONENT = 5
 THRESHOLD = 0.5
 
 _SIDE = 2**MAX_EXPONENT + 1
-"""Lattice points along an axis at the highest frequency; lower ones use the first of them."""
+"""Lattice points along an axis at the highest frequency; lower frequencies use the first of them."""
 
 _DIRECTIONS = 2**14
-"""Directions a gradient or rotation may have, 0.022 degrees apart."""
+"""Number of directions of gradients and rotations, 0.022 degrees apart."""
 
 _CHUNK_BYTES = 2**21
-"""Bytes of one intermediate on the CPU, so that it stays in the cache: the work is bound by memory."""
+"""Bytes of one intermediate on the CPU, small enough for its cache: the computation is memory-bound."""
 
 
 def _direction_table() -> Tensor:
@@ -41,7 +41,7 @@ def perlin_masks(seeds: Tensor, size: int) -> Tensor:
     """Masks of Perlin noise above `THRESHOLD`; some are empty, as in DeSTSeg.
 
     Each item draws 2^k cells per axis with k in 0..5, a gradient per lattice point, and an angle within
-    +-90 degrees by which the field is turned about its centre. What is turned in from outside is normal.
+    +-90 degrees by which the field is rotated about its center. Pixels from outside the field are normal.
 
     Args:
         seeds: int64 [N].
@@ -59,28 +59,29 @@ def perlin_masks(seeds: Tensor, size: int) -> Tensor:
     masks = torch.empty(len(seeds), size, size, dtype=torch.bool, device=seeds.device)
     for start in range(0, len(seeds), items):
         part = slice(start, start + items)
-        y, x, inside = _turned(table[:, turn[part, 0]], size)
+        y, x, inside = _rotated_positions(table[:, turn[part, 0]], size)
         noise = perlin_noise(table[:, gradient[part]], cells[part], y, x, size)
         masks[part] = (noise > THRESHOLD) & inside
     return masks
 
 
-def _turned(direction: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each pixel comes from when the field is turned about its centre.
+def _rotated_positions(direction: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Source position of each pixel when the field is rotated about its center.
 
     Args:
         direction: float32 [2,n], cosine and sine of the angle.
 
     Returns:
-        y and x in pixels, float32 [n,size,size], clamped to the field, and bool [n,size,size]: inside it.
+        y and x in pixels, float32 [n,size,size], clamped to the field, and bool [n,size,size]: whether it
+        lies inside.
     """
-    centre = (size - 1) / 2
-    offset = torch.arange(size, dtype=torch.float32, device=direction.device) - centre
+    center = (size - 1) / 2
+    offset = torch.arange(size, dtype=torch.float32, device=direction.device) - center
     cos, sin = direction[0, :, None], direction[1, :, None]
-    y = ((offset * cos)[:, :, None] + (offset * sin)[:, None, :]) + centre
-    x = ((offset * cos)[:, None, :] - (offset * sin)[:, :, None]) + centre
-    kept_y, kept_x = y.clamp(0, size - 1), x.clamp(0, size - 1)
-    return kept_y, kept_x, (kept_y == y) & (kept_x == x)
+    y = ((offset * cos)[:, :, None] + (offset * sin)[:, None, :]) + center
+    x = ((offset * cos)[:, None, :] - (offset * sin)[:, :, None]) + center
+    clamped_y, clamped_x = y.clamp(0, size - 1), x.clamp(0, size - 1)
+    return clamped_y, clamped_x, (clamped_y == y) & (clamped_x == x)
 
 
 def perlin_noise(gradients: Tensor, cells: Tensor, y: Tensor, x: Tensor, size: int) -> Tensor:
@@ -89,7 +90,7 @@ def perlin_noise(gradients: Tensor, cells: Tensor, y: Tensor, x: Tensor, size: i
     Args:
         gradients: float32 [2,n,33*33], the y and x component at each lattice point.
         cells: int64 [n,2], cells along y and x.
-        y: float32 [n,H,W], where to evaluate, in pixels 0..size-1.
+        y: float32 [n,H,W], positions in pixels 0..size-1.
         x: float32 [n,H,W].
         size: pixels along the field's axis.
 
@@ -106,7 +107,7 @@ def perlin_noise(gradients: Tensor, cells: Tensor, y: Tensor, x: Tensor, size: i
     flat_y, flat_x = gradients[0].reshape(-1), gradients[1].reshape(-1)
 
     def slope(down: int, right: int) -> Tensor:
-        """The gradient at one corner of each pixel's cell, times the way from there."""
+        """Dot product of the gradient at one corner of each pixel's cell with the offset from that corner."""
         at = (corner + (down * _SIDE + right)).reshape(-1)
         along_y = flat_y.index_select(0, at).view_as(v) * (v - down)
         return along_y + flat_x.index_select(0, at).view_as(u) * (u - right)

@@ -1,4 +1,4 @@
-"""Generated textures for where DTD is not at hand: noise, stripes, checks, blobs and cells, coloured."""
+"""Generated textures, for use without DTD: colored noise, stripes, checks, blobs and cells."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,13 +7,13 @@ from idif.randomness import numpy_rng
 
 PROCEDURAL_COUNT = 128
 PROCEDURAL_RULE = "procedural/v1"
-"""Changes whenever a texture of the same number would come out differently."""
+"""Version of the textures: changes whenever a texture of the same number changes."""
 
 _Field = npt.NDArray[np.float64]
 
 
 def procedural_texture(number: int, size: int) -> npt.NDArray[np.uint8]:
-    """Texture ``number``, the same at every call; neighbouring numbers are of different kinds.
+    """Texture ``number``, the same in every call; consecutive numbers have different kinds.
 
     Returns:
         uint8 [3,size,size], RGB.
@@ -24,12 +24,12 @@ def procedural_texture(number: int, size: int) -> npt.NDArray[np.uint8]:
     low, high = float(field.min()), float(field.max())
     field = (field - low) / max(high - low, 1e-9)
     grain = rng.uniform(0, 0.08) * rng.standard_normal(field.shape)
-    pixels = _colour(rng, field) + grain
+    pixels = _colorize(rng, field) + grain
     return np.round(pixels.clip(0, 1) * 255).astype(np.uint8)
 
 
 def _grid(rng: np.random.Generator, size: int) -> tuple[_Field, _Field]:
-    """y and x in -1..1, turned by a random angle and bent a little, so that no lattice is straight."""
+    """y and x in -1..1, rotated by a random angle and slightly bent, so that no lattice is straight."""
     axis = (np.arange(size) + 0.5) / size * 2 - 1
     y, x = np.meshgrid(axis, axis, indexing="ij")
     angle = rng.uniform(0, np.pi)
@@ -67,31 +67,31 @@ def _checks(rng: np.random.Generator, grid: tuple[_Field, _Field]) -> _Field:
 def _blobs(rng: np.random.Generator, grid: tuple[_Field, _Field]) -> _Field:
     y, x = grid
     field = np.zeros_like(y)
-    for centre_y, centre_x, share in rng.uniform(-1.4, 1.4, (40, 3)):
+    for center_y, center_x, share in rng.uniform(-1.4, 1.4, (40, 3)):
         radius = 0.05 + 0.12 * abs(share)
-        distance = ((y - centre_y) ** 2 + (x - centre_x) ** 2) / radius**2
+        distance = ((y - center_y) ** 2 + (x - center_x) ** 2) / radius**2
         field += np.sign(share) * np.exp(-(distance ** rng.uniform(1, 3)))
     return field
 
 
 def _cells(rng: np.random.Generator, grid: tuple[_Field, _Field]) -> _Field:
-    """Voronoi cells: flat stones, each with its own grey, and joints between them."""
+    """Voronoi cells: flat stones, each with its own gray value, and joints between them."""
     count = int(rng.integers(12, 70))
-    points, greys = rng.uniform(-1.4, 1.4, (count, 2)), rng.uniform(0.2, 1, count)
+    points, grays = rng.uniform(-1.4, 1.4, (count, 2)), rng.uniform(0.2, 1, count)
     nearest = np.full(grid[0].shape, np.inf)
-    second, grey = nearest.copy(), np.zeros_like(nearest)
-    for (point_y, point_x), own in zip(points, greys, strict=True):
+    second, gray = nearest.copy(), np.zeros_like(nearest)
+    for (point_y, point_x), own in zip(points, grays, strict=True):
         distance = np.hypot(grid[0] - point_y, grid[1] - point_x)
         closer = distance < nearest
         second = np.where(closer, nearest, np.minimum(second, distance))
-        grey = np.where(closer, own, grey)
+        gray = np.where(closer, own, gray)
         nearest = np.where(closer, distance, nearest)
     stone: _Field = ((second - nearest) / rng.uniform(0.02, 0.15)).clip(0, 1)
-    return grey * stone
+    return gray * stone
 
 
-def _colour(rng: np.random.Generator, field: _Field) -> _Field:
-    """[3,H,W] in 0..1: the field as a path through three random colours, from grey to saturated."""
-    colours = rng.uniform(0, 1, (3, 3))
-    colours += rng.uniform(0, 1) * (colours.mean(axis=0) - colours)
-    return np.stack([np.interp(field, (0, 0.5, 1), channel) for channel in colours])
+def _colorize(rng: np.random.Generator, field: _Field) -> _Field:
+    """[3,H,W] in 0..1: the field as a path through three random colours, from gray to saturated."""
+    colors = rng.uniform(0, 1, (3, 3))
+    colors += rng.uniform(0, 1) * (colors.mean(axis=0) - colors)
+    return np.stack([np.interp(field, (0, 0.5, 1), channel) for channel in colors])

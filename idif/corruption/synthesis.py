@@ -1,4 +1,4 @@
-"""Synthetic defects: clean images in, corrupted images and their masks out (DeSTSeg's recipe)."""
+"""Adds synthetic defects to clean images, with their masks (method of DeSTSeg)."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from idif.corruption.textures import TextureBank
 from idif.randomness import integers, uniform
 
 MAX_BETA = 0.8
-"""Largest share of the clean image left inside a defect."""
+"""Largest share of the clean image inside a defect."""
 
 
 def corrupt(
@@ -17,18 +17,18 @@ def corrupt(
 ) -> tuple[Tensor, Tensor]:
     """Blend a random texture into each view where Perlin noise is high: DeSTSeg's corruption.
 
-    ``image * (1 - M) + (1 - beta) * texture * M + beta * image * M`` with beta uniform in [0, 0.8). All that
-    is random follows from ``seeds``; pixels outside the mask are exactly the clean image's.
+    ``image * (1 - M) + (1 - beta) * texture * M + beta * image * M`` with beta uniform in [0, 0.8). All
+    random values are determined by ``seeds``; pixels outside the mask equal the clean image exactly.
 
     Args:
         images: uint8 [B,V,3,S,S], clean, RGB.
         seeds: int64 [B,V], see `idif.randomness.view_seeds`.
-        textures: of the images' size, on the images' device or on the CPU.
+        textures: size of the images, on their device or on the CPU.
         probability: chance that a view is corrupted at all.
 
     Returns:
         float32 [B,V,3,S,S] in 0..1 and bool [B,V,S,S], both on the device of ``images``. A view that is not
-        drawn is clean, with an all-false mask.
+        corrupted has an all-false mask.
     """
     B, V, channels, H, W = images.shape
     size = textures.images.shape[-1]

@@ -1,4 +1,4 @@
-"""The texture bank: every texture decoded and resized once, kept in one file, mapped into memory."""
+"""The texture bank: textures are decoded and resized once, stored in one file and mapped into memory."""
 
 import errno
 import hashlib
@@ -23,22 +23,22 @@ from idif.progress import Progress, silent
 
 DTD_URL = "https://www.robots.ox.ac.uk/~vgg/data/dtd/"
 
-_AT_ONCE = 64
-"""Files decoded between two writes, so that a large folder never lies in memory whole."""
+_DECODED_AT_ONCE = 64
+"""Files decoded between two writes, so that a large folder never fills the memory."""
 
 _Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class TextureBank:
-    """Textures to paint defects with."""
+    """Textures of synthetic defects."""
 
     images: Tensor
     """uint8 [K,3,S,S], RGB, 0..255."""
     origin: str
     """For logs and reports: ``folder: 5640 images from dtd`` or ``procedural: 128 images``."""
     fingerprint: str
-    """SHA-256 (hex) over what the textures were made from and how."""
+    """SHA-256 (hex) over the sources of the textures and their processing."""
 
     @property
     def caveat(self) -> str | None:
@@ -61,21 +61,21 @@ class TextureBank:
 def load_textures(
     source: Path | Literal["procedural"], size: int, cache_dir: Path, progress: Progress = silent
 ) -> TextureBank:
-    """The bank of a folder of textures (DTD), or of generated ones where ``procedural`` is asked for by name.
+    """Load the bank of a folder of textures (DTD), or of generated textures for ``procedural``.
 
-    The resized textures are kept as ``textures-<fingerprint>.npy`` in ``cache_dir``, where every run finds
-    them. The fingerprint covers the files' names and contents, the size and the resize rule, so a changed
-    folder makes another bank. Processes that build one at the same time write the same file, one after the
-    other.
+    The resized textures are stored as ``textures-<fingerprint>.npy`` in ``cache_dir`` for later runs. The
+    fingerprint covers the files' names and contents, the size and the resize rule, so a changed folder gives
+    another bank. Processes that build a bank at the same time write the same file, one after the other.
 
     Args:
         source: folder with images (`idif.data.images.SUFFIXES`) at any depth.
-        size: height and width of the textures, the training images' own.
-        cache_dir: made where missing.
+        size: height and width of the textures, that of the training images.
+        cache_dir: created where missing.
 
     Raises:
-        DatasetError: no such folder, no image in it, an unreadable image, or ``cache_dir`` not writable.
-        CannotFinish: no space left for the bank.
+        DatasetError: the folder does not exist or holds no image, an image is unreadable, or ``cache_dir`` is
+            not writable.
+        CannotFinish: there is no space left for the bank.
     """
     if source == "procedural":
         recipe = {"rule": PROCEDURAL_RULE, "count": PROCEDURAL_COUNT, "size": size}
@@ -95,8 +95,9 @@ def load_textures(
         origin = f"folder: {len(files)} images from {source.resolve().name}"
 
         def decoded() -> Iterator[_Pixels]:
-            for start in range(0, len(files), _AT_ONCE):
-                yield from pool.map(lambda path: load_image(path, size)[0], files[start : start + _AT_ONCE])
+            for start in range(0, len(files), _DECODED_AT_ONCE):
+                batch = files[start : start + _DECODED_AT_ONCE]
+                yield from pool.map(lambda path: load_image(path, size)[0], batch)
 
         return _load_or_build(digest(recipe), origin, len(files), size, decoded, cache_dir, progress)
 
@@ -108,8 +109,8 @@ def texture_files(source: Path) -> list[Path]:
         raise DatasetError(
             f"corruption.textures: expected a folder of textures, {source} is none ({instead})"
         )
-    found = [p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-    files = sorted((p for p in found if p.is_file()), key=lambda p: p.relative_to(source).as_posix())
+    paths = [p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    files = sorted((p for p in paths if p.is_file()), key=lambda p: p.relative_to(source).as_posix())
     if not files:
         raise DatasetError(f"corruption.textures: {source} holds no image ({', '.join(SUFFIXES)}; {instead})")
     return files
@@ -143,9 +144,9 @@ def _load_or_build(
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """The bank mapped into memory, or None where there is none or its file was cut short."""
+    """The bank mapped into memory, or None where there is none or its file is truncated."""
     try:
-        # copy-on-write: the file stays as it is, and torch does not warn of memory it may not write
+        # copy-on-write: the file cannot change, and torch does not warn of read-only memory
         pixels = np.load(path, mmap_mode="c", allow_pickle=False)
     except (FileNotFoundError, NotADirectoryError, ValueError, EOFError):
         return None
@@ -155,25 +156,26 @@ def _open(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def _build(path: Path, shape: tuple[int, ...], rows: Iterator[_Pixels], progress: Progress) -> None:
-    """Write a bank beside its place, then rename it there."""
-    beside = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part")  # a process id is one machine's own
+    """Write a bank to a temporary file, then rename it."""
+    # a random name, since process ids of several machines may be equal
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part")
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with beside.open("wb") as file:
+            with partial.open("wb") as file:
                 np.lib.format.write_array_header_1_0(file, header)
                 for done, row in enumerate(rows, start=1):
                     file.write(row.tobytes())
                     progress(done, shape[0], "textures")
             try:
-                beside.replace(path)
+                partial.replace(path)
             except PermissionError:
-                # on Windows nobody replaces a file that is mapped: another process built the same bank first
+                # Windows does not replace a mapped file: another process has built the same bank first
                 if _open(path, shape) is None:
                     raise
         finally:
-            beside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise CannotFinish(f"{path}: no space left for the texture bank") from None

@@ -1,4 +1,4 @@
-"""A picture of some samples of a dataset, one row each, one column a view, defects outlined."""
+"""Contact sheets of a dataset: one row per sample, one column per view, defects outlined."""
 
 import os
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from idif.data.images import load_image, load_mask
 from idif.data.index import Index, Sample
+from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
 from idif.errors import CannotFinish
 from idif.paths import resolve_inside
@@ -24,16 +25,17 @@ _GOOD_ROWS, _DEFECT_ROWS = 3, 2
 _RED = (255, 40, 40)
 
 
-def write_previews(root: Path, *, images: str, categories: Sequence[str]) -> list[Path]:
-    """A sheet ``ROOT/preview/<category>.png`` for each category; an older one is replaced.
+def write_previews(layout: RealIADLayout, categories: Sequence[str]) -> list[Path]:
+    """Write a sheet ``ROOT/preview/<category>.png`` for each category; an older one is replaced.
 
     Raises:
-        DatasetError: the dataset cannot be read. CannotFinish: a sheet cannot be written.
+        DatasetError: the dataset cannot be read.
+        CannotFinish: a sheet cannot be written.
     """
     written = []
     for category in categories:
-        sheet = contact_sheet(root, read_realiad(root, images=images, categories=[category]))
-        path = root / PREVIEW / f"{category}.png"
+        sheet = contact_sheet(layout.root, read_realiad(layout, categories=[category]))
+        path = layout.root / PREVIEW / f"{category}.png"
         try:
             path.parent.mkdir(exist_ok=True)
             partial = path.with_suffix(".partial")
@@ -55,7 +57,7 @@ def chosen_samples(index: Index) -> list[Sample]:
 
 
 def contact_sheet(root: Path, index: Index) -> Image.Image:
-    """RGB, `CELL` pixels a view, a caption above each row; absent views stay black.
+    """The sheet of an index, RGB: `CELL` pixels per view, a caption above each row; absent views are black.
 
     Raises:
         DatasetError: a picture or mask cannot be read.
@@ -80,5 +82,5 @@ def contact_sheet(root: Path, index: Index) -> Image.Image:
 
 def _outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The pixels just around a mask."""
-    wide = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
-    return (wide > 0) & ~mask
+    dilated = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
+    return (dilated > 0) & ~mask

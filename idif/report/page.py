@@ -16,7 +16,7 @@ from idif.report.gallery import Gallery, ImageLoader, load_images, make_gallery
 from idif.report.reference_results import ReferenceRow, missing_view_reference, reference_rows
 from idif.report.run_data import RunData, read_run
 from idif.report.tables import DASH, HEADLINE, Table, applicable, label
-from idif.visualization.heatmap import color_bar
+from idif.visualization.heatmap import color_bar_css
 from idif.visualization.text import percent
 
 IMAGE_BYTES = 6_500_000
@@ -98,7 +98,7 @@ def write_report(
         differences=tables.differences(data) if several else None,
         comparison_notes=summary_text.comparison_notes(data) if several else [],
         open_categories=total <= FEW_CATEGORIES,
-        color_bar=color_bar(),
+        color_bar=color_bar_css(),
         version=__version__,
     )
     path = data[0].folder / "report.html"

@@ -1,4 +1,4 @@
-"""What only shows when the pictures of a category are held against each other."""
+"""Checks that compare the views of a category with each other."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,114 +14,114 @@ from idif.datasets.contamination import contamination
 from idif.datasets.realiad.statistics import Counts
 
 DARK, BRIGHT = 8.0, 247.0
-"""Mean grey value, 0..255, below or above which a picture shows nothing."""
-UNLIKE_ITS_CAMERA = 64.0
-"""Mean grey value away from the camera's median that is extreme."""
-FEW = 10
-"""Fewer samples than these in a split are few."""
+"""Mean gray values, 0..255, below and above which a picture shows nothing."""
+MAX_BRIGHTNESS_DEVIATION = 64.0
+"""Largest difference of a picture's mean gray value from its camera's median that is not extreme."""
+MIN_SAMPLES = 10
+"""Fewer samples than this in a split give a warning."""
 
-SplitsOf = dict[bytes, dict[Split, str]]
-"""Digest of an image file -> the first file of each split that has these bytes."""
+ImageSplits = dict[bytes, dict[Split, str]]
+"""Digest of an image file -> the first file with these bytes in each split."""
 
 
-def compare_looks(category: str, looks: Sequence[ViewCheck], splits: SplitsOf) -> Iterator[Finding]:
-    """Everything wrong or odd among the views of one category.
+def compare_views(category: str, views: Sequence[ViewCheck], splits: ImageSplits) -> Iterator[Finding]:
+    """Faults and oddities among the views of one category.
 
     Args:
-        splits: what earlier categories held; this one's files are added.
+        splits: image files of earlier categories; the files of this one are added.
     """
-    yield from _sizes(category, looks)
-    yield from _in_both_splits(category, looks, splits)
-    seen = [look for look in looks if look.picture is not None]
-    if seen:
-        yield from _likenesses(category, seen)
-        yield from _brightness(category, seen)
+    yield from _sizes(category, views)
+    yield from _in_both_splits(category, views, splits)
+    decoded = [check for check in views if check.thumbnail is not None]
+    if decoded:
+        yield from _similar_pictures(category, decoded)
+        yield from _brightness(category, decoded)
 
 
-def _sizes(category: str, looks: Sequence[ViewCheck]) -> Iterator[Finding]:
+def _sizes(category: str, views: Sequence[ViewCheck]) -> Iterator[Finding]:
     by_camera: dict[int, list[ViewCheck]] = defaultdict(list)
-    for look in looks:
-        if look.shape is not None:
-            by_camera[look.view.number].append(look)
+    for check in views:
+        if check.shape is not None:
+            by_camera[check.view.number].append(check)
     for camera, of_camera in sorted(by_camera.items()):
-        shape, often = Counter(look.shape for look in of_camera).most_common(1)[0]
-        if shape is None or often == len(of_camera):
+        shape, frequency = Counter(check.shape for check in of_camera).most_common(1)[0]
+        if shape is None or frequency == len(of_camera):
             continue
         usual = f"{shape[1]}x{shape[0]}"
-        if 2 * often < len(of_camera):
+        if 2 * frequency < len(of_camera):
             message = f"camera {camera}: images of many sizes, none of half of them; all become one square"
             yield Finding("sizes_vary", category, "", message)
             continue
-        for look in of_camera:
-            if look.shape is not None and look.shape != shape:
-                message = f"is {look.shape[1]}x{look.shape[0]}, camera {camera}'s others are {usual}"
-                yield Finding("wrong_size", category, look.view.image, message)
+        for check in of_camera:
+            if check.shape is not None and check.shape != shape:
+                message = f"is {check.shape[1]}x{check.shape[0]}, camera {camera}'s others are {usual}"
+                yield Finding("wrong_size", category, check.view.image, message)
 
 
-def _in_both_splits(category: str, looks: Sequence[ViewCheck], splits: SplitsOf) -> Iterator[Finding]:
-    for look in looks:
-        if look.digest is None:
+def _in_both_splits(category: str, views: Sequence[ViewCheck], splits: ImageSplits) -> Iterator[Finding]:
+    for check in views:
+        if check.digest is None:
             continue
-        of = splits.setdefault(look.digest, {})
-        first = of.setdefault(look.sample.split, look.view.image) == look.view.image
-        if first and len(of) == 2:
-            file = of["test"]
-            yield Finding("train_and_test", category, file, f"has the same bytes as {of['train']}")
+        files = splits.setdefault(check.digest, {})
+        is_first = files.setdefault(check.sample.split, check.view.image) == check.view.image
+        if is_first and len(files) == 2:
+            message = f"has the same bytes as {files['train']}"
+            yield Finding("train_and_test", category, files["test"], message)
 
 
-def _likenesses(category: str, looks: Sequence[ViewCheck]) -> Iterator[Finding]:
-    thumbnails = np.stack([look.picture for look in looks if look.picture is not None])
+def _similar_pictures(category: str, views: Sequence[ViewCheck]) -> Iterator[Finding]:
+    thumbnails = np.stack([check.thumbnail for check in views if check.thumbnail is not None])
     ids: dict[str, int] = {}
-    owners = np.array([ids.setdefault(look.sample.sample_id, len(ids)) for look in looks])
-    cameras = np.array([look.view.number for look in looks])
+    owners = np.array([ids.setdefault(check.sample.sample_id, len(ids)) for check in views])
+    cameras = np.array([check.view.number for check in views])
     for i, j in exchanged_views(thumbnails, owners, cameras):
-        first, second = looks[i].view, looks[j].view
-        cameras_of = f"cameras {first.number} and {second.number}"
-        message = f"looks as if it were exchanged with {second.image} ({cameras_of})"
+        first, second = views[i].view, views[j].view
+        pair = f"cameras {first.number} and {second.number}"
+        message = f"looks as if it were exchanged with {second.image} ({pair})"
         yield Finding("misplaced_view", category, first.image, message)
     for i, j in near_duplicates(thumbnails, owners, cameras):
-        one, two = looks[i], looks[j]
+        one, two = views[i], views[j]
         if one.digest == two.digest and one.sample.split != two.sample.split:
-            continue  # told as an error
+            continue  # reported as an error by `_in_both_splits`
         how = "has the same bytes as" if one.digest == two.digest else "looks nearly like"
         yield Finding("near_duplicate", category, two.view.image, f"{how} {one.view.image}")
 
 
-def _brightness(category: str, looks: Sequence[ViewCheck]) -> Iterator[Finding]:
-    means = np.array([look.picture.mean() for look in looks if look.picture is not None])
-    cameras = np.array([look.view.number for look in looks])
+def _brightness(category: str, views: Sequence[ViewCheck]) -> Iterator[Finding]:
+    means = np.array([check.thumbnail.mean() for check in views if check.thumbnail is not None])
+    cameras = np.array([check.view.number for check in views])
     for camera in np.unique(cameras):
         median = float(np.median(means[cameras == camera]))
-        for place in np.flatnonzero(cameras == camera).tolist():
-            mean = float(means[place])
+        for number in np.flatnonzero(cameras == camera).tolist():
+            mean = float(means[number])
             if not DARK <= mean <= BRIGHT:
                 message = f"mean grey value {mean:.0f} of 255"
-            elif abs(mean - median) > UNLIKE_ITS_CAMERA:
+            elif abs(mean - median) > MAX_BRIGHTNESS_DEVIATION:
                 message = f"mean grey value {mean:.0f} of 255, camera {camera}'s median is {median:.0f}"
             else:
                 continue
-            yield Finding("brightness", category, looks[place].view.image, message)
+            yield Finding("brightness", category, views[number].view.image, message)
 
 
-def thin_splits(category: str, index: Index) -> Iterator[Finding]:
-    """Splits of few samples, a test split that has one class only, a training split that has both."""
+def check_splits(category: str, index: Index) -> Iterator[Finding]:
+    """Splits with few samples, a test split with one class only, a training split with anomalous samples."""
     for split in get_args(Split):
         number = sum(sample.split == split for sample in index.samples)
-        if number < FEW:
-            message = f"{number} samples in {split}; results on fewer than {FEW} mean little"
+        if number < MIN_SAMPLES:
+            message = f"{number} samples in {split}; results on fewer than {MIN_SAMPLES} mean little"
             yield Finding("few_samples", category, "", message)
     test = [sample.label for sample in index.samples if sample.split == "test"]
     if test and len(set(test)) == 1:
-        what = "anomalous" if test[0] else "normal"
-        message = f"all {len(test)} test samples are {what}; no AUROC is defined"
+        kind = "anomalous" if test[0] else "normal"
+        message = f"all {len(test)} test samples are {kind}; no AUROC is defined"
         yield Finding("one_class", category, "", message)
-    dirty = contamination(index.samples)
-    if dirty is not None:
-        yield Finding("contaminated", category, "", dirty)
+    contaminated = contamination(index.samples)
+    if contaminated is not None:
+        yield Finding("contaminated", category, "", contaminated)
 
 
-def count(index: Index) -> Counts:
-    """What a category's annotations list."""
+def count_samples(index: Index) -> Counts:
+    """Counts of the samples that a category's annotations list."""
     total = Counts()
     for sample in index.samples:
         views = [view for view in sample.views if view is not None]

@@ -1,4 +1,4 @@
-"""What a check of a dataset can find, and what it found."""
+"""Kinds of findings of a dataset check, and its report."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ ERRORS = {
     "defect_without_mask": "defect labels without a mask",
     "train_and_test": "files in train and test",
 }
-"""Kinds of fault that make a dataset unsound, each with its words."""
+"""Kind of fault that makes a dataset unsound -> description."""
 
 WARNINGS = {
     "near_duplicate": "near-duplicates",
@@ -25,7 +25,7 @@ WARNINGS = {
     "contaminated": "training splits with anomalous samples",
     "sizes_vary": "cameras whose images differ in size",
 }
-"""Kinds of oddity that a dataset may have."""
+"""Kind of oddity that a sound dataset may have -> description."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Finding:
     """A key of `ERRORS` or `WARNINGS`."""
     category: str
     file: str
-    """POSIX path relative to the dataset's root; empty where no single file is concerned."""
+    """POSIX path relative to the dataset's root; empty where the finding concerns no single file."""
     message: str
 
     def __post_init__(self) -> None:
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check read and found."""
+    """Result of a dataset check."""
 
     root: str
     images: str
@@ -53,15 +53,15 @@ class CheckReport:
     files: int
     """Images and masks opened."""
     counts: dict[str, Counts]
-    """By category; those whose annotations cannot be read are left out."""
+    """Category -> counts; categories whose annotations cannot be read are left out."""
     views: tuple[int, ...]
     """Camera numbers that occur."""
     whole: bool
-    """Whether this is the whole of Real-IAD, whose counts are known and were compared."""
+    """Whether this is the complete Real-IAD, so that its published counts were compared."""
     errors: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is wrong; warnings do not count."""
+        """Whether there are no errors; warnings do not count."""
         return not self.errors

@@ -1,4 +1,4 @@
-"""What small grey thumbnails tell about a category: pictures taken twice, and under another camera's name.
+"""Finds near-duplicate pictures and exchanged views by comparing gray thumbnails.
 
 n pictures; a thumbnail is uint8 [T,T], T = `THUMBNAIL`, of the whole picture.
 """
@@ -12,28 +12,30 @@ THUMBNAIL = 32
 """Side of a thumbnail in pixels."""
 HASH_BITS = 6
 """Near-duplicates differ in at most this many of the 64 bits of their perceptual hashes,"""
-GREY_LEVELS = 2.0
-"""and their thumbnails, brightness apart, by at most this mean difference. The hash alone would take all
-parts under one fixed camera for each other."""
+MAX_GRAY_DIFFERENCE = 2.0
+"""and their thumbnails, after removal of the mean, by at most this mean difference. The hash alone would
+match all parts under one fixed camera."""
 SWAP_MARGIN = 0.5
-"""Two views count as exchanged where exchanging them halves their distance to their cameras' pictures."""
-FEWEST_FOR_SWAPS = 8
-"""Pictures that a camera needs before one can be called unusual."""
+"""Two views count as exchanged where exchanging them reduces their distance to their cameras' usual pictures
+below this share."""
+MIN_PICTURES_FOR_SWAPS = 8
+"""Pictures that a camera needs before one can count as unusual."""
 UNUSUAL = 3.0
-"""Times the usual distance that both views of an exchanged pair must lie from their cameras' pictures."""
+"""Factor of the usual distance by which both views of an exchanged pair must differ from their cameras' usual
+pictures."""
 
 Thumbnails = npt.NDArray[np.uint8]
 
 
-def thumbnail(image: Image.Image) -> Thumbnails:
-    """uint8 [T,T], grey, of an 8-bit image of any size."""
+def make_thumbnail(image: Image.Image) -> Thumbnails:
+    """Gray thumbnail, uint8 [T,T], of an 8-bit image of any size."""
     return np.asarray(image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
 
 
 def perceptual_hash(picture: Thumbnails) -> np.uint64:
-    """64 bits, nearly all kept when a picture is encoded again, scaled or brightened (pHash).
+    """Perceptual hash (pHash) of 64 bits, robust to encoding, scaling and brightness.
 
-    The signs of the lowest 8 x 8 coefficients of the cosine transform against their median.
+    The bits compare the lowest 8 x 8 coefficients of the cosine transform with their median.
     """
     low = cv2.dct(picture.astype(np.float32))[:8, :8].reshape(-1)
     bits = low > np.median(low[1:])
@@ -43,12 +45,12 @@ def perceptual_hash(picture: Thumbnails) -> np.uint64:
 def near_duplicates(
     thumbnails: Thumbnails, owners: npt.NDArray[np.int64], cameras: npt.NDArray[np.int64]
 ) -> list[tuple[int, int]]:
-    """Pairs (i < j) of pictures of one camera and different owners that show nearly the same.
+    """Pairs (i < j) of nearly equal pictures of one camera and different samples.
 
     Args:
         thumbnails: [n,T,T].
-        owners: [n]: the sample each belongs to.
-        cameras: [n].
+        owners: [n], number of the sample that each picture belongs to.
+        cameras: [n], number of each picture's camera.
     """
     pairs: list[tuple[int, int]] = []
     for camera in np.unique(cameras):
@@ -59,7 +61,7 @@ def near_duplicates(
         for k in range(len(chosen) - 1):
             close = np.flatnonzero(np.bitwise_count(hashes[k + 1 :] ^ hashes[k]) <= HASH_BITS) + k + 1
             close = close[owners[chosen[close]] != owners[chosen[k]]]
-            same = np.abs(flat[close] - flat[k]).mean(axis=1) <= GREY_LEVELS
+            same = np.abs(flat[close] - flat[k]).mean(axis=1) <= MAX_GRAY_DIFFERENCE
             pairs += [(int(chosen[k]), int(chosen[j])) for j in close[same]]
     return sorted(pairs)
 
@@ -67,14 +69,15 @@ def near_duplicates(
 def exchanged_views(
     thumbnails: Thumbnails, owners: npt.NDArray[np.int64], cameras: npt.NDArray[np.int64]
 ) -> list[tuple[int, int]]:
-    """Pairs (i < j) of one owner whose pictures look as if each were the other camera's.
+    """Pairs (i < j) of pictures of one sample that look as if their cameras were exchanged.
 
-    A camera's usual picture is the median of its thumbnails. Both pictures of a pair must lie far from their
-    own camera's (`UNUSUAL`) and, exchanged, less than half as far in sum (`SWAP_MARGIN`). Cameras that see
-    nearly the same cannot be told apart and give no pairs. Arguments as for `near_duplicates`.
+    A camera's usual picture is the median of its thumbnails. Both pictures of a pair must differ much from
+    their own camera's usual picture (`UNUSUAL`) and, exchanged, less than half as much in sum
+    (`SWAP_MARGIN`). Cameras with nearly the same picture cannot be distinguished and give no pairs. Arguments
+    as for `near_duplicates`.
     """
     numbers = np.unique(cameras)
-    if any(np.count_nonzero(cameras == number) < FEWEST_FOR_SWAPS for number in numbers):
+    if any(np.count_nonzero(cameras == number) < MIN_PICTURES_FOR_SWAPS for number in numbers):
         return []
     flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     distance = np.empty((len(flat), len(numbers)), np.float32)
@@ -86,8 +89,8 @@ def exchanged_views(
     typical = np.array([np.median(own[cameras == number]) for number in numbers])
     odd = np.flatnonzero(own > UNUSUAL * typical[column_of])
     pairs = []
-    for place, i in enumerate(odd):
-        for j in odd[place + 1 :]:
+    for number, i in enumerate(odd):
+        for j in odd[number + 1 :]:
             if owners[i] == owners[j]:
                 exchanged = distance[i, column_of[j]] + distance[j, column_of[i]]
                 if exchanged < SWAP_MARGIN * (own[i] + own[j]):

@@ -1,4 +1,4 @@
-"""Open the files of one view once, and say everything that is wrong with each by itself."""
+"""Checks of the files of one view."""
 
 import hashlib
 import posixpath
@@ -10,7 +10,7 @@ from pathlib import Path
 from idif.data.images import decode, load_whole_mask, read_file, to_rgb
 from idif.data.index import NORMAL_CLASS, Sample, View
 from idif.datasets.checks.findings import Finding
-from idif.datasets.checks.thumbnails import Thumbnails, thumbnail
+from idif.datasets.checks.thumbnails import Thumbnails, make_thumbnail
 from idif.datasets.realiad.reader import read_file_name
 from idif.errors import DatasetError
 from idif.paths import resolve_inside
@@ -18,7 +18,7 @@ from idif.paths import resolve_inside
 
 @dataclass(frozen=True)
 class ViewCheck:
-    """What the files of one view showed."""
+    """Result of checking the files of one view."""
 
     sample: Sample
     view: View
@@ -27,67 +27,72 @@ class ViewCheck:
     """SHA-256 of the image file; None where it cannot be read."""
     shape: tuple[int, int] | None
     """(height, width) of the image; None where it cannot be decoded."""
-    picture: Thumbnails | None
-    """Its thumbnail; None likewise."""
+    thumbnail: Thumbnails | None
+    """None where the image cannot be decoded."""
 
 
-def look_at(root: Path, sample: Sample, view: View, *, masked: bool, categories: Sequence[str]) -> ViewCheck:
-    """Open a view's image and mask.
+def check_view(
+    root: Path, sample: Sample, view: View, *, has_masks: bool, categories: Sequence[str]
+) -> ViewCheck:
+    """Open a view's image and mask and report every fault.
 
     Args:
-        masked: whether the view's category has masks, so that a defect needs one.
-        categories: all of the dataset, for telling whose a file name is.
+        has_masks: whether the view's category has masks, so that a defect needs one.
+        categories: all categories of the dataset, to recognize file names.
     """
     findings: list[Finding] = []
 
-    def found(kind: str, file: str, message: str) -> None:
+    def report(kind: str, file: str, message: str) -> None:
         findings.append(Finding(kind, sample.category, file, message))
 
     misplaced = _misplaced(sample, view, categories)
     if misplaced is not None:
-        found("misplaced_view", view.image, misplaced)
+        report("misplaced_view", view.image, misplaced)
     if view.mask is not None and not view.label:
-        found("mask_without_defect", view.mask, f"is the mask of {view.image}, which is labelled OK")
-    if view.mask is None and view.label and masked:
-        found("defect_without_mask", view.image, f"is labelled {view.anomaly_class} and has no mask")
+        report("mask_without_defect", view.mask, f"is the mask of {view.image}, which is labelled OK")
+    if view.mask is None and view.label and has_masks:
+        report("defect_without_mask", view.image, f"is labelled {view.anomaly_class} and has no mask")
 
-    digest, shape, picture = None, None, None
+    digest, shape, thumbnail = None, None, None
     try:
         path = resolve_inside(root, view.image)
         content = read_file(path, "image")
         digest = hashlib.sha256(content).digest()
         image = to_rgb(decode(content, path, "image"), path)
-        shape, picture = (image.height, image.width), thumbnail(image)
+        shape, thumbnail = (image.height, image.width), make_thumbnail(image)
     except DatasetError as error:
-        found(_why(root, view.image), view.image, str(error))
+        report(_failure_kind(root, view.image), view.image, str(error))
     if view.mask is not None:
         try:
             mask = load_whole_mask(resolve_inside(root, view.mask))
             if shape not in (None, mask.shape):
                 sizes = f"{mask.shape[1]}x{mask.shape[0]}, its image is {shape[1]}x{shape[0]}"
-                found("wrong_size", view.mask, f"is {sizes}")
+                report("wrong_size", view.mask, f"is {sizes}")
             if view.label and not mask.any():
-                found("defect_without_mask", view.mask, "marks nothing, but its image is labelled defective")
+                report("defect_without_mask", view.mask, "marks nothing, but its image is labelled defective")
         except DatasetError as error:
-            found(_why(root, view.mask), view.mask, str(error))
-    return ViewCheck(sample, view, tuple(findings), digest, shape, picture)
+            report(_failure_kind(root, view.mask), view.mask, str(error))
+    return ViewCheck(sample, view, tuple(findings), digest, shape, thumbnail)
 
 
-def _why(root: Path, file: str) -> str:
+def _failure_kind(root: Path, file: str) -> str:
     return "unreadable" if (root / file).exists() or (root / file).is_symlink() else "missing"
 
 
 def _misplaced(sample: Sample, view: View, categories: Sequence[str]) -> str | None:
-    """How the name of an image contradicts the folder that it lies in."""
+    """Message where the name of an image contradicts its folder, else None."""
     folder, name = posixpath.split(view.image)
     own = sample.category
-    told = read_file_name(name, categories)
-    if told is not None and told[0] != own:
-        return f"is named as a picture of {told[0]}, but belongs to {own}"
+    parsed = read_file_name(name, categories)
+    if parsed is not None and parsed[0] != own:
+        return f"is named as a picture of {parsed[0]}, but belongs to {own}"
     numbers = re.match(r"([0-9]+)_", name.removeprefix(f"{own}_"))
-    place = re.fullmatch(r"S([0-9]+)", posixpath.basename(folder))
-    if numbers and place and int(numbers[1]) != int(place[1]):
-        return f"is named as a picture of sample {numbers[1]}, but lies in the folder of sample {place[1]}"
+    sample_folder = re.fullmatch(r"S([0-9]+)", posixpath.basename(folder))
+    if numbers and sample_folder and int(numbers[1]) != int(sample_folder[1]):
+        return (
+            f"is named as a picture of sample {numbers[1]}, "
+            f"but lies in the folder of sample {sample_folder[1]}"
+        )
     named = re.match(rf"[0-9]+_({NORMAL_CLASS}|NG)_", name.removeprefix(f"{own}_"))
     kind = next((part for part in folder.split("/") if part in (NORMAL_CLASS, "NG")), None)
     if named and kind and named[1] != kind:

@@ -1,4 +1,4 @@
-"""Bring a folder of photographs into the Real-IAD layout: one view a sample, or several by a pattern."""
+"""Imports a folder of photographs into the Real-IAD layout: one view per sample, or several by a pattern."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,55 +13,54 @@ from idif.data.images import load_image, load_mask, load_whole_mask
 from idif.datasets.folder.layout import PhotoSample, find_categories, list_samples, read_pattern
 from idif.datasets.realiad.reader import MAX_VIEW_NUMBER
 from idif.datasets.realiad.writer import (
+    CategorySource,
+    ImportedSample,
     ImportedView,
+    ImportRequest,
     ImportSummary,
-    category_writer,
-    check_out,
     source_digest,
-    summarise,
+    write_categories,
 )
 from idif.errors import DatasetError
 from idif.paths import resolve_inside
 from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
 
+MAX_SIZE = 4096
+"""Largest side of the images in pixels."""
+
 
 @dataclass(frozen=True)
 class FolderSummary(ImportSummary):
-    """What an import of photographs wrote."""
+    """Content of a dataset after an import of photographs."""
 
     cameras: dict[int, str]
-    """View number -> what the source's names call it."""
+    """View number -> name of the view in the source."""
 
 
 def import_folder(
-    src: Path,
-    out: Path,
+    request: ImportRequest,
     *,
-    categories: Sequence[str] = (),
     pattern: str | None = None,
     views: int | None = None,
-    size: int = 256,
     workers: int = 2,
     progress: Progress = silent,
 ) -> FolderSummary:
-    """Decode every photograph, make it a square of ``size`` and write it in the Real-IAD layout.
+    """Decode every photograph, resize it to a square and write it in the Real-IAD layout.
 
-    Photographs and masks are decoded and resized as everywhere (`idif.data.images.RESIZE_RULE`), so that a
-    photograph given to a model later looks the same; a mask too small for nearest neighbour keeps the pixels
-    that it touches. In a category with masks every defective sample needs one that marks something; of its
-    views those are anomalous whose mask does. Without any mask all views of a defective sample are.
+    Photographs and masks are decoded and resized by `idif.data.images.RESIZE_RULE`, like all others, so that
+    a photograph given to a model later looks the same. A mask that nearest-neighbor sampling would lose keeps
+    the pixels it touches. In a category with masks every defective sample needs one that marks something,
+    and its anomalous views are those whose mask does. In a category without masks all views of a defective
+    sample are anomalous.
 
     Views whose names are all numbers from 1 keep them; other names are numbered in their order.
 
     Args:
-        src: holds one folder per category in the layout of `folder_layout`, or is such a folder itself.
-        out: absent, empty, or in the Real-IAD layout; categories are added to it, each whole or not at all,
-            and those that an earlier call finished are kept.
-        categories: empty for all.
-        pattern: None where every photograph is a sample; see `folder_layout.read_pattern`.
+        request: ``src`` holds one folder per category in the layout of `idif.datasets.folder.layout`, or is
+            such a folder itself; ``size`` is 32 to `MAX_SIZE`.
+        pattern: None where every photograph is a sample; see `read_pattern`.
         views: how many views the pattern must find (1 without one); None for any number.
-        size: side of the square images in pixels.
         workers: threads that decode.
 
     Raises:
@@ -69,49 +68,31 @@ def import_folder(
             ``out`` cannot take the categories.
         CannotFinish: ``out`` cannot be written.
     """
-    if not 32 <= size <= 4096:
-        raise DatasetError(f"size: expected 32 to 4096 pixels, got {size}")
-    told = None if pattern is None else read_pattern(pattern)
-    folders = find_categories(src, categories)
-    samples = {category: list_samples(folder, told) for category, folder in folders.items()}
-    numbers = _number_views(
-        src, [view for all_of in samples.values() for s in all_of for view in s.photographs]
-    )
+    request.check_size(MAX_SIZE)
+    src = request.src
+    name_pattern = None if pattern is None else read_pattern(pattern)
+    folders = find_categories(src, request.categories)
+    samples = {category: list_samples(folder, name_pattern) for category, folder in folders.items()}
+    names = [view for listed in samples.values() for sample in listed for view in sample.photographs]
+    numbers = _number_views(src, names)
     if views not in (None, len(numbers)):
         raise DatasetError(f"{src}: expected {views} views, found {len(numbers)}: {', '.join(numbers)}")
-    images = f"realiad_{size}"
-    recipes = {
-        category: {
+    sources = {}
+    for category, folder in folders.items():
+        settings = {
             "of": "folder",
             "pattern": pattern,
             "cameras": numbers,
-            "files": source_digest(folders[category], _paths(folders[category], of_category)),
+            "files": source_digest(folder, _files(folder, samples[category])),
         }
-        for category, of_category in samples.items()
-    }
-    kept = check_out(out, images, recipes)
-
-    total, done = sum(map(len, samples.values())), 0
-    for category, of_category in samples.items():
-        if category in kept:
-            done += len(of_category)
-            continue
-        masked = any(sample.masks for sample in of_category)
-        load = partial(load_sample, folders[category], size=size, masked=masked)
-        with category_writer(out, images, category, recipes[category]) as writer:
-            loaded = prefetch_map(load, of_category, workers=workers, depth=2 * workers)
-            for sample, shots in zip(of_category, loaded, strict=True):
-                stamp = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{sample.split}-{sample.name}")[-100:]
-                writer.add(
-                    sample.split, sample.defect, stamp, {numbers[v]: shot for v, shot in shots.items()}
-                )
-                done += 1
-                progress(done, total, category)
-    summary = summarise(out, images, list(samples), kept)
+        load = partial(_load_category, folder, samples[category], request.size, numbers, workers)
+        sources[category] = CategorySource(settings, len(samples[category]), load)
+    summary = write_categories(request.target, sources, progress)
     return FolderSummary(**vars(summary), cameras={number: name for name, number in numbers.items()})
 
 
-def _paths(folder: Path, samples: Sequence[PhotoSample]) -> Iterator[Path]:
+def _files(folder: Path, samples: Sequence[PhotoSample]) -> Iterator[Path]:
+    """Every photograph and mask of the samples."""
     return (folder / file for s in samples for file in (*s.photographs.values(), *s.masks.values()))
 
 
@@ -129,35 +110,48 @@ def _number_views(src: Path, names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(ordered, start=1)}
 
 
-def load_sample(folder: Path, sample: PhotoSample, *, size: int, masked: bool) -> dict[str, ImportedView]:
+def _load_category(
+    folder: Path, samples: Sequence[PhotoSample], size: int, numbers: dict[str, int], workers: int
+) -> Iterator[ImportedSample]:
+    """The samples of a category, decoded in threads, in order."""
+    has_masks = any(sample.masks for sample in samples)
+    load = partial(load_sample, folder, size=size, has_masks=has_masks)
+    loaded = prefetch_map(load, samples, workers=workers, depth=2 * workers)
+    for sample, views in zip(samples, loaded, strict=True):
+        stamp = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{sample.split}-{sample.name}")[-100:]
+        numbered = {numbers[name]: view for name, view in views.items()}
+        yield ImportedSample(sample.split, sample.defect, stamp, numbered)
+
+
+def load_sample(folder: Path, sample: PhotoSample, *, size: int, has_masks: bool) -> dict[str, ImportedView]:
     """View's name -> photograph and mask of one sample.
 
     Args:
         folder: the category's.
-        masked: whether the category has masks.
+        has_masks: whether the category has masks.
 
     Raises:
         DatasetError: a file cannot be read or lies outside, a mask does not fit, or a defective sample of a
             category with masks has none that marks anything.
     """
-    shots = {}
-    for view, file in sample.photographs.items():
+    views = {}
+    for name, file in sample.photographs.items():
         image, shape = load_image(resolve_inside(folder, file), size)
         mask = None
-        if view in sample.masks:
-            mask = _shrunk_mask(resolve_inside(folder, sample.masks[view]), size, shape)
-        shown = sample.defect is not None and (mask is not None if masked else True)
-        shots[view] = ImportedView(np.ascontiguousarray(image.transpose(1, 2, 0)), mask, shown)
-    if sample.defect is not None and not any(shot.anomalous for shot in shots.values()):
+        if name in sample.masks:
+            mask = _load_shrunk_mask(resolve_inside(folder, sample.masks[name]), size, shape)
+        anomalous = sample.defect is not None and (mask is not None if has_masks else True)
+        views[name] = ImportedView(np.ascontiguousarray(image.transpose(1, 2, 0)), mask, anomalous)
+    if sample.defect is not None and not any(view.anomalous for view in views.values()):
         first = next(iter(sample.photographs.values()))
         raise DatasetError(
             f"{folder / first}: shows {sample.defect!r}, but no mask below "
             f"{folder / 'ground_truth' / sample.defect} marks anything; other samples have masks"
         )
-    return shots
+    return views
 
 
-def _shrunk_mask(path: Path, size: int, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
+def _load_shrunk_mask(path: Path, size: int, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
     """The mask [size,size]; None where it marks nothing."""
     mask = load_mask(path, size, shape)
     if not mask.any():

@@ -1,11 +1,12 @@
-"""Find the photographs and masks of a folder in MVTec AD's layout, which VisA's one-class split shares::
+"""Finds the photographs and masks of a folder in the layout of MVTec AD and of VisA's one-class split::
 
-    CATEGORY/train/good/000.png                     any of the SUFFIXES, in either case of letters
+    CATEGORY/train/good/000.png                     any of the SUFFIXES, in upper or lower case
     CATEGORY/test/good/000.png
     CATEGORY/test/<defect>/000.png
-    CATEGORY/ground_truth/<defect>/000_mask.png     or 000.png, as VisA has it; may be absent altogether
+    CATEGORY/ground_truth/<defect>/000_mask.png     or 000.png, as in VisA; may be absent
 
-A pattern such as ``{sample}_{view}`` says which photographs are views of one sample. No image is opened.
+A pattern such as ``{sample}_{view}`` determines which photographs are views of one sample. No image is
+opened.
 """
 
 import re
@@ -24,40 +25,40 @@ GOOD = "good"
 
 @dataclass(frozen=True)
 class PhotoSample:
-    """One object. Paths are relative to the category's folder, POSIX."""
+    """The photographs of one object. Paths are POSIX and relative to the category's folder."""
 
     split: Split
     defect: str | None
-    """None for a good one."""
+    """Class of the defect; None for a good sample."""
     name: str
     """Unique in its folder."""
     photographs: dict[str, str]
-    """View's name -> photograph; the one view of a set without a pattern is ``1``."""
+    """View's name -> photograph; without a pattern the only view is ``1``."""
     masks: dict[str, str]
-    """View's name -> mask, where there is one."""
+    """View's name -> mask, for views that have one."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """How a photograph's path below its ``good`` or defect folder tells sample and view."""
+    """Parses sample and view from a photograph's path below its ``good`` or defect folder."""
 
     regex: re.Pattern[str]
     text: str
 
     def read(self, path: str) -> tuple[str, str] | None:
-        """(sample, view) of a path, its suffix included; None where it does not fit."""
-        told = self.regex.fullmatch(path)
-        return None if told is None else (told["sample"], told["view"])
+        """(sample, view) of a path with its suffix; None where it does not fit."""
+        match = self.regex.fullmatch(path)
+        return None if match is None else (match["sample"], match["view"])
 
 
 def read_pattern(text: str) -> Pattern:
-    """Understand ``{sample}_{view}``, ``{sample}/{view}.png`` and the like.
+    """Compile a pattern such as ``{sample}_{view}`` or ``{sample}/{view}.png``.
 
-    ``{sample}`` takes as much as it can, folders included, so that ``a_1_top`` is view ``top`` of ``a_1``.
-    Without a suffix at its end the pattern takes photographs of every kind.
+    ``{sample}`` matches as much as possible, folders included: ``a_1_top`` is view ``top`` of ``a_1``.
+    A pattern without a suffix matches photographs with any suffix.
 
     Raises:
-        DatasetError: ``{sample}`` or ``{view}`` does not occur exactly once, or other braces do.
+        DatasetError: ``{sample}`` or ``{view}`` does not occur exactly once, or there are other braces.
     """
     pieces = re.split(r"(\{[^{}]*\})", text)
     fields = [piece for piece in pieces if piece.startswith("{")]
@@ -105,21 +106,24 @@ def list_samples(folder: Path, pattern: Pattern | None) -> list[PhotoSample]:
     """
     samples: list[PhotoSample] = []
     for split in get_args(Split):
-        places = [path for path in _visible(folder / split) if path.is_dir()]
-        for place in sorted(places, key=lambda path: (path.name != GOOD, path.name)):
-            if split == "train" and place.name != GOOD:
-                raise DatasetError(f"{shown(str(place))}: training folders other than {GOOD!r} are not read")
-            defect = None if place.name == GOOD else place.name
+        class_folders = [path for path in _visible(folder / split) if path.is_dir()]
+        for class_folder in sorted(class_folders, key=lambda path: (path.name != GOOD, path.name)):
+            if split == "train" and class_folder.name != GOOD:
+                raise DatasetError(
+                    f"{shown(str(class_folder))}: training folders other than {GOOD!r} are not read"
+                )
+            defect = None if class_folder.name == GOOD else class_folder.name
             if defect is not None:
-                _check_name(place, "defect")
-            found = _group(folder, place, pattern)
+                _check_name(class_folder, "defect")
+            grouped = _group(folder, class_folder, pattern)
             masks = {} if defect is None else _masks(folder, defect)
-            for name, views in found.items():
-                own = {view: masks.pop(stem) for view, stem in _stems(folder, place, views, masks)}
-                samples.append(PhotoSample(split, defect, name, views, own))
+            for name, views in grouped.items():
+                keys = _mask_keys(folder, class_folder, views, masks)
+                own_masks = {view: masks.pop(key) for view, key in keys}
+                samples.append(PhotoSample(split, defect, name, views, own_masks))
             if masks:
                 file = next(iter(masks.values()))
-                raise DatasetError(f"{folder / file}: a mask of no photograph in {place}")
+                raise DatasetError(f"{folder / file}: a mask of no photograph in {class_folder}")
     if not any(sample.split == "train" for sample in samples):
         raise DatasetError(
             f"{folder / 'train' / GOOD}: expected photographs ({', '.join(SUFFIXES)}), found none"
@@ -131,37 +135,39 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if not path.name.startswith("."))
 
 
-def _check_name(path: Path, what: str) -> None:
+def _check_name(path: Path, role: str) -> None:
     if not is_plain(path.name) or re.search(r'[\\/:*?"<>|]', path.name) or path.name == NORMAL_CLASS:
-        raise DatasetError(f"{shown(str(path))}: cannot be the name of a {what}")
+        raise DatasetError(f"{shown(str(path))}: cannot be the name of a {role}")
 
 
 def _photographs(folder: Path) -> list[str]:
-    """Every photograph below ``folder``, hidden ones aside, relative to it."""
-    found = []
+    """Every photograph below ``folder`` except hidden ones, relative to it."""
+    photographs = []
     for path in folder.rglob("*"):
         relative = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
         if path.suffix.lower() in SUFFIXES and not hidden:
             if not is_plain(relative.as_posix()):
                 raise DatasetError(f"{shown(str(path))}: expected a name without control characters")
-            found.append(relative.as_posix())
-    return sorted(found)
+            photographs.append(relative.as_posix())
+    return sorted(photographs)
 
 
-def _group(folder: Path, place: Path, pattern: Pattern | None) -> dict[str, dict[str, str]]:
+def _group(folder: Path, class_folder: Path, pattern: Pattern | None) -> dict[str, dict[str, str]]:
     """Sample -> view's name -> photograph relative to the category's folder."""
     samples: dict[str, dict[str, str]] = {}
-    for file in _photographs(place):
-        told = (_stem(file), "1") if pattern is None else pattern.read(file)
-        if told is None:
+    for file in _photographs(class_folder):
+        name_and_view = (_stem(file), "1") if pattern is None else pattern.read(file)
+        if name_and_view is None:
             text = "" if pattern is None else pattern.text
-            raise DatasetError(f"{place / file}: expected a name that fits --pattern {shown(text)}")
-        name, view = told
-        path = (place / file).relative_to(folder).as_posix()
+            raise DatasetError(f"{class_folder / file}: expected a name that fits --pattern {shown(text)}")
+        name, view = name_and_view
+        path = (class_folder / file).relative_to(folder).as_posix()
         first = samples.setdefault(name, {}).setdefault(view, path)
         if first != path:
-            raise DatasetError(f"{place / file}: a second photograph of view {view!r}; the first is {first}")
+            raise DatasetError(
+                f"{class_folder / file}: a second photograph of view {view!r}; the first is {first}"
+            )
     return samples
 
 
@@ -171,14 +177,16 @@ def _stem(file: str) -> str:
 
 def _masks(folder: Path, defect: str) -> dict[str, str]:
     """Path below ``ground_truth/<defect>`` without suffix -> mask, relative to the category's folder."""
-    place = folder / "ground_truth" / defect
-    return {_stem(file): (place / file).relative_to(folder).as_posix() for file in _photographs(place)}
+    root = folder / "ground_truth" / defect
+    return {_stem(file): (root / file).relative_to(folder).as_posix() for file in _photographs(root)}
 
 
-def _stems(folder: Path, place: Path, views: dict[str, str], masks: dict[str, str]) -> list[tuple[str, str]]:
+def _mask_keys(
+    folder: Path, class_folder: Path, views: dict[str, str], masks: dict[str, str]
+) -> list[tuple[str, str]]:
     """(view, key of ``masks``) of the views that have a mask."""
-    found = []
+    keys = []
     for view, path in views.items():
-        stem = _stem((folder / path).relative_to(place).as_posix())
-        found += [(view, key) for key in (f"{stem}_mask", stem) if key in masks][:1]
-    return found
+        stem = _stem((folder / path).relative_to(class_folder).as_posix())
+        keys += [(view, key) for key in (f"{stem}_mask", stem) if key in masks][:1]
+    return keys

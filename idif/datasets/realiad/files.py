@@ -1,7 +1,8 @@
-"""Which images, annotation files and categories a dataset in the Real-IAD layout has; no file is read."""
+"""Folders, annotation files and categories of a dataset in the Real-IAD layout; no file is read."""
 
 import difflib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -9,16 +10,28 @@ from idif.errors import DatasetError
 from idif.paths import is_plain, relative_posix, resolve_inside, shown
 
 DEFAULT_IMAGES = "realiad_256"
+DEFAULT_ANNOTATIONS = "realiad_jsons"
 
-_NAMED = 10
+_MAX_LISTED = 10
 """Names listed in a message before it only counts the rest."""
 
 
+@dataclass(frozen=True)
+class RealIADLayout:
+    """The folders of one dataset in the Real-IAD layout."""
+
+    root: Path
+    images: str = DEFAULT_IMAGES
+    """Folder of the images and masks, relative to the root."""
+    annotations: str = DEFAULT_ANNOTATIONS
+    """Folder of the ``<category>.json`` files, relative to the root."""
+
+
 def find_images(root: Path) -> str:
-    """The folder of the images below ``root``: `DEFAULT_IMAGES`, or the only other one there is.
+    """Name of the folder of the images below ``root``: `DEFAULT_IMAGES`, or else the only other one.
 
     Raises:
-        DatasetError: several others and no default.
+        DatasetError: there are several others and no `DEFAULT_IMAGES`.
     """
     if (root / DEFAULT_IMAGES).is_dir():
         return DEFAULT_IMAGES
@@ -31,44 +44,48 @@ def find_images(root: Path) -> str:
     return others[0] if others else DEFAULT_IMAGES
 
 
-def list_categories(root: Path, annotations: str = "realiad_jsons") -> list[str]:
+def list_categories(layout: RealIADLayout) -> list[str]:
     """The categories that have an annotation file, sorted.
 
     Raises:
         DatasetError: the root or the annotations' folder is missing or holds no annotation file.
     """
-    return sorted(_annotation_files(root, annotations))
+    return sorted(_all_annotation_files(layout))
 
 
-def annotation_files(
-    root: Path, *, images: str, annotations: str, categories: Sequence[str] = ()
-) -> dict[str, Path]:
-    """Category -> annotation file of the categories asked for, without reading any.
+def annotation_files(layout: RealIADLayout, categories: Sequence[str] = ()) -> dict[str, Path]:
+    """Category -> annotation file, without reading any.
+
+    Args:
+        categories: empty for all.
 
     Raises:
         DatasetError: a folder or category that does not exist, or a link that leaves the root.
     """
-    files = _annotation_files(root, annotations)
-    images = relative_posix(images, "data.images")
-    _require_folder(root, images, "images", lambda name: not _is_annotations(name))
+    files = _all_annotation_files(layout)
+    images = relative_posix(layout.images, "data.images")
+    _require_folder(layout.root, images, "images", lambda name: not _is_annotations(name))
     for category in categories:
         if category not in files:
-            raise DatasetError(_unknown_category(root / annotations, category, sorted(files)))
+            folder = layout.root / layout.annotations
+            raise DatasetError(_unknown_category(folder, category, sorted(files)))
     return {category: files[category] for category in sorted(set(categories) or files)}
 
 
-def _annotation_files(root: Path, annotations: str) -> dict[str, Path]:
-    """Category -> annotation file; a file in the folder itself goes before one a level deeper."""
+def _all_annotation_files(layout: RealIADLayout) -> dict[str, Path]:
+    """Category -> annotation file; a file in the folder itself takes precedence over one a level deeper."""
+    root = layout.root
     if not root.is_dir():
         raise DatasetError(f"{shown(str(root))}: expected the dataset's root, but there is no such folder")
-    annotations = relative_posix(annotations, "data.annotations")
+    annotations = relative_posix(layout.annotations, "data.annotations")
     _require_folder(root, annotations, "annotations", _is_annotations)
     folder = root / annotations
     files: dict[str, Path] = {}
-    for place in (folder / folder.name, folder):
-        # names that begin with a dot are an operating system's own
-        found = [path for path in _children(place) if path.suffix.lower() == ".json" and path.name[0] != "."]
-        for path in found:
+    for parent in (folder / folder.name, folder):
+        for path in _children(parent):
+            # names that begin with a dot belong to the operating system
+            if path.suffix.lower() != ".json" or path.name[0] == ".":
+                continue
             if not is_plain(path.name):
                 raise DatasetError(f"{shown(str(path))}: a category's name holds control characters")
             if resolve_inside(root, path.relative_to(root).as_posix()).is_file():
@@ -84,7 +101,7 @@ def _is_annotations(name: str) -> bool:
 
 
 def _children(folder: Path) -> list[Path]:
-    """What lies in ``folder``, sorted; nothing where it does not exist."""
+    """Paths in ``folder``, sorted; none where it does not exist."""
     try:
         return sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
@@ -92,10 +109,10 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _require_folder(
-    root: Path, name: str, what: Literal["images", "annotations"], alike: Callable[[str], bool]
+    root: Path, name: str, what: Literal["images", "annotations"], is_alternative: Callable[[str], bool]
 ) -> None:
     if not (root / name).is_dir():
-        alternatives = _listing([sibling for sibling in _siblings(root) if alike(sibling)])
+        alternatives = _listing([sibling for sibling in _siblings(root) if is_alternative(sibling)])
         raise DatasetError(f"{root / name}: expected the folder data.{what}, but it is missing{alternatives}")
     resolve_inside(root, name)
 
@@ -106,16 +123,16 @@ def _siblings(root: Path) -> list[str]:
 
 
 def _listing(names: Sequence[str]) -> str:
-    """``; there is: a, b`` or nothing."""
+    """``; there is: a, b``, or an empty text."""
     if not names:
         return ""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"; there is: {', '.join(shown(name)[1:-1] for name in names[:_NAMED])}{more}"
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return f"; there is: {', '.join(shown(name)[1:-1] for name in names[:_MAX_LISTED])}{more}"
 
 
 def _unknown_category(folder: Path, category: str, known: list[str]) -> str:
-    """The sentence for a category that does not exist, with the nearest that do."""
+    """Message for a category that does not exist, with similar names that do."""
     lower = {name.lower(): name for name in known}
-    near = [lower[name] for name in difflib.get_close_matches(category.lower(), lower)]
-    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+    similar = [lower[name] for name in difflib.get_close_matches(category.lower(), lower)]
+    hint = f" (did you mean {' or '.join(similar)}?)" if similar else ""
     return f"{folder}: no annotations of category {shown(category)}{hint}{_listing(known)}"

@@ -1,4 +1,4 @@
-"""Read a dataset in the Real-IAD layout: annotations in, rows and views out. No image is opened.
+"""Reads the annotations of a dataset in the Real-IAD layout into an index of samples. No image is opened.
 
 The layout, with ``images`` = ``realiad_256`` (or a sibling) and ``annotations`` = ``realiad_jsons``::
 
@@ -6,7 +6,7 @@ The layout, with ``images`` = ``realiad_256`` (or a sibling) and ``annotations``
     ROOT/realiad_jsons/<category>.json        or one level deeper, realiad_jsons/realiad_jsons/
 
 The label of a view is its ``anomaly_class``, never its folder: 26,881 test images under ``NG/`` are ``OK``.
-Views belong together by folder and sample number, never by their position in the list.
+Views are grouped by folder and sample number, never by their position in the list.
 """
 
 import json
@@ -17,22 +17,22 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from idif.data.index import NORMAL_CLASS, Index, Sample, Split, View
-from idif.datasets.realiad.files import annotation_files
+from idif.datasets.realiad.files import RealIADLayout, annotation_files
 from idif.errors import DatasetError
 from idif.paths import is_plain, relative_posix, shown
 
 MAX_JSON_BYTES = 64 * 2**20
-"""Largest annotation file read, about 20 times the largest of Real-IAD's own; Python's objects take ten times
-the room."""
+"""Largest annotation file read, about 20 times the largest one of Real-IAD. Python's objects take ten times
+as much memory."""
 
 MAX_VIEW_NUMBER = 999
 
 _FILE_NAME = re.compile(r"(?P<sample>[0-9]+)_(?:.*_)?C(?P<view>[0-9]+)_[^/]*")
-"""What follows ``<category>_`` in a file name; the last ``_C<view>_`` counts."""
+"""The part of a file name after ``<category>_``; the last ``_C<view>_`` counts."""
 
 
 class _Photo(NamedTuple):
-    """One entry of an annotation file, understood."""
+    """One parsed entry of an annotation file."""
 
     split: Split
     sample_id: str
@@ -40,10 +40,8 @@ class _Photo(NamedTuple):
 
 
 def read_realiad(
-    root: Path,
+    layout: RealIADLayout,
     *,
-    images: str = "realiad_256",
-    annotations: str = "realiad_jsons",
     categories: Sequence[str] = (),
     split: Split | None = None,
     drop_incomplete: bool = False,
@@ -51,36 +49,34 @@ def read_realiad(
 ) -> Index:
     """The samples of a dataset, ordered by category, split (train first) and sample id.
 
-    The index's view numbers are all that occur in the chosen categories, in either split, so that train
-    and test agree; ``views`` restricts them. A sample that lacks some of them has None in their slots; one
-    that has none of them is left out. Paths are relative to ``root``; whether the files exist is not asked.
+    The view numbers of the index are all those of the chosen categories, in either split, so that train and
+    test agree; ``views`` restricts them. A sample that lacks some of them has None in their slots; a sample
+    that has none of them is left out. Paths are relative to the root; whether the files exist is not checked.
 
     Args:
-        images: folder of the images and masks, relative to ``root``.
-        annotations: folder of ``<category>.json`` files, relative to ``root``.
         categories: empty for all.
         split: None for both.
         drop_incomplete: leave out every sample that lacks a view.
         views: camera numbers to keep; None for all.
 
     Raises:
-        DatasetError: a folder, category or view number that does not exist, an annotation file that is
-            broken, a path that leaves its folder, two files for one view, a sample in both splits, or a
-            category of which no sample is left.
+        DatasetError: a folder, category or view number does not exist, an annotation file is broken, a path
+            leaves its folder, a view has two files, a sample is in both splits, or no sample of a category is
+            left.
     """
-    files = annotation_files(root, images=images, annotations=annotations, categories=categories)
-    images = relative_posix(images, "data.images")
+    files = annotation_files(layout, categories)
+    images = relative_posix(layout.images, "data.images")
     chosen = sorted(files)
     photos = {category: list(_read_photos(files[category], category, images)) for category in chosen}
     numbers = _view_numbers(files, photos, views)
     samples: list[Sample] = []
     for category in chosen:
-        found = _group(files[category], category, photos[category], numbers)
-        kept = [s for s in found if (all(s.present) if drop_incomplete else any(s.present))]
-        if not kept:
+        grouped = _group(files[category], category, photos[category], numbers)
+        usable = [s for s in grouped if (all(s.present) if drop_incomplete else any(s.present))]
+        if not usable:
             which = "no complete sample" if drop_incomplete else "no sample"
             raise DatasetError(f"{files[category]}: {which} with the views {numbers} in train or test")
-        samples += [s for s in kept if split in (None, s.split)]
+        samples += [s for s in usable if split in (None, s.split)]
     return Index(view_numbers=numbers, samples=tuple(samples))
 
 
@@ -115,7 +111,7 @@ def _expect(value: object, kind: type, where: str) -> None:
 
 
 def _value(holder: dict[str, Any], key: str, kind: type, where: str) -> Any:
-    """``holder[key]``, which must be of ``kind``."""
+    """``holder[key]``. Raises `DatasetError` where it is missing or not of type ``kind``."""
     if key not in holder:
         raise DatasetError(f"{where}: expected the key {key!r}, but it is missing")
     _expect(holder[key], kind, f"{where}: {key}")
@@ -123,7 +119,7 @@ def _value(holder: dict[str, Any], key: str, kind: type, where: str) -> Any:
 
 
 def _read_photos(path: Path, category: str, images: str) -> Iterator[_Photo]:
-    """Every entry of one annotation file, in its order."""
+    """The entries of one annotation file, in its order."""
     content = _load(path)
     meta = content["meta"]
     prefix = relative_posix(_value(meta, "prefix", str, f"{path}: meta"), f"{path}: meta: prefix")
@@ -179,9 +175,9 @@ def _name_numbers(name: str, category: str) -> re.Match[str] | None:
 
 
 def read_file_name(name: str, categories: Sequence[str]) -> tuple[str, str, int] | None:
-    """(category, sample number, view number) of a Real-IAD file name; None where it is not one.
+    """(category, sample number, view number) of a Real-IAD file name; None for other names.
 
-    A category is recognised only where it is one of ``categories``; the longest name that fits counts.
+    Only the given categories are recognized; the longest name that fits counts.
     """
     for category in sorted(categories, key=len, reverse=True):
         if name.startswith(f"{category}_"):
@@ -194,7 +190,7 @@ def read_file_name(name: str, categories: Sequence[str]) -> tuple[str, str, int]
 def _view_numbers(
     files: dict[str, Path], photos: dict[str, list[_Photo]], views: Sequence[int] | None
 ) -> tuple[int, ...]:
-    """All camera numbers of the chosen categories, restricted to ``views``, ascending."""
+    """Camera numbers of the chosen categories, restricted to ``views``, ascending."""
     for category, entries in photos.items():
         if not entries:
             raise DatasetError(f"{files[category]}: train and test are both empty")

@@ -1,4 +1,4 @@
-"""What Real-IAD holds according to its paper, to be compared with what is on the disk."""
+"""Counts of Real-IAD as published in its paper, for comparison with a dataset on disk."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ CATEGORIES = frozenset(
         "zipper",
     ]
 )
-"""The names of its annotation files."""
+"""Categories of Real-IAD: the names of its annotation files."""
 
 ANNOTATIONS = "realiad_jsons"
-"""The multi-view set, whose counts these are."""
+"""The multi-view annotations, to which the published counts refer."""
 
 COUNTS = {
     "train_samples": 7_293,
@@ -49,41 +49,40 @@ COUNTS = {
     "test_images": 114_585,
     "hidden": 26_881,
 }
-"""Fields of `Counts` that are published, over all categories."""
+"""Published totals over all categories, by field of `Counts`."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What one category holds."""
+    """Number of samples, images and masks of one category."""
 
     train_samples: int = 0
     train_images: int = 0
     train_anomalous: int = 0
-    """Samples, of the training split: contaminated sets have some."""
+    """Anomalous training samples: more than 0 in contaminated sets."""
     test_samples: int = 0
     test_images: int = 0
     test_anomalous: int = 0
-    """Samples, of the test split."""
+    """Anomalous test samples."""
     hidden: int = 0
-    """Images under ``NG/`` that are labelled OK: views of a defective sample that do not show the defect."""
+    """Images under ``NG/`` labeled OK: views of a defective sample that do not show the defect."""
     masks: int = 0
     incomplete: int = 0
     """Samples that lack a view."""
 
     def __add__(self, other: "Counts") -> "Counts":
-        mine, theirs = vars(self), vars(other)
-        return Counts(**{name: mine[name] + theirs[name] for name in mine})
+        return Counts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
 
-def is_whole(categories: Iterable[str], annotations: str) -> bool:
-    """Whether these are all of Real-IAD's categories, in the set whose counts are known."""
+def is_complete_set(categories: Iterable[str], annotations: str) -> bool:
+    """Whether these are all categories of Real-IAD, with the annotations whose counts are published."""
     return annotations == ANNOTATIONS and set(categories) == CATEGORIES
 
 
-def differences(found: Counts) -> Iterator[str]:
-    """What is not as published, in words."""
+def count_differences(counts: Counts) -> Iterator[str]:
+    """A sentence for each count that differs from the published one."""
     for name, expected in COUNTS.items():
-        came = getattr(found, name)
-        if came != expected:
+        actual = getattr(counts, name)
+        if actual != expected:
             words = {"hidden": "images under NG labelled OK"}.get(name, name.replace("_", " "))
-            yield f"Real-IAD has {expected:,} {words}, these annotations {came:,}"
+            yield f"Real-IAD has {expected:,} {words}, these annotations {actual:,}"

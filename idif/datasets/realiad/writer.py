@@ -1,11 +1,11 @@
-"""Write categories in the Real-IAD layout: each whole, or nothing that a reader would find."""
+"""Writes imported categories in the Real-IAD layout: each one complete, or invisible to a reader."""
 
 import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,36 @@ import numpy.typing as npt
 from PIL import Image
 
 from idif.data.index import NORMAL_CLASS, Split
+from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
 from idif.errors import CannotFinish, DatasetError
 from idif.fingerprint import digest
+from idif.progress import Progress
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """Source, target and image size of an import."""
+
+    src: Path
+    """Holds one folder per category."""
+    out: Path
+    """Absent, empty, or in the Real-IAD layout. Categories are added to it, each complete or not at all;
+    those that an earlier call finished are kept."""
+    categories: Sequence[str] = ()
+    """Empty for all."""
+    size: int = 256
+    """Side of the square images in pixels."""
+
+    def check_size(self, largest: int) -> None:
+        """Raise `DatasetError` where the size is not 32 to ``largest``."""
+        if not 32 <= self.size <= largest:
+            raise DatasetError(f"size: expected 32 to {largest} pixels, got {self.size}")
+
+    @property
+    def target(self) -> RealIADLayout:
+        """The folders that are written."""
+        return RealIADLayout(self.out, f"realiad_{self.size}")
 
 
 @dataclass(frozen=True)
@@ -27,14 +54,42 @@ class ImportedView:
     image: npt.NDArray[np.uint8]
     """[H,W,3], RGB, 0..255."""
     mask: npt.NDArray[np.bool_] | None
-    """[H,W]: where the defect is; None where that is not known."""
+    """[H,W]: true on the defect; None where that is not known."""
     anomalous: bool
     """Whether the view shows the defect; the mask is written only then."""
 
 
 @dataclass(frozen=True)
+class ImportedSample:
+    """One sample, ready to be written."""
+
+    split: Split
+    defect: str | None
+    """Class of the defect; None for a normal sample."""
+    stamp: str
+    """End of the file names, in the place of Real-IAD's time."""
+    views: Mapping[int, ImportedView]
+    """View number -> view; none is anomalous where ``defect`` is None."""
+
+
+ImportSettings = dict[str, Any]
+"""Source and settings of a category's import, as JSON: equal settings give equal categories."""
+
+
+@dataclass(frozen=True)
+class CategorySource:
+    """One category to import."""
+
+    settings: ImportSettings
+    count: int
+    """Samples."""
+    load: Callable[[], Iterable[ImportedSample]]
+    """Gives the samples in order. Called only where the category is not finished yet."""
+
+
+@dataclass(frozen=True)
 class ImportSummary:
-    """What an import wrote."""
+    """Content of a dataset after an import."""
 
     out: str
     categories: tuple[str, ...]
@@ -46,15 +101,35 @@ class ImportSummary:
     """Categories that an earlier call with the same source and settings had finished."""
 
 
-ImportSettings = dict[str, Any]
-"""What a category is made from and how, as JSON: equal recipes give equal categories."""
+def write_categories(
+    target: RealIADLayout, categories: Mapping[str, CategorySource], progress: Progress
+) -> ImportSummary:
+    """Write every category that is not finished yet.
+
+    Raises:
+        DatasetError: a sample cannot be loaded, or the target cannot take the categories.
+        CannotFinish: the target cannot be written.
+    """
+    kept = _finished_categories(target, {name: source.settings for name, source in categories.items()})
+    total, done = sum(source.count for source in categories.values()), 0
+    for name, source in categories.items():
+        if name in kept:
+            done += source.count
+            continue
+        samples = source.load()
+        with _category_writer(target, name, source.settings) as writer:
+            for sample in samples:
+                writer.add(sample)
+                done += 1
+                progress(done, total, name)
+    return _summarize(target, list(categories), kept)
 
 
 def source_digest(src: Path, files: Iterable[Path]) -> str:
-    """Tells sources apart by the names and sizes of their files.
+    """Digest of the names and sizes of files, to recognize the same source again.
 
     Raises:
-        DatasetError: a file cannot be looked at.
+        DatasetError: a file cannot be accessed.
     """
     try:
         return digest([[path.relative_to(src).as_posix(), path.stat().st_size] for path in files])
@@ -62,8 +137,8 @@ def source_digest(src: Path, files: Iterable[Path]) -> str:
         raise DatasetError(f"{error.filename}: cannot be read ({error.strerror or error})") from None
 
 
-class CategoryWriter:
-    """Gathers one category beside its place; `category_writer` moves it there at the end."""
+class _CategoryWriter:
+    """Writes one category into a staging folder; `_category_writer` moves it to its place."""
 
     def __init__(self, staging: Path, category: str) -> None:
         self._staging = staging
@@ -71,75 +146,65 @@ class CategoryWriter:
         self._entries: dict[Split, list[dict[str, str | None]]] = {"train": [], "test": []}
         self._count = 0
 
-    def add(
-        self,
-        split: Split,
-        defect: str | None,
-        stamp: str,
-        shots: Mapping[int, ImportedView],
-    ) -> None:
-        """Write one sample: a PNG for each view, a mask for each that is anomalous and has one.
-
-        Args:
-            defect: the sample's defect class, None for a normal sample.
-            stamp: ends the file names, in the place of Real-IAD's time.
-            shots: view number -> view; none is anomalous where ``defect`` is None.
-        """
-        assert defect is not None or not any(shot.anomalous for shot in shots.values())
+    def add(self, sample: ImportedSample) -> None:
+        """Write one sample: a PNG for each view, a mask for each view that is anomalous and has one."""
+        defect = sample.defect
+        assert defect is not None or not any(view.anomalous for view in sample.views.values())
         self._count += 1
         number = f"{self._count:04d}"
         folder = f"{NORMAL_CLASS if defect is None else f'NG/{defect}'}/S{number}"
         (self._staging / folder).mkdir(parents=True)
-        for view, shot in sorted(shots.items()):
-            name = f"{folder}/{self._category}_{number}_{defect or NORMAL_CLASS}_C{view}_{stamp}"
-            Image.fromarray(shot.image).save(self._staging / f"{name}.png")
+        for view_number, view in sorted(sample.views.items()):
+            name = (
+                f"{folder}/{self._category}_{number}_{defect or NORMAL_CLASS}_C{view_number}_{sample.stamp}"
+            )
+            Image.fromarray(view.image).save(self._staging / f"{name}.png")
             mask_path = None
-            if shot.anomalous and shot.mask is not None:
+            if view.anomalous and view.mask is not None:
                 mask_path = f"{name}_mask.png"
-                Image.fromarray(shot.mask.astype(np.uint8) * 255).save(self._staging / mask_path)
-            self._entries[split].append(
+                Image.fromarray(view.mask.astype(np.uint8) * 255).save(self._staging / mask_path)
+            self._entries[sample.split].append(
                 {
                     "category": self._category,
-                    "anomaly_class": defect if defect is not None and shot.anomalous else NORMAL_CLASS,
+                    "anomaly_class": defect if defect is not None and view.anomalous else NORMAL_CLASS,
                     "image_path": f"{name}.png",
                     "mask_path": mask_path,
                 }
             )
 
-    def annotations(self, recipe: ImportSettings) -> bytes:
+    def annotations(self, settings: ImportSettings) -> bytes:
         """The category's annotation file."""
-        meta = {"prefix": f"{self._category}/", "normal_class": NORMAL_CLASS, "imported": recipe}
+        meta = {"prefix": f"{self._category}/", "normal_class": NORMAL_CLASS, "imported": settings}
         return (json.dumps({"meta": meta, **self._entries}, indent=1) + "\n").encode()
 
 
-def check_out(out: Path, images: str, recipes: Mapping[str, ImportSettings]) -> tuple[str, ...]:
-    """Refuse an output folder that could not take these categories.
-
-    Returns:
-        Those that are there already, made by the same recipe.
+def _finished_categories(target: RealIADLayout, settings: Mapping[str, ImportSettings]) -> tuple[str, ...]:
+    """Categories that the target already holds, imported with the same settings.
 
     Raises:
-        DatasetError: ``out`` is a file, holds something other than this layout, has images of another size,
-            or has one of the categories from elsewhere.
+        DatasetError: the target is a file, holds something other than this layout, has images of another
+            size, or has one of the categories from another source or with other settings.
     """
+    out = target.root
     if out.exists() and not out.is_dir():
         raise DatasetError(f"{out}: expected a folder to write to, but it is a file")
-    inside = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    foreign = [
-        name for name in inside if not re.fullmatch(r"realiad_(jsons|[0-9]+)|preview|\.importing-.*", name)
-    ]
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    allowed = rf"realiad_[0-9]+|{re.escape(target.annotations)}|preview|\.importing-.*"
+    foreign = [name for name in names if not re.fullmatch(allowed, name)]
     if foreign:
         raise DatasetError(
             f"{out}: expected no other files than a dataset in the Real-IAD layout, found {foreign[0]!r}"
         )
-    other = [name for name in inside if name.startswith("realiad_") and name not in ("realiad_jsons", images)]
-    if other:
-        raise DatasetError(f"{out}: holds {other[0]!r}, images of another size than {images!r}")
-    kept = []
-    for category, recipe in recipes.items():
-        annotations, folder = out / "realiad_jsons" / f"{category}.json", out / images / category
-        if folder.exists() and _recipe(annotations) == recipe:
-            kept.append(category)
+    own_folders = (target.annotations, target.images)
+    other_sizes = [name for name in names if name.startswith("realiad_") and name not in own_folders]
+    if other_sizes:
+        raise DatasetError(f"{out}: holds {other_sizes[0]!r}, images of another size than {target.images!r}")
+    finished = []
+    for category, expected in settings.items():
+        annotations = out / target.annotations / f"{category}.json"
+        folder = out / target.images / category
+        if folder.exists() and _recorded_settings(annotations) == expected:
+            finished.append(category)
             continue
         for path in (annotations, folder):
             if path.exists():
@@ -147,25 +212,25 @@ def check_out(out: Path, images: str, recipes: Mapping[str, ImportSettings]) -> 
                     f"{path}: is there already, from another source or with other settings; remove it, "
                     f"or import to another folder"
                 )
-    return tuple(kept)
+    return tuple(finished)
 
 
-def _recipe(annotations: Path) -> ImportSettings | None:
-    """What an import wrote into its annotations; None where there are none or others."""
+def _recorded_settings(annotations: Path) -> ImportSettings | None:
+    """The settings that an import recorded in its annotations; None where there are none."""
     try:
-        recipe: ImportSettings | None = json.loads(annotations.read_bytes())["meta"]["imported"]
+        settings: ImportSettings | None = json.loads(annotations.read_bytes())["meta"]["imported"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return recipe
+    return settings
 
 
-def summarise(out: Path, images: str, categories: Sequence[str], kept: tuple[str, ...]) -> ImportSummary:
-    """What ``out`` now holds of these categories."""
-    index = read_realiad(out, images=images, categories=categories)
+def _summarize(target: RealIADLayout, categories: Sequence[str], kept: tuple[str, ...]) -> ImportSummary:
+    """Content of these categories of the target."""
+    index = read_realiad(target, categories=categories)
     views = [view for sample in index.samples for view in sample.views if view is not None]
     train = sum(sample.split == "train" for sample in index.samples)
     return ImportSummary(
-        out=str(out),
+        out=str(target.root),
         categories=tuple(categories),
         train_samples=train,
         test_samples=len(index) - train,
@@ -176,28 +241,29 @@ def summarise(out: Path, images: str, categories: Sequence[str], kept: tuple[str
 
 
 @contextlib.contextmanager
-def category_writer(
-    out: Path, images: str, category: str, recipe: ImportSettings
-) -> Iterator[CategoryWriter]:
-    """A writer whose category appears under ``out`` when the block ends well, and not at all otherwise.
+def _category_writer(
+    target: RealIADLayout, category: str, settings: ImportSettings
+) -> Iterator[_CategoryWriter]:
+    """A writer whose category appears in the target when the block ends without an error, else not at all.
 
     Annotations come last: a category without them does not exist for a reader.
 
     Raises:
         CannotFinish: the folder cannot be written or the disk is full.
     """
+    out = target.root
     staging = out / f".importing-{category}"
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        writer = CategoryWriter(staging / category, category)
+        writer = _CategoryWriter(staging / category, category)
         yield writer
-        (out / images).mkdir(exist_ok=True)
-        (out / "realiad_jsons").mkdir(exist_ok=True)
+        (out / target.images).mkdir(exist_ok=True)
+        (out / target.annotations).mkdir(exist_ok=True)
         annotations = staging / f"{category}.json"
-        annotations.write_bytes(writer.annotations(recipe))
-        os.replace(staging / category, out / images / category)
-        os.replace(annotations, out / "realiad_jsons" / annotations.name)
+        annotations.write_bytes(writer.annotations(settings))
+        os.replace(staging / category, out / target.images / category)
+        os.replace(annotations, out / target.annotations / annotations.name)
     except OSError as error:
         raise CannotFinish(f"{out}: category {category!r} could not be written ({error})") from error
     finally:

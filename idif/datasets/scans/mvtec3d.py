@@ -1,4 +1,4 @@
-"""Bring MVTec 3D-AD into the Real-IAD layout: views rendered from each organised point cloud with its RGB.
+"""Imports MVTec 3D-AD into the Real-IAD layout: views rendered from each organized point cloud with its RGB.
 
 ``SRC/<category>/{train,test}/<defect>/{rgb,xyz,gt}``: a PNG, a float32 TIFF [H,W,3] in metres with zeros
 where nothing was measured, and a mask, all on one grid. Scans of ``validation`` are left out: published
@@ -6,7 +6,6 @@ results train without them.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,23 +16,27 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from idif.data.index import NORMAL_CLASS, Split
-from idif.datasets.realiad.writer import ImportSummary
-from idif.datasets.scans.cameras import Kind, NoObject, Scan, prepare
-from idif.datasets.scans.importer import Request, import_scans, scan_categories
+from idif.datasets.realiad.writer import ImportRequest, ImportSummary
+from idif.datasets.scans.cameras import NoObjectError, PictureKind, Scan, prepare_scan
+from idif.datasets.scans.importer import MAX_SIZE, RenderSettings, find_scan_categories, import_scans
 from idif.datasets.scans.point_cloud import Floats
 from idif.errors import DatasetError
 from idif.progress import Progress, silent
 
 Background = Literal["remove", "keep"]
 Modality = Literal["rgb", "depth", "both"]
-KINDS: dict[Modality, tuple[Kind, ...]] = {"rgb": ("rgb",), "depth": ("depth",), "both": ("rgb", "depth")}
+KINDS: dict[Modality, tuple[PictureKind, ...]] = {
+    "rgb": ("rgb",),
+    "depth": ("depth",),
+    "both": ("rgb", "depth"),
+}
 
 GOOD = "good"
 
 
 @dataclass(frozen=True)
-class ScanFiles:
-    """Where one scan lies."""
+class MVTecScanFiles:
+    """The files of one scan."""
 
     split: Split
     defect: str | None
@@ -43,69 +46,63 @@ class ScanFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All of them."""
+        """Every file that is read."""
         return (self.rgb, self.xyz) if self.gt is None else (self.rgb, self.xyz, self.gt)
 
     @property
     def name(self) -> str:
-        """Ends the names of the pictures."""
+        """End of the names of the pictures."""
         return self.rgb.stem
 
     def read(self, remove_background: bool) -> Scan:
-        """See `read_scan`."""
+        """The scan, ready to be rendered. Raises DatasetError."""
         return read_scan(self, remove_background)
 
 
 def import_mvtec3d(
-    src: Path,
-    out: Path,
+    request: ImportRequest,
     *,
-    categories: Sequence[str] = (),
-    size: int = 256,
-    background: Background = "remove",
-    align: bool = True,
     views: int = 5,
+    align: bool = True,
+    background: Background = "remove",
     modality: Modality = "rgb",
     progress: Progress = silent,
 ) -> ImportSummary:
     """Render every scan from ``views`` cameras and write the pictures in the Real-IAD layout.
 
-    Views are labelled as `import_scans.label_views` says.
+    Views are labeled by `idif.datasets.scans.importer.label_views`.
 
     Args:
-        src: holds one folder per category.
-        out: absent, empty, or in the Real-IAD layout; categories are added to it, each whole or not at all,
-            and those that an earlier call finished are kept.
-        categories: empty for all.
-        size: side of the square views in pixels.
-        background: ``remove`` shows the object alone; ``keep`` shows the table as well.
-        align: turn all objects to one pose; without it they stay turned as they lie.
+        request: ``size`` is 32 to 2048.
         views: cameras, 1 to 9: the first along the sensor's own direction, the others leaning away from it.
-        modality: ``rgb``; ``depth`` for grey pictures of the same views, brighter where nearer, one range of
+        align: turn all objects to one pose; else they stay turned as they lie.
+        background: ``remove`` shows the object alone; ``keep`` shows the table as well.
+        modality: ``rgb``; ``depth`` for gray pictures of the same views, brighter where nearer, one range of
             depths for the category; ``both`` for RGB as views 1..n and depth as views n+1..2n.
 
     Raises:
-        DatasetError: a folder, file or category that is missing, unreadable or not what it should be, or an
-            ``out`` that cannot take the categories.
+        DatasetError: a folder, file or category is missing, unreadable or not what it should be, or ``out``
+            cannot take the categories.
         CannotFinish: ``out`` cannot be written, or a rendering process died.
     """
     if background not in get_args(Background):
         raise DatasetError(f"background: expected 'remove' or 'keep', got {background!r}")
     if modality not in KINDS:
         raise DatasetError(f"modality: expected 'rgb', 'depth' or 'both', got {modality!r}")
-    request = Request(size, views, align, background == "remove", KINDS[modality])
-    chosen = scan_categories(src, categories, "train/good", "MVTec 3D-AD")
-    scans = {category: list_scans(src / category) for category in chosen}
-    return import_scans("mvtec3d", src, out, scans, request, progress)
+    settings = RenderSettings(request.size, views, align, background == "remove", KINDS[modality])
+    request.check_size(MAX_SIZE)
+    categories = find_scan_categories(request, "train/good", "MVTec 3D-AD")
+    scans = {category: list_scans(request.src / category) for category in categories}
+    return import_scans("mvtec3d", request, scans, settings, progress)
 
 
-def list_scans(folder: Path) -> list[ScanFiles]:
-    """The scans of a category: training first, then test with its normal ones first.
+def list_scans(folder: Path) -> list[MVTecScanFiles]:
+    """The scans of a category: training first, then test with the normal ones first.
 
     Raises:
-        DatasetError: a scan without its cloud, or a defective one without its mask; no training scan.
+        DatasetError: a scan has no cloud, a defective one has no mask, or there is no training scan.
     """
-    scans: list[ScanFiles] = []
+    scans: list[MVTecScanFiles] = []
     for split in get_args(Split):
         defects = sorted(path.name for path in (folder / split).glob("*") if (path / "rgb").is_dir())
         for name in sorted(defects, key=lambda name: (name != GOOD, name)):
@@ -117,48 +114,48 @@ def list_scans(folder: Path) -> list[ScanFiles]:
                 for path in (xyz, gt):
                     if path is not None and not path.is_file():
                         raise DatasetError(f"{path}: is missing, but {rgb} is there")
-                scans.append(ScanFiles(split, None if name == GOOD else name, rgb, xyz, gt))
+                scans.append(MVTecScanFiles(split, None if name == GOOD else name, rgb, xyz, gt))
     if not any(scan.split == "train" for scan in scans):
         raise DatasetError(f"{folder / 'train' / GOOD / 'rgb'}: expected training scans (*.png), found none")
     return scans
 
 
-def read_scan(files: ScanFiles, remove_background: bool) -> Scan:
-    """Read one scan and make it ready for its pictures.
+def read_scan(files: MVTecScanFiles, remove_background: bool) -> Scan:
+    """Read one scan and prepare it for rendering.
 
     Raises:
         DatasetError: a file is unreadable or does not fit the others, or there is no object on a table.
     """
     points = read_cloud(files.xyz)
     rgb = _read_png(files.rgb, "RGB")
-    grey = np.zeros(points.shape[:2], np.uint8) if files.gt is None else _read_png(files.gt, "L")
-    for path, image in ((files.rgb, rgb), (files.gt, grey)):
+    mask = np.zeros(points.shape[:2], np.uint8) if files.gt is None else _read_png(files.gt, "L")
+    for path, image in ((files.rgb, rgb), (files.gt, mask)):
         if image.shape[:2] != points.shape[:2]:
             raise DatasetError(
                 f"{path}: is {image.shape[1]}x{image.shape[0]}, "
                 f"its cloud {files.xyz.name} is {points.shape[1]}x{points.shape[0]}"
             )
     try:
-        return prepare(points, rgb, grey > 0, remove_background=remove_background)
-    except NoObject as error:
+        return prepare_scan(points, rgb, mask > 0, remove_background=remove_background)
+    except NoObjectError as error:
         raise DatasetError(f"{files.xyz}: {error}") from None
 
 
 def read_cloud(path: Path) -> Floats:
-    """The organised cloud [H,W,3] in metres, camera axes (x, y, z), NaN where nothing was measured.
+    """The organized cloud [H,W,3] in meters, camera axes (x, y, z), NaN where nothing was measured.
 
     Raises:
-        DatasetError: not a TIFF of three float32 channels, damaged, or without a single point.
+        DatasetError: the file is not a TIFF of three float32 channels, is damaged, or holds no point.
     """
     try:
-        # read by ourselves: OpenCV opens no path with letters beyond the system's code page
+        # not cv2.imread: on Windows OpenCV opens no path with letters beyond the system's code page
         decoded = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     except (OSError, cv2.error) as error:
         raise DatasetError(f"{path}: point cloud cannot be read ({error})") from None
     if decoded is None or decoded.dtype != np.float32 or decoded.ndim != 3 or decoded.shape[2] != 3:
-        came = "nothing readable" if decoded is None else f"{decoded.dtype} {list(decoded.shape)}"
-        raise DatasetError(f"{path}: expected a TIFF of float32 [H,W,3], got {came}")
-    # OpenCV hands channels out in reverse
+        actual = "nothing readable" if decoded is None else f"{decoded.dtype} {list(decoded.shape)}"
+        raise DatasetError(f"{path}: expected a TIFF of float32 [H,W,3], got {actual}")
+    # OpenCV gives the channels in reverse order
     points: Floats = decoded[..., ::-1].astype(np.float64)
     points[~np.isfinite(points).all(2) | (points[..., 2] <= 0)] = np.nan
     if not np.isfinite(points).any():

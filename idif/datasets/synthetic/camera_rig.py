@@ -1,4 +1,4 @@
-"""The five cameras of the rig and how one sample lies under them."""
+"""The five cameras of the rig, and the pose of a sample under them."""
 
 from dataclasses import dataclass
 
@@ -31,15 +31,15 @@ RIG = (
     Camera(4, 180.0, 41.0, 4.95, 0.6, (0.022, -0.012), 1.05, 0.006),
     Camera(5, 270.0, 39.5, 5.08, -0.3, (-0.012, -0.016), 0.95, -0.014),
 )
-"""C1 from above, C2 to C5 around it: what a method's view angles may start from."""
+"""C1 from above, C2 to C5 around the part."""
 
 FIELD_OF_VIEW = 30.0
 """Vertical and horizontal, degrees."""
 
 
 @dataclass(frozen=True)
-class Pose:
-    """How a sample lies on the table: turned by ``degrees`` about z, then moved by ``shift``."""
+class TablePose:
+    """Pose of a sample on the table: turned by ``degrees`` about z, then moved by ``shift``."""
 
     degrees: float
     shift: tuple[float, float]
@@ -51,11 +51,11 @@ class Pose:
 
     def to_part(self, v: Points) -> Points:
         """Directions [3, N] from the rig's frame to the part's."""
-        return Pose(-self.degrees, (0.0, 0.0)).to_world(v)
+        return TablePose(-self.degrees, (0.0, 0.0)).to_world(v)
 
 
 @dataclass(frozen=True)
-class Eye:
+class PlacedCamera:
     """A camera placed for one sample, in the part's frame: position and unit axes, each float32 [3, 1]."""
 
     position: Points
@@ -64,11 +64,11 @@ class Eye:
     up: Points
 
 
-def place(camera: Camera, pose: Pose, radius: float, height: float) -> Eye:
-    """The camera in the frame of a part of this radius and height, lying in this pose."""
+def place_camera(camera: Camera, pose: TablePose, radius: float, height: float) -> PlacedCamera:
+    """The camera in the frame of a part with this radius, height and pose."""
     a, e, r = (float(np.radians(x)) for x in (camera.azimuth, camera.elevation, camera.roll))
     forward = -np.array([np.cos(a) * np.cos(e), np.sin(a) * np.cos(e), np.sin(e)])
-    # Above the part "up" is undefined by elevation alone: +y, as on a map.
+    # For a camera straight above, elevation does not define "up": +y, as on a map.
     up = np.array([0.0, 1.0, 0.0]) if camera.elevation >= 89.999 else np.array([0.0, 0.0, 1.0])
     right = np.cross(forward, up)
     right /= np.linalg.norm(right)
@@ -81,4 +81,4 @@ def place(camera: Camera, pose: Pose, radius: float, height: float) -> Eye:
     def in_part(vector: np.ndarray) -> Points:
         return pose.to_part(vector.astype(np.float32)[:, None]).astype(np.float32)
 
-    return Eye(in_part(position - shift), in_part(forward), in_part(right), in_part(up))
+    return PlacedCamera(in_part(position - shift), in_part(forward), in_part(right), in_part(up))

@@ -17,8 +17,7 @@ from idif.datasets.synthetic.parts.packaging import battery_holder, blister_pack
 from idif.datasets.synthetic.parts.plastic import bottle_cap, terminal_block
 
 Builder = Callable[[np.random.Generator, Fault | None], Part]
-"""Makes one specimen: the generator decides its harmless variation, the fault (if any) what is wrong with
-it."""
+"""Builds one part: the generator determines the normal variation, the fault (if any) the defect."""
 
 BUILDERS: dict[str, Builder] = {
     "gear": gear,
@@ -37,4 +36,4 @@ BUILDERS: dict[str, Builder] = {
     "battery_holder": battery_holder,
     "spark_plug": spark_plug,
 }
-"""In the order in which ``--categories N`` takes them: the first three differ most."""
+"""Category -> builder, in the order in which ``--categories N`` takes them: the first three differ most."""

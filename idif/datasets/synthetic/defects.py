@@ -1,8 +1,8 @@
-"""Defects of a finished part's surface, placed where a camera sees them: dent, scratch, damage, stain,
-foreign matter.
+"""Surface defects of a finished part, placed where a camera sees them: dent, scratch, damage, stain, foreign
+object.
 
-Defects of construction (missing, wrong, bent) are made by the parts' builders. Codes are those of Real-IAD;
-WP is ours.
+Construction defects (missing, wrong, bent) are made by the parts' builders. Codes are those of Real-IAD,
+except WP.
 """
 
 from collections.abc import Callable
@@ -26,89 +26,91 @@ KINDS = {
     "ZW": "contamination",
 }
 CONSTRUCTION = ("QS", "WP", "BX")
-"""The kinds a part's builder makes; the others are made by `SURFACE`."""
+"""Kinds made by a part's builder; the others are made by `SURFACE`."""
 
 
 @dataclass(frozen=True)
 class DefectSite:
-    """A place on the surface with its tangent frame; vectors float32 [3, 1]."""
+    """A point on the surface with its tangent frame; vectors float32 [3, 1]."""
 
-    centre: Points
+    center: Points
     normal: Points
     along: Points
     across: Points
 
     def local(self, p: Points) -> tuple[Values, Values, Values]:
         """Coordinates [N] of points [3, N] along, across and above the surface."""
-        q = p - self.centre
+        q = p - self.center
         return dot(q, self.along), dot(q, self.across), dot(q, self.normal)
 
 
 _SPREAD = 0.12
-"""How far from its middle a defect is expected to reach."""
-_CHOICE = 40
-"""Candidates whose surroundings are looked at."""
+"""Expected radius of a defect."""
+_MAX_CANDIDATES = 40
+"""Largest number of candidate sites whose surroundings are tested."""
 
 
-def _settled(part: Part, p: Points) -> tuple[Points, Points, NDArray[np.bool_]]:
-    """Points [3, N] moved onto the surface, the normals there, and whether they arrived."""
+def _project_to_surface(part: Part, p: Points) -> tuple[Points, Points, NDArray[np.bool_]]:
+    """Points [3, N] projected onto the surface, the normals there, and whether the projection converged."""
     for _ in range(6):
         p = p - gradient(part.distance, p, 0.004) * part.distance(p)
     return p, gradient(part.distance, p, 0.006), np.abs(part.distance(p)) < 0.004
 
 
-def _seen(part: Part, p: Points, normal: Points, eye: Points, facing: float) -> NDArray[np.bool_]:
-    """Whether an eye [3, 1] sees surface points [3, N] under a cosine of at least ``facing``."""
-    toward = unit(eye - p)
+def _is_seen(part: Part, p: Points, normal: Points, camera: Points, facing: float) -> NDArray[np.bool_]:
+    """Whether a camera at [3, 1] sees surface points [3, N] under a cosine of more than ``facing``."""
+    toward = unit(camera - p)
     result = dot(normal, toward) > facing
     for reach in np.geomspace(0.06, 1.2, 10):
         result &= part.distance(p + toward * np.float32(reach)) > 0.012
     return result
 
 
-def find_spot(part: Part, eyes: Points, camera: int, rng: np.random.Generator) -> DefectSite | None:
-    """A random place that camera number ``camera`` (from 0) of those at ``eyes`` [3, V] sees well, if any.
+def find_defect_site(part: Part, cameras: Points, camera: int, rng: np.random.Generator) -> DefectSite | None:
+    """A random site that one camera sees well and few others see; None where no site is found.
 
-    Of some such places it is one whose surroundings the fewest cameras see: what several views are for.
+    Args:
+        cameras: positions [3, V].
+        camera: number of the camera that must see the site, from 0.
     """
     count = 512
     around, up = rng.uniform(-np.pi, np.pi, count), rng.uniform(0.05, part.height + 0.05, count)
     out = part.radius * np.sqrt(rng.uniform(0.0, 1.0, count))
     start = np.stack([out * np.cos(around), out * np.sin(around), up]).astype(np.float32)
-    p, normal, good = _settled(part, start)
-    good &= (p[2] > 0.07) & _seen(part, p, normal, eyes[:, camera : camera + 1], 0.5)
-    found = np.flatnonzero(good)[:_CHOICE]
-    if not len(found):
+    p, normal, good = _project_to_surface(part, start)
+    good &= (p[2] > 0.07) & _is_seen(part, p, normal, cameras[:, camera : camera + 1], 0.5)
+    candidates = np.flatnonzero(good)[:_MAX_CANDIDATES]
+    if not len(candidates):
         return None
-    p, normal = p[:, found], normal[:, found]
-    any_way = rng.normal(size=(3, len(found))).astype(np.float32)
-    along = unit(any_way - dot(any_way, normal) * normal)
+    p, normal = p[:, candidates], normal[:, candidates]
+    direction = rng.normal(size=(3, len(candidates))).astype(np.float32)
+    along = unit(direction - dot(direction, normal) * normal)
     across = np.cross(normal, along, axis=0).astype(np.float32)
 
     turns = np.arange(6) * (TAU / 6)
     ring = [p + np.float32(_SPREAD) * (np.cos(t) * along + np.sin(t) * across) for t in turns]
-    near, facing, arrived = _settled(part, np.concatenate([p, *ring], axis=1).astype(np.float32))
-    witnesses = np.zeros(len(found), int)
-    for view in range(eyes.shape[1]):
-        seen = arrived & _seen(part, near, facing, eyes[:, view : view + 1], 0.15)
-        witnesses += seen.reshape(7, -1).any(0)
+    near, facing, converged = _project_to_surface(part, np.concatenate([p, *ring], axis=1).astype(np.float32))
+    cameras_seeing = np.zeros(len(candidates), int)
+    for view in range(cameras.shape[1]):
+        seen = converged & _is_seen(part, near, facing, cameras[:, view : view + 1], 0.15)
+        cameras_seeing += seen.reshape(7, -1).any(0)
     # The candidates come in random order, so the first of the best is a random one.
-    at = int(np.argmin(np.maximum(witnesses, 2)))
-    here = slice(at, at + 1)
-    return DefectSite(p[:, here], normal[:, here], along[:, here], across[:, here])
+    first = int(np.argmin(np.maximum(cameras_seeing, 2)))
+    best = slice(first, first + 1)
+    return DefectSite(p[:, best], normal[:, best], along[:, best], across[:, best])
 
 
-Flaw = Callable[[Part, DefectSite, float, np.random.Generator], Part]
-"""Makes a defect at a spot, from subtle (severity 0) to clear (1)."""
+SurfaceDefect = Callable[[Part, DefectSite, float, np.random.Generator], Part]
+"""Adds a defect to a part at a site, from subtle (severity 0) to clear (1)."""
 
 
-def _dent(part: Part, spot: DefectSite, severity: float, rng: np.random.Generator) -> Part:
+def _dent(part: Part, site: DefectSite, severity: float, rng: np.random.Generator) -> Part:
     radius = 0.09 + 0.15 * severity
     depth = radius * (0.18 + 0.26 * severity)
     stretch = float(rng.uniform(0.7, 1.3))
 
     def edit(p: Points, distance: Values) -> Values:
-        a, b, n = spot.local(p)
+        a, b, n = site.local(p)
         square = (a * a * stretch + b * b / stretch + n * n) * (1 / radius**2)
         bowl = np.maximum(1.0 - square, 0.0)
         result: Values = distance + depth * bowl * bowl * (3 - 2 * bowl)
@@ -117,11 +119,11 @@ def _dent(part: Part, spot: DefectSite, severity: float, rng: np.random.Generato
     return replace(part, edits=(*part.edits, edit))
 
 
-def _under(part: Part, spot: DefectSite) -> Material:
-    return part.components[int(part.component_at(spot.centre)[0])].material
+def _material_under(part: Part, site: DefectSite) -> Material:
+    return part.components[int(part.component_at(site.center)[0])].material
 
 
-def _scratch(part: Part, spot: DefectSite, severity: float, rng: np.random.Generator) -> Part:
+def _scratch(part: Part, site: DefectSite, severity: float, rng: np.random.Generator) -> Part:
     half = 0.12 + 0.26 * severity + float(rng.uniform(0, 0.04))
     width = 0.010 + 0.014 * severity
     opacity = 0.55 + 0.45 * severity
@@ -129,8 +131,8 @@ def _scratch(part: Part, spot: DefectSite, severity: float, rng: np.random.Gener
     double = float(rng.uniform(0.04, 0.08)) if rng.random() < 0.4 else 0.0
 
     def inside(p: Points) -> Values:
-        """How deep [N] a point is in the groove: 1 in its middle, 0 outside."""
-        a, b, n = spot.local(p)
+        """Depth [N] of a point in the groove: 1 in its middle, 0 outside."""
+        a, b, n = site.local(p)
         off = np.abs(b - bow * a * a)
         if double:
             off = np.minimum(off, np.abs(b - bow * a * a - double - 0.15 * a) + 0.5 * width)
@@ -147,7 +149,7 @@ def _scratch(part: Part, spot: DefectSite, severity: float, rng: np.random.Gener
         result: Values = distance + 0.7 * width * inside(p)
         return result
 
-    material = _under(part, spot)
+    material = _material_under(part, site)
     if material.metallic > 0:
         mark = Mark(lambda p: np.minimum(1.6 * inside(p), 0.85), (0.93, 0.93, 0.94), 0.25, 1.0, opacity)
     else:
@@ -157,17 +159,17 @@ def _scratch(part: Part, spot: DefectSite, severity: float, rng: np.random.Gener
     return replace(part, edits=(*part.edits, edit), marks=(*part.marks, mark))
 
 
-def _damage(part: Part, spot: DefectSite, severity: float, rng: np.random.Generator) -> Part:
+def _damage(part: Part, site: DefectSite, severity: float, rng: np.random.Generator) -> Part:
     radius = 0.075 + 0.145 * severity
     shift = rng.uniform(-9, 9, (3, 1)).astype(np.float32)
-    centre = spot.centre + np.float32(0.45 * radius) * spot.normal
+    center = site.center + np.float32(0.45 * radius) * site.normal
 
     def ball(p: Points) -> Values:
         uneven = noise(p * np.float32(9.0) + shift)[0] + 0.5 * noise(p * np.float32(24.0) + shift)[0]
-        result: Values = 0.75 * (length(p - centre) - radius * (1.0 + 0.35 * uneven))
+        result: Values = 0.75 * (length(p - center) - radius * (1.0 + 0.35 * uneven))
         return result
 
-    material = _under(part, spot)
+    material = _material_under(part, site)
     r, g, b = material.color
     fresh = (0.75 * r + 0.2, 0.75 * g + 0.2, 0.75 * b + 0.2) if material.metallic == 0 else (0.45, 0.44, 0.43)
 
@@ -181,7 +183,7 @@ def _damage(part: Part, spot: DefectSite, severity: float, rng: np.random.Genera
     return replace(part, edits=(*part.edits, edit), marks=(*part.marks, mark))
 
 
-def _stain(part: Part, spot: DefectSite, severity: float, rng: np.random.Generator) -> Part:
+def _stain(part: Part, site: DefectSite, severity: float, rng: np.random.Generator) -> Part:
     radius = 0.085 + 0.165 * severity
     opacity = 0.30 + 0.65 * severity
     shift = rng.uniform(-9, 9, (3, 1)).astype(np.float32)
@@ -191,13 +193,13 @@ def _stain(part: Part, spot: DefectSite, severity: float, rng: np.random.Generat
         ((0.82, 0.80, 0.74), 0.85),  # dried residue
     )
     color, roughness = looks[int(rng.integers(len(looks)))]
-    under = _under(part, spot).color
+    under = _material_under(part, site).color
     if max(abs(a - b) for a, b in zip(color, under, strict=True)) < 0.3:
         color, roughness = ((0.82, 0.80, 0.74), 0.85) if sum(under) < 1.2 else ((0.10, 0.08, 0.06), 0.18)
 
     def weight(p: Points) -> Values:
         uneven = noise(p * np.float32(7.0) + shift)[0] + 0.5 * noise(p * np.float32(19.0) + shift)[0]
-        edge = length(p - spot.centre) * (1 / radius) + 0.45 * uneven
+        edge = length(p - site.center) * (1 / radius) + 0.45 * uneven
         thickness = 0.75 + 0.25 * noise(p * np.float32(31.0) + shift)[0]
         result: Values = smoothstep(0.95, 0.70, edge) * thickness
         return result
@@ -205,15 +207,15 @@ def _stain(part: Part, spot: DefectSite, severity: float, rng: np.random.Generat
     return replace(part, marks=(*part.marks, Mark(weight, color, roughness, 0.0, opacity)))
 
 
-def _foreign(part: Part, spot: DefectSite, severity: float, rng: np.random.Generator) -> Part:
+def _foreign(part: Part, site: DefectSite, severity: float, rng: np.random.Generator) -> Part:
     if rng.random() < 0.5:
         half, thick = 0.12 + 0.24 * severity, 0.010 + 0.012 * severity
         bow, rise = float(rng.uniform(-2.2, 2.2)), float(rng.uniform(0.2, 0.8))
         dark = Material((0.10, 0.09, 0.10), roughness=0.8)
         material = (RED, dark, Material((0.85, 0.83, 0.78), roughness=0.8))[int(rng.integers(3))]
 
-        def fibre(p: Points) -> Values:
-            a, b, n = spot.local(p)
+        def fiber(p: Points) -> Values:
+            a, b, n = site.local(p)
             reach = np.clip(a, -half, half)
             slope = 1.0 / float(np.sqrt(1.0 + (2 * bow * half) ** 2))
             tube = np.sqrt(
@@ -222,15 +224,15 @@ def _foreign(part: Part, spot: DefectSite, severity: float, rng: np.random.Gener
             result: Values = (tube - thick) * slope
             return result
 
-        return replace(part, components=(*part.components, Component("fibre", fibre, material)))
+        return replace(part, components=(*part.components, Component("fibre", fiber, material)))
     radius = 0.035 + 0.07 * severity
     shift = rng.uniform(-9, 9, (3, 1)).astype(np.float32)
     material = (BRASS, ZINC, ORANGE, Material((0.13, 0.11, 0.10), roughness=0.8))[int(rng.integers(4))]
-    centre = spot.centre + np.float32(0.45 * radius) * spot.normal
+    center = site.center + np.float32(0.45 * radius) * site.normal
 
     def particle(p: Points) -> Values:
-        q = p - centre
-        square = np.abs(dot(q, spot.along)) * 0.55 + np.abs(dot(q, spot.across)) + np.abs(dot(q, spot.normal))
+        q = p - center
+        square = np.abs(dot(q, site.along)) * 0.55 + np.abs(dot(q, site.across)) + np.abs(dot(q, site.normal))
         ball = np.maximum(length(q) - radius, 0.6 * (square - 1.1 * radius))
         result: Values = 0.8 * (ball - 0.25 * radius * noise(p * np.float32(0.9 / radius) + shift)[0])
         return result
@@ -238,4 +240,4 @@ def _foreign(part: Part, spot: DefectSite, severity: float, rng: np.random.Gener
     return replace(part, components=(*part.components, Component("particle", particle, material)))
 
 
-SURFACE: dict[str, Flaw] = {"AK": _dent, "HS": _scratch, "PS": _damage, "YW": _foreign, "ZW": _stain}
+SURFACE: dict[str, SurfaceDefect] = {"AK": _dent, "HS": _scratch, "PS": _damage, "YW": _foreign, "ZW": _stain}

@@ -1,5 +1,4 @@
-"""A coarse copy of a part's distance field on a grid: its proxy mesh for the raster, and quick reads for soft
-shadows."""
+"""A part's distance field sampled on a coarse grid, for its proxy mesh and for fast soft shadows."""
 
 from typing import TYPE_CHECKING
 
@@ -13,14 +12,13 @@ if TYPE_CHECKING:
     import pyvista as pv
 
 CELL = 0.045
-"""Edge of a grid cell; the thinnest thing that is surely kept is about as thick."""
+"""Edge of a grid cell; thinner features may be lost."""
 _MARGIN = 0.30
 _SKIN = 0.75 * CELL
-"""How far the proxy mesh lies outside the part: more than what linear interpolation between cells can be
-wrong by."""
+"""Distance of the proxy mesh from the part: more than the error of linear interpolation between cells."""
 
 
-class Volume:
+class DistanceVolume:
     """Distances to one part at the corners of a grid around it."""
 
     def __init__(self, part: Part) -> None:
@@ -35,7 +33,7 @@ class Volume:
         self._last = np.array(count, np.float32)[:, None] - 1.001
 
     def proxy(self) -> "pv.PolyData":
-        """Triangles that enclose the part closely; what lies inside the part's solid may be missing."""
+        """Triangles that enclose the part closely; triangles inside the part's solid may be missing."""
         import pyvista as pv
 
         grid = pv.ImageData(dimensions=tuple(self._count), spacing=(CELL,) * 3, origin=tuple(self._low[:, 0]))
@@ -43,15 +41,15 @@ class Volume:
         result: pv.PolyData = grid.contour([_SKIN], "distance", method="flying_edges", compute_normals=False)
         return result
 
-    def near(self, reach: float) -> Points:
-        """Middles [3, K] of the cubes of edge `CELL` that hold all points within ``reach`` of the surface."""
+    def cells_near_surface(self, reach: float) -> Points:
+        """Centers [3, K] of the cubes of edge `CELL` that hold all points within ``reach`` of the surface."""
         half_diagonal = 0.5 * 3**0.5 * CELL
         flat = np.flatnonzero(np.abs(self._values) < reach + half_diagonal)
         z, y, x = np.unravel_index(flat, self._count[::-1])
         return self._low + np.float32(CELL) * np.stack([x, y, z]).astype(np.float32)
 
     def distance(self, p: Points) -> Values:
-        """Distance [N] to the part at points [3, N], interpolated; outside the grid that of its border."""
+        """Interpolated distance [N] to the part at points [3, N]; outside the grid, that at its border."""
         q = p - self._low
         q *= np.float32(1 / CELL)
         np.maximum(q, 0.0, out=q)

@@ -1,4 +1,4 @@
-"""What surfaces are made of, and how their look varies from one good sample to the next."""
+"""Materials, and their variation between good samples."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,22 +12,22 @@ Color = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Material:
-    """A surface's look, given to the shading in `scene`."""
+    """Appearance of a surface, for `shading`."""
 
     color: Color
     """sRGB, 0..1."""
     metallic: float = 0.0
-    """0 a dielectric, 1 a metal that tints its reflections."""
+    """0 for a dielectric, 1 for a metal, which tints its reflections."""
     roughness: float = 0.5
     """0.05 polished .. 1 matt."""
     grain: float = 0.02
     """Size of the fine unevenness of the normal."""
     mottle: float = 0.04
-    """Relative variation of the colour over the surface."""
+    """Relative variation of the color over the surface."""
     frequency: Color = (34.0, 34.0, 34.0)
     """Grain cells per unit along x, y, z; unequal values make brushed metal."""
     turned: bool = False
-    """True where a lathe left its marks: x and y of the grain are then radius and angle."""
+    """True for lathe marks: x and y of the grain are then radius and angle."""
     pattern: Callable[[Points], Values] | None = None
     """Weight 0..1 at points [3, N] of `pattern_color`, e.g. a board's tracks or a print."""
     pattern_color: Color = (0.0, 0.0, 0.0)
@@ -56,7 +56,7 @@ WHITE = Material((0.86, 0.85, 0.81), roughness=0.40, grain=0.025)
 
 
 def jitter(material: Material, rng: np.random.Generator) -> Material:
-    """The same material from another batch: brightness, hue and roughness a little off (three draws)."""
+    """The material with slightly different brightness, hue and roughness (three draws)."""
     light = float(rng.uniform(0.95, 1.05))
     warm = float(rng.uniform(-0.018, 0.018))
     r, g, b = material.color
@@ -68,7 +68,7 @@ def jitter(material: Material, rng: np.random.Generator) -> Material:
 
 
 def toward(material: Material, other: Material, share: float) -> Material:
-    """The first material with colour, metallic and roughness moved a share 0..1 of the way to the other's."""
+    """The material with color, metallic and roughness moved a share 0..1 of the way to the other's."""
 
     def mixed(a: float, b: float) -> float:
         return a + (b - a) * share

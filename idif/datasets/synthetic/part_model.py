@@ -1,5 +1,4 @@
-"""What a part is made of: components (a solid in a material), the edits a defect makes to them, and the marks
-it leaves."""
+"""Model of a part: components (solids in a material), edits of their shape, and marks on their surface."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,17 +11,17 @@ from idif.datasets.synthetic.materials import Color, Material, jitter, toward
 from idif.datasets.synthetic.sdf import Points, Solid, Values, gradient
 
 Edit = Callable[[Points, Values], Values]
-"""From points [3, N] and the distances there [N] to the distances of the changed solid [N]."""
+"""Maps points [3, N] and distances [N] there to distances [N] of the changed solid."""
 
 TABLE = -1
 """Component number of the work table."""
-SHOWN = 0.35
-"""Least weight of a mark that counts."""
+MARK_THRESHOLD = 0.35
+"""Weight from which a mark is visible."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """One piece of a part: a solid in one material. Its field may understate a distance, never exceed it."""
+    """One piece of a part: a solid in one material. Its field never overestimates a distance."""
 
     name: str
     solid: Solid
@@ -31,27 +30,27 @@ class Component:
 
 @dataclass(frozen=True)
 class Mark:
-    """A change of a surface's look without a change of its shape."""
+    """A change of a surface's appearance, not of its shape."""
 
     weight: Callable[[Points], Values]
-    """Shape, 0..1 at points [3, N]; from `SHOWN` on the mark is said to be there."""
+    """Shape, 0..1 at points [3, N]; from `MARK_THRESHOLD` on the mark counts as visible."""
     color: Color
     roughness: float
     metallic: float
     opacity: float = 1.0
-    """How much of the surface's own look it hides, 0..1."""
+    """Share of the surface's own appearance that it hides, 0..1."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A defect of a part's construction, which its builder makes: something missing, wrong or bent."""
+    """A construction defect, made by a part's builder: something missing, wrong or bent."""
 
     kind: str
     """QS missing, WP wrong, BX bent."""
     severity: float
     """0 subtle .. 1 clear."""
     rng: np.random.Generator
-    """Decides which piece and which way."""
+    """Chooses the piece and the direction."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,10 @@ class Part:
 
     components: tuple[Component, ...]
     radius: float
-    """Nothing reaches further than this along x or y; the rig's distance is set by it."""
+    """Largest extent along x and y; it sets the distance of the cameras."""
     height: float
     table: Color
-    """sRGB colour of the mat this category is photographed on."""
+    """sRGB color of the mat under this category."""
     edits: tuple[Edit, ...] = ()
     marks: tuple[Mark, ...] = ()
 
@@ -80,16 +79,16 @@ class Part:
             nearest = np.minimum(nearest, component.solid(p))
         return self.edited(p, nearest)
 
-    def _one(self, component: Component, p: Points) -> Values:
+    def _component_distance(self, component: Component, p: Points) -> Values:
         return self.edited(p, component.solid(p))
 
     def normals(self, p: Points, component: NDArray[np.int16]) -> Points:
-        """Unit outward normals [3, N] at points on the surface, each of the component [N] that it lies on."""
+        """Unit outward normals [3, N] at surface points, given the component [N] that each lies on."""
         result = np.empty_like(p)
         for number, piece in enumerate(self.components):
-            here = np.flatnonzero(component == number)
-            if len(here):
-                result[:, here] = gradient(partial(self._one, piece), p.take(here, axis=1), 0.004)
+            at = np.flatnonzero(component == number)
+            if len(at):
+                result[:, at] = gradient(partial(self._component_distance, piece), p.take(at, axis=1), 0.004)
         return result
 
     def component_at(self, p: Points) -> NDArray[np.int16]:
@@ -103,24 +102,23 @@ class Part:
         return which
 
 
-def between(fault: Fault, low: float, high: float) -> float:
+def scale_by_severity(fault: Fault, low: float, high: float) -> float:
     """A size from ``low`` (subtle) to ``high`` (clear), by the fault's severity."""
     return low + (high - low) * fault.severity
 
 
-def graded(fault: Fault, choices: Sequence[str]) -> str:
-    """One of the pieces, which are named from the least to the most conspicuous, by the fault's severity."""
+def choose_by_severity(fault: Fault, choices: Sequence[str]) -> str:
+    """One of the pieces, ordered from the least to the most conspicuous, by the fault's severity."""
     return choices[min(len(choices) - 1, int(fault.severity * len(choices)))]
 
 
-def several(fault: Fault, of: int, most: int) -> tuple[int, ...]:
-    """Numbers of neighbouring pieces of a row of ``of``: one where the fault is subtle, ``most`` where it is
-    clear."""
+def choose_neighbors(fault: Fault, total: int, most: int) -> tuple[int, ...]:
+    """Numbers of neighboring pieces out of ``total``: one for a subtle fault, ``most`` for a clear one."""
     count = 1 + round(fault.severity * (most - 1))
-    first = int(fault.rng.integers(of))
-    return tuple((first + k) % of for k in range(count))
+    first = int(fault.rng.integers(total))
+    return tuple((first + k) % total for k in range(count))
 
 
-def replaced(fault: Fault, usual: Material, other: Material) -> Material:
-    """What a wrong piece is made of: a third of the way to another material (subtle) or that one (clear)."""
-    return toward(usual, jitter(other, fault.rng), between(fault, 0.33, 1.0))
+def substitute_material(fault: Fault, usual: Material, other: Material) -> Material:
+    """Material of a wrong piece: a third of the way to another material (subtle) up to that one (clear)."""
+    return toward(usual, jitter(other, fault.rng), scale_by_severity(fault, 0.33, 1.0))

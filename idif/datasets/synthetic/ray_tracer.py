@@ -1,5 +1,5 @@
-"""Where each ray first meets a part: pyvista rasterises the part's proxy mesh off-screen, sphere tracing goes
-on from there."""
+"""First intersection of rays with a part: pyvista renders the depth of the proxy mesh off-screen, and sphere
+tracing continues from there."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from idif.datasets.synthetic.camera_rig import FIELD_OF_VIEW, Eye
+from idif.datasets.synthetic.camera_rig import FIELD_OF_VIEW, PlacedCamera
 from idif.datasets.synthetic.part_model import Part
 from idif.datasets.synthetic.sdf import Points, Values, length
 from idif.errors import CannotFinish, ConfigError
@@ -37,7 +37,7 @@ def require_pyvista() -> None:
 
 @contextmanager
 def _no_x_without_display() -> Iterator[None]:
-    """Where there is no X server let VTK open its EGL window at once, not try X first and print a warning."""
+    """Let VTK open an EGL window directly where there is no X server: trying X first prints a warning."""
     name = "VTK_DEFAULT_OPENGL_WINDOW"
     if not sys.platform.startswith("linux") or os.environ.get("DISPLAY") or name in os.environ:
         yield
@@ -49,11 +49,12 @@ def _no_x_without_display() -> Iterator[None]:
         del os.environ[name]
 
 
-class Raster:
-    """An off-screen window with one field per camera that tells depths; use it as a context manager, from one
-    thread.
+class DepthRenderer:
+    """Renders depth maps off-screen, one viewport per camera; a context manager for one thread.
 
-    Raises `CannotFinish` on entering where VTK has no off-screen OpenGL.
+    Raises:
+        ConfigError: on entering, where the extra ``synthetic`` is not installed.
+        CannotFinish: on entering, where VTK has no off-screen OpenGL.
     """
 
     def __init__(self, views: int, size: int) -> None:
@@ -79,7 +80,7 @@ class Raster:
         if not window.GetInitialized():  # rendering regardless would end the process
             self._plotter.close()
             raise CannotFinish(_NO_OPENGL)
-        # One actor in every field: calling add_mesh for every sample would cost more than the rendering.
+        # One actor in every viewport: calling add_mesh for every sample would cost more than the rendering.
         self._mapper = pv.DataSetMapper()
         actor = pv.Actor(mapper=self._mapper)
         actor.prop.lighting = False
@@ -91,19 +92,19 @@ class Raster:
     def __exit__(self, *_: object) -> None:
         self._plotter.close()
 
-    def depths(self, mesh: "pv.PolyData", eyes: Sequence[Eye]) -> NDArray[np.float32]:
-        """Depth [V, S, S] of the mesh along each eye's forward axis, first row on top, infinite if none."""
+    def depths(self, mesh: "pv.PolyData", cameras: Sequence[PlacedCamera]) -> NDArray[np.float32]:
+        """Depth [V, S, S] of the mesh along each camera's forward axis, top row first, infinite beside it."""
         import pyvista as pv
         from vtkmodules.vtkCommonCore import vtkFloatArray
 
         self._mapper.SetInputData(mesh)
-        for view, eye in enumerate(eyes):
-            camera = self._plotter.renderers[view].camera
-            camera.position = tuple(eye.position[:, 0].tolist())
-            camera.focal_point = tuple((eye.position + eye.forward)[:, 0].tolist())
-            camera.up = tuple(eye.up[:, 0].tolist())
-            camera.view_angle = FIELD_OF_VIEW
-            camera.clipping_range = (_NEAR, _FAR)
+        for view, camera in enumerate(cameras):
+            vtk_camera = self._plotter.renderers[view].camera
+            vtk_camera.position = tuple(camera.position[:, 0].tolist())
+            vtk_camera.focal_point = tuple((camera.position + camera.forward)[:, 0].tolist())
+            vtk_camera.up = tuple(camera.up[:, 0].tolist())
+            vtk_camera.view_angle = FIELD_OF_VIEW
+            vtk_camera.clipping_range = (_NEAR, _FAR)
         self._window.Render()
         buffer = vtkFloatArray()
         self._window.GetZbufferData(0, 0, self._views * self.size - 1, self.size - 1, buffer)
@@ -114,18 +115,23 @@ class Raster:
 
 
 _CLOSE = 0.0015
-"""A ray this near to a surface, in part radii, has hit it."""
+"""A ray within this distance of a surface, in part radii, has hit it."""
 _STEPS = 48
-_CREEPING = 0.008
+_GRAZING = 0.008
+"""Distance to a surface within which a ray that ran out of steps counts as a hit."""
 
 
-def trace(
-    part: Part, origins: Points, rays: Points, start: Values, least: float
+def trace_rays(
+    part: Part, origins: Points, rays: Points, start: Values, min_step: float
 ) -> tuple[Values, NDArray[np.bool_]]:
-    """Follow rays that look down, from ``origins`` along ``rays`` (both [3, N]), to the first surface.
+    """Trace downward rays, from ``origins`` along ``rays`` (both [3, N]), to the first surface.
 
-    ``start`` [N] is a depth before the part, in lengths of the ray's vector; infinite where the ray never
-    comes near. Returns depths [N], and whether the rays end on the part rather than on the table z = 0.
+    Args:
+        start: [N], depth in front of the part, in lengths of the ray's vector; infinite where the ray misses.
+        min_step: shortest step along a ray.
+
+    Returns:
+        Depths [N], and whether each ray ends on the part rather than on the table z = 0.
     """
     depth: Values = -origins[2] / rays[2]
     hit = np.zeros(len(start), bool)
@@ -139,14 +145,14 @@ def trace(
         ended = np.flatnonzero(near & (t < floor))
         depth[active[ended]] = t[ended] + distance[ended] * stride[ended]
         hit[active[ended]] = True
-        t += np.maximum(distance, least) * stride
+        t += np.maximum(distance, min_step) * stride
         keep = np.flatnonzero(~near & (t < floor))
         if not len(keep):
             break
         active, t, floor, stride = active[keep], t[keep], floor[keep], stride[keep]
         origin, ray = origin.take(keep, axis=1), ray.take(keep, axis=1)
     else:
-        # What creeps along a surface after so many steps ends on it; what merely passes goes on to the table.
-        creeping = np.flatnonzero(part.distance(origin + ray * t) < _CREEPING)
-        depth[active[creeping]], hit[active[creeping]] = t[creeping], True
+        # A ray that still grazes a surface after the last step hits it; any other goes on to the table.
+        grazing = np.flatnonzero(part.distance(origin + ray * t) < _GRAZING)
+        depth[active[grazing]], hit[active[grazing]] = t[grazing], True
     return depth, hit

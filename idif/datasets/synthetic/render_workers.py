@@ -1,4 +1,4 @@
-"""Renders samples and writes their files, in this process or in several, in the order asked for."""
+"""Renders samples and writes their files, in this process or in several, in order."""
 
 import os
 import threading
@@ -16,49 +16,52 @@ from PIL import Image
 
 from idif.data.index import NORMAL_CLASS
 from idif.datasets.synthetic.camera_rig import RIG
-from idif.datasets.synthetic.sample_renderer import Photographs, SampleRenderer
+from idif.datasets.synthetic.sample_renderer import RenderedSample, SampleRenderer
 from idif.datasets.synthetic.sample_specs import SampleSpec
 from idif.errors import CannotFinish
 
 FIRST_TEST = 5000
-"""Numbers of the test split's samples begin after this one."""
-_FEW = 12
-"""Fewer samples than this are not worth the start of processes."""
-_AHEAD = 3
-"""Orders given to each process before they are asked for."""
+"""Sample numbers of the test split begin after this one."""
+_MIN_SPECS_PER_WORKER = 12
+"""Fewer samples than this per worker are not worth starting a process."""
+_QUEUED = 3
+"""Samples submitted ahead, per worker."""
 
 
 @dataclass(frozen=True)
-class Written:
-    """A sample whose files are written."""
+class WrittenSample:
+    """A sample whose files have been written."""
 
     entries: tuple[dict[str, Any], ...]
-    """Its annotations, one a view."""
+    """Annotations, one per view."""
     defects: dict[str, Any] | None
-    """What is told of a spoilt sample: kinds, level, severities, and per view class, visible share, mask and
-    contrast; None for a normal one."""
+    """Record of a defective sample: kinds, level, severities, and per view class, visible share, mask pixels
+    and contrast; None for a normal sample."""
 
 
-def write_all(orders: Sequence[SampleSpec], size: int, root: Path, workers: int) -> Generator[Written]:
-    """Render each order and write its files below ``root``, an existing folder of images.
+def write_samples(
+    specs: Sequence[SampleSpec], size: int, root: Path, workers: int
+) -> Generator[WrittenSample]:
+    """Render each sample and write its files below ``root``, the folder of the images.
 
-    A sample's bytes do not depend on the number of ``workers``, each of which is a spawned process with an
-    OpenGL window of its own; with one worker, or few orders, all happens in this process.
+    The bytes do not depend on the number of workers. Each worker is a spawned process with an OpenGL window;
+    with one worker, or few samples, everything happens in this process.
 
-    Raises `CannotFinish` where there is no off-screen OpenGL or a process died.
+    Raises:
+        CannotFinish: there is no off-screen OpenGL, or a process died.
     """
-    workers = min(workers, -(-len(orders) // _FEW))
+    workers = min(workers, -(-len(specs) // _MIN_SPECS_PER_WORKER))
     if workers <= 1:
-        with SampleRenderer(size) as studio:
-            for order in orders:
-                yield _write(studio, order, root)
+        with SampleRenderer(size) as renderer:
+            for spec in specs:
+                yield _write(renderer, spec, root)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare) as pool:
-        pending: list[Future[Written]] = []
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
+        pending: list[Future[WrittenSample]] = []
         try:
-            for position in range(len(orders)):
-                while len(pending) < workers * _AHEAD and position + len(pending) < len(orders):
-                    pending.append(pool.submit(_work, orders[position + len(pending)], size, root))
+            for position in range(len(specs)):
+                while len(pending) < workers * _QUEUED and position + len(pending) < len(specs):
+                    pending.append(pool.submit(_render_in_worker, specs[position + len(pending)], size, root))
                 yield pending.pop(0).result()
         except BrokenProcessPool:
             raise CannotFinish(f"{root}: a process that renders died; is memory short?") from None
@@ -66,12 +69,12 @@ def write_all(orders: Sequence[SampleSpec], size: int, root: Path, workers: int)
             pool.shutdown(cancel_futures=True)
 
 
-_studio: SampleRenderer | None = None
-"""A worker's window, opened at its first order and kept until it ends."""
+_renderer: SampleRenderer | None = None
+"""The renderer of a worker process, opened for its first sample and kept until the process ends."""
 
 
-def _prepare() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent does, however that ended."""
+def _start_worker() -> None:
+    """Ignore Ctrl-C, which the parent handles, and exit when the parent process has ended."""
     signal(SIGINT, SIG_IGN)
     parent = parent_process()
     assert parent is not None
@@ -83,53 +86,51 @@ def _prepare() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _work(order: SampleSpec, size: int, root: Path) -> Written:
-    global _studio
-    if _studio is None:
-        studio = SampleRenderer(size)
-        studio.__enter__()  # raises to the parent; the window closes with the process
-        _studio = studio
-    return _write(_studio, order, root)
+def _render_in_worker(spec: SampleSpec, size: int, root: Path) -> WrittenSample:
+    global _renderer
+    if _renderer is None:
+        renderer = SampleRenderer(size)
+        renderer.__enter__()  # raises to the parent; the window closes with the process
+        _renderer = renderer
+    return _write(_renderer, spec, root)
 
 
-def _write(studio: SampleRenderer, order: SampleSpec, root: Path) -> Written:
+def _write(renderer: SampleRenderer, spec: SampleSpec, root: Path) -> WrittenSample:
     """Write a sample's files below its category's folder."""
-    photographs = studio.photograph(order)
-    shown = [name for name in photographs.classes if name != NORMAL_CLASS]
+    rendered = renderer.render(spec)
+    shown = [name for name in rendered.classes if name != NORMAL_CLASS]
     group = f"NG/{shown[0]}" if shown else NORMAL_CLASS
-    number = order.number + 1 + (FIRST_TEST if order.split == "test" else 0)
-    place = f"{group}/S{number:04d}"
-    folder = root / order.category / place
+    number = spec.number + 1 + (FIRST_TEST if spec.split == "test" else 0)
+    sample_path = f"{group}/S{number:04d}"
+    folder = root / spec.category / sample_path
     folder.mkdir(parents=True)
-    # Real-IAD's names end in the time of exposure; this one is made up, fixed by the sample.
+    # Names of Real-IAD end in the time of exposure; here it is derived from the sample number.
     time = 20240101000000 + number * 100
     entries = []
-    for camera, image, mask, name in zip(
-        RIG, photographs.images, photographs.masks, photographs.classes, strict=True
-    ):
+    for camera, image, mask, name in zip(RIG, rendered.images, rendered.masks, rendered.classes, strict=True):
         stem = (
-            f"{order.category}_{number:04d}_{group.replace('/', '_')}_C{camera.number}_{time + camera.number}"
+            f"{spec.category}_{number:04d}_{group.replace('/', '_')}_C{camera.number}_{time + camera.number}"
         )
         Image.fromarray(image).save(folder / f"{stem}.jpg", quality=95, subsampling=0)
         if name != NORMAL_CLASS:
             Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(folder / f"{stem}.png")
         entries.append(
             {
-                "category": order.category,
+                "category": spec.category,
                 "anomaly_class": name,
-                "image_path": f"{place}/{stem}.jpg",
-                "mask_path": None if name == NORMAL_CLASS else f"{place}/{stem}.png",
+                "image_path": f"{sample_path}/{stem}.jpg",
+                "mask_path": None if name == NORMAL_CLASS else f"{sample_path}/{stem}.png",
             }
         )
-    defects = {"sample": f"{order.category}/{place}", **_told(order, photographs)} if shown else None
-    return Written(tuple(entries), defects)
-
-
-def _told(order: SampleSpec, photographs: Photographs) -> dict[str, Any]:
-    """What the sheet of defects says about a spoilt sample."""
-    columns = zip(
-        photographs.classes, photographs.visible, photographs.masks, photographs.contrast, strict=True
+    defects = (
+        {"sample": f"{spec.category}/{sample_path}", **_defect_record(spec, rendered)} if shown else None
     )
+    return WrittenSample(tuple(entries), defects)
+
+
+def _defect_record(spec: SampleSpec, rendered: RenderedSample) -> dict[str, Any]:
+    """Entry of a defective sample in ``defects/<category>.json``."""
+    columns = zip(rendered.classes, rendered.visible, rendered.masks, rendered.contrast, strict=True)
     views = {
         str(camera.number): {
             "class": name,
@@ -140,8 +141,8 @@ def _told(order: SampleSpec, photographs: Photographs) -> dict[str, Any]:
         for camera, (name, visible, mask, contrast) in zip(RIG, columns, strict=True)
     }
     return {
-        "kinds": list(order.kinds),
-        "difficulty": order.level,
-        "severities": list(photographs.severities),
+        "kinds": list(spec.kinds),
+        "difficulty": spec.level,
+        "severities": list(rendered.severities),
         "views": views,
     }

@@ -1,9 +1,8 @@
-"""Solids as signed distance fields, and smooth noise: pure functions of points, from which parts and defects
-are built.
+"""Signed distance fields of solids, and smooth noise: pure functions that parts and defects are built from.
 
 Shape legend: a `Points` array is float32 ``[3, N]`` (x, y, z; z up; the unit is about a part's radius), a
-`Values` array float32 ``[N]``. A distance is negative inside a solid. The formulas are those of Inigo
-Quilez's articles on distance fields.
+`Values` array float32 ``[N]``. A distance is negative inside a solid. The formulas follow Inigo Quilez's
+articles on distance fields.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,7 +55,7 @@ def angle(x: Values, y: Values) -> Values:
 
 
 def smoothstep(low: float, high: float, value: Values) -> Values:
-    """0 below ``low``, 1 above ``high``, a smooth ramp between; ``low > high`` falls instead of rising."""
+    """0 below ``low``, 1 above ``high``, a smooth ramp between; falling where ``low > high``."""
     t = np.clip((value - low) * (1.0 / (high - low)), 0.0, 1.0)
     result: Values = t * t * (3.0 - 2.0 * t)
     return result
@@ -70,20 +69,20 @@ def smooth_min(a: Values, b: Values, k: float) -> Values:
 
 
 def smooth_max(a: Values, b: Values, k: float) -> Values:
-    """Intersection of two solids, its edge rounded by ``k``; with ``-b``, the first less the second."""
+    """Intersection of two solids with an edge rounded by ``k``; with ``-b``, the difference of the two."""
     h = np.maximum(k - np.abs(a - b), 0.0)
     result: Values = np.maximum(a, b) + h * h * (0.25 / k)
     return result
 
 
 def printed(distance: Values) -> Values:
-    """Weight 0..1 [N] of a printed figure at points at these signed distances from its outline."""
+    """Weight 0..1 [N] of a printed figure, from signed distances to its outline."""
     result: Values = np.clip(0.5 - distance * (1 / 0.014), 0.0, 1.0).astype(np.float32, copy=False)
     return result
 
 
 def extrude(profile: Values, z: Values, low: float, high: float, bevel: float) -> Values:
-    """A flat shape of distance ``profile`` raised from ``low`` to ``high``, its rims rounded by ``bevel``."""
+    """A flat shape of distance ``profile``, extruded from ``low`` to ``high``, rims rounded by ``bevel``."""
     a = profile + bevel
     b = np.abs(z - (low + high) / 2) - ((high - low) / 2 - bevel)
     outside = np.sqrt(np.maximum(a, 0.0) ** 2 + np.maximum(b, 0.0) ** 2)
@@ -109,11 +108,13 @@ def hexagon(x: Values, y: Values, apothem: float) -> Values:
 
 
 def sectors(p: Points, count: int, absent: Sequence[int] = ()) -> tuple[Values, Values, NDArray[np.int32]]:
-    """Fold the plane into ``count`` equal sectors: radius, angle within the sector, and the sector's number
-    ``[N]``.
+    """Fold the plane into ``count`` equal sectors.
 
-    A point in one of the sectors ``absent`` is sent to the nearer neighbour's instead, so that whatever
-    repeats is missing there.
+    A point in one of the sectors ``absent`` is mapped to the nearer neighbor, so that a repeated feature is
+    missing there.
+
+    Returns:
+        Radius, angle within the sector, and number of the sector, each ``[N]``.
     """
     step = TAU / count
     theta = angle(p[0], p[1])
@@ -126,8 +127,11 @@ def sectors(p: Points, count: int, absent: Sequence[int] = ()) -> tuple[Values, 
 
 
 def wedge(p: Points, tangent: float) -> Values:
-    """A bound on the distance [N] to the wedge around +x with its edge along z; ``tangent`` of its half
-    angle."""
+    """A bound on the distance [N] to a wedge around +x with its edge along z.
+
+    Args:
+        tangent: of half the wedge's angle.
+    """
     flank = (np.abs(p[1]) - tangent * p[0]) * (1.0 / float(np.hypot(1.0, tangent)))
     result: Values = np.maximum(flank, -p[0])
     return result

@@ -1,5 +1,4 @@
-"""How surfaces look: soft boxes and a key lamp, shadows and occlusion read from a coarse distance volume,
-camera response."""
+"""Shading: soft boxes, a key lamp, shadows and occlusion from a coarse distance volume, camera response."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -7,15 +6,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from idif.datasets.synthetic.camera_rig import Pose
-from idif.datasets.synthetic.distance_volume import Volume
+from idif.datasets.synthetic.camera_rig import TablePose
+from idif.datasets.synthetic.distance_volume import DistanceVolume
 from idif.datasets.synthetic.materials import Color
-from idif.datasets.synthetic.part_model import SHOWN, TABLE, Part
+from idif.datasets.synthetic.part_model import MARK_THRESHOLD, TABLE, Part
 from idif.datasets.synthetic.sdf import Points, Values, dot, length, noise, smoothstep, unit
 
 
-def linear(color: Color) -> Points:
-    """An sRGB colour as linear light, [3, 1]."""
+def linear_light(color: Color) -> Points:
+    """An sRGB color as linear light, [3, 1]."""
     return np.power(np.array(color, np.float32), np.float32(2.2))[:, None]
 
 
@@ -24,10 +23,10 @@ class Light:
     """The lamps over the rig for one sample."""
 
     key_azimuth: float
-    """Degrees, like a camera's."""
+    """Degrees, as for a camera."""
     key_elevation: float
     key: float
-    """Radiance of the key lamp's light on a surface facing it."""
+    """Radiance of the key lamp on a surface that faces it."""
     fill: float
     """Radiance of the diffuse surroundings."""
 
@@ -39,13 +38,12 @@ class Light:
         return vector[:, None]
 
 
-# Soft boxes seen in reflections: azimuth and elevation (degrees), cosine of the half angle, radiance.
+# Soft boxes that show in reflections: azimuth and elevation (degrees), cosine of the half angle, radiance.
 _BOXES = ((205.0, 38.0, 0.90, 1.1), (310.0, 30.0, 0.93, 0.8), (120.0, 25.0, 0.95, 0.55))
 
 
-def surroundings(v: Points, roughness: Values, light: Light) -> Values:
-    """Radiance [N] arriving from directions [3, N] of the rig's frame, blurred for a surface of that
-    roughness [N]."""
+def environment_light(v: Points, roughness: Values, light: Light) -> Values:
+    """Radiance [N] from directions [3, N] in the rig's frame, blurred by the surface's roughness [N]."""
     up = v[2]
     blur = 0.03 + 0.28 * roughness * roughness
     result = 0.20 + 0.42 * smoothstep(-0.1, 0.95, up)
@@ -67,7 +65,7 @@ def surroundings(v: Points, roughness: Values, light: Light) -> Values:
 
 @dataclass(frozen=True)
 class Surface:
-    """Points to shade and what they belong to."""
+    """Points to shade, with the component of each."""
 
     p: Points
     """In the part's frame, [3, N]."""
@@ -79,35 +77,35 @@ class Surface:
 
 @dataclass(frozen=True)
 class Scene:
-    """One sample ready to be photographed."""
+    """One sample, ready to be rendered."""
 
     part: Part
-    volume: Volume
-    pose: Pose
+    volume: DistanceVolume
+    pose: TablePose
     light: Light
     offset: Points
-    """Where this sample's textures are cut from the noise, [3, 1]."""
+    """Offset of this sample's textures in the noise, [3, 1]."""
 
     def shade(self, surface: Surface) -> Points:
-        """Linear RGB light [3, N] that the surface sends to the eye."""
+        """Linear RGB light [3, N] from the surface to the camera."""
         result = np.empty_like(surface.p)
         table = surface.component == TABLE
-        for chosen, colour in ((table, self._table), (~table, self._part)):
-            where = np.flatnonzero(chosen)
-            if len(where):
-                piece = Surface(surface.p[:, where], surface.toward_eye[:, where], surface.component[where])
-                result[:, where] = colour(piece)
+        for selected, shade in ((table, self._shade_table), (~table, self._shade_part)):
+            at = np.flatnonzero(selected)
+            if len(at):
+                subset = Surface(surface.p[:, at], surface.toward_eye[:, at], surface.component[at])
+                result[:, at] = shade(subset)
         return result
 
     def marked(self, p: Points) -> NDArray[np.int16]:
-        """Number of the mark that shows at points [3, N], 0 for none."""
+        """Number of the visible mark at points [3, N], 0 for none."""
         result = np.zeros(p.shape[1], np.int16)
         for number, mark in enumerate(self.part.marks, 1):
-            result[mark.weight(p) > SHOWN] = number
+            result[mark.weight(p) > MARK_THRESHOLD] = number
         return result
 
-    def _open(self, p: Points, v: Points, reaches: tuple[float, ...]) -> Values:
-        """How free the way from points [3, N] along unit ``v`` is, 0..1 [N], judged at some distances."""
+    def _openness(self, p: Points, v: Points, reaches: tuple[float, ...]) -> Values:
+        """How unobstructed points [3, N] are along unit ``v``, 0..1 [N], tested at some distances."""
         result = np.ones(p.shape[1], np.float32)
         for reach in reaches:
             result = np.minimum(
@@ -124,7 +122,7 @@ class Scene:
         return result
 
     def _shadow(self, p: Points, toward_light: Points) -> Values:
-        """Light of the key lamp, a disc seen under some 10 degrees, that reaches points [3, N]: 0..1 [N]."""
+        """Light of the key lamp, a disk of about 10 degrees, that reaches points [3, N]: 0..1 [N]."""
         result = np.ones(p.shape[1], np.float32)
         t = np.full(p.shape[1], 0.05, np.float32)
         active = np.arange(p.shape[1])
@@ -140,7 +138,7 @@ class Scene:
         s = np.clip(result, 0.0, 1.0)
         return s * s * (3 - 2 * s)
 
-    def _table(self, surface: Surface) -> Points:
+    def _shade_table(self, surface: Surface) -> Points:
         p = surface.p
         world = self.pose.to_world(p)
         up = np.zeros_like(p)
@@ -152,17 +150,17 @@ class Scene:
         occlusion[near] = self._occlusion(p[:, near], up[:, near])
         weave = noise(world * np.float32(42.0) + self.offset)[0]
         patches = noise(world * np.float32(1.3) + self.offset)[0]
-        albedo = linear(self.part.table) * (1.0 + 0.07 * weave + 0.07 * patches)
+        albedo = linear_light(self.part.table) * (1.0 + 0.07 * weave + 0.07 * patches)
         key = self.light.key * shadow * self.light.direction[2]
         result: Values = albedo * (0.75 * key + 0.72 * self.light.fill * occlusion)
         return result
 
-    def _part(self, surface: Surface) -> Points:
+    def _shade_part(self, surface: Surface) -> Points:
         p, part = surface.p, self.part
         materials = [component.material for component in part.components]
         which = surface.component
 
-        def of(values: list[float]) -> Values:
+        def per_point(values: list[float]) -> Values:
             return np.array(values, np.float32)[which]
 
         normal = part.normals(p, which)
@@ -172,20 +170,20 @@ class Scene:
         frequency = np.array([m.frequency for m in materials], np.float32).T[:, which]
         fine = noise(q * frequency + self.offset, 3)
         coarse = noise(p * np.float32(3.1) + self.offset)[0]
-        normal = unit(normal + of([m.grain for m in materials]) * fine)
+        normal = unit(normal + per_point([m.grain for m in materials]) * fine)
 
-        albedo = np.concatenate([linear(m.color) for m in materials], axis=1)[:, which]
+        albedo = np.concatenate([linear_light(m.color) for m in materials], axis=1)[:, which]
         for number, material in enumerate(materials):
             if material.pattern is not None:
-                here = np.flatnonzero(which == number)
-                weight = material.pattern(p[:, here])
-                albedo[:, here] += (linear(material.pattern_color) - albedo[:, here]) * weight
-        albedo *= 1.0 + of([m.mottle for m in materials]) * (0.8 * coarse + 0.6 * fine[0])
-        roughness = of([m.roughness for m in materials]) * (1.0 + 0.15 * coarse)
-        metallic = of([m.metallic for m in materials])
+                at = np.flatnonzero(which == number)
+                weight = material.pattern(p[:, at])
+                albedo[:, at] += (linear_light(material.pattern_color) - albedo[:, at]) * weight
+        albedo *= 1.0 + per_point([m.mottle for m in materials]) * (0.8 * coarse + 0.6 * fine[0])
+        roughness = per_point([m.roughness for m in materials]) * (1.0 + 0.15 * coarse)
+        metallic = per_point([m.metallic for m in materials])
         for mark in part.marks:
             weight = mark.opacity * mark.weight(p)
-            albedo += (linear(mark.color) - albedo) * weight
+            albedo += (linear_light(mark.color) - albedo) * weight
             roughness += (mark.roughness - roughness) * weight
             metallic += (mark.metallic - metallic) * weight
         return self._lit(surface, normal, albedo, roughness, metallic)
@@ -193,7 +191,7 @@ class Scene:
     def _lit(
         self, surface: Surface, normal: Points, albedo: Points, roughness: Values, metallic: Values
     ) -> Points:
-        """Light [3, N] from points of the part with these normals and materials."""
+        """Light [3, N] reflected by points of the part with these normals and materials."""
         p, v, light = surface.p, surface.toward_eye, self.light
         lamp = self.pose.to_part(light.direction)
         facing = dot(normal, v)
@@ -203,12 +201,12 @@ class Scene:
         lit = np.flatnonzero(key > 0)
         key[lit] *= self._shadow(p[:, lit] + np.float32(0.02) * normal[:, lit], lamp)
         occlusion = self._occlusion(p, normal)
-        mat = linear(self.part.table) * np.float32(0.75 * light.fill)
+        mat = linear_light(self.part.table) * np.float32(0.75 * light.fill)
         upward = 0.5 + 0.5 * normal[2]
         ambient = light.fill * 0.72 * upward + mat * (1.0 - upward)
 
-        reflected = surroundings(self.pose.to_world(mirrored), roughness, light)
-        free = self._open(p + np.float32(0.02) * normal, mirrored, (0.15, 0.5))
+        reflected = environment_light(self.pose.to_world(mirrored), roughness, light)
+        free = self._openness(p + np.float32(0.02) * normal, mirrored, (0.15, 0.5))
         floor = smoothstep(0.02, -0.12, mirrored[2])
         incoming = (reflected + (mat - reflected) * floor) * (0.15 + 0.85 * free) * (0.35 + 0.65 * occlusion)
         grazing = (1.0 - facing) ** 5 * (1.0 - roughness) ** 2
@@ -219,8 +217,8 @@ class Scene:
         return result
 
 
-def developed(light: Points, gain: Points) -> Points:
-    """What a camera of this gain makes of linear RGB [3, N]: a film-like shoulder, sRGB gamma; 0..1."""
+def camera_response(light: Points, gain: Points) -> Points:
+    """Response of a camera of this gain to linear RGB [3, N]: a film-like shoulder, then sRGB gamma; 0..1."""
     x = np.maximum(light * gain, 0.0)
     x = x * (1.0 + x * 0.25) / (1.0 + 0.62 * x)
     result: Values = np.power(np.minimum(x, 1.0), np.float32(1 / 2.2))

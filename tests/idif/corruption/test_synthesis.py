@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from idif.corruption.perlin import _rotated_positions, perlin_masks, perlin_noise
+from idif.corruption.procedural import PROCEDURAL_COUNT, procedural_texture
+from idif.corruption.streams import Stream
 from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import TextureBank, load_textures
-from idif.corruption.perlin import _turned, perlin_masks, perlin_noise
-from idif.corruption.procedural import PROCEDURAL_COUNT, procedural_texture
 from idif.data.images import load_image
 from idif.errors import CannotFinish, DatasetError
-from idif.corruption.streams import Stream
 from idif.randomness import integers, view_seeds
 
 
@@ -34,8 +34,8 @@ def seeds_of(count: int, epoch: int = 0, views: int = 1) -> Tensor:
     return view_seeds(0, epoch, [f"bolt/OK/S{n:04d}" for n in range(count)], range(1, views + 1))
 
 
-def flat_bank(size: int, *greys: int) -> TextureBank:
-    images = torch.tensor(greys, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, size, size)
+def flat_bank(size: int, *grays: int) -> TextureBank:
+    images = torch.tensor(grays, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, size, size)
     return TextureBank(images.contiguous(), "test", "none")
 
 
@@ -68,11 +68,11 @@ def mask_by_definition(seed: Tensor, size: int) -> tuple[npt.NDArray[np.bool_], 
     gradients = np.stack([np.cos(turn), np.sin(turn)])
     assert abs(angle) <= np.pi / 2
     mask, unclear = np.zeros((2, size, size), np.bool_)
-    centre = (size - 1) / 2
+    center = (size - 1) / 2
     for i in range(size):
         for j in range(size):
-            y = (i - centre) * np.cos(angle) + (j - centre) * np.sin(angle) + centre
-            x = (j - centre) * np.cos(angle) - (i - centre) * np.sin(angle) + centre
+            y = (i - center) * np.cos(angle) + (j - center) * np.sin(angle) + center
+            x = (j - center) * np.cos(angle) - (i - center) * np.sin(angle) + center
             if min(y, x) < 0 or max(y, x) > size - 1:
                 unclear[i, j] = min(abs(y), abs(x), abs(y - size + 1), abs(x - size + 1)) < 1e-4
                 continue
@@ -109,7 +109,7 @@ def test_the_field_turns_about_its_centre() -> None:
     """Angles 0, +90 and -90 degrees, 45 degrees for what comes in from outside."""
     field = torch.arange(25.0).view(5, 5)
     directions = torch.tensor([[1.0, 0.0, 0.0, 0.5**0.5], [0.0, 1.0, -1.0, 0.5**0.5]])
-    y, x, inside = _turned(directions, 5)
+    y, x, inside = _rotated_positions(directions, 5)
     turned = field[y.round().long(), x.round().long()]
     assert torch.equal(turned[0], field)
     assert torch.equal(turned[1], torch.rot90(field, 1))
@@ -204,18 +204,18 @@ def test_the_blend_follows_its_formula() -> None:
     kept = 1 - (light - dark).double().amax((2, 3, 4), keepdim=True)  # beta, where a mask is not empty
     inside = masks[:, :, None].double()
     expected = clean * (1 - inside) + (1 - kept) * (100 / 255) * inside + kept * clean * inside
-    grey, _ = corrupt(images, seeds, flat_bank(24, 100))
-    torch.testing.assert_close(grey.double(), expected, atol=1e-6, rtol=0)
+    gray, _ = corrupt(images, seeds, flat_bank(24, 100))
+    torch.testing.assert_close(gray.double(), expected, atol=1e-6, rtol=0)
 
 
 def test_every_texture_is_used() -> None:
     images = torch.zeros(200, 1, 3, 16, 16, dtype=torch.uint8)
-    greys = list(range(50, 250, 50))
-    corrupted, _ = corrupt(images, seeds_of(200), flat_bank(16, *greys))
+    grays = list(range(50, 250, 50))
+    corrupted, _ = corrupt(images, seeds_of(200), flat_bank(16, *grays))
     brightest = corrupted.amax((1, 2, 3, 4))
     assert (brightest > 0.8 * 200 / 255).any()
-    row = integers(seeds_of(200)[:, 0], Stream.TEXTURE, 1, len(greys))[:, 0]
-    limits = torch.tensor(greys)[row] / 255
+    row = integers(seeds_of(200)[:, 0], Stream.TEXTURE, 1, len(grays))[:, 0]
+    limits = torch.tensor(grays)[row] / 255
     drawn = brightest > 0
     assert (brightest[drawn] <= limits[drawn]).all()
     assert (brightest[drawn] > 0.2 * limits[drawn] - 1e-6).all()
@@ -277,24 +277,24 @@ def test_images_of_every_kind_are_textures(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     source = tmp_path / "any"
     (source / "a" / "b").mkdir(parents=True)
-    grey = rng.integers(0, 256, (20, 20), dtype=np.uint8)
-    deep = grey.astype(np.uint16) * 256 + 77
-    colour = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
-    alpha = np.dstack([colour, grey])
+    gray = rng.integers(0, 256, (20, 20), dtype=np.uint8)
+    deep = gray.astype(np.uint16) * 256 + 77
+    color = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    alpha = np.dstack([color, gray])
     for name, pixels in (
         ("a/16-bit.png", deep),
         ("a/16-bit.TIFF", deep),
-        ("a/b/grey.bmp", grey),
+        ("a/b/grey.bmp", gray),
         ("a/b/alpha.png", alpha),
-        ("colour.webp", colour),
-        ("colour.tif", colour),
+        ("colour.webp", color),
+        ("colour.tif", color),
     ):
         Image.fromarray(pixels).save(source / name, **({"lossless": True} if name.endswith("webp") else {}))
     images = load_textures(source, 20, tmp_path / "c").images.numpy()
-    plain, rgb = np.stack([grey] * 3), colour.transpose(2, 0, 1)
+    plain, rgb = np.stack([gray] * 3), color.transpose(2, 0, 1)
     assert np.array_equal(images, np.stack([plain, plain, rgb, plain, rgb, rgb]))
 
-    Image.fromarray(grey.astype(np.float32)).save(source / "range.tiff")
+    Image.fromarray(gray.astype(np.float32)).save(source / "range.tiff")
     with pytest.raises(DatasetError, match=r"range\.tiff: expected an image of 8 or 16 bits"):
         load_textures(source, 20, tmp_path / "c")
 

@@ -18,6 +18,7 @@ from PIL import Image
 from idif.data.decode import decode_sample
 from idif.data.images import MAX_FILE_BYTES
 from idif.datasets.checks.dataset import check_dataset
+from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import MAX_JSON_BYTES, read_realiad
 from idif.errors import DatasetError
 from idif.inference.photo_grouping import find_parts
@@ -241,7 +242,7 @@ def said_by_reading(root: Path) -> Iterator[str]:
     """What reading and decoding everything raises: the way of builds, live training and prediction."""
 
     def read() -> None:
-        for sample in read_realiad(root).samples:
+        for sample in read_realiad(RealIADLayout(root)).samples:
             decode_sample(root, sample, 16)
 
     with pytest.raises(DatasetError) as caught:
@@ -251,7 +252,7 @@ def said_by_reading(root: Path) -> Iterator[str]:
 
 def said_by_the_check(root: Path) -> Iterator[str]:
     try:
-        report = check_dataset(root)
+        report = check_dataset(RealIADLayout(root))
     except DatasetError as error:  # of the folders themselves
         yield str(error)
         return
@@ -281,8 +282,10 @@ def test_harm_ends_in_a_sentence_in_bounded_time_and_memory(root: Path, name: st
 
 
 def test_the_same_data_unharmed_are_read(root: Path) -> None:
-    assert check_dataset(root).sound
-    assert [decode_sample(root, sample, 16)[0].any() for sample in read_realiad(root).samples] == [True] * 3
+    assert check_dataset(RealIADLayout(root)).sound
+    assert [
+        decode_sample(root, sample, 16)[0].any() for sample in read_realiad(RealIADLayout(root)).samples
+    ] == [True] * 3
 
 
 @pytest.mark.parametrize("name", ["cup\n.png", "\x1b[31mcup.png", "cup\x9b.jpg"])
@@ -299,5 +302,5 @@ def test_photographs_with_names_that_would_command_a_terminal(tmp_path: Path, na
 
 def test_a_picture_of_deep_colours_is_refused_by_its_bits(root: Path) -> None:
     Image.fromarray(np.zeros((8, 8), np.float32)).save(root / IMAGE, format="TIFF")
-    (finding,) = check_dataset(root).errors
+    (finding,) = check_dataset(RealIADLayout(root)).errors
     assert "8 or 16 bits a channel, got 32" in finding.message

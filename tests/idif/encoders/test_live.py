@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from idif.data.images import load_image
-from idif.encoders.resnet import normalize
 from idif.encoders.live import LiveFeatures
+from idif.encoders.resnet import normalize
 from idif.errors import ConfigError, DatasetError
 from idif.prefetch import prefetch_map
 from tests import feature_source_contract as contract

@@ -1,1 +1,1 @@
-"""Makers of the rendered parts."""
+"""Builders of the rendered parts."""

@@ -16,7 +16,14 @@ from idif.datasets.synthetic.materials import (
     Material,
     jitter,
 )
-from idif.datasets.synthetic.part_model import Component, Fault, Part, between, graded, replaced
+from idif.datasets.synthetic.part_model import (
+    Component,
+    Fault,
+    Part,
+    choose_by_severity,
+    scale_by_severity,
+    substitute_material,
+)
 from idif.datasets.synthetic.sdf import (
     Points,
     Solid,
@@ -36,7 +43,7 @@ def _box(
 
 
 def _tracks(p: Points) -> Values:
-    """Weight 0..1 [N] of tracks, pads and the legend's frame on the board's top."""
+    """Weight 0..1 [N] of tracks, pads and the legend's frame on top of the board."""
     x, y = p[0], p[1]
     weight = np.zeros_like(x)
     for at, low, high in (
@@ -66,21 +73,23 @@ def circuit_board(rng: np.random.Generator, fault: Fault | None) -> Part:
     black, tin, white = jitter(BLACK, rng), jitter(TIN, rng), jitter(WHITE, rng)
     sleeve, gold = jitter(Material((0.10, 0.11, 0.20), roughness=0.30, grain=0.01), rng), jitter(GOLD, rng)
     gone, lean, way, pin, pin_lean = "", 0.0, 0.0, None, 0.0
-    cap_colour, plug_colour = sleeve, white
+    cap_color, plug_color = sleeve, white
     if fault is not None:
         if fault.kind == "QS":
-            gone = graded(fault, ("resistor", "pin", "capacitor", "chip"))
+            gone = choose_by_severity(fault, ("resistor", "pin", "capacitor", "chip"))
         elif fault.kind == "WP":
             if fault.rng.random() < 0.5:
-                cap_colour = replaced(fault, sleeve, (BRASS, RED, GREEN)[int(fault.rng.integers(3))])
+                cap_color = substitute_material(
+                    fault, sleeve, (BRASS, RED, GREEN)[int(fault.rng.integers(3))]
+                )
             else:
-                plug_colour = replaced(fault, white, (RED, BLACK, BLUE)[int(fault.rng.integers(3))])
+                plug_color = substitute_material(fault, white, (RED, BLACK, BLUE)[int(fault.rng.integers(3))])
         elif fault.rng.random() < 0.5:
-            lean, way = between(fault, 4, 15), float(fault.rng.uniform(0, 360))
+            lean, way = scale_by_severity(fault, 4, 15), float(fault.rng.uniform(0, 360))
         else:
             pin, pin_lean = (
                 int(fault.rng.integers(1, 5)),
-                float(fault.rng.choice([-1, 1])) * between(fault, 9, 30),
+                float(fault.rng.choice([-1, 1])) * scale_by_severity(fault, 9, 30),
             )
 
     def board(p: Points) -> Values:
@@ -168,15 +177,15 @@ def circuit_board(rng: np.random.Generator, fault: Fault | None) -> Part:
         if faulty and gone == "capacitor":
             continue
         tilt = lean if faulty else 0.0
-        colour = cap_colour if faulty else sleeve
+        color = cap_color if faulty else sleeve
         components += [
-            Component(f"can {number}", partial(can, x=x, y=y, tilt=tilt), colour),
+            Component(f"can {number}", partial(can, x=x, y=y, tilt=tilt), color),
             Component(f"lid {number}", partial(tops, x=x, y=y, tilt=tilt), tin),
         ]
     components += [
         Component("header", _box(0.075, -0.42, base, base + 0.13, 0.46, 0.075), black),
         Component("pins", pins, gold),
-        Component("plug", plug, plug_colour),
+        Component("plug", plug, plug_color),
         Component("contacts", contacts, gold),
         Component("resistors", lambda p: resistors(p, 0.0), black),
         Component("resistor ends", resistor_ends, tin),

@@ -15,7 +15,14 @@ from idif.datasets.synthetic.materials import (
     Material,
     jitter,
 )
-from idif.datasets.synthetic.part_model import Component, Fault, Part, between, graded, replaced
+from idif.datasets.synthetic.part_model import (
+    Component,
+    Fault,
+    Part,
+    choose_by_severity,
+    scale_by_severity,
+    substitute_material,
+)
 from idif.datasets.synthetic.sdf import (
     TAU,
     Points,
@@ -47,7 +54,7 @@ def _arrows(p: Points) -> Values:
 
 def emergency_stop(rng: np.random.Generator, fault: Fault | None) -> Part:
     """A red emergency stop in a yellow box. QS: a lid screw, the collar or the cable gland missing; WP: a
-    button of another colour; BX: the button askew."""
+    button of another color; BX: the button askew."""
     yellow, black, metal = jitter(YELLOW, rng), jitter(BLACK, rng), jitter(ZINC, rng)
     mushroom = jitter(Material(RED.color, roughness=0.28, grain=0.015, pattern=_arrows), rng)
     mushroom = Material(
@@ -60,12 +67,12 @@ def emergency_stop(rng: np.random.Generator, fault: Fault | None) -> Part:
     gone, lean, way = "", 0.0, 0.0
     if fault is not None:
         if fault.kind == "QS":
-            gone = graded(fault, ("screw", "collar", "gland"))
+            gone = choose_by_severity(fault, ("screw", "collar", "gland"))
         elif fault.kind == "WP":
             other = (ORANGE, GREEN, BLUE)[int(fault.rng.integers(3))]
-            mushroom = replaced(fault, mushroom, other)
+            mushroom = substitute_material(fault, mushroom, other)
         else:
-            lean, way = between(fault, 2.5, 9.0), float(fault.rng.uniform(0, 360))
+            lean, way = scale_by_severity(fault, 2.5, 9.0), float(fault.rng.uniform(0, 360))
     lid = 0.58
 
     def box(p: Points) -> Values:
@@ -125,19 +132,19 @@ def emergency_stop(rng: np.random.Generator, fault: Fault | None) -> Part:
 
 def serial_connector(rng: np.random.Generator, fault: Fault | None) -> Part:
     """A nine-pole serial connector standing on its back. QS: a pin or a jack post missing; WP: an insert of
-    another colour; BX: a bent pin."""
+    another color; BX: a bent pin."""
     tin, blue, gold, black = jitter(ZINC, rng), jitter(BLUE, rng), jitter(GOLD, rng), jitter(BLACK, rng)
     gone, bent, bend = "", -1, (0.0, 0.0)
     pins = [(x * 0.15, 0.075) for x in range(-2, 3)] + [(x * 0.15 + 0.075, -0.075) for x in range(-2, 2)]
     victim = -1
     if fault is not None:
         if fault.kind == "QS":
-            gone, victim = graded(fault, ("pin", "pin", "post")), int(fault.rng.integers(9))
+            gone, victim = choose_by_severity(fault, ("pin", "pin", "post")), int(fault.rng.integers(9))
         elif fault.kind == "WP":
-            blue = replaced(fault, blue, (BLACK, GREEN, WHITE)[int(fault.rng.integers(3))])
+            blue = substitute_material(fault, blue, (BLACK, GREEN, WHITE)[int(fault.rng.integers(3))])
         else:
             bent, a = int(fault.rng.integers(9)), float(fault.rng.uniform(0, TAU))
-            far = between(fault, 0.18, 0.45)
+            far = scale_by_severity(fault, 0.18, 0.45)
             bend = (far * float(np.cos(a)), far * float(np.sin(a)))
 
     def d_shape(x: Values, y: Values, grow: float) -> Values:

@@ -1,4 +1,4 @@
-"""Parts of engines and what cools them: an axial fan, a spark plug."""
+"""Parts of engines and of their cooling: an axial fan, a spark plug."""
 
 import numpy as np
 
@@ -15,7 +15,14 @@ from idif.datasets.synthetic.materials import (
     Material,
     jitter,
 )
-from idif.datasets.synthetic.part_model import Component, Fault, Part, between, graded, replaced
+from idif.datasets.synthetic.part_model import (
+    Component,
+    Fault,
+    Part,
+    choose_by_severity,
+    scale_by_severity,
+    substitute_material,
+)
 from idif.datasets.synthetic.sdf import (
     TAU,
     Points,
@@ -45,7 +52,7 @@ def cooling_fan(rng: np.random.Generator, fault: Fault | None) -> Part:
     """A black axial fan of seven blades in its frame. QS: a blade broken off, in part or whole; WP: another
     label; BX: a blade bent upwards."""
     blades, top = 7, 0.44
-    frame_black, grey = (
+    frame_black, gray = (
         jitter(BLACK, rng),
         jitter(Material((0.24, 0.25, 0.27), roughness=0.38, grain=0.02), rng),
     )
@@ -56,11 +63,11 @@ def cooling_fan(rng: np.random.Generator, fault: Fault | None) -> Part:
     if fault is not None:
         blade = int(fault.rng.integers(blades))
         if fault.kind == "QS":
-            broken, stump = blade, between(fault, 0.68, 0.40)
+            broken, stump = blade, scale_by_severity(fault, 0.68, 0.40)
         elif fault.kind == "WP":
-            label = replaced(fault, label, (YELLOW, RED, BLUE)[int(fault.rng.integers(3))])
+            label = substitute_material(fault, label, (YELLOW, RED, BLUE)[int(fault.rng.integers(3))])
         else:
-            bent, lift = blade, between(fault, 0.08, 0.22)
+            bent, lift = blade, scale_by_severity(fault, 0.08, 0.22)
     label = Material(label.color, roughness=0.5, grain=0.01, pattern=_label, pattern_color=(0.08, 0.12, 0.30))
 
     def frame(p: Points) -> Values:
@@ -80,7 +87,7 @@ def cooling_fan(rng: np.random.Generator, fault: Fault | None) -> Part:
 
     def rotor(p: Points) -> Values:
         r = length(p[:2])
-        # Swept blades: what lies further out is turned further back.
+        # Swept blades: the turn grows with the radius.
         back = 0.55 * (np.clip(r, 0.34, 0.80) - 0.34) + np.radians(spin)
         c, s = np.cos(back), np.sin(back)
         q = np.stack([c * p[0] + s * p[1], c * p[1] - s * p[0], p[2]]).astype(np.float32)
@@ -102,15 +109,15 @@ def cooling_fan(rng: np.random.Generator, fault: Fault | None) -> Part:
             blade = smooth_max(smooth_max(slab, side, 0.01), ends, 0.01)
             result = np.minimum(result, blade)
         hub = extrude(r - 0.34, p[2], 0.06, top - 0.02, 0.03)
-        whole: Values = np.minimum(np.float32(0.80) * result, hub)
-        return whole
+        rotor_distance: Values = np.minimum(np.float32(0.80) * result, hub)
+        return rotor_distance
 
     def sticker(p: Points) -> Values:
         return extrude(length(p[:2]) - 0.27, p[2], top - 0.06, top - 0.012, 0.003)
 
     components = (
         Component("frame", frame, frame_black),
-        Component("rotor", rotor, grey),
+        Component("rotor", rotor, gray),
         Component("label", sticker, label),
     )
     return Part(components, radius=1.05, height=0.56, table=(0.68, 0.68, 0.66))
@@ -124,21 +131,21 @@ def _brand(p: Points) -> Values:
 
 def spark_plug(rng: np.random.Generator, fault: Fault | None) -> Part:
     """A spark plug lying on its side. QS: the earth electrode's hook, the sealing ring or the terminal nut
-    missing; WP: an insulator of another colour; BX: a bent terminal or hook."""
+    missing; WP: an insulator of another color; BX: a bent terminal or hook."""
     axis = 0.40
     shell, ring_metal, nut_metal = jitter(ZINC, rng), jitter(BRASS, rng), jitter(STEEL, rng)
     ceramic = jitter(CERAMIC, rng)
     gone, hook_bend, nut_bend = "", 0.0, 0.0
     if fault is not None:
         if fault.kind == "QS":
-            gone = graded(fault, ("hook", "ring", "nut"))
+            gone = choose_by_severity(fault, ("hook", "ring", "nut"))
         elif fault.kind == "WP":
             other = (Material((0.60, 0.36, 0.26), roughness=0.3), BLACK, BLUE)[int(fault.rng.integers(3))]
-            ceramic = replaced(fault, ceramic, other)
+            ceramic = substitute_material(fault, ceramic, other)
         elif fault.rng.random() < 0.5:
-            hook_bend = between(fault, 0.05, 0.14)
+            hook_bend = scale_by_severity(fault, 0.05, 0.14)
         else:
-            nut_bend = float(fault.rng.choice([-1, 1])) * between(fault, 5.0, 16.0)
+            nut_bend = float(fault.rng.choice([-1, 1])) * scale_by_severity(fault, 5.0, 16.0)
     ceramic = Material(
         ceramic.color,
         roughness=ceramic.roughness,

@@ -15,7 +15,15 @@ from idif.datasets.synthetic.materials import (
     Material,
     jitter,
 )
-from idif.datasets.synthetic.part_model import Component, Fault, Part, between, graded, replaced, several
+from idif.datasets.synthetic.part_model import (
+    Component,
+    Fault,
+    Part,
+    choose_by_severity,
+    choose_neighbors,
+    scale_by_severity,
+    substitute_material,
+)
 from idif.datasets.synthetic.sdf import (
     TAU,
     Points,
@@ -43,13 +51,15 @@ def spring(rng: np.random.Generator, fault: Fault | None) -> Part:
     coils, lean, way = 5.0, 0.0, 0.0
     if fault is not None:
         if fault.kind == "QS":
-            coils -= between(fault, 0.15, 0.95)
+            coils -= scale_by_severity(fault, 0.15, 0.95)
         elif fault.kind == "WP":
-            seat_black = replaced(fault, seat_black, (BLUE, ORANGE, GREEN)[int(fault.rng.integers(3))])
+            seat_black = substitute_material(
+                fault, seat_black, (BLUE, ORANGE, GREEN)[int(fault.rng.integers(3))]
+            )
         else:
-            lean, way = between(fault, 0.06, 0.22), float(fault.rng.uniform(0, TAU))
+            lean, way = scale_by_severity(fault, 0.06, 0.22), float(fault.rng.uniform(0, TAU))
     low = 0.14 + _WIRE
-    # Height of the wire's middle after so many turns: the first and the last lie on their neighbours.
+    # Height of the wire's middle after so many turns: the first and the last lie on their neighbors.
     turns = np.array([0.0, 1.0, 4.0, 5.0])
     heights = low + np.array([0.0, 0.14, 0.86, 1.00])
 
@@ -67,8 +77,8 @@ def spring(rng: np.random.Generator, fault: Fault | None) -> Part:
         for number in (nearest - 1, nearest, nearest + 1):
             turn = phase + number
             rise = q[2] - np.interp(turn, turns, heights).astype(np.float32)
-            there = (turn >= 0) & (turn <= coils)
-            result = np.minimum(result, np.where(there, np.sqrt(r * r + rise * rise), np.float32(9.0)))
+            on_wire = (turn >= 0) & (turn <= coils)
+            result = np.minimum(result, np.where(on_wire, np.sqrt(r * r + rise * rise), np.float32(9.0)))
         for end in (0.0, coils):
             a = TAU * end
             tip = np.array([_COIL * np.cos(a), _COIL * np.sin(a), np.interp(end, turns, heights)])
@@ -96,7 +106,7 @@ def _along_x(p: Points, y: float, z: float) -> tuple[Values, Values, Values]:
 
 def ball_valve(rng: np.random.Generator, fault: Fault | None) -> Part:
     """A brass ball valve with a red lever. QS: the nut, the lever's sleeve or the lever missing; WP: a sleeve
-    of another colour or a nut of another metal; BX: a bent lever."""
+    of another color or a nut of another metal; BX: a bent lever."""
     axis = 0.36
     brass = jitter(BRASS, rng)
     brass = Material(brass.color, 1.0, brass.roughness, grain=0.03, mottle=0.06)
@@ -105,17 +115,17 @@ def ball_valve(rng: np.random.Generator, fault: Fault | None) -> Part:
     gone, lift, yaw = "", 0.0, 0.0
     if fault is not None:
         if fault.kind == "QS":
-            gone = graded(fault, ("nut", "sleeve", "lever"))
+            gone = choose_by_severity(fault, ("nut", "sleeve", "lever"))
         elif fault.kind == "WP":
             if fault.rng.random() < 0.35:
-                nut_metal = replaced(fault, nut_metal, BLACK)
+                nut_metal = substitute_material(fault, nut_metal, BLACK)
             else:
-                colour = (BLUE, YELLOW, GREEN)[int(fault.rng.integers(3))]
-                sleeve_red = replaced(fault, sleeve_red, colour)
+                color = (BLUE, YELLOW, GREEN)[int(fault.rng.integers(3))]
+                sleeve_red = substitute_material(fault, sleeve_red, color)
         elif fault.rng.random() < 0.5:
-            lift = float(fault.rng.choice([-0.6, 1])) * between(fault, 5, 17)
+            lift = float(fault.rng.choice([-0.6, 1])) * scale_by_severity(fault, 5, 17)
         else:
-            yaw = float(fault.rng.choice([-1, 1])) * between(fault, 6, 20)
+            yaw = float(fault.rng.choice([-1, 1])) * scale_by_severity(fault, 6, 20)
 
     def body(p: Points) -> Values:
         x, y, z = _along_x(p, 0.0, axis)
@@ -128,7 +138,7 @@ def ball_valve(rng: np.random.Generator, fault: Fault | None) -> Part:
         along: Values = np.abs(ax - np.float32(0.71))
         chamfer = 0.6 * (across - 0.36) + 0.8 * (along - 0.18)
         solid = smooth_min(solid, smooth_max(nuts, chamfer, 0.015), 0.02)
-        # The thread inside each end is told by its shadowed rings.
+        # The thread inside each end shows as shadowed rings.
         bore = across - (0.225 + 0.015 * np.sin(x * 95.0))
         solid = smooth_max(solid, -np.maximum(0.8 * bore, 0.45 - ax), 0.01)
         neck = extrude(length(p[:2]) - 0.15, p[2], axis + 0.2, 0.80, 0.02)
@@ -182,16 +192,16 @@ def hinge(rng: np.random.Generator, fault: Fault | None) -> Part:
     odd_metal, lean, side = screw_metal, 0.0, 1.0
     if fault is not None:
         if fault.kind == "QS":
-            gone = several(fault, 6, 3)
+            gone = choose_neighbors(fault, 6, 3)
         elif fault.kind == "WP":
             odd = int(fault.rng.integers(6))
-            odd_metal = replaced(fault, screw_metal, BLACK if fault.rng.random() < 0.5 else BRASS)
+            odd_metal = substitute_material(fault, screw_metal, BLACK if fault.rng.random() < 0.5 else BRASS)
         else:
-            lean, side = between(fault, 0.06, 0.28), float(fault.rng.choice([-1, 1]))
+            lean, side = scale_by_severity(fault, 0.06, 0.28), float(fault.rng.choice([-1, 1]))
     places = [(s * 0.58, y) for s in (-1.0, 1.0) for y in (-0.60, 0.0, 0.60)]
 
     def flat(p: Points) -> Points:
-        """Points where they would be if no leaf were bent."""
+        """Points in the frame of unbent leaves."""
         if not lean:
             return p
         rise = lean * np.maximum(side * p[0] - 0.30, 0.0)

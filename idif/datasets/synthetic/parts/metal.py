@@ -3,7 +3,15 @@
 import numpy as np
 
 from idif.datasets.synthetic.materials import BLACK, BRASS, RED, STEEL, ZINC, Material, jitter
-from idif.datasets.synthetic.part_model import Component, Fault, Part, between, graded, replaced, several
+from idif.datasets.synthetic.part_model import (
+    Component,
+    Fault,
+    Part,
+    choose_by_severity,
+    choose_neighbors,
+    scale_by_severity,
+    substitute_material,
+)
 from idif.datasets.synthetic.sdf import (
     TAU,
     Points,
@@ -30,16 +38,16 @@ def gear(rng: np.random.Generator, fault: Fault | None) -> Part:
     if fault is not None:
         tooth = int(fault.rng.integers(teeth))
         if fault.kind == "QS":
-            broken, stump = tooth, between(fault, 0.925, 0.83)
+            broken, stump = tooth, scale_by_severity(fault, 0.925, 0.83)
         elif fault.kind == "BX":
-            bent, lean = tooth, float(fault.rng.choice([-1, 1])) * between(fault, 0.04, 0.08)
+            bent, lean = tooth, float(fault.rng.choice([-1, 1])) * scale_by_severity(fault, 0.04, 0.08)
         else:
-            bush = replaced(fault, bush, ZINC if fault.rng.random() < 0.5 else BLACK)
+            bush = substitute_material(fault, bush, ZINC if fault.rng.random() < 0.5 else BLACK)
 
     def body(p: Points) -> Values:
         r, local, which = sectors(p, teeth)
         if bent is not None:
-            # The lean fades towards the neighbours' sectors, so that the field stays continuous.
+            # The lean fades towards the neighboring sectors, so that the field stays continuous.
             fade: Values = np.clip((1 - np.abs(local) * (teeth / np.pi)) * (1 / 0.35), 0, 1)
             rise: Values = np.clip((r - root) * (1 / 0.19), 0, 1)
             local -= np.where(which == bent, np.float32(lean), np.float32(0)) * fade * rise
@@ -72,29 +80,30 @@ def gear(rng: np.random.Generator, fault: Fault | None) -> Part:
 
 
 def bolt(rng: np.random.Generator, fault: Fault | None) -> Part:
-    """A flange bolt on its head, with a black washer and a brass nut. QS: a piece of the
-    washer, the washer or the nut missing; WP: a nut or
-    washer of another material; BX: a bent shank."""
+    """A flange bolt on its head, with a black washer and a brass nut. QS: a piece of the washer, the washer
+    or the nut missing; WP: a nut or washer of another material; BX: a bent shank."""
     zinc, nut_metal, washer_black = jitter(ZINC, rng), jitter(BRASS, rng), jitter(BLACK, rng)
     level = 0.66 + float(rng.uniform(-0.015, 0.015))
     spin = float(rng.uniform(-15, 15))
-    nut_there = washer_there = True
+    has_nut = has_washer = True
     gap = 0.0
     lean = 0.0
     way = 0.0
     if fault is not None:
         if fault.kind == "QS":
-            gone = graded(fault, ("piece", "washer", "nut"))
-            nut_there, washer_there = gone != "nut", gone != "washer"
+            gone = choose_by_severity(fault, ("piece", "washer", "nut"))
+            has_nut, has_washer = gone != "nut", gone != "washer"
             if gone == "piece":
-                gap, way = between(fault, 0.25, 0.7), float(fault.rng.uniform(0, TAU))
+                gap, way = scale_by_severity(fault, 0.25, 0.7), float(fault.rng.uniform(0, TAU))
         elif fault.kind == "WP":
             if fault.rng.random() < 0.5:
-                nut_metal = replaced(fault, nut_metal, ZINC)
+                nut_metal = substitute_material(fault, nut_metal, ZINC)
             else:
-                washer_black = replaced(fault, washer_black, RED if fault.rng.random() < 0.5 else ZINC)
+                washer_black = substitute_material(
+                    fault, washer_black, RED if fault.rng.random() < 0.5 else ZINC
+                )
         else:
-            lean, way = between(fault, 0.10, 0.26), float(fault.rng.uniform(0, TAU))
+            lean, way = scale_by_severity(fault, 0.10, 0.26), float(fault.rng.uniform(0, TAU))
     nut_low, thread_low = level, 0.40
 
     def bend(p: Points) -> Points:
@@ -140,9 +149,9 @@ def bolt(rng: np.random.Generator, fault: Fault | None) -> Part:
         Component("bolt head", head, zinc),
         Component("shank", shank, zinc),
     ]
-    if washer_there:
+    if has_washer:
         components.append(Component("washer", washer, washer_black))
-    if nut_there:
+    if has_nut:
         components.append(Component("nut", nut, nut_metal))
     return Part(tuple(components), radius=0.9, height=1.34, table=(0.66, 0.65, 0.62))
 
@@ -160,12 +169,14 @@ def bearing(rng: np.random.Generator, fault: Fault | None) -> Part:
     if fault is not None:
         ball = int(fault.rng.integers(balls))
         if fault.kind == "QS":
-            gone = several(fault, balls, 3)
+            gone = choose_neighbors(fault, balls, 3)
         elif fault.kind == "WP":
             odd = ball
-            odd_material = replaced(fault, ball_metal, BLACK if fault.rng.random() < 0.5 else BRASS)
+            odd_material = substitute_material(
+                fault, ball_metal, BLACK if fault.rng.random() < 0.5 else BRASS
+            )
         else:
-            lean, way = between(fault, 2.5, 6.0), float(fault.rng.uniform(0, 360))
+            lean, way = scale_by_severity(fault, 2.5, 6.0), float(fault.rng.uniform(0, 360))
 
     def ring(p: Points, r: Values, low: float, high: float) -> Values:
         body = extrude(np.abs(r - (low + high) / 2) - (high - low) / 2, p[2], 0.0, top, 0.03)
@@ -207,10 +218,10 @@ def bearing(rng: np.random.Generator, fault: Fault | None) -> Part:
     ]
     if odd is not None:
         at = TAU * odd / balls + np.radians(phase)
-        centre = np.array([0.635 * np.cos(at), 0.635 * np.sin(at), 0.24], np.float32)[:, None]
+        center = np.array([0.635 * np.cos(at), 0.635 * np.sin(at), 0.24], np.float32)[:, None]
 
         def single(p: Points) -> Values:
-            return length(p - centre) - 0.155
+            return length(p - center) - 0.155
 
         components.append(Component("odd ball", single, odd_material))
     return Part(tuple(components), radius=1.0, height=top, table=(0.36, 0.42, 0.50))

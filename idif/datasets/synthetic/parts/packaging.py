@@ -1,4 +1,4 @@
-"""What goods come in: a blister pack of capsules, a pair of batteries in their holder."""
+"""Packaging: a blister pack of capsules, a pair of batteries in their holder."""
 
 import numpy as np
 
@@ -14,7 +14,14 @@ from idif.datasets.synthetic.materials import (
     Material,
     jitter,
 )
-from idif.datasets.synthetic.part_model import Component, Fault, Part, between, replaced, several
+from idif.datasets.synthetic.part_model import (
+    Component,
+    Fault,
+    Part,
+    choose_neighbors,
+    scale_by_severity,
+    substitute_material,
+)
 from idif.datasets.synthetic.sdf import (
     Points,
     Values,
@@ -31,8 +38,8 @@ _PITCH_X, _PITCH_Y, _COLUMNS = 0.36, 0.60, 5
 
 
 def blister_pack(rng: np.random.Generator, fault: Fault | None) -> Part:
-    """A foil tray of ten two-coloured capsules. QS: one to three capsules missing; WP: a capsule of another
-    colour; BX: a capsule askew in its hollow."""
+    """A foil tray of ten two-colored capsules. QS: one to three capsules missing; WP: a capsule of another
+    color; BX: a capsule askew in its hollow."""
     foil, red, cream = jitter(FOIL, rng), jitter(RED, rng), jitter(WHITE, rng)
     red = Material(red.color, roughness=0.2, grain=0.01)
     gone: tuple[int, ...] = ()
@@ -40,13 +47,13 @@ def blister_pack(rng: np.random.Generator, fault: Fault | None) -> Part:
     odd_red, lean = red, 0.0
     if fault is not None:
         if fault.kind == "QS":
-            gone = several(fault, 10, 3)
+            gone = choose_neighbors(fault, 10, 3)
         else:
             odd = int(fault.rng.integers(10))
             if fault.kind == "WP":
-                odd_red = replaced(fault, red, (BLUE, GREEN, ORANGE)[int(fault.rng.integers(3))])
+                odd_red = substitute_material(fault, red, (BLUE, GREEN, ORANGE)[int(fault.rng.integers(3))])
             else:
-                lean = float(fault.rng.choice([-1, 1])) * between(fault, 9.0, 38.0)
+                lean = float(fault.rng.choice([-1, 1])) * scale_by_severity(fault, 9.0, 38.0)
     out = {*gone} if odd is None else {odd}
 
     def cell(p: Points) -> tuple[Values, Values, Values]:
@@ -80,7 +87,7 @@ def blister_pack(rng: np.random.Generator, fault: Fault | None) -> Part:
         x, y, number = cell(p)
         if out:
             lost = np.isin(number, list(out))
-            # As far as to a neighbour's half; at the end of a row there is none.
+            # Distance to the nearer half of a neighbor; at the end of a row there is no neighbor.
             x = np.where(lost, np.minimum(np.abs(x), 0.5 * _PITCH_X) - np.float32(_PITCH_X), x)
         return capsule(x, y, p[2], grow), y
 
@@ -129,7 +136,7 @@ def _sleeve_print(p: Points) -> Values:
 
 def battery_holder(rng: np.random.Generator, fault: Fault | None) -> Part:
     """Two round cells side by side in a black holder. QS: a contact spring or a cell missing; WP: a cell with
-    a sleeve of another colour; BX: a contact plate bent away."""
+    a sleeve of another color; BX: a contact plate bent away."""
     black, metal = jitter(BLACK, rng), jitter(FOIL, rng)
     metal = Material(metal.color, 1.0, 0.26, grain=0.02)
     blue = jitter(BLUE, rng)
@@ -145,9 +152,9 @@ def battery_holder(rng: np.random.Generator, fault: Fault | None) -> Part:
             gone = "contact" if fault.severity < 0.5 else "cell"
         elif fault.kind == "WP":
             odd = True
-            odd_sleeve = replaced(fault, sleeve, (RED, GREEN, YELLOW)[int(fault.rng.integers(3))])
+            odd_sleeve = substitute_material(fault, sleeve, (RED, GREEN, YELLOW)[int(fault.rng.integers(3))])
         else:
-            lean = between(fault, 0.15, 0.5)
+            lean = scale_by_severity(fault, 0.15, 0.5)
     radius, axis = 0.255, 0.34
 
     def holder(p: Points) -> Values:

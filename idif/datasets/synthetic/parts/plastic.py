@@ -15,7 +15,14 @@ from idif.datasets.synthetic.materials import (
     Material,
     jitter,
 )
-from idif.datasets.synthetic.part_model import Component, Fault, Part, between, replaced, several
+from idif.datasets.synthetic.part_model import (
+    Component,
+    Fault,
+    Part,
+    choose_neighbors,
+    scale_by_severity,
+    substitute_material,
+)
 from idif.datasets.synthetic.sdf import (
     Points,
     Values,
@@ -42,14 +49,14 @@ def terminal_block(rng: np.random.Generator, fault: Fault | None) -> Part:
     if fault is not None:
         pole = int(fault.rng.integers(poles))
         if fault.kind == "QS":
-            gone = several(fault, poles, poles)
+            gone = choose_neighbors(fault, poles, poles)
         elif fault.kind == "BX":
             proud = pole
         elif fault.severity > 0.5 and fault.rng.random() < 0.5:
             blocked = pole
         else:
             odd = pole
-            odd_metal = replaced(fault, screw_metal, BLACK if fault.rng.random() < 0.5 else BRASS)
+            odd_metal = substitute_material(fault, screw_metal, BLACK if fault.rng.random() < 0.5 else BRASS)
 
     def nearest(x: Values, absent: int | None = None) -> Values:
         number = np.clip(np.rint(x * (1 / pitch) + (poles - 1) / 2), 0, poles - 1)
@@ -87,7 +94,9 @@ def terminal_block(rng: np.random.Generator, fault: Fault | None) -> Part:
         for pole in range(poles):
             if pole not in gone and pole != odd:
                 raised = pole == proud and fault is not None
-                height = 0.76 + (between(fault, 0.07, 0.20) if raised and fault is not None else 0.0)
+                height = 0.76 + (
+                    scale_by_severity(fault, 0.07, 0.20) if raised and fault is not None else 0.0
+                )
                 result = np.minimum(result, screw(p, pole, height, 9.0 if raised else 0.0))
         return result
 
@@ -108,18 +117,20 @@ def terminal_block(rng: np.random.Generator, fault: Fault | None) -> Part:
 
 def bottle_cap(rng: np.random.Generator, fault: Fault | None) -> Part:
     """A ribbed blue screw cap with a tamper band. QS: a piece of the band is missing; WP: a band of another
-    colour; BX: the band hangs askew."""
+    color; BX: the band hangs askew."""
     ribs, top = 40, 0.62
-    blue, band_colour = jitter(BLUE, rng), jitter(WHITE, rng)
+    blue, band_color = jitter(BLUE, rng), jitter(WHITE, rng)
     gap = lean = way = 0.0
     if fault is not None:
         way = float(fault.rng.uniform(-180, 180))
         if fault.kind == "QS":
-            gap = between(fault, 0.10, 0.45)
+            gap = scale_by_severity(fault, 0.10, 0.45)
         elif fault.kind == "WP":
-            band_colour = replaced(fault, band_colour, (RED, ORANGE, BLACK)[int(fault.rng.integers(3))])
+            band_color = substitute_material(
+                fault, band_color, (RED, ORANGE, BLACK)[int(fault.rng.integers(3))]
+            )
         else:
-            lean = between(fault, 2.0, 5.0)
+            lean = scale_by_severity(fault, 2.0, 5.0)
 
     def cap(p: Points) -> Values:
         r, local, _ = sectors(p, ribs)
@@ -154,7 +165,7 @@ def bottle_cap(rng: np.random.Generator, fault: Fault | None) -> Part:
         return result
 
     return Part(
-        (Component("cap", cap, blue), Component("band", band, band_colour)),
+        (Component("cap", cap, blue), Component("band", band, band_color)),
         radius=0.94,
         height=top + 0.03,
         table=(0.62, 0.61, 0.60),

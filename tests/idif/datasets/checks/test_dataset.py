@@ -15,6 +15,7 @@ from idif.datasets.checks.dataset import check_dataset
 from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport
 from idif.datasets.checks.thumbnails import THUMBNAIL, exchanged_views, near_duplicates
 from idif.datasets.realiad import statistics
+from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.statistics import COUNTS, Counts, differences
 from idif.errors import DatasetError
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotations
@@ -113,7 +114,9 @@ FAULTS: list[tuple[str, str, Callable[[Path], object]]] = [
 
 def test_sound_data_are_sound(pristine: Path) -> None:
     heard: list[tuple[int, int]] = []
-    report = check_dataset(pristine, progress=lambda done, total, what="": heard.append((done, total)))
+    report = check_dataset(
+        RealIADLayout(pristine), progress=lambda done, total, what="": heard.append((done, total))
+    )
     assert found(report) == set()
     assert report.sound
     assert report.files == heard[-1][0] == heard[-1][1] == 2 * (20 * 3 - 2 + 5 * 2 - 1)
@@ -129,7 +132,7 @@ def test_a_fault_is_found_under_its_name_and_nothing_else_is(
     root: Path, kind: str, file: str, harm: Callable[[Path], object]
 ) -> None:
     harm(root)
-    report = check_dataset(root)
+    report = check_dataset(RealIADLayout(root))
     assert found(report) == {(kind, file)}
     assert report.sound == (kind in WARNINGS)
     assert len({*ERRORS, *WARNINGS}) == len(ERRORS) + len(WARNINGS)
@@ -142,7 +145,7 @@ def test_a_link_that_leaves_the_root_is_not_followed(root: Path, tmp_path: Path)
         (root / TRAIN).symlink_to(secret)
     except OSError:
         pytest.skip("this system does not allow symbolic links")
-    report = check_dataset(root)
+    report = check_dataset(RealIADLayout(root))
     assert found(report) == {("unreadable", TRAIN)}
     assert "outside the dataset's root" in report.errors[0].message
 
@@ -159,7 +162,7 @@ def test_another_set_of_another_size(root: Path) -> None:
     nested.mkdir(parents=True)
     (nested / "cup.JSON").write_text(json.dumps(content))
     (root / "realiad_256").rename(root / "realiad_raw")
-    report = check_dataset(root, images="realiad_raw", annotations="realiad_jsons_fuiad_0.1")
+    report = check_dataset(RealIADLayout(root, images="realiad_raw", annotations="realiad_jsons_fuiad_0.1"))
     assert report.sound
     assert report.views == (3,)
     counts = report.counts["cup"]
@@ -174,7 +177,7 @@ def test_small_and_one_sided_splits_are_told(tmp_path: Path) -> None:
     index = tiny_index(train=9, test=1)
     make_tiny_realiad(tmp_path, index)
     write_annotations(tmp_path, index)
-    report = check_dataset(tmp_path, categories=["cup"])
+    report = check_dataset(RealIADLayout(tmp_path), categories=["cup"])
     assert report.sound
     assert [finding.kind for finding in report.warnings] == ["few_samples", "few_samples", "one_class"]
     assert "all 1 test samples are normal" in report.warnings[2].message
@@ -186,14 +189,14 @@ def test_a_category_without_any_mask_needs_none(root: Path) -> None:
             image = DEFECT.replace("1003", str(number)).replace("C3", f"C{view}")
             if (root / image).exists():
                 annotate(root, image, mask_path=None)
-    assert found(check_dataset(root)) == set()
+    assert found(check_dataset(RealIADLayout(root))) == set()
 
 
 def test_images_of_every_size_are_one_warning(root: Path) -> None:
     for number, path in enumerate(sorted((root / "realiad_256" / "cup" / "OK").rglob("*_C1_*.jpg"))):
         with Image.open(path) as image:
             image.resize((40 + number, 40)).save(path)
-    assert found(check_dataset(root)) == {("sizes_vary", "")}
+    assert found(check_dataset(RealIADLayout(root))) == {("sizes_vary", "")}
 
 
 def test_views_exchanged_between_cameras_are_seen_where_cameras_differ() -> None:
@@ -223,13 +226,13 @@ def test_published_counts_are_compared_where_the_whole_set_is_there(
 ) -> None:
     assert len(statistics.CATEGORIES) == 30
     assert list(differences(Counts(**COUNTS))) == []
-    assert not check_dataset(pristine).whole
+    assert not check_dataset(RealIADLayout(pristine)).whole
     monkeypatch.setattr(statistics, "CATEGORIES", {"cup", "bolt"})
-    report = check_dataset(pristine)
+    report = check_dataset(RealIADLayout(pristine))
     assert report.whole
     assert [finding.kind for finding in report.errors] == ["counts"] * 5
     assert report.errors[0].message == "Real-IAD has 7,293 train samples, these annotations 20"
-    assert not check_dataset(pristine, categories=["cup"]).whole
+    assert not check_dataset(RealIADLayout(pristine), categories=["cup"]).whole
 
 
 def test_the_only_folder_of_images_is_taken_and_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,4 +280,4 @@ def test_the_command_prints_one_object_and_its_exit_code(
     assert run([*command, "--category=cupp"]) == 2
     assert "did you mean cup?" in capsys.readouterr().err
     with pytest.raises(DatasetError, match="no such folder"):
-        check_dataset(root / "nowhere")
+        check_dataset(RealIADLayout(root / "nowhere"))

@@ -17,7 +17,9 @@ from idif.datasets.checks.dataset import check_dataset
 from idif.datasets.contact_sheet import CELL
 from idif.datasets.folder.importer import import_folder
 from idif.datasets.folder.layout import read_pattern
+from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
+from idif.datasets.realiad.writer import ImportRequest
 from idif.errors import DatasetError
 from tests.helpers.tiny_run import FAST, SIZE
 
@@ -55,7 +57,7 @@ def mug(tmp_path: Path) -> Path:
 
 
 def read(out: Path, size: int = 32) -> tuple[Sample, ...]:
-    return read_realiad(out, images=f"realiad_{size}").samples
+    return read_realiad(RealIADLayout(out, images=f"realiad_{size}")).samples
 
 
 def multi_view(src: Path, *, name: str = "{sample}_{view}") -> Path:
@@ -76,7 +78,8 @@ def test_mvtec_ad_becomes_one_view_a_sample(mug: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     heard: list[tuple[int, int, str]] = []
     summary = import_folder(
-        mug, out, size=32, progress=lambda done, total, what="": heard.append((done, total, what))
+        ImportRequest(mug, out, size=32),
+        progress=lambda done, total, what="": heard.append((done, total, what)),
     )
     assert heard == [(k, 6, "mug") for k in range(1, 7)]
     assert (summary.train_samples, summary.test_samples, summary.images, summary.masks) == (3, 3, 6, 2)
@@ -93,12 +96,12 @@ def test_mvtec_ad_becomes_one_view_a_sample(mug: Path, tmp_path: Path) -> None:
     view = samples[1].views[0]
     assert view is not None
     assert "train-001" in view.image
-    assert check_dataset(out, images="realiad_32").sound
+    assert check_dataset(RealIADLayout(out, images="realiad_32")).sound
 
 
 def test_pixels_are_those_that_a_model_would_see_of_the_original(mug: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    import_folder(mug, out, size=32)
+    import_folder(ImportRequest(mug, out, size=32))
     view = read(out)[4].views[0]
     assert view is not None
     assert view.mask is not None
@@ -112,7 +115,7 @@ def test_visa_names_masks_as_images(mug: Path, tmp_path: Path) -> None:
     truth = mug / "mug" / "ground_truth" / "big chip"
     for number in range(2):
         (truth / f"{number:03d}_mask.png").rename(truth / f"{number:03d}.png")
-    assert import_folder(mug, tmp_path / "out", size=32).masks == 2
+    assert import_folder(ImportRequest(mug, tmp_path / "out", size=32)).masks == 2
 
 
 def test_no_masks_are_needed(mug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,26 +126,26 @@ def test_no_masks_are_needed(mug: Path, tmp_path: Path, capsys: pytest.CaptureFi
     samples = read(out)
     assert [s.label for s in samples] == [False, False, False, True, True, False]
     assert not any(any(s.has_mask) for s in samples)
-    assert check_dataset(out, images="realiad_32").sound
+    assert check_dataset(RealIADLayout(out, images="realiad_32")).sound
 
 
 @pytest.mark.parametrize("pattern", ["{sample}_{view}", "{sample}_{view}.bmp", "{sample}/{view}"])
 def test_views_of_a_sample_by_pattern(tmp_path: Path, pattern: str) -> None:
     src = multi_view(tmp_path / "src", name=pattern.removesuffix(".bmp"))
     out = tmp_path / "out"
-    summary = import_folder(src, out, pattern=pattern, views=2, size=32)
+    summary = import_folder(ImportRequest(src, out, size=32), pattern=pattern, views=2)
     assert summary.cameras == {1: "side", 2: "top"}
     samples = read(out)
     assert [s.present for s in samples] == [(True, True), (True, True), (False, True), (True, True)]
     # only the side view has a mask, so only there the defect shows
     assert samples[3].labels == (True, False)
-    assert check_dataset(out, images="realiad_32").sound
+    assert check_dataset(RealIADLayout(out, images="realiad_32")).sound
 
 
 def test_without_masks_every_view_of_a_defective_sample_is_anomalous(tmp_path: Path) -> None:
     src = multi_view(tmp_path / "src")
     shutil.rmtree(src / "cog" / "ground_truth")
-    import_folder(src, tmp_path / "out", pattern="{sample}_{view}", size=32)
+    import_folder(ImportRequest(src, tmp_path / "out", size=32), pattern="{sample}_{view}")
     assert read(tmp_path / "out")[3].labels == (True, True)
 
 
@@ -151,7 +154,9 @@ def test_numbered_views_keep_their_numbers_unless_they_begin_at_nought(tmp_path:
         src = tmp_path / str(base)
         for view in (0, 2, 8):
             save(src / "train" / "good" / f"a_{view + base}.png", pixels(1))
-        summary = import_folder(src, tmp_path / f"out{base}", pattern="{sample}_{view}", size=32)
+        summary = import_folder(
+            ImportRequest(src, tmp_path / f"out{base}", size=32), pattern="{sample}_{view}"
+        )
         assert summary.cameras == expected
         assert summary.categories == (str(base),), "a category's own folder may be given"
 
@@ -166,7 +171,7 @@ def test_kinds_of_file_are_decoded_alike(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright: turn by 90 degrees clockwise to show
     turned.save(good / "d-exif.tif", exif=exif)
-    import_folder(tmp_path, tmp_path / "out", size=32)
+    import_folder(ImportRequest(tmp_path, tmp_path / "out", size=32))
     images = [
         load_image(tmp_path / "out" / s.views[0].image, 32)[0] for s in read(tmp_path / "out") if s.views[0]
     ]
@@ -179,7 +184,7 @@ def test_a_defect_smaller_than_a_pixel_is_kept(mug: Path, tmp_path: Path) -> Non
     big = mug / "mug" / "test" / "big chip" / "000.png"
     save(big, pixels(3, 400, 600))
     mark(mug / "mug" / "ground_truth" / "big chip" / "000_mask.png", 400, 600, side=2)
-    import_folder(mug, tmp_path / "out", size=32)
+    import_folder(ImportRequest(mug, tmp_path / "out", size=32))
     view = read(tmp_path / "out")[3].views[0]
     assert view is not None
     assert view.mask is not None
@@ -210,7 +215,7 @@ def test_what_is_wrong_is_named_and_nothing_is_left(
 ) -> None:
     harm(mug)
     with pytest.raises(DatasetError, match=message):
-        import_folder(mug, tmp_path / "out", size=32)
+        import_folder(ImportRequest(mug, tmp_path / "out", size=32))
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
@@ -223,9 +228,9 @@ def test_patterns(tmp_path: Path) -> None:
             read_pattern(wrong)
     src = multi_view(tmp_path)
     with pytest.raises(DatasetError, match="expected 5 views, found 2: side, top"):
-        import_folder(src, tmp_path / "out", pattern="{sample}_{view}", views=5)
+        import_folder(ImportRequest(src, tmp_path / "out"), pattern="{sample}_{view}", views=5)
     with pytest.raises(DatasetError, match=r"_side\.bmp: expected a name that fits --pattern"):
-        import_folder(src, tmp_path / "out", pattern="{sample}-{view}")
+        import_folder(ImportRequest(src, tmp_path / "out"), pattern="{sample}-{view}")
 
 
 def test_the_command(mug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idif.data.index import MIXED_CLASS, Index
-from idif.datasets.realiad.files import list_categories
+from idif.datasets.realiad.files import RealIADLayout, list_categories
 from idif.datasets.realiad.reader import read_realiad
 from idif.errors import DatasetError
 from idif.paths import relative_posix, resolve_inside
@@ -63,7 +63,7 @@ def ids(index: Index) -> list[str]:
 
 
 def test_samples_views_and_paths(tmp_path: Path) -> None:
-    index = read_realiad(write(tmp_path, content("audiojack")))
+    index = read_realiad(RealIADLayout(write(tmp_path, content("audiojack"))))
     assert index.view_numbers == (1, 2, 3, 4, 5)
     assert ids(index) == [f"audiojack/OK/S000{n}" for n in range(3)] + [
         f"audiojack/NG/HS/S010{n}" for n in range(2)
@@ -78,19 +78,19 @@ def test_samples_views_and_paths(tmp_path: Path) -> None:
 
 def test_order_of_the_list_means_nothing(tmp_path: Path) -> None:
     data = content("audiojack")
-    straight = read_realiad(write(tmp_path / "a", data))
+    straight = read_realiad(RealIADLayout(write(tmp_path / "a", data)))
     for split in ("train", "test"):
         random.Random(0).shuffle(data[split])
-    assert read_realiad(write(tmp_path / "b", data)) == straight
+    assert read_realiad(RealIADLayout(write(tmp_path / "b", data))) == straight
 
 
 def test_rows_are_ordered_by_category_split_and_id(tmp_path: Path) -> None:
     root = write(tmp_path, content("zipper"), content("audiojack"), content("bolt"))
-    index = read_realiad(root)
+    index = read_realiad(RealIADLayout(root))
     order = [(s.category, s.split == "test", s.sample_id) for s in index.samples]
     assert order == sorted(order)
-    assert list_categories(root) == ["audiojack", "bolt", "zipper"] == list(index.categories)
-    chosen = read_realiad(root, categories=["zipper", "bolt", "bolt"])
+    assert list_categories(RealIADLayout(root)) == ["audiojack", "bolt", "zipper"] == list(index.categories)
+    chosen = read_realiad(RealIADLayout(root), categories=["zipper", "bolt", "bolt"])
     assert chosen.categories == ("bolt", "zipper")
 
 
@@ -98,7 +98,7 @@ def test_label_is_the_class_never_the_folder(tmp_path: Path) -> None:
     data = content("audiojack", test=0)
     data["test"] = [entry("audiojack", 7, v, "OK", folder="NG/HS") for v in (1, 2, 3)]
     data["test"] += [entry("audiojack", 7, 4, "HS"), entry("audiojack", 7, 5, "YW", folder="NG/HS")]
-    sample = read_realiad(write(tmp_path, data), split="test").samples[0]
+    sample = read_realiad(RealIADLayout(write(tmp_path, data)), split="test").samples[0]
     assert sample.labels == (False, False, False, True, True)
     assert sample.anomaly_class == MIXED_CLASS
     assert sample.sample_id == "audiojack/NG/HS/S0007"
@@ -109,10 +109,10 @@ def test_another_name_for_normal_is_mapped(tmp_path: Path) -> None:
     data["meta"]["normal_class"] = "good"
     for item in data["train"]:
         item["anomaly_class"] = "good"
-    assert not any(s.label for s in read_realiad(write(tmp_path, data)).samples)
+    assert not any(s.label for s in read_realiad(RealIADLayout(write(tmp_path, data))).samples)
     data["train"][4]["anomaly_class"] = "OK"
     with pytest.raises(DatasetError, match=r"train\[4\].*normal_class 'good'"):
-        read_realiad(write(tmp_path, data))
+        read_realiad(RealIADLayout(write(tmp_path, data)))
 
 
 def test_several_samples_in_one_folder(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_several_samples_in_one_folder(tmp_path: Path) -> None:
     item = entry("audiojack", 3, 1)
     item["image_path"] = item["image_path"].rsplit("/", 1)[1]
     data["train"].append(item)
-    assert ids(read_realiad(write(tmp_path, data))) == [
+    assert ids(read_realiad(RealIADLayout(write(tmp_path, data)))) == [
         "audiojack/0003",
         "audiojack/flat/0001",
         "audiojack/flat/0002",
@@ -137,20 +137,20 @@ def test_a_folder_of_another_number_does_not_join_samples(tmp_path: Path) -> Non
     data["train"] = [entry("audiojack", number, 1) for number in (1, 2)]
     data["train"][1]["image_path"] = data["train"][1]["image_path"].replace("S0002", "S0001")
     expected = ["audiojack/OK/S0001", "audiojack/OK/S0001/0002"]
-    assert ids(read_realiad(write(tmp_path, data))) == expected
+    assert ids(read_realiad(RealIADLayout(write(tmp_path, data)))) == expected
 
 
 def test_a_class_named_like_a_camera(tmp_path: Path) -> None:
     data = content("audiojack", test=0)
     data["test"] = [entry("audiojack", 9, view, "C7_dent") for view in (1, 2)]
-    index = read_realiad(write(tmp_path, data), split="test")
+    index = read_realiad(RealIADLayout(write(tmp_path, data)), split="test")
     assert index.view_numbers == (1, 2, 3, 4, 5)
     assert index.samples[0].present == (True, True, False, False, False)
 
 
 @pytest.mark.parametrize("category", ["3_adapter", "usb_2_0", "x_C2_y", "end_cap"])
 def test_digits_and_cameras_in_a_category_name(tmp_path: Path, category: str) -> None:
-    index = read_realiad(write(tmp_path, content(category)))
+    index = read_realiad(RealIADLayout(write(tmp_path, content(category))))
     assert ids(index)[0] == f"{category}/OK/S0000"
     assert index.view_numbers == (1, 2, 3, 4, 5)
     assert all(all(s.present) for s in index.samples)
@@ -162,7 +162,7 @@ def test_upper_case_suffixes(tmp_path: Path) -> None:
     write(tmp_path, data)
     path = tmp_path / "realiad_jsons" / "audiojack.json"
     path.rename(path.with_suffix(".JSON"))
-    view = read_realiad(tmp_path).samples[0].views[0]
+    view = read_realiad(RealIADLayout(tmp_path)).samples[0].views[0]
     assert view is not None
     assert view.image.endswith(".JPG")
 
@@ -171,10 +171,10 @@ def test_missing_views_keep_their_slot(tmp_path: Path) -> None:
     data = content("audiojack")
     gone = data["train"].pop(1)
     root = write(tmp_path, data)
-    index = read_realiad(root)
+    index = read_realiad(RealIADLayout(root))
     assert index.samples[0].present == (True, False, True, True, True)
     assert "_C2_" in gone["image_path"]
-    assert ids(read_realiad(root, drop_incomplete=True)) == ids(index)[1:]
+    assert ids(read_realiad(RealIADLayout(root), drop_incomplete=True)) == ids(index)[1:]
 
 
 def test_view_numbers_agree_between_splits(tmp_path: Path) -> None:
@@ -182,35 +182,39 @@ def test_view_numbers_agree_between_splits(tmp_path: Path) -> None:
     data["test"] += [entry("audiojack", 100, 7, "HS")]
     root = write(tmp_path, data, content("bolt", views=(2,)))
     for split in ("train", "test", None):
-        assert read_realiad(root, split=split).view_numbers == (1, 2, 3, 7)
-        assert read_realiad(root, split=split, categories=["audiojack"]).view_numbers == (1, 3, 7)
+        assert read_realiad(RealIADLayout(root), split=split).view_numbers == (1, 2, 3, 7)
+        assert read_realiad(RealIADLayout(root), split=split, categories=["audiojack"]).view_numbers == (
+            1,
+            3,
+            7,
+        )
 
 
 def test_views_are_restricted(tmp_path: Path) -> None:
     data = content("audiojack")
     data["train"].append(entry("audiojack", 50, 4))
     root = write(tmp_path, data)
-    index = read_realiad(root, views=[3, 1])
+    index = read_realiad(RealIADLayout(root), views=[3, 1])
     assert index.view_numbers == (1, 3)
     assert "audiojack/OK/S0050" not in ids(index), "a sample with no view at all is no sample"
     with pytest.raises(DatasetError, match=r"data.views.*\[1, 2, 3, 4, 5\], got view 6"):
-        read_realiad(root, views=[1, 6])
+        read_realiad(RealIADLayout(root), views=[1, 6])
     with pytest.raises(DatasetError, match="got none"):
-        read_realiad(root, views=[])
+        read_realiad(RealIADLayout(root), views=[])
 
 
 def test_annotations_one_level_deeper_and_other_sets(tmp_path: Path) -> None:
     root = write(tmp_path, content("audiojack"), annotations="realiad_jsons/realiad_jsons")
     write(tmp_path, content("audiojack", views=(1,)), annotations="realiad_jsons_sv")
-    assert read_realiad(root).view_numbers == (1, 2, 3, 4, 5)
-    assert read_realiad(root, annotations="realiad_jsons_sv").view_numbers == (1,)
+    assert read_realiad(RealIADLayout(root)).view_numbers == (1, 2, 3, 4, 5)
+    assert read_realiad(RealIADLayout(root, annotations="realiad_jsons_sv")).view_numbers == (1,)
     (root / "realiad_jsons_sv" / "._audiojack.json").write_bytes(b"\0")
-    assert list_categories(root, "realiad_jsons_sv") == ["audiojack"]
+    assert list_categories(RealIADLayout(root, annotations="realiad_jsons_sv")) == ["audiojack"]
 
 
 def test_other_images_folder(tmp_path: Path) -> None:
     (tmp_path / "realiad_512").mkdir()
-    index = read_realiad(write(tmp_path, content("audiojack")), images="realiad_512")
+    index = read_realiad(RealIADLayout(write(tmp_path, content("audiojack")), images="realiad_512"))
     view = index.samples[0].views[0]
     assert view is not None
     assert view.image.startswith("realiad_512/audiojack/OK/")
@@ -220,8 +224,10 @@ def test_a_contaminated_training_split(tmp_path: Path) -> None:
     data = content("audiojack")
     data["train"] += [entry("audiojack", 60, v, "HS", mask=v == 2) for v in (1, 2, 3, 4, 5)]
     index = read_realiad(
-        write(tmp_path, data, annotations="realiad_jsons_fuiad_0.1"),
-        annotations="realiad_jsons_fuiad_0.1",
+        RealIADLayout(
+            write(tmp_path, data, annotations="realiad_jsons_fuiad_0.1"),
+            annotations="realiad_jsons_fuiad_0.1",
+        ),
         split="train",
     )
     assert [sample.label for sample in index.samples] == [True, False, False, False]
@@ -232,9 +238,9 @@ def test_the_single_view_set_has_one_slot(tmp_path: Path) -> None:
     sets = {"realiad_jsons": (1, 2, 3, 4, 5), "realiad_jsons_sv": (1,)}
     for annotations, views in sets.items():
         write(tmp_path, content("audiojack", views=views), annotations=annotations)
-    single = read_realiad(tmp_path, annotations="realiad_jsons_sv")
+    single = read_realiad(RealIADLayout(tmp_path, annotations="realiad_jsons_sv"))
     assert single.view_numbers == (1,)
-    whole = read_realiad(tmp_path)
+    whole = read_realiad(RealIADLayout(tmp_path))
     assert ids(single) == ids(whole)
     assert [s.views[0] for s in single.samples] == [s.views[0] for s in whole.samples]
 
@@ -247,7 +253,7 @@ def test_views_taken_at_other_times_and_kept_in_a_deeper_folder(tmp_path: Path) 
     write(tmp_path, content("audiojack"), annotations="realiad_jsons/realiad_jsons")
     path = tmp_path / "realiad_jsons" / "realiad_jsons" / "audiojack.json"
     path.write_text(json.dumps(data))
-    (sample,) = read_realiad(tmp_path).samples
+    (sample,) = read_realiad(RealIADLayout(tmp_path)).samples
     assert all(sample.present)
     first = sample.views[0]
     assert first is not None
@@ -321,7 +327,7 @@ def test_faulty_annotations(tmp_path: Path, fault: Callable[[Json], None], messa
     root = write(tmp_path, content("audiojack"))
     (root / "realiad_jsons" / "audiojack.json").write_text(json.dumps(data))
     with pytest.raises(DatasetError, match=message) as caught:
-        read_realiad(root)
+        read_realiad(RealIADLayout(root))
     said = str(caught.value)
     assert "audiojack.json" in said
     assert said.isprintable()
@@ -343,34 +349,34 @@ def test_files_that_are_no_annotations(tmp_path: Path, raw: bytes, message: str)
     root = write(tmp_path, content("audiojack"))
     (root / "realiad_jsons" / "audiojack.json").write_bytes(raw)
     with pytest.raises(DatasetError, match=rf"audiojack\.json: .*{message}"):
-        read_realiad(root)
+        read_realiad(RealIADLayout(root))
 
 
 def test_an_enormous_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write(tmp_path, content("audiojack"))
     monkeypatch.setattr("idif.datasets.realiad.reader.MAX_JSON_BYTES", 1000)
     with pytest.raises(DatasetError, match="at most 1,000 bytes, got"):
-        read_realiad(root)
+        read_realiad(RealIADLayout(root))
 
 
 def test_what_is_missing_is_named_with_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"nowhere.*no such folder"):
-        read_realiad(tmp_path / "nowhere")
+        read_realiad(RealIADLayout(tmp_path / "nowhere"))
     root = write(tmp_path, content("audiojack"), content("usb"), content("bolt"))
     (root / "realiad_1024").mkdir()
     with pytest.raises(
         DatasetError, match=r"realiad_512.*data.images.*missing; there is: realiad_1024, real"
     ):
-        read_realiad(root, images="realiad_512")
+        read_realiad(RealIADLayout(root, images="realiad_512"))
     with pytest.raises(DatasetError, match=r"data.annotations.*missing; there is: realiad_jsons$"):
-        read_realiad(root, annotations="realiad_jsons_sv")
+        read_realiad(RealIADLayout(root, annotations="realiad_jsons_sv"))
     with pytest.raises(DatasetError, match=r"'audiojak' \(did you mean audiojack\?\); .*: audiojack, bo"):
-        read_realiad(root, categories=["usb", "audiojak"])
+        read_realiad(RealIADLayout(root), categories=["usb", "audiojak"])
     with pytest.raises(DatasetError, match=r"data\.images: expected a path that stays"):
-        read_realiad(root, images="../realiad_256")
+        read_realiad(RealIADLayout(root, images="../realiad_256"))
     (root / "realiad_jsons_sv").mkdir()
     with pytest.raises(DatasetError, match=r"expected files <category>.json, found none"):
-        read_realiad(root, annotations="realiad_jsons_sv")
+        read_realiad(RealIADLayout(root, annotations="realiad_jsons_sv"))
 
 
 def test_nothing_complete_is_an_error(tmp_path: Path) -> None:
@@ -378,7 +384,7 @@ def test_nothing_complete_is_an_error(tmp_path: Path) -> None:
     del data["train"][0], data["test"][0]
     data["train"].append(entry("audiojack", 5, 1))
     with pytest.raises(DatasetError, match="no complete sample"):
-        read_realiad(write(tmp_path, data), drop_incomplete=True)
+        read_realiad(RealIADLayout(write(tmp_path, data)), drop_incomplete=True)
 
 
 # ---- paths ----

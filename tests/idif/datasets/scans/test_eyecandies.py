@@ -12,8 +12,10 @@ from PIL import Image
 from cli.__main__ import run
 from idif.data.images import load_photograph
 from idif.datasets.checks.dataset import check_dataset
+from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
-from idif.datasets.scans.eyecandies import FOCAL_LENGTH, SCALE, CandyFiles, import_eyecandies, read_depth
+from idif.datasets.realiad.writer import ImportRequest
+from idif.datasets.scans.eyecandies import FOCAL_LENGTH, SCALE, EyecandiesFiles, import_eyecandies, read_depth
 from idif.errors import DatasetError
 
 GRID = 128
@@ -38,8 +40,8 @@ def write_candy(folder: Path, number: str, *, defects: tuple[str, ...] = ()) -> 
     up = np.full((GRID, GRID, 3), (128, 128, 255), np.uint8)
     save("normals", up)
     for light in range(6):
-        colours = np.where(box[..., None], (200, 120, 30 * light), 20).astype(np.uint8)
-        save(f"image_{light}", colours)
+        colors = np.where(box[..., None], (200, 120, 30 * light), 20).astype(np.uint8)
+        save(f"image_{light}", colors)
     for kind in ("bumps", "dents", "colors", "normals"):
         save(f"{kind}_mask", (spot & (kind in defects)).astype(np.uint8) * 255)
     save("mask", (spot & bool(defects)).astype(np.uint8) * 255)
@@ -62,12 +64,12 @@ def src(pristine: Path, tmp_path: Path) -> Path:
 
 
 def pictures(out: Path, row: int) -> list[npt.NDArray[np.uint8]]:
-    sample = read_realiad(out, images="realiad_64").samples[row]
+    sample = read_realiad(RealIADLayout(out, images="realiad_64")).samples[row]
     return [load_photograph(out / view.image) for view in sample.views if view is not None]
 
 
 def test_depth_becomes_points_where_the_lens_says(pristine: Path) -> None:
-    candy = CandyFiles("train", None, str(pristine / "Lollipop" / "train" / "data" / "000"), 0)
+    candy = EyecandiesFiles("train", None, str(pristine / "Lollipop" / "train" / "data" / "000"), 0)
     points = read_depth(candy) / SCALE
     np.testing.assert_allclose(points[0, 0], [-64 / 711.11 * 6, -64 / 711.11 * 6, 6], atol=1e-4)
     np.testing.assert_allclose(points[64, 64], [0, 0, 5.6], atol=1e-4)
@@ -75,13 +77,15 @@ def test_depth_becomes_points_where_the_lens_says(pristine: Path) -> None:
 
 def test_an_import_reads_as_real_iad(src: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    summary = import_eyecandies(src, out, size=64, align=False, modality="both")
+    summary = import_eyecandies(ImportRequest(src, out, size=64), align=False, modality="both")
     assert (summary.train_samples, summary.test_samples, summary.images) == (3, 3, 60)
-    samples = read_realiad(out, images="realiad_64").samples
+    samples = read_realiad(RealIADLayout(out, images="realiad_64")).samples
     assert [s.anomaly_class for s in samples] == ["OK", "OK", "OK", "bumps", "combined", "OK"]
     assert all(all(s.labels) for s in samples[3:5]), "the spot on the top is seen by every camera"
     # the made-up samples are copies of each other; nothing else is wrong
-    assert {e.kind for e in check_dataset(out, images="realiad_64").errors} == {"train_and_test"}
+    assert {e.kind for e in check_dataset(RealIADLayout(out, images="realiad_64")).errors} == {
+        "train_and_test"
+    }
     above = pictures(out, 0)[0]
     rows, columns = np.nonzero(above.max(2) > 60)
     # the longer side fills nine tenths of the picture, the shorter one half of that
@@ -92,15 +96,15 @@ def test_an_import_reads_as_real_iad(src: Path, tmp_path: Path) -> None:
 
 def test_normals_are_told_in_each_camera_s_own_directions(src: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    import_eyecandies(src, out, size=64, align=False, modality="normals")
+    import_eyecandies(ImportRequest(src, out, size=64), align=False, modality="normals")
     lean = np.radians(25)
     side, front = 127.5 * (1 - np.sin(lean)), 127.5 * (1 + np.cos(lean))
     level = 127.5
     # from above; then leaning right, up, left, down: the top's normal points the other way
     expected = [(level, level, 255), (side, level, front), (level, side, front)]
     expected += [(255 - side, level, front), (level, 255 - side, front)]
-    for picture, colour in zip(pictures(out, 0), expected, strict=True):
-        np.testing.assert_allclose(picture[32, 32], colour, atol=2)
+    for picture, color in zip(pictures(out, 0), expected, strict=True):
+        np.testing.assert_allclose(picture[32, 32], color, atol=2)
 
 
 def break_png(src: Path) -> None:
@@ -140,7 +144,7 @@ def test_what_is_wrong_is_named(
 ) -> None:
     harm(src)
     with pytest.raises(DatasetError, match=message):
-        import_eyecandies(src, tmp_path / "out", size=64, views=1)
+        import_eyecandies(ImportRequest(src, tmp_path / "out", size=64), views=1)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 

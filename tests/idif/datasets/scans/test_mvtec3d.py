@@ -12,9 +12,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
+from idif.datasets.realiad.writer import ImportRequest
 from idif.datasets.scans import importer, mvtec3d
-from idif.datasets.scans.cameras import Scan, open_studio, photograph, prepare, rig
+from idif.datasets.scans.cameras import Scan, fit_cameras, place_cameras, prepare_scan, render_views
 from idif.datasets.scans.importer import label_views
 from idif.datasets.scans.mvtec3d import import_mvtec3d, list_scans, read_cloud, read_scan
 from idif.datasets.scans.point_cloud import Floats, close_holes, drop_flying, find_table, keep_object
@@ -25,14 +27,14 @@ from idif.datasets.scans.rasterizer import (
     paint,
     paint_depth,
     paint_mask,
-    rasterise,
+    rasterize,
+    tilted_camera,
     triangulate,
-    turned_towards,
 )
 from idif.errors import DatasetError
 from tests.helpers.tiny_data import tree
 
-RED, GREY = (200, 20, 20), (120, 130, 140)
+RED, GRAY = (200, 20, 20), (120, 130, 140)
 Box = tuple[float, float, float, float, float]
 """x0, x1, y0, y1, height of a box on the table, metres."""
 
@@ -74,13 +76,13 @@ def scan_boxes(
         x0, x1, y0, y1, _ = spot
         x, y = place[..., 0], place[..., 1]
         mask = on_box & (place[..., 2] > 0.005) & (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
-    rgb = np.where(on_box[..., None], np.array(GREY), 10)
+    rgb = np.where(on_box[..., None], np.array(GRAY), 10)
     rgb = np.where(mask[..., None], np.array(RED), rgb).astype(np.uint8)
     return points, rgb, mask
 
 
 def prepared(**scene: object) -> Scan:
-    return prepare(*scan_boxes(BAR, **scene), remove_background=True)  # type: ignore[arg-type]
+    return prepare_scan(*scan_boxes(BAR, **scene), remove_background=True)  # type: ignore[arg-type]
 
 
 def covered(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
@@ -115,7 +117,7 @@ def test_a_box_lands_on_the_pixels_that_its_size_says(tilt: float) -> None:
     top = np.nanmax(mesh.points[..., 2])
     assert top == pytest.approx(0.01, abs=1e-4)
     middle = np.append(np.nanmean(mesh.points[mesh.points[..., 2] > 0.0095], axis=0)[:2], 0.0)
-    fragments = rasterise(mesh, np.eye(3), middle, 0.1, 100 * SUPERSAMPLING)
+    fragments = rasterize(mesh, np.eye(3), middle, 0.1, 100 * SUPERSAMPLING)
     seen = covered(paint(fragments, rgb.astype(np.float32), 0.0))
     rows, columns = np.nonzero(seen)
     # a pixel is a millimetre; the cloud has a point every 0.6 mm
@@ -131,30 +133,30 @@ def test_up_is_up_and_right_is_right() -> None:
     points, rgb, mask = scan_boxes(
         [(-0.02, 0.02, -0.02, 0.02, 0.01)], spot=(0.01, 0.03, 0.01, 0.03, 0), grid=120
     )
-    picture_mask = photograph_plain(prepare(points, rgb, mask, remove_background=True))[0][1]
+    picture_mask = render_plain(prepare_scan(points, rgb, mask, remove_background=True))[0][1]
     rows, columns = np.nonzero(picture_mask)
     assert rows.max() < 32 < columns.min()
 
 
-def photograph_plain(scan: Scan, size: int = 64) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]:
-    return photograph(scan, open_studio([scan], size=size, align=False, views=5))
+def render_plain(scan: Scan, size: int = 64) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]:
+    return render_views(scan, fit_cameras([scan], size=size, align=False, views=5))
 
 
 def test_the_nearer_of_two_surfaces_is_seen() -> None:
     rows, columns = np.indices((30, 30)) * 1e-3
     low = np.stack([columns, rows, np.zeros_like(rows)], -1)
     both = np.concatenate([low, low + np.array([0.0, 0.0, 0.02])])
-    fragments = rasterise(triangulate(both), np.eye(3), np.array([0.0145, 0.0145, 0]), 0.02, 20)
+    fragments = rasterize(triangulate(both), np.eye(3), np.array([0.0145, 0.0145, 0]), 0.02, 20)
     assert np.nanmin(fragments.depth) == pytest.approx(0.02)
-    below = rasterise(triangulate(both), turned_towards(np.pi, 0.0), np.array([0.0145, 0.0145, 0]), 0.02, 20)
+    below = rasterize(triangulate(both), tilted_camera(np.pi, 0.0), np.array([0.0145, 0.0145, 0]), 0.02, 20)
     assert np.nanmax(below.depth) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_the_raster_has_no_cracks_and_interpolates_exactly() -> None:
     rows, columns = np.indices((21, 21)) * 1e-3
     sheet = np.stack([columns, -rows, 0.3 * columns], -1)
-    camera = turned_towards(0.4, 0.7)
-    fragments = rasterise(triangulate(sheet), camera, sheet.mean((0, 1)), 0.012, 97)
+    camera = tilted_camera(0.4, 0.7)
+    fragments = rasterize(triangulate(sheet), camera, sheet.mean((0, 1)), 0.012, 97)
     assert np.isfinite(fragments.column).all()
     place = np.stack([fragments.column, -fragments.row, 0.3 * fragments.column], -1) * 1e-3
     seen = (place - sheet.mean((0, 1))) @ camera.T
@@ -189,7 +191,7 @@ def test_a_thinned_mesh_shows_the_same_places() -> None:
     rows, columns = np.indices((41, 41)) * 1e-3
     sheet = np.stack([columns, -rows, 0.3 * columns], -1)
     middle = sheet.mean((0, 1))
-    dense, thin = (rasterise(triangulate(sheet, s), np.eye(3), middle, 0.03, 60) for s in (1, 4))
+    dense, thin = (rasterize(triangulate(sheet, s), np.eye(3), middle, 0.03, 60) for s in (1, 4))
     np.testing.assert_allclose(thin.column, dense.column, atol=1e-5)
     np.testing.assert_allclose(thin.row, dense.row, atol=1e-5)
 
@@ -226,7 +228,7 @@ def test_points_that_fly_are_dropped_and_surfaces_are_not() -> None:
 
 def test_the_rig_leans_evenly_about_the_sensor() -> None:
     sensor = np.array([0.3, -0.2, 0.9]) / np.linalg.norm([0.3, -0.2, 0.9])
-    first, *around = rig(sensor, 5)
+    first, *around = place_cameras(sensor, 5)
     np.testing.assert_allclose(first[2], sensor, atol=1e-12)
     for k, camera in enumerate(around):
         np.testing.assert_allclose(camera @ camera.T, np.eye(3), atol=1e-12)
@@ -237,8 +239,8 @@ def test_the_rig_leans_evenly_about_the_sensor() -> None:
 def test_pose_undoes_a_turn_on_the_table() -> None:
     turns = [0.0, 0.5, 1.9, 3.3, 4.6]
     scans = [prepared(turn=turn, grid=128) for turn in turns]
-    studio = open_studio(scans, size=64, align=True, views=1)
-    pictures = [photograph(scan, studio)[0][0].astype(int) for scan in scans]
+    cameras = fit_cameras(scans, size=64, align=True, views=1)
+    pictures = [render_views(scan, cameras)[0][0].astype(int) for scan in scans]
     for picture in pictures[1:]:
         # edges of a pixel may differ, no more: a flip changes hundreds
         assert (np.abs(picture - pictures[0]).max(2) > 80).sum() < 60
@@ -252,7 +254,7 @@ def test_pose_undoes_a_turn_on_the_table() -> None:
 
 def test_without_alignment_objects_stay_as_they_lie() -> None:
     scans = [prepared(turn=turn) for turn in (0.0, np.pi / 2)]
-    flat, upright = (covered(photograph_plain(scan)[0][0]) for scan in scans)
+    flat, upright = (covered(render_plain(scan)[0][0]) for scan in scans)
     assert np.ptp(np.nonzero(flat)[1]) > np.ptp(np.nonzero(flat)[0])
     assert np.ptp(np.nonzero(upright)[0]) > np.ptp(np.nonzero(upright)[1])
 
@@ -261,14 +263,14 @@ def test_pose_moves_points_and_directions_alike() -> None:
     pose = Pose(0.1, -0.2, 0.7)
     start, along = np.array([0.3, 0.4, 0.5]), np.array([0.1, 0.2, 0.3])
     moved = pose.place(start + along) - pose.place(start)
-    np.testing.assert_allclose(moved, pose.place_direction(along), atol=1e-12)
+    np.testing.assert_allclose(moved, pose.rotate_direction(along), atol=1e-12)
     np.testing.assert_allclose(pose.place(np.array([0.1, -0.2, 0.5])), [0, 0, 0.5], atol=1e-12)
 
 
 @pytest.mark.parametrize("tilt", [0.0, 0.35])
 def test_masks_land_where_the_colour_changed(tilt: float) -> None:
     scan = prepared(tilt=tilt, spot=(-0.02, -0.008, -0.006, 0.006, 0))
-    for image, mask in photograph_plain(scan, size=128):
+    for image, mask in render_plain(scan, size=128):
         red = image[..., 0].astype(int) - image[..., 1] > 80
         assert mask.sum() > 100
         assert (red & mask).sum() / (red | mask).sum() > 0.85
@@ -276,8 +278,8 @@ def test_masks_land_where_the_colour_changed(tilt: float) -> None:
 
 def test_the_table_shows_only_when_asked_for() -> None:
     points, rgb, mask = scan_boxes(BAR)
-    kept = photograph_plain(prepare(points, rgb, mask, remove_background=False))[0][0]
-    alone = photograph_plain(prepare(points, rgb, mask, remove_background=True))[0][0]
+    kept = render_plain(prepare_scan(points, rgb, mask, remove_background=False))[0][0]
+    alone = render_plain(prepare_scan(points, rgb, mask, remove_background=True))[0][0]
     # the frame is the object's in both
     assert (covered(kept) != covered(alone)).mean() < 0.02
     assert (kept[~covered(kept)] == 10).mean() > 0.7
@@ -293,13 +295,13 @@ def test_a_cube_s_depth_is_its_height() -> None:
     assert table is not None
     mesh = triangulate(table.to_table(keep_object(points, table)))
     middle = np.array([*np.nanmean(mesh.points[mesh.points[..., 2] > 0.039], axis=0)[:2], 0.0])
-    fragments = rasterise(mesh, np.eye(3), middle, 0.08, 80 * SUPERSAMPLING)
-    grey = paint_depth(fragments, 0.0, 0.05)[..., 0]
+    fragments = rasterize(mesh, np.eye(3), middle, 0.08, 80 * SUPERSAMPLING)
+    gray = paint_depth(fragments, 0.0, 0.05)[..., 0]
     # a pixel is a millimetre: 40 of 80 pixels, 4 of 5 cm high
-    np.testing.assert_allclose(grey[22:58, 22:58], FARTHEST + (255 - FARTHEST) * 0.8, atol=1)
-    assert not grey[:18].any()
-    assert not grey[:, :18].any()
-    assert (grey[40] > 0).sum() == pytest.approx(40, abs=3)
+    np.testing.assert_allclose(gray[22:58, 22:58], FARTHEST + (255 - FARTHEST) * 0.8, atol=1)
+    assert not gray[:18].any()
+    assert not gray[:, :18].any()
+    assert (gray[40] > 0).sum() == pytest.approx(40, abs=3)
     lower = paint_depth(fragments, 0.0, 0.03)[..., 0]
     assert (lower[22:58, 22:58] == 255).all(), "what is nearer than the range is cut"
 
@@ -310,9 +312,9 @@ def test_a_small_hole_in_the_cloud_leaves_no_edge_in_colour_or_depth() -> None:
     holed[95:99, 100:104] = np.nan
     pictures = []
     for cloud in (points, holed):
-        scan = prepare(cloud, rgb, mask, remove_background=True)
-        studio = open_studio([scan], size=64, align=False, views=5, kinds=("rgb", "depth"))
-        pictures.append(np.stack([picture for picture, _ in photograph(scan, studio)]).astype(int))
+        scan = prepare_scan(cloud, rgb, mask, remove_background=True)
+        cameras = fit_cameras([scan], size=64, align=False, views=5, kinds=("rgb", "depth"))
+        pictures.append(np.stack([picture for picture, _ in render_views(scan, cameras)]).astype(int))
     assert pictures[0].shape == (10, 64, 64, 3)
     inner = np.s_[:, 16:48, 16:48]
     assert np.abs(pictures[1] - pictures[0])[inner].max() <= 2
@@ -321,7 +323,7 @@ def test_a_small_hole_in_the_cloud_leaves_no_edge_in_colour_or_depth() -> None:
 def test_depth_views_follow_the_colour_views_with_the_same_masks() -> None:
     scan = prepared(spot=(-0.02, -0.01, -0.005, 0.005, 0))
     taken = {
-        kinds: photograph(scan, open_studio([scan], size=64, align=False, views=3, kinds=kinds))
+        kinds: render_views(scan, fit_cameras([scan], size=64, align=False, views=3, kinds=kinds))
         for kinds in (("rgb",), ("depth",), ("rgb", "depth"))
     }
     for (picture, mask), (same, same_mask) in zip(
@@ -329,9 +331,9 @@ def test_depth_views_follow_the_colour_views_with_the_same_masks() -> None:
     ):
         np.testing.assert_array_equal(picture, same)
         np.testing.assert_array_equal(mask, same_mask)
-    for (colour, mask), (depth, depth_mask) in zip(taken["rgb",], taken["depth",], strict=True):
+    for (color, mask), (depth, depth_mask) in zip(taken["rgb",], taken["depth",], strict=True):
         np.testing.assert_array_equal(mask, depth_mask)
-        assert ((colour.max(2) > 60) <= (depth.max(2) > 0)).all()
+        assert ((color.max(2) > 60) <= (depth.max(2) > 0)).all()
         assert (depth[..., 0] == depth[..., 2]).all()
         # the spot is another colour on one flat top: depth cannot see it
         assert np.ptp(depth[mask].astype(int)) < 40
@@ -387,12 +389,13 @@ def test_an_import_reads_as_real_iad(src: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     heard: list[tuple[int, int, str]] = []
     summary = import_mvtec3d(
-        src, out, size=64, progress=lambda done, total, what="": heard.append((done, total, what))
+        ImportRequest(src, out, size=64),
+        progress=lambda done, total, what="": heard.append((done, total, what)),
     )
     assert summary.categories == ("hammer", "mallet")
     assert (summary.train_samples, summary.test_samples, summary.images) == (4, 6, 50)
     assert heard == [(k, 10, "hammer" if k <= 5 else "mallet") for k in range(1, 11)]
-    index = read_realiad(out, images="realiad_64")
+    index = read_realiad(RealIADLayout(out, images="realiad_64"))
     assert index.view_numbers == (1, 2, 3, 4, 5)
     hammer = [sample for sample in index.samples if sample.category == "hammer"]
     assert [(s.split, s.label, s.anomaly_class) for s in hammer] == [
@@ -426,9 +429,9 @@ def test_the_same_scans_give_the_same_bytes(
     src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    import_mvtec3d(src, first, size=64, categories=["hammer"])
+    import_mvtec3d(ImportRequest(src, first, size=64, categories=["hammer"]))
     monkeypatch.setattr(importer, "FEW", 0)  # now in other processes
-    import_mvtec3d(src, second, size=64, categories=["hammer"])
+    import_mvtec3d(ImportRequest(src, second, size=64, categories=["hammer"]))
     assert tree(first) == tree(second)
 
 
@@ -437,25 +440,25 @@ def test_a_category_is_added_and_none_is_overwritten(
 ) -> None:
     out = tmp_path / "out"
     (out / ".importing-hammer" / "hammer" / "OK" / "S0001").mkdir(parents=True)  # left by a killed import
-    import_mvtec3d(src, out, size=64, views=2, categories=["hammer"])
+    import_mvtec3d(ImportRequest(src, out, size=64, categories=["hammer"]), views=2)
     assert sorted(path.name for path in out.iterdir()) == ["realiad_64", "realiad_jsons"]
     before = tree(out)
-    import_mvtec3d(src, out, size=64, views=2, categories=["mallet"])
+    import_mvtec3d(ImportRequest(src, out, size=64, categories=["mallet"]), views=2)
     after = tree(out)
     assert {name: after[name] for name in before} == before
-    assert len(read_realiad(out, images="realiad_64")) == 10
+    assert len(read_realiad(RealIADLayout(out, images="realiad_64"))) == 10
     with pytest.raises(DatasetError, match=r"hammer\.json: is there already"):
-        import_mvtec3d(src, out, size=64, views=1)
+        import_mvtec3d(ImportRequest(src, out, size=64), views=1)
     monkeypatch.setattr(mvtec3d, "read_scan", None)  # what is finished is not rendered again
-    summary = import_mvtec3d(src, out, size=64, views=2)
+    summary = import_mvtec3d(ImportRequest(src, out, size=64), views=2)
     assert summary.kept == ("hammer", "mallet")
     assert summary.images == 20
     assert tree(out) == after
     write_scan(src / "hammer" / "train" / "good", "007")
     with pytest.raises(DatasetError, match=r"hammer\.json: is there already, from another source"):
-        import_mvtec3d(src, out, size=64, views=2)
+        import_mvtec3d(ImportRequest(src, out, size=64), views=2)
     with pytest.raises(DatasetError, match=r"realiad_64.*another size"):
-        import_mvtec3d(src, out, size=96, views=2, categories=["mallet"])
+        import_mvtec3d(ImportRequest(src, out, size=96, categories=["mallet"]), views=2)
     assert tree(out) == after
 
 
@@ -463,7 +466,7 @@ def test_an_import_that_fails_leaves_nothing(src: Path, tmp_path: Path) -> None:
     (src / "mallet" / "test" / "good" / "xyz" / "000.tiff").write_bytes(b"no cloud")
     out = tmp_path / "out"
     with pytest.raises(DatasetError, match=r"xyz.000\.tiff: expected a TIFF"):
-        import_mvtec3d(src, out, size=64, views=1)
+        import_mvtec3d(ImportRequest(src, out, size=64), views=1)
     assert {name.split("/")[1].removesuffix(".json") for name in tree(out)} == {"hammer"}
     assert sorted(path.name for path in out.iterdir()) == ["realiad_64", "realiad_jsons"]
 
@@ -473,11 +476,11 @@ def test_foreign_folders_are_not_written_to(src: Path, tmp_path: Path) -> None:
     out.mkdir()
     (out / "thesis.tex").write_text("")
     with pytest.raises(DatasetError, match=r"thesis\.tex"):
-        import_mvtec3d(src, out, size=64)
+        import_mvtec3d(ImportRequest(src, out, size=64))
     with pytest.raises(DatasetError, match="is a file"):
-        import_mvtec3d(src, out / "thesis.tex", size=64)
+        import_mvtec3d(ImportRequest(src, out / "thesis.tex", size=64))
     with pytest.raises(DatasetError, match="found 'hammer'"):
-        import_mvtec3d(src, src, size=64)
+        import_mvtec3d(ImportRequest(src, src, size=64))
 
 
 def _break_png(src: Path) -> None:
@@ -523,17 +526,17 @@ def test_what_is_wrong_with_a_dataset_is_named(
 ) -> None:
     harm(src)
     with pytest.raises(DatasetError, match=message):
-        import_mvtec3d(src, tmp_path / "out", size=64, views=1, categories=["hammer"])
+        import_mvtec3d(ImportRequest(src, tmp_path / "out", size=64, categories=["hammer"]), views=1)
 
 
 def test_options_that_cannot_be_are_named(src: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(DatasetError, match="no category 'hamster'; there is: hammer, mallet"):
-        import_mvtec3d(src, out, categories=["hamster"])
+        import_mvtec3d(ImportRequest(src, out, categories=["hamster"]))
     with pytest.raises(DatasetError, match="views: expected 1 to 9, got 0"):
-        import_mvtec3d(src, out, views=0)
+        import_mvtec3d(ImportRequest(src, out), views=0)
     with pytest.raises(DatasetError, match="size: expected 32 to 2048 pixels, got 8"):
-        import_mvtec3d(src, out, size=8)
+        import_mvtec3d(ImportRequest(src, out, size=8))
     assert not out.exists()
 
 
@@ -553,9 +556,9 @@ def test_real_scans_come_to_one_pose() -> None:
         pytest.skip("no MVTec 3D-AD in IDIF_DATA")
     train = [files for files in list_scans(folder) if files.split == "train"][:60:12]
     scans = [read_scan(files, True) for files in train]
-    studio = open_studio(scans, size=128, align=True, views=1)
+    cameras = fit_cameras(scans, size=128, align=True, views=1)
     for scan in scans:
-        seen = photograph(scan, studio)[0][0].max(2) > 25
+        seen = render_views(scan, cameras)[0][0].max(2) > 25
         rows, columns = np.nonzero(seen)
         assert 0.5 < max(np.ptp(rows), np.ptp(columns)) / 128 < 1
         # the flange is the wide end, and it lies to the left in every scan

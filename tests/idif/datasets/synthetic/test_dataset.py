@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from idif.datasets.synthetic import RIG, synthesise
-from idif.datasets.synthetic.camera_rig import FIELD_OF_VIEW, Pose, place
+from idif.datasets.synthetic import RIG, SynthRequest, synthesize
+from idif.datasets.synthetic.camera_rig import FIELD_OF_VIEW, TablePose, place_camera
 from idif.datasets.synthetic.catalog import BUILDERS
 from idif.datasets.synthetic.defects import CONSTRUCTION, KINDS, SURFACE
-from idif.datasets.synthetic.distance_volume import Volume
+from idif.datasets.synthetic.distance_volume import DistanceVolume
 from idif.datasets.synthetic.part_model import TABLE, Fault
-from idif.datasets.synthetic.ray_tracer import Raster
+from idif.datasets.synthetic.ray_tracer import DepthRenderer
 from idif.datasets.synthetic.sample_renderer import SampleRenderer
 from idif.datasets.synthetic.sample_specs import LEVELS, SampleSpec, kinds_for, level_for
-from idif.datasets.synthetic.scene import look
+from idif.datasets.synthetic.scene import trace_views
 from idif.datasets.synthetic.shading import Light, Scene
 from idif.errors import DatasetError
 from tests.helpers.tiny_data import tree
@@ -32,9 +32,9 @@ SMALL = {"categories": 2, "train": 1, "test": 4, "size": SIZE}
 
 
 @pytest.fixture(scope="module")
-def dataset(studio: SampleRenderer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(renderer: SampleRenderer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("synth") / "data"
-    synthesise(root, **SMALL)
+    synthesize(root, SynthRequest(**SMALL))
     return root
 
 
@@ -70,7 +70,7 @@ def test_layout_is_that_of_real_iad(dataset: Path) -> None:
 
 
 def test_half_of_the_test_samples_are_anomalous_and_shown_by_at_least_one_view(dataset: Path) -> None:
-    summary = synthesise(dataset, **SMALL)
+    summary = synthesize(dataset, SynthRequest(**SMALL))
     anomalous = 0
     for category in summary.categories:
         samples: dict[str, list[str]] = {}
@@ -88,12 +88,12 @@ def test_half_of_the_test_samples_are_anomalous_and_shown_by_at_least_one_view(d
     assert summary.views == 2 * 5 * 5
 
 
-def test_same_call_same_bytes_also_in_a_fresh_process(studio: SampleRenderer, tmp_path: Path) -> None:
+def test_same_call_same_bytes_also_in_a_fresh_process(renderer: SampleRenderer, tmp_path: Path) -> None:
     tiny = {"categories": 1, "train": 1, "test": 2, "size": SIZE}
     for name in ("one", "two"):
-        synthesise(tmp_path / name, **tiny)
+        synthesize(tmp_path / name, SynthRequest(**tiny))
     code = (
-        "import sys; from pathlib import Path; from idif.datasets.synthetic import synthesise; "
+        "import sys; from pathlib import Path; from idif.datasets.synthetic import SynthRequest, synthesize; "
         f"synthesise(Path(sys.argv[1]), **{tiny!r})"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "three")]
@@ -103,35 +103,35 @@ def test_same_call_same_bytes_also_in_a_fresh_process(studio: SampleRenderer, tm
 
 
 def test_more_samples_keep_the_first_and_another_seed_changes_them(dataset: Path, tmp_path: Path) -> None:
-    synthesise(tmp_path / "more", categories=1, train=2, test=4, size=SIZE)
+    synthesize(tmp_path / "more", SynthRequest(categories=1, train=2, test=4, size=SIZE))
     first, more = (
         tree(dataset / f"realiad_{SIZE}" / "gear"),
         tree(tmp_path / "more" / f"realiad_{SIZE}" / "gear"),
     )
     assert set(first) < set(more)
     assert all(more[name] == data for name, data in first.items())
-    synthesise(tmp_path / "other", categories=1, train=1, test=0, size=SIZE, seed=1)
+    synthesize(tmp_path / "other", SynthRequest(categories=1, train=1, test=0, size=SIZE, seed=1))
     other = tree(tmp_path / "other" / f"realiad_{SIZE}" / "gear")
     assert all(first[name] != data for name, data in other.items())
 
 
 def test_finished_call_is_not_repeated_and_nothing_else_is_overwritten(dataset: Path, tmp_path: Path) -> None:
     before = tree(dataset)
-    assert not synthesise(dataset, **SMALL).rendered
+    assert not synthesize(dataset, SynthRequest(**SMALL)).rendered
     with pytest.raises(DatasetError, match="other settings"):
-        synthesise(dataset, **{**SMALL, "seed": 5})
+        synthesize(dataset, SynthRequest(**{**SMALL, "seed": 5}))
     assert tree(dataset) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("three years", encoding="utf-8")
     with pytest.raises(DatasetError, match="mine"):
-        synthesise(tmp_path / "mine", **SMALL)
+        synthesize(tmp_path / "mine", SynthRequest(**SMALL))
     with pytest.raises(DatasetError, match=r"thesis\.txt"):
-        synthesise(tmp_path / "mine" / "thesis.txt", **SMALL)
+        synthesize(tmp_path / "mine" / "thesis.txt", SynthRequest(**SMALL))
     assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
 
 
 def test_interrupted_call_leaves_nothing_that_could_be_trusted(
-    studio: SampleRenderer, tmp_path: Path
+    renderer: SampleRenderer, tmp_path: Path
 ) -> None:
     def stop(done: int, total: int, what: str = "") -> None:
         if done == 2:
@@ -139,14 +139,14 @@ def test_interrupted_call_leaves_nothing_that_could_be_trusted(
 
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        synthesise(out, **SMALL, progress=stop)
+        synthesize(out, SynthRequest(**SMALL), progress=stop)
     assert list(tmp_path.iterdir()) == []
     # A killed process cannot clean up: what it left must not end up in the next dataset.
     litter = tmp_path / ".out.partial" / f"realiad_{SIZE}"
     litter.mkdir(parents=True)
     (litter / "half.jpg").write_bytes(b"")
     out.mkdir()
-    summary = synthesise(out, categories=1, train=1, test=0, size=32)
+    summary = synthesize(out, SynthRequest(categories=1, train=1, test=0, size=32))
     assert summary.rendered
     assert not any(name.endswith("half.jpg") for name in tree(out))
     assert list(tmp_path.iterdir()) == [out]
@@ -166,7 +166,7 @@ def test_interrupted_call_leaves_nothing_that_could_be_trusted(
 )
 def test_impossible_requests_name_the_argument(wrong: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=next(iter(wrong))):
-        synthesise(tmp_path / "out", **{**SMALL, **wrong})
+        synthesize(tmp_path / "out", SynthRequest(**{**SMALL, **wrong}))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -175,7 +175,7 @@ def test_impossible_requests_name_the_argument(wrong: dict[str, int], tmp_path: 
 )
 def test_without_opengl_the_message_names_the_packages(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from idif.datasets.synthetic import synthesise; "
+        "import sys; from pathlib import Path; from idif.datasets.synthetic import SynthRequest, synthesize; "
         "from idif.errors import CannotFinish\n"
         "try:\n    synthesise(Path(sys.argv[1]), categories=1, train=1, test=0, size=32)\n"
         "except CannotFinish as error:\n    print(error)\n    sys.exit(3)\n"
@@ -208,18 +208,18 @@ def test_without_opengl_the_message_names_the_packages(tmp_path: Path) -> None:
     ],
 )
 def test_mask_is_where_the_picture_differs_from_its_unspoilt_twin(
-    studio: SampleRenderer, category: str, kind: str
+    renderer: SampleRenderer, category: str, kind: str
 ) -> None:
-    order = SampleSpec(3, category, "test", 1, (kind,), "medium")
+    spec = SampleSpec(3, category, "test", 1, (kind,), "medium")
     # Pose, light, materials and sensor noise do not depend on the defect: only the defect tells them apart.
-    clean, spoilt = studio.photograph(replace(order, kinds=())), studio.photograph(order)
+    clean, defective = renderer.render(replace(spec, kinds=())), renderer.render(spec)
     assert clean.classes == ("OK",) * 5
     assert not clean.masks.any()
-    assert set(spoilt.classes) <= {"OK", kind}
-    assert kind in spoilt.classes
-    difference = np.abs(clean.images.astype(int) - spoilt.images).max(-1)
-    for view, name in enumerate(spoilt.classes):
-        mask = spoilt.masks[view]
+    assert set(defective.classes) <= {"OK", kind}
+    assert kind in defective.classes
+    difference = np.abs(clean.images.astype(int) - defective.images).max(-1)
+    for view, name in enumerate(defective.classes):
+        mask = defective.masks[view]
         assert (name == "OK") == (not mask.any())
         around = binary_dilation(mask, iterations=2)
         changed = difference[view] > 20
@@ -238,11 +238,11 @@ def test_every_category_can_show_every_kind_and_kinds_take_turns() -> None:
     assert len(KINDS) >= 8
     given = [kinds_for(0, "gear", number) for number in range(96)]
     assert all(kinds == () for kinds in given[::2])
-    spoilt = given[1::2]
-    counts = {kind: sum(kind in kinds for kinds in spoilt) for kind in KINDS}
+    defective = given[1::2]
+    counts = {kind: sum(kind in kinds for kinds in defective) for kind in KINDS}
     assert min(counts.values()) >= 4
     assert max(counts.values()) <= 10
-    pairs = [kinds for kinds in spoilt if len(kinds) == 2]
+    pairs = [kinds for kinds in defective if len(kinds) == 2]
     assert len(pairs) == 8
     assert all(first in CONSTRUCTION and second in SURFACE for first, second in pairs)
     single = [(number, *kinds_for(0, "gear", number)) for number in range(1, 144, 2)]
@@ -282,18 +282,18 @@ def test_what_is_missing_leaves_nothing_new_behind(category: str) -> None:
 
 
 @pytest.mark.parametrize("category", ["gear", "circuit_board"])
-def test_rasterised_start_finds_what_patient_tracing_finds(studio: SampleRenderer, category: str) -> None:
+def test_rasterised_start_finds_what_patient_tracing_finds(renderer: SampleRenderer, category: str) -> None:
     size = 48
     part = BUILDERS[category](np.random.default_rng(2), None)
-    pose = Pose(5.0, (0.02, -0.01))
-    scene = Scene(part, Volume(part), pose, Light(55, 52, 1.2, 0.8), np.zeros((3, 1), np.float32))
+    pose = TablePose(5.0, (0.02, -0.01))
+    scene = Scene(part, DistanceVolume(part), pose, Light(55, 52, 1.2, 0.8), np.zeros((3, 1), np.float32))
     # The mesh from which rays start must lie outside the part all around.
     outside = part.distance(np.asarray(scene.volume.proxy().points, np.float32).T)
     assert outside.min() > 0.0
-    with Raster(len(RIG), size) as raster:
-        sight = look(scene, raster, RIG)
+    with DepthRenderer(len(RIG), size) as raster:
+        hits = trace_views(scene, raster, RIG)
     pixels = np.arange(5 * size * size, dtype=np.int32)
-    origins, rays = sight.eyes.rays(pixels)
+    origins, rays = hits.cameras.rays(pixels)
     stride = np.linalg.norm(rays, axis=0)
     t = np.full(len(pixels), 3.0, np.float32)
     floor = -origins[2] / rays[2]
@@ -303,11 +303,11 @@ def test_rasterised_start_finds_what_patient_tracing_finds(studio: SampleRendere
         stopped |= (distance < 0.001) | (t >= floor)
         t = np.where(stopped, t, t + 0.7 * np.maximum(distance, 0.001) / stride)
     on_table = t >= floor
-    agree = on_table == (sight.component == TABLE)
+    agree = on_table == (hits.component == TABLE)
     assert agree.mean() > 0.997
     both = agree & ~on_table
     assert both.sum() > 1000
-    assert np.quantile(np.abs(t - sight.depth)[both], 0.99) < 0.01
+    assert np.quantile(np.abs(t - hits.depth)[both], 0.99) < 0.01
 
 
 def test_cameras_stand_where_the_rig_says() -> None:
@@ -315,20 +315,24 @@ def test_cameras_stand_where_the_rig_says() -> None:
     assert RIG[0].elevation == 90
     assert [camera.azimuth for camera in RIG[1:]] == [0, 90, 180, 270]
     for camera in RIG:
-        eye = place(camera, Pose(0.0, (0.0, 0.0)), 1.0, 0.5)
-        axes = np.concatenate([eye.right, eye.up, eye.forward], axis=1)
-        assert np.allclose(axes.T @ axes, np.eye(3), atol=1e-6)
-        assert np.allclose(np.cross(eye.right[:, 0], eye.up[:, 0]), -eye.forward[:, 0], atol=1e-6)
+        camera_in_part = place_camera(camera, TablePose(0.0, (0.0, 0.0)), 1.0, 0.5)
+        axes = np.concatenate([camera_in_part.right, camera_in_part.up, camera_in_part.forward], axis=1)
+        assert np.allclose(axes.T @ axes, np.camera_in_part(3), atol=1e-6)
+        assert np.allclose(
+            np.cross(camera_in_part.right[:, 0], camera_in_part.up[:, 0]),
+            -camera_in_part.forward[:, 0],
+            atol=1e-6,
+        )
         e, a = np.radians(camera.elevation), np.radians(camera.azimuth)
         toward = np.array([np.cos(a) * np.cos(e), np.sin(a) * np.cos(e), np.sin(e)])
-        assert np.allclose(-eye.forward[:, 0], toward, atol=1e-6)
+        assert np.allclose(-camera_in_part.forward[:, 0], toward, atol=1e-6)
         # The middle of the part lands within the framing error of the image's middle.
-        q = np.array([0.0, 0.0, 0.21]) - eye.position[:, 0]
-        depth = q @ eye.forward[:, 0]
+        q = np.array([0.0, 0.0, 0.21]) - camera_in_part.position[:, 0]
+        depth = q @ camera_in_part.forward[:, 0]
         reach = depth * np.tan(np.radians(FIELD_OF_VIEW / 2))
-        assert abs(q @ eye.right[:, 0] / reach) < 0.03
-        assert abs(q @ eye.up[:, 0] / reach) < 0.03
+        assert abs(q @ camera_in_part.right[:, 0] / reach) < 0.03
+        assert abs(q @ camera_in_part.up[:, 0] / reach) < 0.03
     # A sample turned by a quarter shows camera C2 what C3 saw of it before.
-    turned = place(replace(RIG[2], number=2), Pose(0.0, (0.0, 0.0)), 1.0, 0.5)
-    other = place(replace(RIG[2], azimuth=0.0), Pose(-90.0, (0.0, 0.0)), 1.0, 0.5)
+    turned = place_camera(replace(RIG[2], number=2), TablePose(0.0, (0.0, 0.0)), 1.0, 0.5)
+    other = place_camera(replace(RIG[2], azimuth=0.0), TablePose(-90.0, (0.0, 0.0)), 1.0, 0.5)
     assert np.allclose(turned.position, other.position, atol=1e-5)

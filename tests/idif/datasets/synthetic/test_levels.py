@@ -11,15 +11,16 @@ from PIL import Image
 
 from cli.__main__ import run
 from idif.datasets.checks.dataset import check_dataset
-from idif.datasets.synthetic import RIG, render_workers, synthesise
-from idif.datasets.synthetic.camera_rig import Pose
-from idif.datasets.synthetic.distance_volume import Volume
+from idif.datasets.realiad.files import RealIADLayout
+from idif.datasets.synthetic import RIG, SynthRequest, render_workers, synthesize
+from idif.datasets.synthetic.camera_rig import TablePose
+from idif.datasets.synthetic.distance_volume import DistanceVolume
 from idif.datasets.synthetic.materials import BLACK, RED
 from idif.datasets.synthetic.part_model import Component, Mark, Part
-from idif.datasets.synthetic.ray_tracer import Raster
+from idif.datasets.synthetic.ray_tracer import DepthRenderer
 from idif.datasets.synthetic.sample_renderer import SampleRenderer
-from idif.datasets.synthetic.sample_specs import LEVELS, SampleSpec, orders
-from idif.datasets.synthetic.scene import look
+from idif.datasets.synthetic.sample_specs import LEVELS, SampleSpec, specs_for_split
+from idif.datasets.synthetic.scene import trace_views
 from idif.datasets.synthetic.sdf import Points, Values, extrude, length, rectangle
 from idif.datasets.synthetic.shading import Light, Scene
 from idif.datasets.synthetic.visibility import visible_shares
@@ -31,9 +32,9 @@ REQUEST = {"categories": 1, "train": 10, "test": 12, "size": SIZE, "seed": 2}
 
 
 @pytest.fixture(scope="module")
-def dataset(studio: SampleRenderer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(renderer: SampleRenderer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("levels") / "data"
-    synthesise(root, **REQUEST)
+    synthesize(root, SynthRequest(**REQUEST))
     return root
 
 
@@ -51,15 +52,15 @@ def dataset(studio: SampleRenderer, tmp_path_factory: pytest.TempPathFactory) ->
     ],
 )
 def test_the_harder_the_level_the_less_is_to_be_seen(
-    studio: SampleRenderer, category: str, kind: str
+    renderer: SampleRenderer, category: str, kind: str
 ) -> None:
     """The same defect at the same place, three sizes: the difference to the unspoilt twin, summed over its
     mask, falls from level to level."""
     evidence = []
     for level in LEVELS:
-        photographs = studio.photograph(SampleSpec(7, category, "test", 0, (kind,), level))
-        areas = photographs.masks.sum((1, 2))
-        evidence.append(float((areas * np.array(photographs.contrast)).sum()))
+        rendered = renderer.render(SampleSpec(7, category, "test", 0, (kind,), level))
+        areas = rendered.masks.sum((1, 2))
+        evidence.append(float((areas * np.array(rendered.contrast)).sum()))
     easy, medium, hard = evidence
     assert easy > 1.15 * medium
     assert medium > 1.15 * hard > 0
@@ -70,26 +71,28 @@ def test_the_level_is_recorded_and_chosen(dataset: Path, tmp_path: Path) -> None
     samples = json.loads((dataset / "defects" / "gear.json").read_text(encoding="utf-8"))["samples"]
     assert sheet["request"]["difficulty"] == "mixed"
     assert sheet["anomalous_by_difficulty"] == {"easy": 2, "medium": 2, "hard": 2}
-    asked = [o for o in orders(2, "gear", "test", 12, "mixed") if o.kinds]
+    asked = [o for o in specs_for_split(2, "gear", "test", 12, "mixed") if o.kinds]
     assert [(s["difficulty"], s["kinds"]) for s in samples] == [(o.level, list(o.kinds)) for o in asked]
     for sample in samples:
         low, high = sheet["severities"][sample["difficulty"]]
         assert all(low <= severity <= high for severity in sample["severities"])
-    assert {o.level for o in orders(0, "gear", "test", 9, "hard")} == {"hard"}
+    assert {o.level for o in specs_for_split(0, "gear", "test", 9, "hard")} == {"hard"}
     with pytest.raises(DatasetError, match="difficulty"):
-        synthesise(tmp_path / "out", **REQUEST, difficulty="brutal")  # type: ignore[arg-type]
+        synthesize(tmp_path / "out", SynthRequest(**REQUEST, difficulty="brutal"))  # type: ignore[arg-type]
     with pytest.raises(DatasetError, match="other settings"):
-        synthesise(dataset, **REQUEST, difficulty="hard")
+        synthesize(dataset, SynthRequest(**REQUEST, difficulty="hard"))
 
 
 def test_visibility_agrees_with_labels_and_masks(dataset: Path) -> None:
     sheet = json.loads((dataset / "realiad_jsons" / "gear.json").read_text(encoding="utf-8"))
     listed: dict[str, dict[str, dict[str, str]]] = {}
     for entry in sheet["test"]:
-        place, name = entry["image_path"].rsplit("/", 1)
-        listed.setdefault(f"gear/{place}", {})[name.split("_C")[1][0]] = entry
+        place_camera, name = entry["image_path"].rsplit("/", 1)
+        listed.setdefault(f"gear/{place_camera}", {})[name.split("_C")[1][0]] = entry
     samples = json.loads((dataset / "defects" / "gear.json").read_text(encoding="utf-8"))["samples"]
-    assert {s["sample"] for s in samples} == {place for place in listed if place.startswith("gear/NG/")}
+    assert {s["sample"] for s in samples} == {
+        place_camera for place_camera in listed if place_camera.startswith("gear/NG/")
+    }
     hidden = 0
     for sample in samples:
         assert set(sample["views"]) == set("12345")
@@ -110,7 +113,7 @@ def test_visibility_agrees_with_labels_and_masks(dataset: Path) -> None:
 
 
 def test_the_dataset_is_sound(dataset: Path) -> None:
-    report = check_dataset(dataset, images=f"realiad_{SIZE}")
+    report = check_dataset(RealIADLayout(dataset, images=f"realiad_{SIZE}"))
     assert report.sound, report.errors
     assert {finding.kind for finding in report.warnings} <= {"near_duplicate"}
 
@@ -129,16 +132,22 @@ def ball(marked: Mark | None, wall: bool) -> Scene:
         pieces.append(Component("wall", screen, BLACK))
     marks = () if marked is None else (marked,)
     part = Part(tuple(pieces), radius=1.0, height=1.45, table=(0.5, 0.5, 0.5), marks=marks)
-    return Scene(part, Volume(part), Pose(0.0, (0.0, 0.0)), Light(55, 52, 1, 1), np.zeros((3, 1), np.float32))
+    return Scene(
+        part,
+        DistanceVolume(part),
+        TablePose(0.0, (0.0, 0.0)),
+        Light(55, 52, 1, 1),
+        np.zeros((3, 1), np.float32),
+    )
 
 
 def shares(weight: Mark, wall: bool) -> tuple[float, ...]:
-    with Raster(len(RIG), 128) as raster:
-        before, after = (look(ball(mark, wall), raster, RIG) for mark in (None, weight))
+    with DepthRenderer(len(RIG), 128) as raster:
+        before, after = (trace_views(ball(mark, wall), raster, RIG) for mark in (None, weight))
     return visible_shares(before, after, None, np.random.default_rng(0))
 
 
-def test_visible_share_is_that_of_a_ball_seen_from_afar(studio: SampleRenderer) -> None:
+def test_visible_share_is_that_of_a_ball_seen_from_afar(renderer: SampleRenderer) -> None:
     def everywhere(p: Points) -> Values:
         return np.where(length(p - np.array([[0.0], [0.0], [0.5]], np.float32)) < 0.55, 1.0, 0.0)
 
@@ -161,22 +170,27 @@ def test_visible_share_is_that_of_a_ball_seen_from_afar(studio: SampleRenderer) 
 
 
 def test_several_processes_write_the_same_bytes(
-    studio: SampleRenderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    renderer: SampleRenderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(render_workers, "_FEW", 1)
-    asked = [*orders(0, "hinge", "train", 1, "mixed"), *orders(0, "bolt", "test", 4, "mixed")]
+    asked = [
+        *specs_for_split(0, "hinge", "train", 1, "mixed"),
+        *specs_for_split(0, "bolt", "test", 4, "mixed"),
+    ]
     written = []
     for workers in (1, 2):
         root = tmp_path / str(workers)
         root.mkdir()
-        written.append(list(render_workers.write_all(asked, 48, root, workers)))
+        written.append(list(render_workers.write_samples(asked, 48, root, workers)))
     assert written[0] == written[1]
     assert [len(sample.entries) for sample in written[0]] == [5] * 5
     assert tree(tmp_path / "1") == tree(tmp_path / "2")
     assert not multiprocessing.active_children()
 
     (tmp_path / "3").mkdir()
-    dying = render_workers.write_all([*orders(0, "hinge", "train", 40, "mixed")], 48, tmp_path / "3", 2)
+    dying = render_workers.write_samples(
+        [*specs_for_split(0, "hinge", "train", 40, "mixed")], 48, tmp_path / "3", 2
+    )
     next(dying)
     for child in multiprocessing.active_children():
         child.kill()
@@ -185,7 +199,7 @@ def test_several_processes_write_the_same_bytes(
 
 
 def test_the_command_takes_level_and_processes(
-    studio: SampleRenderer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    renderer: SampleRenderer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["data", "synth", str(tmp_path / "d"), "--categories=1", "--train=1", "--test=2", "--size=64"]
     assert run([*command, "--difficulty=hard", "--workers=1", "--json"]) == 0

@@ -1,0 +1,52 @@
+"""`READERS`: every dataset layout that a config or command can name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from idif.data.index import Index, Split
+from idif.datasets.config import DataConfig
+from idif.datasets.realiad.files import RealIADLayout, list_categories
+from idif.datasets.realiad.reader import read_realiad
+from idif.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One layout of datasets; ``data.root`` is set wherever it is called."""
+
+    read: Callable[[DataConfig, Split | None], Index]
+    """The samples of ``data.categories`` (all when empty) and a split (both when None)."""
+    categories: Callable[[DataConfig], list[str]]
+    """The categories there are, sorted, without reading any sample."""
+
+
+def _realiad_layout(data: DataConfig) -> RealIADLayout:
+    assert data.root is not None
+    return RealIADLayout(data.root, data.images, data.annotations)
+
+
+def _read_realiad(data: DataConfig, split: Split | None) -> Index:
+    return read_realiad(
+        _realiad_layout(data),
+        categories=data.categories,
+        split=split,
+        drop_incomplete=data.drop_incomplete,
+        views=data.views,
+    )
+
+
+READERS: dict[str, Reader] = {
+    "realiad": Reader(_read_realiad, lambda data: list_categories(_realiad_layout(data))),
+}
+"""``data.reader`` of a config, and sub-command of `idif cache build` and `idif cache plan` -> its reader."""
+
+
+def reader_of(data: DataConfig) -> Reader:
+    """The reader that a config names.
+
+    Raises:
+        ConfigError: there is no such reader.
+    """
+    if data.reader not in READERS:
+        raise ConfigError(f"data.reader: there is no {data.reader!r}; known: {', '.join(READERS)}")
+    return READERS[data.reader]
