@@ -1,6 +1,6 @@
 """Pixels per second of `PixelMetrics`, and deviations from the exact values, beside other tools.
 
-    python benchmarks/metrics.py [--json] [--images 400] [--side 256] [--passes 1]
+    python benchmarks/metrics.py [--json] [--images 400] [--side 256] [--passes 1] [--threads 1]
     python benchmarks/metrics.py --real-iad float32 [--json]
 
 Maps are smooth noise, skewed like cosine distances, some with raised regions, half of the images
@@ -9,8 +9,8 @@ anomalous, all made beforehand. Ours computes P-AUROC, P-AP, P-F1max and AUPRO a
 scikit-learn is always there; torchmetrics and ADEval are measured where they are installed
 (``pip install --no-deps --target DIR torchmetrics lightning-utilities ADEval``, DIR on PYTHONPATH; nothing
 in idif needs them). ADEval is given the exact least and greatest score, and numpy's new name for ``trapz``.
-Speeds are by wall clock and by processor time; on a shared machine the second says more. Ours counts in one
-thread; torch and OpenCV take what the environment allows (OMP_NUM_THREADS).
+Speeds are by wall clock and by processor time; on a shared machine the second says more. Ours counts in
+``--threads``; torch and OpenCV take what the environment allows (OMP_NUM_THREADS).
 
 ``--real-iad`` counts as many maps as the whole Real-IAD test set has (114,585 of 256x256), made on the fly,
 and reports the time of counting and computing alone, and the process's peak memory.
@@ -30,7 +30,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from idif.metrics import PixelMetrics
-from idif.metrics.curves import Estimate
+from idif.metrics.curves import BoundedValue
 
 LIMITS = (0.3, 0.1, 0.05, 0.01)
 BATCH = 40
@@ -117,14 +117,14 @@ def others(maps: np.ndarray, masks: np.ndarray) -> Iterator[tuple[str, Callable[
     yield "ADEval (AUROC, AP, AUPRO)", adeval
 
 
-def measure(maps: np.ndarray, masks: np.ndarray, passes: int) -> dict[str, Any]:
+def measure(maps: np.ndarray, masks: np.ndarray, passes: int, threads: int = 1) -> dict[str, Any]:
     """One storage type: speeds, values, bounds, and deviations from the exact values."""
     pixel = stream(maps, masks)
-    exact = stream(maps, masks, max_distinct=maps.size + 2, buffer_pixels=maps.size)
-    true: dict[str, Estimate] = exact.estimates()
+    exact = stream(maps, masks, exact_pixels=maps.size)
+    true: dict[str, BoundedValue] = exact.estimates()
     clock = Clock()
     with clock:
-        stream(maps, masks, passes)
+        stream(maps, masks, passes, threads=threads)
     found: dict[str, Any] = {
         "ours, everything": {
             **clock.speed(maps.size * passes),
@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=1, help="that ours counts in")
     parser.add_argument("--passes", type=int, default=1, help="times ours counts the maps")
     parser.add_argument("--real-iad", choices=("float16", "float32"), help="count 7.5 gigapixels")
     args = parser.parse_args()
@@ -186,7 +187,7 @@ def main() -> None:
         maps, masks = generate(args.images, args.side)
         found |= {"images": args.images, "side": args.side, "mpixel": maps.size / 1e6}
         for dtype in ("float16", "float32"):
-            found[dtype] = measure(maps.astype(dtype), masks, args.passes)
+            found[dtype] = measure(maps.astype(dtype), masks, args.passes, args.threads)
     if args.json:
         json.dump(found, sys.stdout)
         print()

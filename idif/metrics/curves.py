@@ -1,7 +1,7 @@
 """Areas and maxima of the ROC and precision-recall curves, from counts by score (the weighted-ROC core).
 
-Every function reads its curve from the highest score down (`CumulativeCounts`): after an entry, ``fp`` normal and
-``tp`` positive items score at least as high. Entries of one score are ties and exact. An entry of several
+Every function reads its curve from the highest score down (`CumulativeCounts`): after an entry, ``fp`` normal
+and ``tp`` positive items score at least as high. Entries of one score are ties and exact. An entry of several
 scores leaves their order unknown; the bounds below take the best and the worst order.
 """
 
@@ -24,7 +24,7 @@ from idif.metrics.score_counts import (
 AuproRule = Literal["interpolated", "rescaled"]
 
 
-class Estimate(NamedTuple):
+class BoundedValue(NamedTuple):
     """A metric and how far it can be from its exact value."""
 
     value: float
@@ -97,7 +97,7 @@ def one_class_reason(normal: int, anomalous: int, items: str) -> str | None:
     return f"one class only: all {count} {items} are {kind}"
 
 
-def roc_area(counts: CumulativeCounts, positive: Array | None = None, fpr_limit: float = 1.0) -> Estimate:
+def roc_area(counts: CumulativeCounts, positive: Array | None = None, fpr_limit: float = 1.0) -> BoundedValue:
     """Area under true-positive over false-positive rate up to ``fpr_limit``, divided by it.
 
     The curve is linear between entries (ties count half) and interpolated at the limit.
@@ -122,7 +122,7 @@ def roc_area(counts: CumulativeCounts, positive: Array | None = None, fpr_limit:
     # In an unknown order the curve may rise at once to the entry's end, or stay until there: as far above the
     # straight line as below it, and further above where the limit cuts the entry off.
     slack = np.where(counts.several[: end - 1], width * above - area, 0.0)
-    return _estimate(area.sum() / cut, slack.sum() / cut)
+    return _bounded(area.sum() / cut, slack.sum() / cut)
 
 
 def curve(counts: CumulativeCounts, positive: Array, fpr_limit: float, points: int) -> list[list[float]]:
@@ -178,7 +178,7 @@ def rescaled_area(
     return float(np.trapezoid(overlap, rate / rate[-1]))
 
 
-def precision_area(counts: CumulativeCounts) -> Estimate:
+def precision_area(counts: CumulativeCounts) -> BoundedValue:
     """Average precision: the sum over scores of the step in recall times the precision there.
 
     ``counts`` needs at least one anomalous item.
@@ -186,20 +186,28 @@ def precision_area(counts: CumulativeCounts) -> Estimate:
     fp, tp = counts.normal, counts.anomalous
     steps = np.flatnonzero(np.diff(tp))
     before, after, passed = tp[steps], tp[steps + 1], fp[steps + 1]
-    worst = after / (after + passed) * (after - before)
-    best = worst.copy()
-    # Best: all anomalous items of the entry tie above its normal ones. Worst: the normal ones come first and
-    # the anomalous follow one by one, sum_i (tp+i)/(tp+i+fp') = a - fp' sum_i 1/(tp+fp'+i), where the
-    # last sum is at most log((x+a)/x), x = tp+fp'+1/2, since 1/t is convex.
+    value = after / (after + passed) * (after - before)
+    # An entry of several scores: at best all its anomalous items come above its normal ones. At worst the
+    # normal ones come first and the anomalous follow one by one,
+    # sum_i (tp+i)/(tp+i+fp') = a - fp' sum_i 1/(tp+fp'+i), where the last sum is at most log((x+a)/x),
+    # x = tp+fp'+1/2, since 1/t is convex. The value is that of both evenly mixed, the integral of
+    # (tp+1/2+t) / (tp+1/2+fp + t (a+n)/a) over t from 0 to a.
     several = counts.several[steps]
-    before, after, passed, earlier = (part[several] for part in (before, after, passed, fp[steps]))
-    best[several] = (after - before) * after / (after + earlier)
-    worst[several] = (after - before) - passed * np.log1p((after - before) / (before + passed + 0.5))
-    middle = (worst + best) / 2
-    return _estimate(middle.sum() / tp[-1], (best - middle).sum() / tp[-1])
+    tp_before, gained, fp_after, fp_before = (
+        part[several] for part in (before, after - before, passed, fp[steps])
+    )
+    best = gained * (tp_before + gained) / (tp_before + gained + fp_before)
+    worst = gained - fp_after * np.log1p(gained / (tp_before + fp_after + 0.5))
+    slope = (gained + fp_after - fp_before) / gained
+    start = tp_before + 0.5 + fp_before
+    mixed = (gained + (tp_before + 0.5 - start / slope) * np.log1p(slope * gained / start)) / slope
+    mixed = np.clip(mixed, worst, best)
+    value[several] = mixed
+    error = np.maximum(best - mixed, mixed - worst)
+    return _bounded(value.sum() / tp[-1], error.sum() / tp[-1])
 
 
-def best_f1(counts: CumulativeCounts) -> tuple[Estimate, float]:
+def best_f1(counts: CumulativeCounts) -> tuple[BoundedValue, float]:
     """The greatest F1 and the score it is reached at: items scoring at least that are called anomalous.
 
     Of equal F1 values the highest threshold counts. The value is reached; the error is what a threshold
@@ -210,7 +218,7 @@ def best_f1(counts: CumulativeCounts) -> tuple[Estimate, float]:
     at = int(np.argmax(reached))
     possible = np.where(counts.several, 2 * tp[1:] / (tp[1:] + fp[:-1] + tp[-1]), 0.0)
     value = float(reached[at])
-    return Estimate(value, max(0.0, float(possible.max()) - value)), float(counts.score[at])
+    return BoundedValue(value, max(0.0, float(possible.max()) - value)), float(counts.score[at])
 
 
 def _count(scores: ArrayLike, labels: ArrayLike) -> ScoreCounts:
@@ -231,6 +239,6 @@ def _running(counts: IntArray) -> Array:
     return running.astype(np.float64)
 
 
-def _estimate(value: float, error: float) -> Estimate:
+def _bounded(value: float, error: float) -> BoundedValue:
     # Rounding may leave a sum a few 1e-16 outside; an area never is.
-    return Estimate(min(max(float(value), 0.0), 1.0), float(error))
+    return BoundedValue(min(max(float(value), 0.0), 1.0), float(error))

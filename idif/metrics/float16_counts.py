@@ -3,27 +3,27 @@
 import numpy as np
 
 from idif.metrics.regions import Regions
-from idif.metrics.score_counts import Array, BoolArray, IntArray, ScoreCounts, fuse
+from idif.metrics.score_counts import Array, BoolArray, IntArray, ScoreCounts, merge_counts
 
-HALF = 1 << 16
+PATTERNS = 1 << 16
 """float16 bit patterns."""
 
 
-def _patterns() -> tuple[IntArray, BoolArray]:
-    values = np.arange(HALF, dtype=np.uint16).view(np.float16).astype(np.float32)
+def _finite_patterns() -> tuple[IntArray, BoolArray]:
+    values = np.arange(PATTERNS, dtype=np.uint16).view(np.float16).astype(np.float32)
     finite = np.isfinite(values)
     order = np.argsort(np.where(finite, values, np.inf), kind="stable")[: int(finite.sum())]
     return order, ~finite
 
 
-_ORDER, _NOT_FINITE = _patterns()
+_ORDER, _NOT_FINITE = _finite_patterns()
 
 
-class HalfCounts:
+class Float16Counts:
     """All pixels, the anomalous ones and their region weights, by bit pattern."""
 
     def __init__(self) -> None:
-        self._counts = np.zeros((3, HALF), np.int64)
+        self._counts = np.zeros((3, PATTERNS), np.int64)
 
     @staticmethod
     def not_finite(histogram: IntArray) -> int:
@@ -34,17 +34,17 @@ class HalfCounts:
         """Add all pixels, by pattern [65536], and the float16 scores [A] of the anomalous ones."""
         bits = anomalous.view(np.uint16)
         self._counts[0] += histogram
-        self._counts[1] += np.bincount(bits, minlength=HALF)
+        self._counts[1] += np.bincount(bits, minlength=PATTERNS)
         np.add.at(self._counts[2], bits, regions.weights)
 
-    def merge(self, other: "HalfCounts") -> None:
+    def merge(self, other: "Float16Counts") -> None:
         """Add another's counts."""
         self._counts += other._counts
 
     def table(self) -> ScoreCounts:
-        """The patterns that occur, ascending by score."""
+        """Everything counted, ascending by score; one entry a score."""
         seen = _ORDER[self._counts[0, _ORDER] > 0]
         scores = seen.astype(np.uint16).view(np.float16).astype(np.float32)
         total, anomalous, region = self._counts[:, seen]
-        # 0.0 and -0.0 are one score under two patterns: fusing joins what is equal.
-        return fuse([ScoreCounts(scores, scores, total - anomalous, anomalous, region)])
+        # 0.0 and -0.0 are one score under two patterns: merging joins equal ones.
+        return merge_counts([ScoreCounts(scores, scores, total - anomalous, anomalous, region)])

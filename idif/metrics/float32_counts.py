@@ -1,164 +1,133 @@
-"""Counts of float32 scores in bounded memory: exact while they are few, then by address where most lie."""
+"""Counts of float32 scores in bounded memory: by distinct score while pixels are few, then by cell.
 
-import copy
-from typing import Any
+The magnitude of a score is its float32 bit pattern without the sign, an integer that ascends with the
+absolute value. A cell holds the scores of one sign whose magnitudes agree in all but the lowest ``shift``
+bits; zero has a cell for itself. ``shift`` is the least with which all cells between the smallest and the
+greatest magnitude so far are few enough to keep. When that range grows, neighboring cells are joined, which
+gives the counts that the coarser cells would have had from the start. So the counts depend on nothing but
+the scores: not on their order, on the grouping of updates, or on what was merged into what.
+"""
 
 import numpy as np
-from torch import Tensor
 
-from idif.metrics.binned_scores import Window, place_window, sample_ranks
-from idif.metrics.map_inputs import Maps, count_in, distinct_scores, pick, together
+from idif.metrics.map_inputs import MAGNITUDE_BITS, HostMaps, Magnitudes, Maps, float32_cells, gather
 from idif.metrics.regions import Regions
-from idif.metrics.score_counts import Array, IntArray, ScoreCounts, absorb, compact, fuse
-
-_MOST_WINDOWS = 3
-_FEWEST_CELLS = 16
-"""Windows of fewer cells are not worth their name; small tables are for tests."""
-_REMAINDER = 0.05
-"""Share of the pixels outside the windows from which on another is opened."""
+from idif.metrics.score_counts import Array, IntArray, ScoreCounts, as_numpy, count_scores
 
 
-class SingleCounts:
-    """A table by distinct score until those are too many; then windows, and a table of what lies outside."""
+class Float32Counts:
+    """All pixels, the anomalous ones and their region weights, by float32 score."""
 
-    def __init__(self, max_distinct: int, buffer_pixels: int, lanes: int) -> None:
-        """No scores yet; for the arguments see `idif.metrics.PixelMetrics`. ``lanes``: threads that count."""
-        self._max_distinct = max_distinct
-        self._buffer_pixels = buffer_pixels
-        self._lanes = lanes
+    def __init__(self, exact_pixels: int, cells: int, threads: int) -> None:
+        """No scores yet; for the arguments see `idif.metrics.PixelMetrics`."""
+        self._exact_pixels, self._cells, self._threads = exact_pixels, cells, threads
         self._pixels = 0
-        self._table = ScoreCounts.empty()
-        self._windows: list[Window] = []
-        # Scores that wait to be sorted into the table, and the anomalous ones among them.
-        self._waiting: list[Array | Tensor] = []
-        self._waiting_pixels = 0
+        # While there are few pixels: the scores of all, and the scores and region weights of the anomalous.
+        self._scores: list[Array] = []
         self._anomalous: list[tuple[Array, IntArray]] = []
+        self._binned = False
+        # By cell, see `float32_cells`; those below zero from the end backwards. None before they are needed.
+        self._counts = np.zeros((3, 0), np.int64)
+        self._shift = 0
+        self._magnitudes = Magnitudes()
+        # Low bits that are zero in every score. Where they are all the bits a cell spans, as in maps that
+        # were float16, bfloat16 or small integers, no cell holds two different scores.
+        self._zero_bits = MAGNITUDE_BITS
 
     def add(self, maps: Maps, found: Regions) -> None:
-        """Count maps: into the windows, where there are any yet, or behind the scores that wait."""
-        self._pixels += maps.size
-        scores, weights, start = pick(maps.scores, found.at), found.weights, 0
-        while start < maps.size:
-            if self._windows:
-                stop = maps.size
-                part = count_in(self._windows, maps.scores[start:], self._lanes)
-            else:
-                stop = min(maps.size, start + self._buffer_pixels - self._waiting_pixels)
-                kept = maps.scores[start:stop]
-                part = kept.clone() if isinstance(kept, Tensor) else kept.copy()
-            first, last = np.searchsorted(found.at, (start, stop))
-            anomalous = scores[first:last], weights[first:last]
-            for window in self._windows:
-                left = ~window.mark(*anomalous)
-                anomalous = anomalous[0][left], anomalous[1][left]
-            if len(part):
-                self._waiting.append(part)
-                self._waiting_pixels += len(part)
-            if anomalous[0].size:
-                self._anomalous.append(anomalous)
-            if self._waiting_pixels >= self._buffer_pixels:
-                self._flush()
-            start = stop
-
-    def merge(self, other: "SingleCounts") -> None:
-        """Add another's counts; ``other`` stays as it was."""
-        self._flush()
-        other._flush()
-        self._pixels += other._pixels
-        coming = [other._table]
-        if self._windows:
-            coming += [window.table() for window in other._windows]
-        else:
-            self._windows = copy.deepcopy(other._windows)
-            coming.append(self._table)
-            self._table = ScoreCounts.empty()
-        for table in coming:
-            for window in self._windows:
-                table = window.take_in(table)
-            self._table = fuse([self._table, table])
-        self._reduce()
-
-    def tables(self, beside: ScoreCounts) -> list[ScoreCounts]:
-        """Tables of everything counted, to be fused with ``beside``; entries may overlap."""
-        self._flush()
-        found = [self._table]
-        for window in self._windows:
-            across = [other.table() for other in self._windows if other is not window and other.meets(window)]
-            found.append(window.table([beside, self._table, *across]))
-        return found
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What another process needs: nothing that waits on a device."""
-        self._flush()
-        return self.__dict__
-
-    def _flush(self) -> None:
-        """Sort the waiting scores into the table, or count them by address where they are too many for it."""
-        if not self._waiting_pixels:
+        """Count finite maps and their anomalous pixels."""
+        if not maps.size:
             return
-        parts = zip((np.empty(0, np.float32), np.empty(0, np.int64)), *self._anomalous, strict=True)
-        anomalous, weights = map(np.concatenate, parts)
-        scores = together(self._waiting)
-        if not self._windows:
-            drawn = draw(scores)
-            if too_many(drawn, self._max_distinct) and self._open_window(drawn[sample_ranks(drawn.size)]):
-                scores = count_in(self._windows, scores, self._lanes)
-                outside = ~self._windows[0].mark(anomalous, weights)
-                anomalous, weights = anomalous[outside], weights[outside]
-                self._table = self._windows[0].take_in(self._table)
-        self._table = absorb(self._table, *distinct_scores(scores), anomalous, weights)
-        self._waiting, self._waiting_pixels, self._anomalous = [], 0, []
-        self._reduce()
+        anomalous = gather(maps.scores, found.at), found.weights
+        self._pixels += maps.size
+        if self._pixels > self._exact_pixels:
+            self._bin_scores()
+            self._count(maps, *anomalous)
+        else:
+            self._scores.append(np.array(as_numpy(maps.scores)))
+            self._anomalous.append(anomalous)
 
-    def _open_window(self, sample: Array) -> bool:
-        """Add a window where these scores are, if there may be another and it is worth it."""
-        cells = self._max_distinct // (8 if self._windows else 2)
-        if cells < _FEWEST_CELLS or len(self._windows) == _MOST_WINDOWS:
-            return False
-        window = place_window(sample, cells, self._buffer_pixels)
-        if window is not None:
-            self._windows.append(window)
-        return window is not None
+    def merge(self, other: "Float32Counts") -> None:
+        """Add another's counts; ``other`` stays as it was."""
+        self._pixels += other._pixels
+        self._scores += other._scores
+        self._anomalous += other._anomalous
+        if other._binned or self._pixels > self._exact_pixels:
+            self._bin_scores()
+        if other._binned:
+            self._zero_bits = min(self._zero_bits, other._zero_bits)
+            self._widen(other._magnitudes, other._shift)
+            self._add_cells(*other._cells_in_use())
 
-    def _reduce(self) -> None:
-        """Keep memory bounded: half is the first window's, a quarter the others', a quarter the table's.
+    def table(self) -> ScoreCounts:
+        """Everything counted, ascending by score; one entry a score, or a cell."""
+        if not self._binned:
+            none, no_weights = np.empty(0, np.float32), np.empty(0, np.int64)
+            parts = zip((none, no_weights), *self._anomalous, strict=True)
+            return count_scores(np.concatenate([none, *self._scores]), *map(np.concatenate, parts))
+        signs, first, (total, anomalous, region) = self._cells_in_use()
+        span = (1 << self._shift) - 1
+        last = first if self._zero_bits >= span else np.where(signs == 0, 0, first | span)
+        # No score lies outside of the range, which is finite.
+        smallest, greatest = self._magnitudes.smallest, max(self._magnitudes[1:])
+        first = np.where(signs == 0, 0, np.maximum(first, smallest))
+        near, far = (_score(ends) for ends in (first, np.minimum(last, greatest)))
+        low, high = np.where(signs < 0, -far, near), np.where(signs < 0, -near, far)
+        return ScoreCounts(low, high, total - anomalous, anomalous, region)
 
-        As long as much lies outside the windows, another is opened: sorting is slow.
-        """
-        while True:
-            table, limit = self._table, self._max_distinct // (4 if self._windows else 1)
-            totals = table.normal + table.anomalous
-            if len(table) <= limit and not (self._windows and totals.sum() > _REMAINDER * self._pixels):
-                return
-            single = table.low == table.high
-            running = np.cumsum(totals[single])
-            if not running.size:
-                break
-            at = np.searchsorted(running, sample_ranks(int(running[-1])), side="right")
-            if not self._open_window(table.low[single][at]):
-                break
-            self._table = self._windows[-1].take_in(table)
-        if len(table) > limit:
-            self._table = compact(table, max(1, limit // 2))
+    def _bin_scores(self) -> None:
+        """Count by cell from now on, and those scores that were kept so far."""
+        if not self._binned:
+            self._binned, self._counts = True, np.zeros((3, self._cells), np.int64)
+        if self._scores:
+            maps = HostMaps(np.concatenate(self._scores), self._threads)
+            parts = zip(*self._anomalous, strict=True)
+            self._scores, self._anomalous = [], []
+            self._count(maps, *map(np.concatenate, parts))
+
+    def _count(self, maps: Maps, anomalous: Array, weights: IntArray) -> None:
+        """Count maps by cell."""
+        self._widen(maps.magnitudes(), self._shift)
+        maps.add_cells(self._counts[0], self._shift, self._offset)
+        places = float32_cells(anomalous.view(np.int32), self._shift, self._offset) & (self._cells - 1)
+        np.add.at(self._counts[1], places, 1)
+        np.add.at(self._counts[2], places, weights)
+        # Cells that hold several scores do so forever, since they only grow.
+        if self._zero_bits >= (1 << self._shift) - 1:
+            self._zero_bits = min(self._zero_bits, maps.zero_bits())
+
+    def _widen(self, magnitudes: Magnitudes, shift: int) -> None:
+        """Make room for scores of these magnitudes, in cells that span at least ``shift`` bits."""
+        wider = self._magnitudes.joined(magnitudes)
+        while sum(wider.reach(shift)) >= self._cells:
+            shift += 1
+        if shift > self._shift or wider.offset(shift) != self._offset:
+            in_use = self._cells_in_use()
+            self._counts, self._shift, self._magnitudes = np.zeros_like(self._counts), shift, wider
+            self._add_cells(*in_use)
+        self._magnitudes = wider
+
+    def _add_cells(self, signs: IntArray, first: IntArray, counts: IntArray) -> None:
+        """Add `_cells_in_use` of cells that span no more bits than those kept here."""
+        places = signs * ((first >> self._shift) - self._offset) & (self._cells - 1)
+        for row, added in zip(self._counts, counts, strict=True):
+            np.add.at(row, places, added)
+
+    def _cells_in_use(self) -> tuple[IntArray, IntArray, IntArray]:
+        """The cells that hold scores, ascending: sign [K], first magnitude [K], and counts [3,K]."""
+        below, above = self._magnitudes.reach(self._shift)
+        cells = np.arange(-below, above + 1)
+        filled = cells[self._counts[0, cells & (self._cells - 1)] > 0]
+        signs = np.sign(filled)
+        first = np.abs(filled + signs * self._offset) << self._shift
+        return signs, first, self._counts[:, filled & (self._cells - 1)]
+
+    @property
+    def _offset(self) -> int:
+        return self._magnitudes.offset(self._shift)
 
 
-def draw(scores: Array | Tensor) -> Array:
-    """An eighth of the scores, drawn at random with replacement: ascending, on the host; at least one."""
-    places = np.random.default_rng(0).integers(len(scores), size=max(1, len(scores) // 8))
-    return np.sort(pick(scores, places))
-
-
-def too_many(drawn: Array, limit: int) -> bool:
-    """Whether the scores that these were drawn from certainly have more than ``limit`` distinct values.
-
-    Sorting all of them to find out takes longer than counting them. Of at most ``limit`` values n draws have
-    on average at most limit (1 - (1 - 1/limit)^n) distinct ones. By McDiarmid's inequality their number is
-    greater by 4 sqrt(n) with a probability of at most exp(-32).
-
-    Args:
-        drawn: [n]: one or more, ascending.
-        limit: at least 2.
-    """
-    found = 1 + np.count_nonzero(drawn[1:] != drawn[:-1])
-    expected = -limit * np.expm1(drawn.size * np.log1p(-1 / limit))
-    return bool(found > expected + 4 * np.sqrt(drawn.size))
+def _score(magnitudes: IntArray) -> Array:
+    """The float32 scores of these magnitudes, not below zero."""
+    found: Array = magnitudes.astype(np.int32).view(np.float32)
+    return found

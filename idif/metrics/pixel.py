@@ -11,7 +11,7 @@ from torch import Tensor
 
 from idif.metrics.curves import (
     AuproRule,
-    Estimate,
+    BoundedValue,
     best_f1,
     cumulate,
     curve,
@@ -20,9 +20,9 @@ from idif.metrics.curves import (
     rescaled_area,
     roc_area,
 )
-from idif.metrics.float16_counts import HalfCounts
-from idif.metrics.float32_counts import SingleCounts
-from idif.metrics.map_inputs import pick, read_maps
+from idif.metrics.float16_counts import Float16Counts
+from idif.metrics.float32_counts import Float32Counts
+from idif.metrics.map_inputs import gather, read_maps
 from idif.metrics.regions import MAX_REGIONS, Connectivity, find_regions
 from idif.metrics.score_counts import (
     ArrayLike,
@@ -32,7 +32,7 @@ from idif.metrics.score_counts import (
     as_numpy,
     check_scores,
     count_scores,
-    fuse,
+    merge_counts,
 )
 
 
@@ -84,19 +84,18 @@ class PixelMetrics:
     """Counts of pixels by score, updated in any number of steps and merged across processes.
 
     float16 maps have at most 63,487 distinct finite scores: always exact, in 1.5 MB. Other maps are taken as
-    float32 and are exact until ``max_distinct`` distinct scores were seen. From then on most scores are
-    counted by address in windows of fine cells (`idif.metrics.binned_scores`), the rest in a table whose
-    entries join where that costs least, and ``compute`` gives a bound on the error, computed from the
-    counts. Exact results do not depend, bit for bit, on the order or the grouping of updates and merges,
-    nor on the device.
+    float32 and are exact up to ``exact_pixels`` pixels. Beyond, scores are counted in ``cells`` cells of
+    neighboring values (`idif.metrics.float32_counts`), and ``compute`` gives a bound on the error, computed
+    from the counts; it is 0 where no cell can hold two scores. Results do not depend, bit for bit, on the
+    order or the grouping of updates and merges, nor on the device.
     """
 
     def __init__(
         self,
         fpr_limits: Sequence[float] = (0.3,),
         connectivity: Connectivity = 8,
-        max_distinct: int = 1 << 21,
-        buffer_pixels: int = 1 << 22,
+        exact_pixels: int = 1 << 22,
+        cells: int = 1 << 20,
         aupro_rule: AuproRule = "interpolated",
         threads: int = 1,
     ) -> None:
@@ -105,17 +104,17 @@ class PixelMetrics:
         Args:
             fpr_limits: limits of AUPRO, each in (0, 1].
             connectivity: of regions, 8 or 4.
-            max_distinct: entries kept for float32 maps, at least 2; about 40 bytes each, and about as much
-                again while metrics are computed.
-            buffer_pixels: float32 scores gathered before they are sorted in or counted; 4 bytes each, as much
-                again in each of up to three windows and in passing. Below ``max_distinct`` it is slow.
+            exact_pixels: pixels of float32 maps up to which the counts are exact; 4 bytes each, and about
+                100 while metrics are computed.
+            cells: in which more pixels than that are counted: a power of two from 4 on, 24 bytes each, and up
+                to 300 while metrics are computed. More of them make the error bound smaller.
             aupro_rule: see `aupro`.
             threads: that count maps on the host at once, at least 1; each costs more processor time than it
                 saves, so more than one is for machines with cores to spare.
         """
         _check_choices(fpr_limits, connectivity)
-        if max_distinct < 2 or buffer_pixels < 1:
-            raise ValueError("max_distinct must be at least 2 and buffer_pixels at least 1")
+        if exact_pixels < 0 or cells < 4 or cells & (cells - 1):
+            raise ValueError("exact_pixels must not be negative, and cells must be a power of two from 4 on")
         if threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")
         self.fpr_limits = tuple(fpr_limits)
@@ -127,9 +126,9 @@ class PixelMetrics:
         self.anomalous_pixels = 0
         self.undefined: str | None = None
         """Why nothing can be said, whatever is counted; see `declare_undefined`."""
-        self._lanes = threads
-        self._half = HalfCounts()
-        self._single = SingleCounts(max_distinct, buffer_pixels, self._lanes)
+        self._threads = threads
+        self._float16 = Float16Counts()
+        self._float32 = Float32Counts(exact_pixels, cells, threads)
 
     def update(self, maps: ArrayLike, masks: ArrayLike) -> None:
         """Count the pixels of some images. Absent views must be left out by the caller.
@@ -145,19 +144,19 @@ class PixelMetrics:
             OverflowError: more than 8,388,606 regions in all.
         """
         flags = _checked(tuple(maps.shape) if isinstance(maps, Tensor) else np.shape(maps), masks)
-        scores = read_maps(maps, self._lanes)
-        histogram = scores.half_histogram() if scores.half else None
-        bad = scores.not_finite() if histogram is None else HalfCounts.not_finite(histogram)
+        read = read_maps(maps, self._threads)
+        histogram = read.float16_histogram() if read.is_float16 else None
+        bad = read.not_finite() if histogram is None else Float16Counts.not_finite(histogram)
         if bad:
-            raise ValueError(f"maps must be finite; {bad} of {scores.size} scores are NaN or infinite")
-        found = find_regions(flags, self.connectivity, self._lanes)
+            raise ValueError(f"maps must be finite; {bad} of {read.size} scores are NaN or infinite")
+        found = find_regions(flags, self.connectivity, self._threads)
         self._add_regions(found.regions)
         self.anomalous_pixels += found.at.size
-        self.normal_pixels += scores.size - found.at.size
+        self.normal_pixels += read.size - found.at.size
         if histogram is None:
-            self._single.add(scores, found)
+            self._float32.add(read, found)
         else:
-            self._half.add(histogram, pick(scores.scores, found.at), found)
+            self._float16.add(histogram, gather(read.scores, found.at), found)
 
     def merge(self, other: "PixelMetrics") -> None:
         """Add another count to this one; ``other`` stays as it was.
@@ -173,8 +172,8 @@ class PixelMetrics:
         self.normal_pixels += other.normal_pixels
         self.anomalous_pixels += other.anomalous_pixels
         self.undefined = self.undefined or other.undefined
-        self._half.merge(other._half)
-        self._single.merge(other._single)
+        self._float16.merge(other._float16)
+        self._float32.merge(other._float32)
 
     def declare_undefined(self, reason: str) -> None:
         """From now on every metric is None for this reason, e.g. an anomalous image without a mask."""
@@ -201,7 +200,7 @@ class PixelMetrics:
 
     @property
     def exact(self) -> bool:
-        """True while every distinct score has its own count."""
+        """True while no entry of the counts can hold two different scores."""
         return self.counts().exact
 
     def compute(self) -> dict[str, float | None]:
@@ -218,7 +217,7 @@ class PixelMetrics:
         error = max((e.error for e in estimates.values()), default=None)
         return {**values, "error_bound": error}
 
-    def estimates(self) -> dict[str, Estimate]:
+    def estimates(self) -> dict[str, BoundedValue]:
         """Each metric that is defined, with its own error bound."""
         undefined = self.reasons
         if "p_auroc" in undefined:
@@ -236,7 +235,7 @@ class PixelMetrics:
             elif name not in undefined:
                 value = rescaled_area(counts, counts.region, limit)
                 assert value is not None
-                found[name] = Estimate(value, 0.0)
+                found[name] = BoundedValue(value, 0.0)
         return found
 
     def pro_curve(self, points: int) -> list[list[float]]:
@@ -249,13 +248,8 @@ class PixelMetrics:
         return curve(counts, counts.region, max(self.fpr_limits), points)
 
     def counts(self) -> ScoreCounts:
-        """The table behind the metrics, ascending by score.
-
-        Where counts are not exact, neighbouring scores of normal pixels alone may be one entry: no curve
-        has a corner between them.
-        """
-        half = self._half.table()
-        return fuse([half, *self._single.tables(half)])
+        """The table behind the metrics, ascending by score."""
+        return merge_counts([self._float16.table(), self._float32.table()])
 
     def _names(self) -> list[str]:
         return ["p_auroc", "p_ap", "p_f1_max", *map(metric_name, self.fpr_limits)]

@@ -57,12 +57,12 @@ def sklearn_aupro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
 
 
 @settings(max_examples=4000, deadline=None, derandomize=True)
-@given(cases(), st.sampled_from([0.3, 0.1, 0.05, 0.01]), st.integers(1, 4), st.sampled_from([7, 10**6]))
-def test_everything_is_scikit_learns(data, limit, step, buffer) -> None:  # type: ignore[no-untyped-def]
+@given(cases(), st.sampled_from([0.3, 0.1, 0.05, 0.01]), st.integers(1, 4), st.sampled_from([4, 1 << 20]))
+def test_everything_is_scikit_learns(data, limit, step, cells) -> None:  # type: ignore[no-untyped-def]
     maps, masks = data
-    whole = PixelMetrics((limit,), buffer_pixels=buffer)
+    whole = PixelMetrics((limit,), cells=cells)
     for i in range(0, len(maps), step):
-        part = PixelMetrics((limit,), buffer_pixels=buffer)
+        part = PixelMetrics((limit,), cells=cells)
         part.update(maps[i : i + step], masks[i : i + step])
         whole.merge(part)
     found = whole.compute()
@@ -76,19 +76,19 @@ def test_everything_is_scikit_learns(data, limit, step, buffer) -> None:  # type
 
 
 @settings(max_examples=1000, deadline=None, derandomize=True)
-@given(st.integers(0, 2**32 - 1), st.floats(-30, 30), st.floats(0.01, 10), st.integers(100, 3000))
-def test_bounds_hold_for_any_spread_and_memory(seed: int, centre: float, spread: float, memory: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.floats(-30, 30), st.floats(0.01, 10), st.integers(2, 12))
+def test_bounds_hold_for_any_spread_and_memory(seed: int, centre: float, spread: float, bits: int) -> None:
     rng = np.random.default_rng(seed)
     masks = np.zeros((6, 32, 32), bool)
     masks[::2, 3:9, 4:20] = True
     sign = rng.choice([-1, 1])
     maps = (sign * np.exp(centre + spread * rng.standard_normal(masks.shape) + masks)).astype(np.float32)
-    pixel = PixelMetrics((0.3, 0.01), max_distinct=memory, buffer_pixels=1500)
-    exact = PixelMetrics((0.3, 0.01), max_distinct=maps.size + 2)
+    pixel = PixelMetrics((0.3, 0.01), exact_pixels=0, cells=1 << bits)
+    exact = PixelMetrics((0.3, 0.01), exact_pixels=maps.size)
     for i in range(6):
         pixel.update(maps[i : i + 1], masks[i : i + 1])
         exact.update(maps[i : i + 1], masks[i : i + 1])
-    assert len(pixel.counts()) <= memory
+    assert len(pixel.counts()) <= 1 << bits
     true = exact.estimates()
     for name, estimate in pixel.estimates().items():
         assert abs(estimate.value - true[name].value) <= estimate.error + 1e-12, name

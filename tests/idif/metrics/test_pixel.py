@@ -12,8 +12,6 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from idif.metrics import PixelMetrics, aupro, auroc, average_precision, f1_max
-from idif.metrics.curves import best_f1, cumulate, precision_area, roc_area
-from idif.metrics.score_counts import compact, count_scores, fuse
 
 LIMITS = (0.3, 0.1, 0.05, 0.01, 1.0)
 
@@ -119,7 +117,7 @@ def test_the_published_aupro_can_be_had_for_comparison() -> None:
     assert values["aupro"] is not None
     assert values["aupro@1e-09"] is None
     assert pixel.reasons == {"aupro@1e-09": "no two thresholds have rates below the limit"}
-    rough = PixelMetrics((0.3,), max_distinct=100, buffer_pixels=100, aupro_rule="rescaled")
+    rough = PixelMetrics((0.3,), exact_pixels=0, cells=64, aupro_rule="rescaled")
     rough.update(maps.astype(np.float32), masks)
     assert rough.compute()["aupro"] is None
     assert rough.compute()["p_auroc"] is not None
@@ -172,7 +170,7 @@ def test_updates_order_and_merging_leave_no_trace(dtype: type) -> None:
     for _ in range(5):
         order = rng.permutation(12)
         cuts = np.sort(rng.choice(np.arange(1, 12), 3, replace=False))
-        parts = [PixelMetrics(LIMITS, buffer_pixels=300) for _ in range(2)]
+        parts = [PixelMetrics(LIMITS) for _ in range(2)]
         for i, rows in enumerate(np.split(order, cuts)):
             parts[i % 2].update(torch.from_numpy(maps[rows]), torch.from_numpy(masks[rows]))
         other = parts[1].compute()
@@ -202,99 +200,11 @@ def test_minus_zero_is_zero() -> None:
 
 def deviations(pixel: PixelMetrics, maps: np.ndarray, masks: np.ndarray) -> dict[str, tuple[float, float]]:
     """Per metric: the deviation from the exact value, and the bound."""
-    exact = PixelMetrics(pixel.fpr_limits, max_distinct=maps.size + 2)
+    exact = PixelMetrics(pixel.fpr_limits, exact_pixels=maps.size)
     exact.update(maps, masks)
     true = exact.estimates()
     assert exact.exact
     return {n: (abs(e.value - true[n].value), e.error) for n, e in pixel.estimates().items()}
-
-
-@pytest.mark.parametrize("max_distinct", [2, 3, 10, 100, 1000])
-@pytest.mark.parametrize("buffer_pixels", [1, 2000])
-def test_the_error_bound_holds(max_distinct: int, buffer_pixels: int) -> None:
-    for seed in range(3):
-        maps, masks = noise(10, 16, seed)
-        if seed == 1:
-            maps[maps < 1] = 0.0  # half of all scores are one score
-        if seed == 2:
-            maps = maps * np.where(np.arange(10) % 3, 1, 1e-20)[:, None, None].astype(np.float32) - 1e-3
-        pixel = PixelMetrics(LIMITS, max_distinct=max_distinct, buffer_pixels=buffer_pixels)
-        for i in range(0, 10, 2):
-            pixel.update(maps[i : i + 2], masks[i : i + 2])
-        assert len(pixel.counts()) <= max_distinct
-        assert not pixel.exact
-        for name, (deviation, bound) in deviations(pixel, maps, masks).items():
-            assert deviation <= bound + 1e-12, name
-
-
-def test_the_bound_holds_after_merging_compacted_counts() -> None:
-    parts, data = [], [noise(8, 24, seed) for seed in range(4)]
-    for maps, masks in data:
-        part = PixelMetrics(LIMITS, max_distinct=1000)
-        part.update(maps, masks)
-        parts.append(part)
-    for part in parts[1:]:
-        parts[0].merge(part)
-    maps, masks = (np.concatenate(arrays) for arrays in zip(*data, strict=True))
-    assert 250 <= len(parts[0].counts()) <= 1000, "cells of different tables are nested and do not chain"
-    for name, (deviation, bound) in deviations(parts[0], maps, masks).items():
-        assert deviation <= bound + 1e-12, name
-        assert bound < 0.02, name
-
-
-def test_the_bins_go_where_the_scores_are() -> None:
-    # All mass in a sliver of the number range, where bins of equal width would see one score.
-    maps, masks = noise(20, 40)
-    maps = (1 + maps * 1e-4).astype(np.float32)
-    maps[0, 0, 0] = 1e30
-    pixel = PixelMetrics(max_distinct=2000, buffer_pixels=4000)
-    for i in range(20):
-        pixel.update(maps[i : i + 1], masks[i : i + 1])
-    for name, (deviation, bound) in deviations(pixel, maps, masks).items():
-        assert deviation <= bound + 1e-12, name
-        assert bound < 0.01, name
-        assert deviation < 1e-3, name
-
-
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(
-    hnp.arrays(np.float32, st.integers(2, 80), elements=st.floats(-(2.0**127), 2.0**127, width=32)),
-    st.integers(1, 20),
-    st.data(),
-)
-def test_compacting_keeps_every_count_and_honest_bounds(scores, target, data) -> None:  # type: ignore[no-untyped-def]
-    labels = data.draw(hnp.arrays(bool, scores.size))
-    weights = np.full(labels.sum(), 1 << 30)
-    table = count_scores(scores, scores[labels], weights)
-    small = compact(table, target)
-    assert len(small) <= max(target, 1)
-    for field in ("normal", "anomalous", "region"):
-        assert getattr(small, field).sum() == getattr(table, field).sum()
-    assert (small.low <= small.high).all()
-    assert (small.high[:-1] < small.low[1:]).all(), "disjoint"
-    assert np.isfinite(small.low).all()
-    assert np.isfinite(small.high).all()
-    again = fuse([small, table])
-    assert len(again) == len(small), "every score lies in the entry that counts it"
-    if labels.any() and not labels.all():
-        for metric in (
-            roc_area,
-            precision_area,
-            lambda t: best_f1(t)[0],
-            lambda t: roc_area(t, t.region, 0.3),
-        ):
-            rough, true = metric(cumulate(small)), metric(cumulate(table))
-            assert abs(rough.value - true.value) <= rough.error + 1e-9
-
-
-def test_a_cell_that_ends_below_zero_does_not_take_zero_in() -> None:
-    # -0.0 is the bit pattern next below 0.0, and equal to it.
-    tiny = np.float32(2**-149)
-    scores = np.array([-3 * tiny, -2 * tiny, -tiny] + [0.0] * 9, np.float32)
-    small = compact(count_scores(scores, scores[:0]), 2)
-    assert small.low.tolist() == [-3 * tiny, 0.0]
-    assert small.high.tolist() == [-tiny, 0.0]
-    assert small.normal.tolist() == [3, 9]
 
 
 def test_wide_range_against_scikit_learn() -> None:
