@@ -40,7 +40,8 @@ def fuse_runs(
     """Fuse the scores and maps of runs, e.g. of colour and of depth, by their weighted mean on one scale.
 
     The scale of each run is the mean and spread of its scores of training normals, which `idif eval` records
-    with `eval.record_normal_scores`. Metrics are measured as the first run's. `idif report OUT RUN...` compares.
+    with `eval.record_normal_scores`. Metrics are measured as the first run's. `idif report OUT RUN...`
+    compares them.
 
     Examples:
 

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, print_result
-from cli.workflow.sweep import Subsets, strategies_of, sweep_run
+from cli.workflow.sweep import strategies_of, sweep_run
+from idif.runs.sweep import Subsets
 from idif.runs.run import open_run
 from idif.visualization.text import percent
 

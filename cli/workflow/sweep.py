@@ -1,8 +1,7 @@
 """Missing-view sweeps of runs."""
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -11,17 +10,14 @@ from cli.workflow.device import evaluation_device
 from cli.workflow.evaluate import evaluation_of
 from cli.workflow.sources import Sources
 from idif.data.features import IMAGES, check_arrays
-from idif.errors import ConfigError
 from idif.files import write_json
 from idif.missing_views.imputation import Imputer
 from idif.missing_views.inpainting import Reconstructor, ViewInpainter, load_inpainter, train_inpainter
 from idif.missing_views.retrieval import Retriever
 from idif.missing_views.strategies import STRATEGIES, Strategy, mean_curve, score_strategy
-from idif.missing_views.sweep import mean_sweep, sweep_all, sweep_paper
 from idif.runs.run import Run
+from idif.runs.sweep import Subsets, sweep_missing_views
 from idif.training.sampling import training_rows
-
-Subsets = Literal["all", "paper"]
 
 
 def strategies_of(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
@@ -91,30 +87,5 @@ def _inpainter(run: Run, sources: Sources, name: str, device: torch.device) -> V
 def sweep_run(run: Run, *, subsets: Subsets = "all", seed: int = 0) -> dict[str, Any]:
     """Sweep every category of a run and write ``sweep.json``."""
     sources = Sources(run.config, evaluation_device())
-    categories: dict[str, dict[str, Any]] = {}
-    numbers: tuple[int, ...] = ()
-    incomplete: dict[str, int] = {}
-    sweep = sweep_all if subsets == "all" else partial(sweep_paper, seed=seed)
-    for category, source, scorer in evaluation_of(run, sources).scorers():
-        numbers = source.index.view_numbers
-        if len(numbers) < 2:
-            raise ConfigError(f"{run.folder}: a sweep needs samples of two views or more, not {len(numbers)}")
-        incomplete[category] = sum(not all(sample.present) for sample in source.index.samples)
-        if incomplete[category]:
-            some = f"{incomplete[category]} of {len(source.index)} samples"
-            note(f"note: {category}: {some} lack views in the data; they are scored on the rest")
-        with progress_bar(f"sweeping {category}", "samples") as listen:
-            categories[category] = sweep(scorer, source, progress=listen)
-    protocol = {
-        "subsets": subsets,
-        "seed": seed if subsets == "paper" else None,
-        "views": list(numbers),
-        "incomplete_samples": incomplete,
-        "labels": {
-            "s_auroc": "anomalous when any view is, seen or not",
-            "s_auroc_visible": "anomalous when a view that is seen is",
-        },
-    }
-    whole = mean_sweep(categories, numbers) | {"protocol": protocol}
-    write_json(run.results / "sweep.json", whole)
-    return whole
+    with progress_bar("sweeping", "samples") as listen:
+        return sweep_missing_views(evaluation_of(run, sources, listen), subsets=subsets, seed=seed)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 ArrayType = Literal["float32", "float16", "uint8", "int8", "bool"]
 StorageType = Literal["float16", "float32", "uint8"]
-"""Type in which a store keeps features. ``uint8`` is compact storage: unsigned arrays as uint8, signed ones as
+"""Type in which a store keeps features. ``uint8`` is compact storage: unsigned arrays as uint8, signed as
 int8, each with scales of its own (see `cache.format.quantize`)."""
 
 VARIANT, VIEW = "variant", "view"

@@ -115,8 +115,8 @@ def require_images(encoders: EncoderSet) -> None:
     for encoder in encoders.encoders:
         if encoder.family.input != "image":
             raise ConfigError(
-                f"method.name: this run scores {encoder.family.input} files, not photographs; put them into a "
-                "dataset, build a store of it and use `idif eval`"
+                f"method.name: this run scores {encoder.family.input} files, not photographs; put them into "
+                "a dataset, build a store of it and use `idif eval`"
             )
 
 

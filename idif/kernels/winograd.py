@@ -61,7 +61,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def winograd_convolutions() -> Iterator[None]:
-    """Inside, the convolutions that `is_supported` tells are computed by `convolve`; the others stay torch's."""
+    """Within this context, supported convolutions use `convolve`; all others use torch."""
     with _Convolutions():
         yield
 

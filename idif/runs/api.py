@@ -1,0 +1,144 @@
+"""`TrainedRun`: a run for scripts and notebooks."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from idif.config.sections import Config
+from idif.data.features import FeatureSource
+from idif.data.index import Split
+from idif.data.subset import select
+from idif.errors import ConfigError
+from idif.evaluation.scoring import Scorer
+from idif.inference.photo_grouping import find_parts
+from idif.inference.predict import Prediction, Thresholds, predict
+from idif.progress import Notify, Progress, silent, unheard
+from idif.runs.evaluate import Evaluation, evaluate
+from idif.runs.fitted import load_thresholds
+from idif.runs.run import Run, open_run
+from idif.runs.sweep import Subsets, sweep_missing_views
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run; its methods compute on ``device`` and write into the run's folder as commands do."""
+
+    run: Run
+    device: torch.device
+    progress: Progress = silent
+    notify: Notify = unheard
+
+    @property
+    def config(self) -> Config:
+        """The resolved config."""
+        return self.run.config
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories it was trained on."""
+        return self.run.known_categories()
+
+    def thresholds(self, category: str) -> Thresholds:
+        """The decision thresholds that `evaluate` found; None where it was not evaluated."""
+        return load_thresholds(self.run, category, self.notify)[0]
+
+    def evaluate(
+        self,
+        test: FeatureSource,
+        training: FeatureSource | None = None,
+        *,
+        split: Split = "test",
+        maps: bool = True,
+    ) -> dict[str, Any]:
+        """Score samples and measure: writes ``predictions.h5`` and ``metrics.json``; returns the metrics.
+
+        Args:
+            test: samples of the run's categories, e.g. ``FeatureStore.open(path, split="test")``.
+            training: the training samples, for configs that calibrate or choose thresholds on held-out ones.
+            split: the split of ``test`` to score.
+            maps: whether anomaly maps and masks are kept in the file.
+
+        Raises:
+            RunError: a checkpoint is damaged. StoreMismatch: ``test`` lacks arrays. CannotFinish: a score is
+            not finite. ConfigError: the config needs training samples, and there are none.
+        """
+        return evaluate(self._evaluation(test, training), split=split, maps=maps)
+
+    def sweep(
+        self,
+        test: FeatureSource,
+        training: FeatureSource | None = None,
+        *,
+        subsets: Subsets = "all",
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Metrics under every choice of cameras: writes ``sweep.json`` and returns it.
+
+        Raises:
+            As `evaluate`; ConfigError: the samples have no views.
+        """
+        return sweep_missing_views(self._evaluation(test, training), subsets=subsets, seed=seed)
+
+    def predict(self, photographs: Sequence[Path | str], category: str | None = None) -> Iterator[Prediction]:
+        """Score photographs, part by part; no store or dataset is needed.
+
+        Args:
+            photographs: image files or folders of them, grouped into parts as `idif predict` does.
+            category: of images whose file name does not contain it; required for runs of several categories.
+
+        Raises:
+            DatasetError: nothing to score, or photographs that cannot be grouped. WeightsError: the run's
+            encoder is missing.
+        """
+        numbers, features, encoders = self.run.view_numbers(), self.run.features(), self.run.encoders()
+        parts = find_parts([Path(p) for p in photographs], numbers, self.categories, category)
+        for name in dict.fromkeys(part.category for part in parts):
+            method = self.run.method(self.run.model_name(name), features, numbers)
+            calibration = load_thresholds(self.run, name, self.notify)[1]
+            scorer = Scorer(self.config.eval, method, self.device, calibration)
+            chosen = [part for part in parts if part.category == name]
+            yield from predict(scorer, encoders, chosen, progress=self.progress)
+
+    def _evaluation(self, test: FeatureSource, training: FeatureSource | None) -> Evaluation:
+        def open_source(category: str, split: Split) -> FeatureSource:
+            source = test if split in {sample.split for sample in test.index.samples} else training
+            if source is None:
+                raise ConfigError(f"expected {split} samples of {category}, got none: pass `training`")
+            return select(source, category, split)
+
+        return Evaluation(
+            self.run, test.index.categories, open_source, self.device, self.progress, self.notify
+        )
+
+
+def load_run(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    device: torch.device | str | None = None,
+    progress: Progress = silent,
+    notify: Notify = unheard,
+) -> TrainedRun:
+    """Open a finished run, or one category's folder inside it.
+
+    Args:
+        path: folder that `idif train` or `idif.train` made.
+        overrides: ``KEY=VALUE`` settings, e.g. ``eval.score=topk``.
+        device: the accelerator where there is one, else the CPU, when None.
+        progress: told how far work is.
+        notify: told sentences that a user should read.
+
+    Raises:
+        RunError: not a run, or not trained to its last epoch.
+    """
+    return TrainedRun(open_run(Path(path), overrides), resolve_device(device), progress, notify)
+
+
+def resolve_device(device: torch.device | str | None) -> torch.device:
+    """The device asked for; the accelerator where there is one, else the CPU, when None."""
+    if device is not None:
+        return torch.device(device)
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

@@ -1,0 +1,51 @@
+"""Missing-view sweep of a run: metrics under every choice of cameras, and each camera's value."""
+
+from functools import partial
+from typing import Any, Literal
+
+from idif.errors import ConfigError
+from idif.files import write_json
+from idif.missing_views.sweep import mean_sweep, sweep_all, sweep_paper
+from idif.runs.evaluate import Evaluation
+
+Subsets = Literal["all", "paper"]
+"""Every subset of the cameras, or 0 to V-1 random views missing as in the paper."""
+
+
+def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", seed: int = 0) -> dict[str, Any]:
+    """Sweep every category and write ``sweep.json`` into the run's results.
+
+    Args:
+        seed: of the random views of ``paper``.
+
+    Raises:
+        ConfigError: the samples have no views.
+        RunError: a category is not trained yet, or a checkpoint is damaged.
+    """
+    run = evaluation.run
+    numbers: tuple[int, ...] = ()
+    categories: dict[str, dict[str, Any]] = {}
+    incomplete: dict[str, int] = {}
+    sweep = sweep_all if subsets == "all" else partial(sweep_paper, seed=seed)
+    for category, source, scorer in evaluation.scorers():
+        numbers = source.index.view_numbers
+        if not numbers:
+            raise ConfigError(f"{run.folder}: a sweep hides views, and these samples have none")
+        incomplete[category] = sum(not all(sample.present) for sample in source.index.samples)
+        if incomplete[category]:
+            some = f"{incomplete[category]} of {len(source.index)} samples"
+            evaluation.notify(f"note: {category}: {some} lack views in the data; they are scored on the rest")
+        categories[category] = sweep(scorer, source, progress=evaluation.progress)
+    protocol = {
+        "subsets": subsets,
+        "seed": seed if subsets == "paper" else None,
+        "views": list(numbers),
+        "incomplete_samples": incomplete,
+        "labels": {
+            "s_auroc": "anomalous when any view is, visible or not",
+            "s_auroc_visible": "anomalous when a visible view is",
+        },
+    }
+    result = mean_sweep(categories, numbers) | {"protocol": protocol}
+    write_json(run.results / "sweep.json", result)
+    return result

@@ -1,0 +1,120 @@
+"""The contract of methods, for every entry of `METHODS` and for one that is nothing like IDIF."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from idif.config.sections import Config
+from idif.corruption.textures import load_textures
+from idif.data.features import FeatureSource, FeatureSpec
+from idif.encoders.encode import EncoderSet
+from idif.encoders.frozen import load_encoder
+from idif.encoders.live import LiveFeatures
+from idif.methods.catalog import METHODS
+from idif.methods.idif.config import IDIFConfig
+from idif.methods.protocol import Method, MethodContext
+from idif.methods.section import MethodSection
+from idif.runs.run import method_context
+from idif.training.task import Task
+from tests import method_contract as contract
+from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, untrained
+from tests.helpers.vector_encoder import signal_index
+from tests.helpers.vector_method import ConfigWithVector, VectorConfig, installed_method
+
+SIZE = 32
+CPU = torch.device("cpu")
+Cases = dict[str, contract.Case]
+
+
+def _case(
+    config: Config, source: FeatureSource, context: Callable[[FeatureSpec], MethodContext]
+) -> contract.Case:
+    spec = METHODS[config.method.name]
+
+    def build(features: FeatureSpec) -> Method:
+        torch.manual_seed(0)
+        return spec.build(config.method, context(features))
+
+    def task(folder: Path) -> Task:
+        folder.mkdir(exist_ok=True)
+        return Task("it", folder, source, list(range(5)), context(source.spec))
+
+    return contract.Case(config, build, task, source)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cases]:
+    home = tmp_path_factory.mktemp("contract")
+    with installed_method():
+        yield {**_image_cases(home), "vector": _vector_case(home)}
+
+
+def _image_cases(home: Path) -> Cases:
+    """IDIF, each of its stages."""
+    index = tiny_index(categories=("cup",), train=6, test=0)
+    make_tiny_realiad(home, index)
+    encoder = untrained()
+    source = LiveFeatures(home, index, EncoderSet((encoder,), SIZE), CPU)
+    textures = load_textures("procedural", SIZE, home)
+    smallest = METHODS["idif"].smallest()
+    sections: dict[str, MethodSection] = {
+        "idif": smallest,
+        "idif-batch-norm": smallest.model_copy(update={"norm": "batch"}),
+        "idif-conv3d": smallest.model_copy(update={"fusion": "conv3d", "bottleneck": False}),
+        "idif-segmentation": smallest.model_copy(update={"head": "segmentation"}),
+    }
+
+    def made(section: MethodSection) -> contract.Case:
+        assert isinstance(section, IDIFConfig)
+        config = Config(method=section)
+
+        def context(features: FeatureSpec) -> MethodContext:
+            bare = method_context(config, features, index.view_numbers, ["cup"])
+            return replace(bare, resources={"textures": textures}, encoders=(encoder,))
+
+        return _case(config, source, context)
+
+    return {name: made(section) for name, section in sections.items()}
+
+
+def _vector_case(home: Path) -> contract.Case:
+    root = home / "signals"
+    index = signal_index(root, train=6, test=0)
+    source = LiveFeatures(root, index, EncoderSet((load_encoder("untrained", "vector"),), None), CPU)
+    config = ConfigWithVector(method=VectorConfig())
+    return _case(config, source, lambda features: method_context(config, features, (), ["weld"]))
+
+
+NAMES = ["idif", "idif-batch-norm", "idif-conv3d", "idif-segmentation", "vector"]
+
+
+def test_every_method_is_under_contract(cases: Cases) -> None:
+    assert list(cases) == NAMES
+    assert {case.config.method.name for case in cases.values()} == set(METHODS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "check",
+    [
+        contract.check_losses_are_finite_and_reach_every_parameter,
+        contract.check_absent_views_and_inputs_have_no_influence,
+        contract.check_scores_depend_on_no_other_sample,
+        contract.check_the_state_makes_an_equal_method,
+        contract.check_the_same_draws_give_the_same_loss,
+        contract.check_it_reads_only_what_it_needs,
+        contract.check_export_gives_the_scores,
+        contract.check_subsets_are_scored_as_if_the_rest_were_absent,
+    ],
+    ids=lambda check: check.__name__.removeprefix("check_"),
+)
+def test_contract(cases: Cases, name: str, check: Callable[[contract.Case], None]) -> None:
+    check(cases[name])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resumed_equals_uninterrupted(cases: Cases, name: str, tmp_path: Path) -> None:
+    contract.check_resumed_equals_uninterrupted(cases[name], tmp_path)

@@ -1,0 +1,204 @@
+"""What every method promises the engine, whatever it learns from: run for each entry of `METHODS`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from idif.config.sections import Config
+from idif.data.batch import Batch
+from idif.data.features import IMAGES, FeatureSource, FeatureSpec
+from idif.evaluation.scoring import Scorer
+from idif.methods.protocol import Method, ScoresSubsets, SupportsExport
+from idif.randomness import Draws
+from idif.training.checkpoint import find_checkpoint, load_weights
+from idif.training.loop import train
+from idif.training.task import Task
+from idif.training.validation import ValidationResult
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with samples to try it on."""
+
+    config: Config
+    """With the method's smallest section, of the stage that is tried."""
+    build: Callable[[FeatureSpec], Method]
+    """A new method in training, the same weights each time."""
+    task: Callable[[Path], Task]
+    """A training of it into a folder."""
+    source: FeatureSource
+    """At least six samples; one lacks a view or an input."""
+
+
+def draws_of(case: Case, batch: Batch, step: int = 0) -> Draws:
+    index = case.source.index
+    ids = tuple(index.samples[row].sample_id for row in batch.rows.tolist())
+    return Draws(0, 0, step, 0, ids, index.view_numbers, CPU)
+
+
+def batch_of(case: Case, rows: list[int]) -> Batch:
+    (batch,) = case.source.batches(rows, len(rows))
+    return batch
+
+
+def garbled(case: Case, batch: Batch) -> Batch:
+    """``batch`` with other values in absent views and inputs."""
+    arrays = {}
+    for name, values in batch.arrays.items():
+        spec = case.source.spec.arrays[name]
+        inputs = {encoder.name: encoder.input for encoder in case.source.spec.encoders}
+        shown = batch.view_mask if spec.per_view else batch.present[inputs[spec.origin]]
+        changed = values.clone()
+        generator = torch.Generator().manual_seed(1)
+        noise = torch.rand(values[~shown].shape, generator=generator) * 100
+        changed[~shown] = noise.to(values.dtype)
+        arrays[name] = changed
+    return batch.with_arrays(arrays)
+
+
+def losses_and_gradients(case: Case, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    method = case.build(case.source.spec).train()
+    losses = method.training_step(batch, draws_of(case, batch))
+    losses["loss"].backward()  # type: ignore[no-untyped-call]
+    gradients = {n: p.grad for n, p in method.named_parameters() if p.requires_grad and p.grad is not None}
+    return {name: loss.detach() for name, loss in losses.items()}, gradients
+
+
+def check_losses_are_finite_and_reach_every_parameter(case: Case) -> None:
+    losses, gradients = losses_and_gradients(case, batch_of(case, [0, 1, 2]))
+    assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values()), losses
+    method = case.build(case.source.spec)
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad:
+            assert name in gradients, f"{name} gets no gradient"
+            assert torch.isfinite(gradients[name]).all(), name
+    assert any(gradient.abs().sum() > 0 for gradient in gradients.values())
+
+
+def check_absent_views_and_inputs_have_no_influence(case: Case) -> None:
+    batch = batch_of(case, [0, 1, 2])
+    lacking = [~batch.view_mask, *(~shown for shown in batch.present.values())]
+    assert any(mask.any() for mask in lacking), "the case needs a sample that lacks something"
+    before, after = losses_and_gradients(case, batch), losses_and_gradients(case, garbled(case, batch))
+    assert before[0].keys() == after[0].keys()
+    assert before[1].keys() == after[1].keys()
+    for one, other in zip(before, after, strict=True):
+        for name, values in one.items():
+            torch.testing.assert_close(other[name], values, rtol=0, atol=0)
+    scores = scored(case, batch), scored(case, garbled(case, batch))
+    torch.testing.assert_close(scores[1], scores[0], rtol=0, atol=0)
+
+
+def scored(case: Case, batch: Batch) -> Tensor:
+    """Sample scores [B]."""
+    method = case.build(case.source.spec).eval()
+    scorer = Scorer(case.config.eval, method, CPU)
+    return torch.from_numpy(scorer.final(scorer.score(batch).without_maps())[1])
+
+
+def check_scores_depend_on_no_other_sample(case: Case) -> None:
+    """Whatever the batch size and the order."""
+    rows = [0, 1, 2, 3, 4]
+    together = scored(case, batch_of(case, rows))
+    turned = scored(case, batch_of(case, rows[::-1])).flip(0)
+    alone = torch.cat([scored(case, batch_of(case, [row])) for row in rows])
+    torch.testing.assert_close(turned, together, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-6)
+    method = case.build(case.source.spec).eval()
+    answer = method.score(batch_of(case, rows))
+    assert ("map" in answer.maps) == method.draws_maps
+
+
+def check_the_state_makes_an_equal_method(case: Case) -> None:
+    batch = batch_of(case, [0, 1, 2])
+    method, other = case.build(case.source.spec), case.build(case.source.spec)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(0.01)
+    other.load_state_dict(method.state_dict())
+    one, two = method.eval().score(batch), other.eval().score(batch)
+    for name, values in one.maps.items():
+        torch.testing.assert_close(two.maps[name], values, rtol=0, atol=0)
+    if one.samples is not None:
+        torch.testing.assert_close(two.samples, one.samples, rtol=0, atol=0)
+
+
+def check_the_same_draws_give_the_same_loss(case: Case) -> None:
+    batch = batch_of(case, [0, 1, 2])
+    first, again = losses_and_gradients(case, batch), losses_and_gradients(case, batch)
+    for one, other in zip(first, again, strict=True):
+        for name, values in one.items():
+            torch.testing.assert_close(other[name], values, rtol=0, atol=0)
+
+
+class Stopped(Exception):
+    """Raised to stop a training."""
+
+
+def check_resumed_equals_uninterrupted(case: Case, folder: Path) -> None:
+    settings = case.config.train.model_copy(update={"epochs": 3, "batch_size": 2, "eval_every": 1})
+    config = case.config.model_copy(update={"train": settings})
+
+    def stop(method: Method, epoch: int) -> ValidationResult:
+        if epoch == 2:
+            raise Stopped
+        return ValidationResult({})
+
+    def weights(name: str) -> dict[str, Tensor]:
+        checkpoint = find_checkpoint(folder / name)
+        assert checkpoint is not None
+        return load_weights(checkpoint)
+
+    fabric = Fabric(accelerator="cpu", devices=1)
+    train(config, case.task(folder / "whole"), fabric)
+    with pytest.raises(Stopped):
+        train(config, case.task(folder / "parts"), fabric, after_epoch=stop)
+    train(config, case.task(folder / "parts"), fabric)
+    whole, parts = weights("whole"), weights("parts")
+    assert whole.keys() == parts.keys()
+    for name, values in whole.items():
+        assert torch.equal(values, parts[name]), name
+
+
+def check_it_reads_only_what_it_needs(case: Case) -> None:
+    batch, needs = batch_of(case, [0, 1, 2]), case.build(case.source.spec).needs
+
+    def only(names: tuple[str, ...]) -> Batch:
+        return batch.with_arrays({name: batch.arrays[name] for name in names})
+
+    losses_and_gradients(case, only(needs.training))
+    case.build(case.source.spec).eval().score(only(needs.scoring))
+
+
+def check_export_gives_the_scores(case: Case) -> None:
+    method = case.build(case.source.spec).eval()
+    if not isinstance(method, SupportsExport):
+        assert not method.draws_maps or IMAGES not in method.needs.scoring, "say why it cannot be exported"
+        return
+    batch = batch_of(case, [0, 1, 2])
+    features = {n: batch.arrays[n].float() for n in method.needs.scoring if n != IMAGES}
+    with torch.inference_mode():
+        maps = method.export_module()(batch.images.float() / 255, features, batch.view_mask)
+        torch.testing.assert_close(maps, method.score(batch).maps["map"], rtol=1e-4, atol=1e-5)
+
+
+def check_subsets_are_scored_as_if_the_rest_were_absent(case: Case) -> None:
+    method = case.build(case.source.spec).eval()
+    if not isinstance(method, ScoresSubsets):
+        return
+    batch = batch_of(case, [0, 2])
+    assert batch.view_mask.all()
+    masks = batch.view_mask.repeat(2, 1, 1)
+    masks[0, :, 0] = False
+    masks[1, 0, 1:] = False
+    with torch.inference_mode():
+        maps = method.score_subsets(method.encode_batch(batch), batch, masks)
+        wanted = [method.score(replace(batch, view_mask=mask)).maps["map"][mask] for mask in masks]
+    torch.testing.assert_close(maps, torch.cat(wanted), rtol=1e-4, atol=1e-5)
