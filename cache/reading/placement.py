@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ import torch
 from cache.format.layout import value_layouts
 from cache.reading.packed_batch import PackedBatch, check_variants
 from cache.reading.store import FeatureStore
+from idif.data.arrays import ArraySpec
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Index, check_rows
@@ -96,9 +97,19 @@ def _packed(source: FeatureSource) -> Iterator[PackedBatch]:
     rows = range(len(source.index))
     if isinstance(source, FeatureStore):
         return source.packed_batches(rows, LOAD_ROWS)
-    assert not source.spec.variants, "variants come from a store alone"
     features = source.spec.features
-    return (PackedBatch(batch, {}, features) for batch in source.batches(rows, LOAD_ROWS))
+    if not source.spec.variants:
+        return (PackedBatch(batch, {}, features) for batch in source.batches(rows, LOAD_ROWS))
+    variants = range(len(source.spec.variants))
+    each = [source.batches(rows, LOAD_ROWS, [variant] * len(rows)) for variant in variants]
+    return (PackedBatch(_stack_variants(parts, features), {}, features) for parts in zip(*each, strict=True))
+
+
+def _stack_variants(batches: Sequence[Batch], features: Mapping[str, ArraySpec]) -> Batch:
+    """Batches of the same rows, one for each variant, as one with all variants."""
+    varied = [name for name, array in features.items() if array.has_variants]
+    stacked = {name: torch.stack([batch.arrays[name] for batch in batches], dim=1) for name in varied}
+    return batches[0].with_arrays(batches[0].arrays | stacked)
 
 
 def source_bytes(source: FeatureSource) -> int:

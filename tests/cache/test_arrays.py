@@ -19,10 +19,11 @@ from cache.building.request import BuildRequest
 from cache.checking.verify import verify_store
 from cache.format.manifest import SampleContent, ViewContent
 from cache.hdf5 import export_store, import_store
-from cache.reading.placement import place, source_bytes
+from cache.reading.placement import Resident, place, source_bytes
 from idif.data.arrays import StorageType
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Index
+from idif.data.subset import Subset
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import load_encoder
 from idif.encoders.live import LiveFeatures
@@ -97,6 +98,14 @@ def test_stored_agrees_with_live_and_resident_is_as_large_as_said(store: Feature
     contract.check_stored_agrees_with_live(store, live)
     packed = store.read_packed(range(len(store)))
     assert source_bytes(store) == sum(x.numel() * x.element_size() for x in packed.tensors())
+
+
+def test_part_of_a_store_can_be_made_resident(store: FeatureStore) -> None:
+    part = Subset(store, tuple(range(len(store)))[::2])
+    order, count = [2, 0, 1], max(1, len(store.spec.variants))
+    chosen = [i % count for i in order]
+    resident = contract.join(list(Resident(part, CPU).batches(order, 2, chosen)))
+    contract.assert_same(resident, contract.join(list(part.batches(order, 2, chosen))))
 
 
 def test_it_is_sound_exported_and_described(store: FeatureStore, data: Path, tmp_path: Path) -> None:

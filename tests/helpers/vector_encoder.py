@@ -69,7 +69,7 @@ VECTOR = EncoderFamily(
     stride=1,
     key_names="the test's",
     pretrained=None,
-    absent_shape=(STEPS,),
+    absent_shape=lambda size: (STEPS,),
     input="signal",
 )
 
@@ -78,6 +78,7 @@ SIGNED_MAP = EncoderFamily(
     arrays=lambda size: (feature_map("contrast", 4, size // 16, "signed-map", signed=True),),
     preparation={"divisor": 128, "offset": 1},
     read=read_square_image,
+    absent_shape=lambda size: (3, size, size),
     prepare=lambda images: (images.float() if images.dtype == torch.uint8 else images * 255) / 128 - 1,
     stride=16,
     key_names="the test's",
