@@ -84,7 +84,7 @@ def scored_samples(
             threshold of greatest F1 on these samples, the default rule.
     """
     rows = predictions.rows(category)
-    rows = rows[np.isfinite(predictions.sample_scores[rows])]
+    rows = rows[predictions.scorable[rows]]
     anomalous = sample_labels_of(predictions, rows, settings)
     scores = predictions.sample_scores[rows]
     if recorded is not None:

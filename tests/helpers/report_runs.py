@@ -1,18 +1,15 @@
 """Runs for tests of the report: files of the real writers, with made-up maps and scores."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from idif.config.loader import resolve
 from idif.data.index import Index, Sample, View
-from idif.evaluation.predictions import FORMAT, PER_VIEW, TEXT, TEXT_PER_VIEW, Predictions, hash_text
+from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
 from idif.evaluation.test_pass import metrics_of, scoring_protocol
 from idif.files import write_json
@@ -53,7 +50,9 @@ def make_run(
         {"python": "3.11", "features": {"weights": "untrained"}, "caveats": list(caveats), "cpu_count": 2},
     )
     path = folder / "predictions.h5"
-    with PredictionsWriter(path, index.view_numbers, size, maps, scoring_protocol(config)) as writer:
+    with PredictionsWriter(
+        path, index.view_numbers, size, maps, scoring_protocol(config, {"map": "made up"})
+    ) as writer:
         for sample in index.samples:
             heat, masks = _maps(sample, size, rng)
             scores = heat.max(axis=(1, 2))
@@ -77,41 +76,16 @@ def make_run_without_views(folder: Path, category: str, anomalous: npt.NDArray[n
     (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     number = len(anomalous)
     scores = np.linspace(0.1, 0.5, number, dtype=np.float32) + 0.2 * anomalous.astype(np.float32)
-    texts = {
-        "sample_id": [f"{category}/{row:04d}" for row in range(number)],
-        "category": [category] * number,
-        **{name: [[] for _ in range(number)] for name in TEXT_PER_VIEW},
-    }
-    digest = hashlib.sha256()
-    hash_text(digest, *(texts[name] for name in TEXT))
-    with h5py.File(folder / "predictions.h5", "w") as file:
-        for name in TEXT:
-            shape = (number, 0) if name in TEXT_PER_VIEW else (number,)
-            file.create_dataset(name, shape=shape, dtype=h5py.string_dtype())
-            if name not in TEXT_PER_VIEW:
-                file[name][:] = texts[name]
-        for name, dtype in PER_VIEW.items():
-            file.create_dataset(name, shape=(number, 0), dtype=dtype)
-        file["sample_scores"] = scores
-        protocol = {"sample_score": "given by the method", "epoch": "last"}
-        file.attrs.update(format=FORMAT, view_numbers=np.empty(0, np.int64), protocol=json.dumps(protocol))
-        file.attrs["text_sha256"] = digest.hexdigest()
-    bad = int(anomalous.sum())
-    values = {
-        "s_auroc": 0.91,
-        "s_auroc_ci": [0.8, 0.97],
-        "s_ap": 0.88,
-        **dict.fromkeys(("i_auroc", "i_ap", "p_auroc", "p_ap", "aupro")),
-        "per_view": {},
-        "per_defect": {"crack": {"s_auroc": 0.91, "i_auroc": None, "samples": bad, "views": 0}},
-        "thresholds": {"sample": {"value": 0.45, "rule": "f1-max", "items": number}, "view": None},
-        "counts": {"samples": number, "anomalous_samples": bad},
-        "reasons": {},
-    }
-    mean = {key: value for key, value in values.items() if value is None or isinstance(value, float)}
-    write_json(
-        folder / "metrics.json", {"mean": mean, "categories": {category: values}, "protocol": protocol}
-    )
+    classes = ["crack" if bad else "OK" for bad in anomalous]
+    samples = [
+        Sample(f"{category}/{row:04d}", category, "test", (), sample_class=classes[row])
+        for row in range(number)
+    ]
+    path = folder / "predictions.h5"
+    protocol = {"sample_score": "given by the method", "epoch": "last"}
+    with PredictionsWriter(path, (), None, protocol=protocol, sample_classes=True) as writer:
+        writer.append(samples, np.empty((number, 0), np.float32), scores, None, None)
+    write_json(folder / "metrics.json", metrics_of(Predictions.open(path), config.eval))
     return folder
 
 
