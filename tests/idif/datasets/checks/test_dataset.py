@@ -16,7 +16,7 @@ from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport
 from idif.datasets.checks.thumbnails import THUMBNAIL, exchanged_views, near_duplicates
 from idif.datasets.realiad import statistics
 from idif.datasets.realiad.files import RealIADLayout
-from idif.datasets.realiad.statistics import COUNTS, Counts, differences
+from idif.datasets.realiad.statistics import COUNTS, Counts, count_differences
 from idif.errors import DatasetError
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotations
 
@@ -225,7 +225,7 @@ def test_published_counts_are_compared_where_the_whole_set_is_there(
     pristine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(statistics.CATEGORIES) == 30
-    assert list(differences(Counts(**COUNTS))) == []
+    assert list(count_differences(Counts(**COUNTS))) == []
     assert not check_dataset(RealIADLayout(pristine)).whole
     monkeypatch.setattr(statistics, "CATEGORIES", {"cup", "bolt"})
     report = check_dataset(RealIADLayout(pristine))

@@ -430,7 +430,7 @@ def test_the_same_scans_give_the_same_bytes(
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     import_mvtec3d(ImportRequest(src, first, size=64, categories=["hammer"]))
-    monkeypatch.setattr(importer, "FEW", 0)  # now in other processes
+    monkeypatch.setattr(importer, "MIN_SCANS_FOR_PROCESSES", 0)  # now in other processes
     import_mvtec3d(ImportRequest(src, second, size=64, categories=["hammer"]))
     assert tree(first) == tree(second)
 

@@ -94,7 +94,7 @@ def test_same_call_same_bytes_also_in_a_fresh_process(renderer: SampleRenderer, 
         synthesize(tmp_path / name, SynthRequest(**tiny))
     code = (
         "import sys; from pathlib import Path; from idif.datasets.synthetic import SynthRequest, synthesize; "
-        f"synthesise(Path(sys.argv[1]), **{tiny!r})"
+        f"synthesize(Path(sys.argv[1]), SynthRequest(**{tiny!r}))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "three")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -177,7 +177,7 @@ def test_without_opengl_the_message_names_the_packages(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from idif.datasets.synthetic import SynthRequest, synthesize; "
         "from idif.errors import CannotFinish\n"
-        "try:\n    synthesise(Path(sys.argv[1]), categories=1, train=1, test=0, size=32)\n"
+        "try:\n    synthesize(Path(sys.argv[1]), SynthRequest(categories=1, train=1, test=0, size=32))\n"
         "except CannotFinish as error:\n    print(error)\n    sys.exit(3)\n"
     )
     environment = {**os.environ, "VTK_DEFAULT_OPENGL_WINDOW": "vtkOSOpenGLRenderWindow"}

@@ -172,7 +172,7 @@ def test_visible_share_is_that_of_a_ball_seen_from_afar(renderer: SampleRenderer
 def test_several_processes_write_the_same_bytes(
     renderer: SampleRenderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(render_workers, "_FEW", 1)
+    monkeypatch.setattr(render_workers, "_MIN_SPECS_PER_WORKER", 1)
     asked = [
         *specs_for_split(0, "hinge", "train", 1, "mixed"),
         *specs_for_split(0, "bolt", "test", 4, "mixed"),
