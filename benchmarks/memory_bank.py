@@ -26,7 +26,7 @@ from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
 from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.evaluation.predictions import Predictions
-from idif.metrics.bootstrap import interval, mean_auroc_draws
+from idif.metrics.bootstrap import bootstrap_auroc, percentile_interval
 
 
 def patches(encoder: FrozenEncoder, root: Path, paths: Sequence[str], size: int) -> Tensor:
@@ -77,12 +77,12 @@ def beside(
     predictions = Predictions.open(run / "predictions.h5")
     row = {sample: number for number, sample in enumerate(predictions.sample_id)}
     scores = np.array([predictions.sample_scores[row[sample]] for sample in ids], np.float32)
-    ours = mean_auroc_draws([scores], labels, resamples=10_000)
+    ours = bootstrap_auroc([scores], labels, resamples=10_000)
     found: dict[str, object] = {"run": run.name, "s_auroc_run": float(roc_auc_score(labels, scores))}
     for rule, of_bank in banks.items():
-        theirs = mean_auroc_draws([of_bank.astype(np.float32)], labels, resamples=10_000)
+        theirs = bootstrap_auroc([of_bank.astype(np.float32)], labels, resamples=10_000)
         if ours is not None and theirs is not None:
-            found[f"run_minus_{rule}_ci"] = interval(ours - theirs)
+            found[f"run_minus_{rule}_ci"] = percentile_interval(ours - theirs)
             found[f"run_above_{rule}_share"] = float(np.mean(ours > theirs))
     return found
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idif.metrics.bootstrap import auroc_interval
+from idif.metrics.bootstrap import bootstrap_auroc, percentile_interval
 from idif.metrics.curves import auroc, average_precision, f1_max, one_class_reason
 from idif.metrics.score_counts import Array, BoolArray
 
@@ -113,7 +113,10 @@ def sample_metrics(
     values, reasons = ranking_metrics("s", samples, truth, "samples")
     found.update(values)
     if resamples:
-        found["s_auroc_ci"] = auroc_interval(samples, truth, resamples, seed)
+        # With those left out in their places, as in a sweep: the same draws give the same interval there.
+        scored = np.where(scorable, sample_scores, np.nan)
+        draws = bootstrap_auroc([scored], flags, resamples=resamples, seed=seed)
+        found["s_auroc_ci"] = percentile_interval(draws)
         if found["s_auroc_ci"] is None:
             reasons["s_auroc_ci"] = reasons["s_auroc"]
     values, why = ranking_metrics("i", view_scores[present], labels[present], "views")

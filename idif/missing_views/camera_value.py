@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from idif.metrics.bootstrap import interval, mean_auroc_draws
+from idif.metrics.bootstrap import bootstrap_auroc, percentile_interval
 from idif.randomness import numpy_rng
 
 SubsetAuroc = Mapping[frozenset[int], float | None]
@@ -147,12 +147,12 @@ def missing_intervals(
     Returns:
         The same numbers -> ``s_auroc_ci``, and ``loss_ci`` of the paired difference to no view missing.
     """
-    draws = {missing: mean_auroc_draws(alike, labels) for missing, alike in scores.items()}
+    draws = {missing: bootstrap_auroc(alike, labels) for missing, alike in scores.items()}
     whole = draws[0]
     return {
         missing: {
-            "s_auroc_ci": interval(found),
-            "loss_ci": None if whole is None or found is None else interval(whole - found),
+            "s_auroc_ci": percentile_interval(found),
+            "loss_ci": None if whole is None or found is None else percentile_interval(whole - found),
         }
         for missing, found in draws.items()
     }

@@ -12,7 +12,7 @@ from idif.data.features import FeatureSource
 from idif.evaluation.category_metrics import update_pixels
 from idif.evaluation.scoring import Scorer, SourceScores
 from idif.metrics import PixelMetrics, auroc
-from idif.metrics.bootstrap import interval, mean_auroc_draws
+from idif.metrics.bootstrap import bootstrap_auroc, percentile_interval
 from idif.missing_views.imputation import ImputedSource, Imputer
 from idif.missing_views.sweep import Bools, presence, random_masks
 from idif.progress import Progress, silent
@@ -101,7 +101,7 @@ def _score_mask(
     any_view: Bools = np.any(labels, axis=1)
     return {
         "s_auroc": auroc(reduced[seen], any_view[seen]),
-        "s_auroc_ci": interval(mean_auroc_draws([reduced], any_view)),
+        "s_auroc_ci": percentile_interval(bootstrap_auroc([reduced], any_view)),
         "p_auroc": pixels.compute()["p_auroc"],
         "samples": int(seen.sum()),
         "unscorable": int((~seen).sum()),

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from idif.evaluation.category_metrics import mean_metrics
-from idif.metrics.bootstrap import auroc_interval
+from idif.metrics.bootstrap import bootstrap_auroc, percentile_interval
 from idif.metrics.sample import sample_metrics, sample_scores, view_scores
 
 
@@ -88,6 +88,12 @@ def test_a_score_that_is_not_finite_is_refused() -> None:
         sample_metrics(views, samples, labels, present, (1, 2, 3))
 
 
+def auroc_interval(
+    scores: np.ndarray, labels: np.ndarray, resamples: int = 1000, seed: int = 0
+) -> list[float] | None:
+    return percentile_interval(bootstrap_auroc([scores], labels, resamples=resamples, seed=seed))
+
+
 def test_bootstrap_is_seeded_and_centred_on_the_auroc() -> None:
     rng = np.random.default_rng(3)
     labels = rng.random(400) < 0.4
@@ -107,6 +113,15 @@ def test_bootstrap_is_seeded_and_centred_on_the_auroc() -> None:
     ]
     assert np.allclose(found, np.quantile(draws, [0.025, 0.975]), atol=0.01)
     assert auroc_interval(scores, labels & False) is None
+
+
+def test_an_interval_is_that_of_a_sweep_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    views, samples, labels, present = made()
+    found = sample_metrics(views, samples, labels, present, (1, 3, 5))["s_auroc_ci"]
+    assert found == auroc_interval(samples, labels.any(1))
+    assert np.isnan(samples).any()
+    monkeypatch.setattr("idif.metrics.bootstrap._BLOCK", 700)
+    assert found == auroc_interval(samples, labels.any(1))
 
 
 def test_bootstrap_of_perfect_and_constant_scores() -> None:

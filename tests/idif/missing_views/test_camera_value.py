@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from idif.metrics.bootstrap import interval, mean_auroc_draws
+from idif.metrics.bootstrap import bootstrap_auroc, percentile_interval
 from idif.missing_views.camera_value import (
     PERMUTATIONS,
     SubsetAuroc,
@@ -125,12 +125,12 @@ def test_the_interval_is_that_of_resampled_samples() -> None:
             for one, s in zip(scores, seen, strict=True)
         ]
         means.append(np.mean(areas))
-    got = mean_auroc_draws(scores, labels, resamples=50, seed=7)
+    got = bootstrap_auroc(scores, labels, resamples=50, seed=7)
     assert got == pytest.approx(np.array(means), abs=1e-6)
-    assert interval(got) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=1e-6)
-    assert mean_auroc_draws(scores, np.ones(30, np.bool_)) is None
-    assert interval(None) is None
-    assert interval(np.array([np.nan, 0.2, 0.4])) == pytest.approx([0.205, 0.395])
+    assert percentile_interval(got) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=1e-6)
+    assert bootstrap_auroc(scores, np.ones(30, np.bool_)) is None
+    assert percentile_interval(None) is None
+    assert percentile_interval(np.array([np.nan, 0.2, 0.4])) == pytest.approx([0.205, 0.395])
 
 
 def test_what_is_lost_has_a_paired_interval() -> None:
@@ -143,8 +143,8 @@ def test_what_is_lost_has_a_paired_interval() -> None:
     assert found[0]["loss_ci"] == [0, 0]
     width = {key: np.diff(found[1][key] or [0, 0])[0] for key in ("s_auroc_ci", "loss_ci")}
     assert 0 < width["loss_ci"] < 0.2 * width["s_auroc_ci"]
-    apart = mean_auroc_draws([whole], labels)
-    other = mean_auroc_draws([worse, worse], labels)
+    apart = bootstrap_auroc([whole], labels)
+    other = bootstrap_auroc([worse, worse], labels)
     assert apart is not None
     assert other is not None
-    assert found[1]["loss_ci"] == interval(apart - other)
+    assert found[1]["loss_ci"] == percentile_interval(apart - other)

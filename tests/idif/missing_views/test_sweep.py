@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from idif.config.sections import EvalConfig
 from idif.evaluation.calibration import Calibration
-from idif.metrics.bootstrap import interval, mean_auroc_draws
+from idif.metrics.bootstrap import bootstrap_auroc, percentile_interval
 from idif.missing_views.sweep import mean_sweep, presence, sweep_all, sweep_paper
 from tests.helpers.stubs import BrightestIsWorst, InMemory
 
@@ -67,7 +67,7 @@ def test_the_interval_of_the_mean_is_over_samples() -> None:
         method = BrightestIsWorst()
         maps = method.anomaly_maps(method.encode(images, data.present), {}, data.present)
     scores, labels = maps.flatten(1).amax(dim=1).numpy(), data.labels.any(dim=1).numpy()
-    assert sweep["by_missing"]["0"]["s_auroc_ci"] == interval(mean_auroc_draws([scores], labels))
+    assert sweep["by_missing"]["0"]["s_auroc_ci"] == percentile_interval(bootstrap_auroc([scores], labels))
     assert sweep_paper(CONFIG, BrightestIsWorst(), data, CPU, seed=1)["by_missing"]["2"]["s_auroc_ci"]
 
 
