@@ -10,8 +10,8 @@ from rich.table import Table
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, print_result
 from cli.workflow.sweep import strategies_of, sweep_run
-from idif.runs.sweep import Subsets
 from idif.runs.run import open_run
+from idif.runs.sweep import Subsets
 from idif.visualization.text import percent
 
 app = typer.Typer(help="Evaluate a trained run with views missing.", no_args_is_help=True)

@@ -11,6 +11,7 @@ from idif.data.index import NORMAL_CLASS
 from idif.errors import RunError
 from idif.evaluation.predictions import Predictions
 from idif.metrics.curves import AuproRule, auroc, one_class_reason
+from idif.metrics.mean import mean_defined
 from idif.metrics.pixel import PixelMetrics, metric_name
 from idif.metrics.regions import Connectivity
 from idif.metrics.sample import sample_metrics
@@ -162,11 +163,10 @@ def mean_metrics(categories: dict[str, dict[str, Any]]) -> dict[str, Any]:
     nulls: dict[str, int] = {}
     reasons: dict[str, str] = {}
     for name in names:
-        numbers = [v[name] for v in categories.values() if isinstance(v.get(name), float)]
-        mean[name] = float(np.mean(numbers)) if numbers else None
-        if len(numbers) < len(categories):
-            nulls[name] = len(categories) - len(numbers)
-        if not numbers:
+        mean[name], undefined = mean_defined(values.get(name) for values in categories.values())
+        if undefined:
+            nulls[name] = undefined
+        if mean[name] is None:
             reasons[name] = f"null in all {len(categories)} categories"
     return {**mean, "counts": {"categories": len(categories)}, "nulls": nulls, "reasons": reasons}
 

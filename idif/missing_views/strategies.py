@@ -13,6 +13,7 @@ from idif.evaluation.category_metrics import update_pixels
 from idif.evaluation.scoring import Scorer, SourceScores
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.bootstrap import bootstrap_auroc, percentile_interval
+from idif.metrics.mean import mean_defined
 from idif.missing_views.imputation import ImputedSource, Imputer
 from idif.missing_views.sweep import Bools, presence, random_masks
 from idif.progress import Progress, silent
@@ -116,8 +117,7 @@ def mean_curve(categories: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         values = [part[missing] for part in parts]
         mean[missing] = {"s_auroc_ci": values[0]["s_auroc_ci"] if len(values) == 1 else None}
         for key in ("s_auroc", "p_auroc"):
-            known = [value[key] for value in values if value[key] is not None]
-            mean[missing][key] = sum(known) / len(known) if known else None
+            mean[missing][key], _ = mean_defined(value[key] for value in values)
         for key in ("samples", "unscorable"):
             mean[missing][key] = sum(value[key] for value in values)
     return mean

@@ -16,6 +16,7 @@ from idif.evaluation.category_metrics import update_pixels
 from idif.evaluation.scoring import Scorer, SourceScores, require_finite
 from idif.methods.protocol import ScoresSubsets
 from idif.metrics import PixelMetrics, auroc
+from idif.metrics.mean import mean_defined
 from idif.metrics.sample import view_scores
 from idif.missing_views.camera_value import (
     MAX_EXACT_CAMERAS,
@@ -270,8 +271,7 @@ def mean_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The mean of each metric over results in which it is defined (None where in none); counts add up."""
     mean: dict[str, Any] = {}
     for key in ("s_auroc", "s_auroc_visible", "p_auroc"):
-        defined = [result[key] for result in results if result[key] is not None]
-        mean[key] = sum(defined) / len(defined) if defined else None
+        mean[key], _ = mean_defined(result[key] for result in results)
     for key in ("samples", "unscorable"):
         mean[key] = sum(result[key] for result in results)
     return mean

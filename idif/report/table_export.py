@@ -13,9 +13,10 @@ import numpy as np
 
 from idif.errors import CannotFinish, ConfigError, RunError
 from idif.evaluation.predictions import Predictions
+from idif.metrics.mean import mean_defined
 from idif.report.reference_results import published_results
 from idif.report.run_data import Json
-from idif.report.tables import DASH, HEADLINE, label, mean_defined
+from idif.report.tables import DASH, HEADLINE, label
 from idif.visualization.text import percent
 
 
@@ -54,7 +55,7 @@ def compare(metrics: Json) -> Comparison:
         table.append((name, [*(categories[name].get(key) for key in HEADLINE), *others]))
     if len(table) > 1:
         others = [
-            mean_defined(values[at] for _, values in table) for at in range(len(HEADLINE), len(columns))
+            mean_defined(values[at] for _, values in table)[0] for at in range(len(HEADLINE), len(columns))
         ]
         table.append(("mean", [*(metrics["mean"].get(key) for key in HEADLINE), *others]))
     return Comparison(columns, titles, table)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from idif.metrics.mean import mean_defined
 from idif.report.reference_results import ReferenceRow
 from idif.report.run_data import Json, RunData
 from idif.visualization.text import percent
@@ -99,7 +100,7 @@ def category_table(run: RunData, references: dict[str, ReferenceRow]) -> Table:
         table.rows.append((name, [*cells, *(Cell(str(number)) for number in numbers)]))
     if len(run.categories) > 1:
         published = {
-            key: mean_defined([getattr(row, key) for row in references.values()])
+            key: mean_defined(getattr(row, key) for row in references.values())[0]
             for key in ("s_auroc", "p_auroc")
         }
         cells = [_metric_cell(table, key, run.metrics["mean"], published, "mean: ") for key in keys]
@@ -226,12 +227,6 @@ def key_values(caption: str, values: Any) -> Table:
     table = Table(caption, ["value"], text=True)
     table.rows = [(key, [Cell(_value_text(value))]) for key, value in _flatten(values)]
     return table
-
-
-def mean_defined(values: Iterable[float | None]) -> float | None:
-    """The mean of the values that are not None; None if there are none."""
-    defined = [value for value in values if value is not None]
-    return sum(defined) / len(defined) if defined else None
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from idif.evaluation.category_metrics import mean_metrics
 from idif.metrics.bootstrap import bootstrap_auroc, percentile_interval
+from idif.metrics.mean import mean_defined
 from idif.metrics.sample import sample_metrics, sample_scores, view_scores
 
 
@@ -128,6 +129,12 @@ def test_bootstrap_of_perfect_and_constant_scores() -> None:
     labels = np.arange(30) < 10
     assert auroc_interval(labels.astype(float), labels) == [1.0, 1.0]
     assert auroc_interval(np.zeros(30), labels) == [0.5, 0.5]
+
+
+def test_the_mean_of_what_is_defined() -> None:
+    assert mean_defined([0.5, None, 1.0]) == (0.75, 1)
+    assert mean_defined([None]) == (None, 1)
+    assert mean_defined(iter(())) == (None, 0)
 
 
 def test_means_skip_and_count_nulls() -> None:
