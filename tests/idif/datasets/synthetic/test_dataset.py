@@ -315,23 +315,23 @@ def test_cameras_stand_where_the_rig_says() -> None:
     assert RIG[0].elevation == 90
     assert [camera.azimuth for camera in RIG[1:]] == [0, 90, 180, 270]
     for camera in RIG:
-        camera_in_part = place_camera(camera, TablePose(0.0, (0.0, 0.0)), 1.0, 0.5)
-        axes = np.concatenate([camera_in_part.right, camera_in_part.up, camera_in_part.forward], axis=1)
-        assert np.allclose(axes.T @ axes, np.camera_in_part(3), atol=1e-6)
+        placed = place_camera(camera, TablePose(0.0, (0.0, 0.0)), 1.0, 0.5)
+        axes = np.concatenate([placed.right, placed.up, placed.forward], axis=1)
+        assert np.allclose(axes.T @ axes, np.eye(3), atol=1e-6)
         assert np.allclose(
-            np.cross(camera_in_part.right[:, 0], camera_in_part.up[:, 0]),
-            -camera_in_part.forward[:, 0],
+            np.cross(placed.right[:, 0], placed.up[:, 0]),
+            -placed.forward[:, 0],
             atol=1e-6,
         )
         e, a = np.radians(camera.elevation), np.radians(camera.azimuth)
         toward = np.array([np.cos(a) * np.cos(e), np.sin(a) * np.cos(e), np.sin(e)])
-        assert np.allclose(-camera_in_part.forward[:, 0], toward, atol=1e-6)
+        assert np.allclose(-placed.forward[:, 0], toward, atol=1e-6)
         # The middle of the part lands within the framing error of the image's middle.
-        q = np.array([0.0, 0.0, 0.21]) - camera_in_part.position[:, 0]
-        depth = q @ camera_in_part.forward[:, 0]
+        q = np.array([0.0, 0.0, 0.21]) - placed.position[:, 0]
+        depth = q @ placed.forward[:, 0]
         reach = depth * np.tan(np.radians(FIELD_OF_VIEW / 2))
-        assert abs(q @ camera_in_part.right[:, 0] / reach) < 0.03
-        assert abs(q @ camera_in_part.up[:, 0] / reach) < 0.03
+        assert abs(q @ placed.right[:, 0] / reach) < 0.03
+        assert abs(q @ placed.up[:, 0] / reach) < 0.03
     # A sample turned by a quarter shows camera C2 what C3 saw of it before.
     turned = place_camera(replace(RIG[2], number=2), TablePose(0.0, (0.0, 0.0)), 1.0, 0.5)
     other = place_camera(replace(RIG[2], azimuth=0.0), TablePose(-90.0, (0.0, 0.0)), 1.0, 0.5)
