@@ -19,7 +19,7 @@ from idif.metrics.score_counts import ArrayLike, BoolArray, IntArray
 
 _BLOCK = 8
 CURVE_POINTS = 100
-"""Of the recorded per-region-overlap curve: enough to draw it."""
+"""Points of the recorded per-region-overlap curve, enough to draw it."""
 
 
 def category_metrics(
@@ -52,7 +52,7 @@ def category_metrics(
         The keys of `sample_metrics`, those of `PixelMetrics.compute` with ``error_bound`` as
         ``p_error_bound``, the ``pro_curve`` where it is defined,
         ``per_defect`` {defect: S- and I-AUROC of its samples and views against all
-        normal ones}, pixel counts in ``counts`` and ``reasons`` of whatever is None.
+        normal ones}, pixel counts in ``counts`` and ``reasons`` of all that is None.
 
     Raises:
         RunError: a score is not finite (it names the sample), no such category, or a damaged file.
@@ -128,7 +128,7 @@ def update_pixels(
     labels: BoolArray,
     has_mask: BoolArray,
 ) -> None:
-    """Count the present views of some samples, or learn that a mask is missing.
+    """Count the present views of some samples, or declare the metrics undefined where a mask is missing.
 
     Args:
         pixel: the count.

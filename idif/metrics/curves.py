@@ -110,7 +110,7 @@ def roc_area(counts: CumulativeCounts, positive: Array | None = None, fpr_limit:
     """
     rising = counts.anomalous if positive is None else positive
     cut = fpr_limit * counts.normal[-1]
-    # What follows the entry that reaches the limit adds nothing.
+    # Entries after the one that reaches the limit add nothing.
     end = int(np.searchsorted(counts.normal, cut)) + 1
     fp, rate = counts.normal[:end], rising[:end] / rising[-1]
     step = np.diff(fp)

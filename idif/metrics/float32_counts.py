@@ -103,7 +103,7 @@ class Float32Counts:
             shift += 1
         if shift > self._shift or wider.offset(shift) != self._offset:
             in_use = self._cells_in_use()
-            self._counts, self._shift, self._magnitudes = np.zeros_like(self._counts), shift, wider
+            self._counts, self._shift, self._magnitudes = np.zeros(self._counts.shape, np.int64), shift, wider
             self._add_cells(*in_use)
         self._magnitudes = wider
 

@@ -64,7 +64,7 @@ def aupro(
         0..1; None where there is no normal or no anomalous pixel, or no point to rescale.
 
     Raises:
-        ValueError: shapes differ, a score is not finite, a limit or connectivity that cannot be.
+        ValueError: shapes differ, a score is not finite, a limit or connectivity is out of range.
     """
     _check_choices((fpr_limit,), connectivity)
     scores = as_numpy(maps)
@@ -125,7 +125,7 @@ class PixelMetrics:
         self.normal_pixels = 0
         self.anomalous_pixels = 0
         self.undefined: str | None = None
-        """Why nothing can be said, whatever is counted; see `declare_undefined`."""
+        """Why every metric is undefined, whatever is counted; see `declare_undefined`."""
         self._threads = threads
         self._float16 = Float16Counts()
         self._float32 = Float32Counts(exact_pixels, cells, threads)
@@ -134,9 +134,9 @@ class PixelMetrics:
         """Count the pixels of some images. Absent views must be left out by the caller.
 
         Args:
-            maps: [N,H,W], finite, numpy or torch; higher is more anomalous. What is not float16 is taken as
-                float32. Maps on an accelerator are counted there: only counts and the scores of anomalous
-                pixels are fetched.
+            maps: [N,H,W], finite, numpy or torch; higher is more anomalous. All types but float16 are taken
+                as float32. Maps on an accelerator are counted there: counts and the scores of anomalous
+                pixels are fetched, and float32 maps while they are few enough to be exact.
             masks: [N,H,W], bool or 0 and 1; true on anomalous pixels.
 
         Raises:

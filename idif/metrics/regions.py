@@ -28,14 +28,14 @@ class Regions(NamedTuple):
     """How many there are in all."""
 
 
-def find_regions(masks: BoolArray, connectivity: Connectivity, lanes: int = 1) -> Regions:
-    """Split masks [N,H,W] into connected regions; regions of different images are different."""
+def find_regions(masks: BoolArray, connectivity: Connectivity, threads: int = 1) -> Regions:
+    """The connected regions of masks [N,H,W], each within its image, found in at most so many threads."""
 
     def work(_: int, part: slice) -> list[Regions]:
         anomalous = masks[part].reshape(part.stop - part.start, -1).any(axis=1)
         return [_regions_of(masks[i], i, connectivity) for i in part.start + np.flatnonzero(anomalous)]
 
-    found = [one for part in map_in_threads(work, len(masks), masks.size, lanes) for one in part]
+    found = [one for part in map_in_threads(work, len(masks), masks.size, threads) for one in part]
     none = np.empty(0, np.int64)
     return Regions(
         np.concatenate([none, *(one.at for one in found)]),
@@ -45,7 +45,7 @@ def find_regions(masks: BoolArray, connectivity: Connectivity, lanes: int = 1) -
 
 
 def _regions_of(mask: BoolArray, number: int, connectivity: Connectivity) -> Regions:
-    # What is anomalous is mostly a small part of the image: labelling the whole would take twice as long.
+    # Anomalies mostly fill a small part of the image: labeling all of it would take twice as long.
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     part = np.ascontiguousarray(mask[y : y + height, x : x + width])
     found, labelled = cv2.connectedComponents(

@@ -1,4 +1,4 @@
-"""From pixels to views to samples: scores, S- and I-metrics, and why one is undefined."""
+"""View scores from maps, sample scores from views, S- and I-metrics, and reasons of undefined ones."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -41,7 +41,7 @@ def sample_scores(view_scores: Tensor, present: Tensor, rule: SampleRule = "max"
     """One score a sample, over the views that are present.
 
     Args:
-        view_scores: [N,V]; what an absent view holds does not matter.
+        view_scores: [N,V]; scores of absent views are ignored.
         present: bool [N,V].
         rule: the greatest view score, or their mean.
 

@@ -1,4 +1,4 @@
-"""Work on many images in a few threads: OpenCV, torch and most of numpy let go of the interpreter's lock."""
+"""Work on many images in a few threads: OpenCV, torch and most of numpy release the interpreter's lock."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +11,12 @@ _WORTH_A_THREAD = 1 << 18
 T = TypeVar("T")
 
 
-def map_in_threads(work: Callable[[int, slice], T], items: int, pixels: int, lanes: int) -> list[T]:
-    """``work(lane, part)`` for each of at most ``lanes`` parts of ``items`` things, which hold ``pixels``."""
-    lanes = max(1, min(lanes, items, pixels // _WORTH_A_THREAD))
-    edges = [items * lane // lanes for lane in range(lanes + 1)]
+def map_in_threads(work: Callable[[int, slice], T], items: int, pixels: int, threads: int) -> list[T]:
+    """Results of ``work(thread, part)`` for at most ``threads`` parts of ``items`` that hold ``pixels``."""
+    threads = max(1, min(threads, items, pixels // _WORTH_A_THREAD))
+    edges = [items * thread // threads for thread in range(threads + 1)]
     parts = [slice(a, b) for a, b in pairwise(edges)]
-    if lanes == 1:
+    if threads == 1:
         return [work(0, parts[0])]
-    with ThreadPoolExecutor(lanes) as pool:
-        return list(pool.map(work, range(lanes), parts))
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, range(threads), parts))

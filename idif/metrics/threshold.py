@@ -1,4 +1,4 @@
-"""Turning scores into decisions: three rules for a threshold, each of which says what it was chosen from."""
+"""Three rules that choose a decision threshold; each records its name and how many scores it used."""
 
 from dataclasses import dataclass
 from typing import Literal

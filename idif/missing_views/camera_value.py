@@ -1,4 +1,4 @@
-"""What cameras are worth, from the S-AUROC of choices of them: Shapley values, losses, best choices."""
+"""Camera values from the S-AUROC of camera subsets: Shapley values, leave-one-out losses, best subsets."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -18,7 +18,7 @@ EMPTY_SET_AUROC = 0.5
 """S-AUROC of no camera at all, the start of every Shapley sum."""
 
 MAX_EXACT_CAMERAS = 10
-"""Cameras up to which every subset is measured: 1,023 of them. Beyond, those of `camera_orders` are."""
+"""Up to so many cameras every subset is measured (1,023); beyond, the subsets of `camera_orders`."""
 PERMUTATIONS = 32
 """Random orders of the cameras that stand for all of them beyond `MAX_EXACT_CAMERAS`."""
 
@@ -102,7 +102,7 @@ def _gain(worth: SubsetAuroc, before: Sequence[int], camera: int) -> float:
 
 
 def leave_one_out(worth: SubsetAuroc, numbers: Sequence[int]) -> dict[str, float | None]:
-    """What is lost when one camera fails and all others stay; negative where it is better away."""
+    """Loss of S-AUROC when one camera fails and all others stay; negative where it is better without it."""
     whole = worth[frozenset(numbers)]
     lost: dict[str, float | None] = {}
     for camera in numbers:
@@ -115,7 +115,7 @@ def leave_one_out(worth: SubsetAuroc, numbers: Sequence[int]) -> dict[str, float
 def best_subsets(worth: SubsetAuroc) -> dict[str, dict[str, Any]]:
     """The best of the measured subsets of each size, by size; the first by camera number among equals.
 
-    It was picked on the test data, and is as good as it looks only where it leads by more than chance.
+    The choice is made on the test data, so its S-AUROC is optimistic.
     """
     best: dict[str, dict[str, Any]] = {}
     for size in sorted({len(subset) for subset in worth}):
@@ -131,14 +131,14 @@ def best_subsets(worth: SubsetAuroc) -> dict[str, dict[str, Any]]:
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of independent draws, at least two."""
+    """Standard error of the mean of two or more independent draws."""
     return float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def missing_intervals(
     scores: Mapping[int, Sequence[npt.NDArray[np.float32]]], labels: npt.NDArray[np.bool_]
 ) -> dict[int, dict[str, list[float] | None]]:
-    """95 % intervals over samples of the mean S-AUROC by number of missing views, and of what is lost.
+    """95 % intervals over samples of the mean S-AUROC by number of missing views, and of its loss.
 
     Args:
         scores: number of missing views, from 0 -> sample scores [N] of every choice of that many.

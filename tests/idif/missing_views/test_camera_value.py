@@ -1,4 +1,4 @@
-"""What cameras are worth: fair shares, sampled ones that come close, and intervals that are honest."""
+"""Camera values: Shapley values, exact and sampled, and bootstrap intervals."""
 
 from itertools import permutations
 
