@@ -8,7 +8,6 @@
     layer1 ... masks labels    the arrays of `cache.format.layout`, under the same names
 """
 
-import contextlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +21,6 @@ from cache.building.lock import builder_lock
 from cache.format.layout import (
     FORMAT,
     MANIFEST,
-    TEMPORARY,
     ZARR_JSON,
     ArrayLayout,
     GroupName,
@@ -37,6 +35,7 @@ from cache.format.shard_codec import Array, ShardValues, write_shard
 from cache.reading.store import FeatureStore
 from idif.data.features import MASKS
 from idif.errors import StoreDamaged, StoreError
+from idif.files import replacing, temporary
 from idif.progress import Progress, silent
 
 MARK = "idif_store"
@@ -58,20 +57,15 @@ def export_store(store: StorePath, out: Path, *, progress: Progress = silent) ->
     opened = FeatureStore.open(store)
     if out.exists():
         raise StoreError(f"{out}: is there already; expected the name of a new file")
-    beside = out.with_name(out.name + TEMPORARY)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(beside, "w") as file:
+        with replacing(out) as partial, h5py.File(partial, "w") as file:
             file.attrs[MARK] = FORMAT
             for name in (MANIFEST, *weights_files(opened.spec.encoders)):
                 file[name] = np.frombuffer((store / name).read_bytes(), np.uint8)
             _export_groups(opened, file, progress)
-        beside.replace(out)
     except OSError as error:
         raise write_failed(out, error) from None
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
     return out.stat().st_size
 
 
@@ -113,7 +107,7 @@ def import_store(source: Path, store: Path, *, progress: Progress = silent) -> i
     """
     if store.exists() and not (store.is_dir() and not any(store.iterdir())):
         raise StoreError(f"{store}: is there already; expected a new folder")
-    beside = store.with_name(store.name + TEMPORARY)
+    beside = temporary(store)
     try:
         file = h5py.File(source, "r")
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-import cache.format.sealed_files
+import idif.files
 from idif.errors import CannotFinish
 from tests.helpers.tiny_data import make_tiny_realiad
 from tests.helpers.tiny_run import make_tiny_run
@@ -47,4 +47,4 @@ def renderer() -> "Iterator[SampleRenderer]":
 
 @pytest.fixture
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache.format.sealed_files.os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(idif.files.os, "fsync", lambda descriptor: None)

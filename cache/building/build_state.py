@@ -15,7 +15,6 @@ from cache.format.layout import (
     MANIFEST,
     PENDING,
     TEACHER,
-    TEMPORARY,
     WEIGHTS_SUFFIX,
     ZARR_JSON,
     group_folder,
@@ -25,6 +24,7 @@ from cache.format.object_store import StorePath
 from idif.data.features import FeatureSpec
 from idif.data.index import Sample
 from idif.errors import CannotFinish, StoreDamaged, StoreError, StoreMismatch
+from idif.files import TEMPORARY
 from idif.prefetch import prefetch_map
 
 

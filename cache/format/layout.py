@@ -44,8 +44,6 @@ TEACHER = f"teacher{WEIGHTS_SUFFIX}"
 JOURNAL = "build.jsonl"
 PENDING = "building.json"
 LOCK = "build.lock"
-TEMPORARY = ".tmp"
-"""Suffix of a file while it is being written; nothing ever reads one."""
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 MAX_SHARD_ROWS = 32

@@ -1,17 +1,16 @@
 """Files as a store needs them: written whole or not at all, hashed, sealed with their own digest."""
 
-import contextlib
 import errno
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.format.layout import FORMAT, TEMPORARY
+from cache.format.layout import FORMAT
 from cache.format.object_store import ObjectPath, StorePath
 from idif.errors import CannotFinish, StoreDamaged, StoreError
+from idif.files import replace_file
 
 _ZEROS = "0" * 64
 _PREFIX = '{"sha256":"'
@@ -56,7 +55,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_file(path: StorePath, data: bytes) -> None:
-    """Write beside, sync, rename: the file is there whole or not at all, also after a power cut.
+    """Write a file of a store atomically (`idif.files.replace_file`), its folders with it.
 
     Raises:
         StoreError: the system refuses. CannotFinish: no space is left.
@@ -64,35 +63,11 @@ def write_file(path: StorePath, data: bytes) -> None:
     if isinstance(path, ObjectPath):
         path.write_bytes(data)
         return
-    beside = path.with_name(path.name + TEMPORARY)
     make_folder(path.parent)
     try:
-        try:
-            with beside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+        replace_file(path, data)
     except OSError as error:
         raise write_failed(path, error) from None
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames in a folder durable, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # some network file systems sync no folders
-                raise
-        finally:
-            os.close(descriptor)
 
 
 def seal(value: dict[str, Any]) -> bytes:

@@ -15,7 +15,7 @@ from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.errors import ConfigError, RunError
 from idif.evaluation.late_fusion import Member, caveats, fuse, open_members
-from idif.files import write_json
+from idif.files import replace_file, write_json
 from idif.runs.evaluate import measure
 from idif.runs.provenance import environment
 from idif.runs.run import is_fusion, run_home
@@ -66,9 +66,7 @@ def fuse_runs(
         stated = fuse(members, out / "predictions.h5", derived=derived, progress=listen)
     fused = [{"folder": str(run), **entry} for run, entry in zip(runs, stated["fused"], strict=True)]
     write_json(out / "environment.json", environment(torch.device("cpu"), fused=fused, caveats=told))
-    beside = out / "config.yaml.part"
-    beside.write_text(config.to_yaml(), encoding="utf-8")
-    beside.replace(out / "config.yaml")
+    replace_file(out / "config.yaml", config.to_yaml())
     for text in told:
         note(f"note: {text}")
     metrics = measure(out, config.eval, notify=note)

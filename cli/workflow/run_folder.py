@@ -13,7 +13,7 @@ from idif.config.sections import Config
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Sample
 from idif.datasets.contamination import contamination
-from idif.files import write_json
+from idif.files import replace_file, replacing, write_json
 from idif.methods.protocol import Resource
 from idif.runs.provenance import environment
 from idif.runs.run import weights_files
@@ -39,9 +39,8 @@ def write_run_folder(
     for file, encoder in zip(weights_files(spec), sources.encoders().encoders, strict=True):
         state = encoder.module.state_dict()
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        beside = folder / f"{file}.part"
-        save_file(weights, beside)
-        beside.replace(folder / file)
+        with replacing(folder / file) as partial:
+            save_file(weights, partial)
     facts = environment(
         fabric.device,
         **numerics(config.train, fabric.device),
@@ -52,11 +51,9 @@ def write_run_folder(
         caveats=[*start.caveats, *([config.run.note] if config.run.note else [])],
     )
     write_json(folder / "environment.json", facts)
-    beside = folder / "config.yaml.part"
     # categories and cameras by name: a store may grow, a run does not
     data = config.data.model_copy(update={"categories": tuple(sources.categories()), "views": view_numbers})
-    beside.write_text(config.model_copy(update={"data": data}).to_yaml(), encoding="utf-8")
-    beside.replace(folder / "config.yaml")
+    replace_file(folder / "config.yaml", config.model_copy(update={"data": data}).to_yaml())
 
 
 def resource_facts(resource: Resource) -> dict[str, str]:

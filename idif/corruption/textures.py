@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from torch import Tensor
 from idif.corruption.procedural import PROCEDURAL_COUNT, PROCEDURAL_RULE, procedural_texture
 from idif.data.images import RESIZE_RULE, SUFFIXES, load_image
 from idif.errors import CannotFinish, DatasetError
+from idif.files import replacing
 from idif.fingerprint import digest
 from idif.progress import Progress, silent
 
@@ -157,25 +157,19 @@ def _open(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 def _build(path: Path, shape: tuple[int, ...], rows: Iterator[_Pixels], progress: Progress) -> None:
     """Write a bank to a temporary file, then rename it."""
-    # a random name, since process ids of several machines may be equal
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part")
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with partial.open("wb") as file:
+            with replacing(path, unique=True) as partial, partial.open("wb") as file:
                 np.lib.format.write_array_header_1_0(file, header)
                 for done, row in enumerate(rows, start=1):
                     file.write(row.tobytes())
                     progress(done, shape[0], "textures")
-            try:
-                partial.replace(path)
-            except PermissionError:
-                # Windows does not replace a mapped file: another process has built the same bank first
-                if _open(path, shape) is None:
-                    raise
-        finally:
-            partial.unlink(missing_ok=True)
+        except PermissionError:
+            # Windows does not replace a mapped file: another process has built the same bank first
+            if _open(path, shape) is None:
+                raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise CannotFinish(f"{path}: no space left for the texture bank") from None

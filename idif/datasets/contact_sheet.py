@@ -1,6 +1,5 @@
 """Contact sheets of a dataset: one row per sample, one column per view, defects outlined."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from idif.data.index import Index, Sample
 from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
 from idif.errors import CannotFinish
+from idif.files import replacing
 from idif.paths import resolve_inside
 
 PREVIEW = "preview"
@@ -38,9 +38,8 @@ def write_previews(layout: RealIADLayout, categories: Sequence[str]) -> list[Pat
         path = layout.root / PREVIEW / f"{category}.png"
         try:
             path.parent.mkdir(exist_ok=True)
-            partial = path.with_suffix(".partial")
-            sheet.save(partial, format="PNG")
-            os.replace(partial, path)
+            with replacing(path) as partial:
+                sheet.save(partial, format="PNG")
         except OSError as error:
             raise CannotFinish(f"{path}: cannot be written ({error.strerror or error})") from None
         written.append(path)

@@ -25,6 +25,7 @@ from idif.evaluation.predictions import (
     FloatArray,
     hash_text,
 )
+from idif.files import publish, temporary
 
 
 class PredictionsWriter:
@@ -61,7 +62,7 @@ class PredictionsWriter:
             sample_classes: whether the samples have a class of their own, which the file then keeps.
         """
         self.path = path
-        self._partial = path.with_name(path.name + ".partial")
+        self._partial = temporary(path)
         self._view_numbers = tuple(view_numbers)
         self._size = image_size
         self._maps = maps and image_size is not None
@@ -176,7 +177,7 @@ class PredictionsWriter:
                 self._file.close()
                 for path in self._derived:
                     path.unlink(missing_ok=True)
-                self._partial.replace(self.path)
+                publish(self._partial, self.path)
             else:
                 # A failure to close must not hide the exception that is on its way.
                 with contextlib.suppress(OSError, RuntimeError):

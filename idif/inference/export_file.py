@@ -1,6 +1,5 @@
 """Write a deployment as one ONNX or TorchScript file, and check the file before it gets its name."""
 
-import os
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from idif.errors import CannotFinish, ConfigError
+from idif.files import replacing
 from idif.inference.export_graph import INPUTS, OUTPUTS, Deployment
 
 Format = Literal["onnx", "torchscript"]
@@ -47,14 +47,13 @@ def write_deployment(deployment: Deployment, path: Path, kind: Format) -> float:
         CannotFinish: the file's answers differ by more than `TOLERANCE`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.part")
     graph = deployment.graph()
-    try:
+    with replacing(path) as partial:
         with warnings.catch_warnings():
             # what the exporters say of their own deprecations and of shapes that are fixed on purpose
             warnings.simplefilter("ignore")
             load = _write_onnx if kind == "onnx" else _write_torchscript
-            answer = load(deployment, graph, beside)
+            answer = load(deployment, graph, partial)
         images, mask = deployment.example(3, seed=1)
         with torch.inference_mode():
             difference = float((answer(images, mask) - deployment.maps(images, mask)).abs().max())
@@ -63,9 +62,6 @@ def write_deployment(deployment: Deployment, path: Path, kind: Format) -> float:
                 f"{path}: expected the method's maps to within {TOLERANCE}, the file gives maps that differ "
                 f"by {difference:.3g}; nothing was written"
             )
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
     return difference
 
 

@@ -1,6 +1,5 @@
 """Writes the report: reads the runs, makes tables, charts and galleries, renders the template."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from idif import __version__
+from idif.files import replace_file
 from idif.progress import Progress, silent
 from idif.report import figures, summary_text, sweep_figures, sweep_tables, tables
 from idif.report.figures import Figure
@@ -102,9 +102,7 @@ def write_report(
         version=__version__,
     )
     path = data[0].folder / "report.html"
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    replace_file(path, page)
     return path
 
 

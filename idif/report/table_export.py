@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from idif.errors import CannotFinish, ConfigError, RunError
 from idif.evaluation.predictions import Predictions
 from idif.metrics.mean import mean_defined
+from idif.files import replace_file, replacing
 from idif.report.reference_results import published_results
 from idif.report.run_data import Json
 from idif.report.tables import DASH, HEADLINE, label
@@ -115,17 +115,14 @@ def export(path: Path, metrics: Json, predictions: Predictions) -> None:
         RunError: the format needs maps and the predictions file has none.
         CannotFinish: the file cannot be written.
     """
-    partial = path.with_name(path.name + ".part")
     try:
         if path.suffix == ADEVAL:
-            _write_adeval(partial, predictions)
+            with replacing(path) as partial:
+                _write_adeval(partial, predictions)
         else:
-            partial.write_text(TEXTS[path.suffix](metrics), encoding="utf-8")
-        os.replace(partial, path)
+            replace_file(path, TEXTS[path.suffix](metrics))
     except OSError as error:
         raise CannotFinish(f"{path}: cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class _Items:

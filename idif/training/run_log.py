@@ -1,9 +1,10 @@
 """What a run writes about itself: its training log and the environment it ran in."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from idif.files import replace_file
 
 
 class RunLog:
@@ -16,9 +17,7 @@ class RunLog:
     def __init__(self, path: Path, *, after_step: int = 0) -> None:
         self.path = path
         kept = [line for line in read_log(path) if line["step"] <= after_step] if path.exists() else []
-        beside = path.with_name(path.name + ".part")
-        beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        os.replace(beside, path)
+        replace_file(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, *lines: dict[str, Any]) -> None:
         """Append lines; each needs a ``step``."""

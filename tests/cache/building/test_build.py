@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import cache.building.build_state
-import cache.format.sealed_files
+import idif.files
 from cache import FeatureStore
 from cache.building.build import BuildReport
 from cache.building.lock import builder_lock
@@ -329,7 +329,7 @@ def test_a_disk_that_fills_up_loses_nothing(
         sync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache.format.sealed_files.os, "fsync", full)
+        patch.setattr(idif.files.os, "fsync", full)
         with pytest.raises(CannotFinish, match="no space left"):
             build(data, tmp_path / "s")
     assert not list((tmp_path / "s").rglob("*.tmp"))

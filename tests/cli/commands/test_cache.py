@@ -18,6 +18,7 @@ import cache.building.build_state
 import cache.building.lock
 import cli.__main__
 import idif.encoders.encode
+import idif.files
 from cli.__main__ import run
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, tree, write_annotations
 from tests.helpers.vector_encoder import installed
@@ -200,7 +201,7 @@ def _full(patch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    patch.setattr(cache.format.sealed_files.os, "fsync", refuse)
+    patch.setattr(idif.files.os, "fsync", refuse)
 
 
 def _overflow(patch: pytest.MonkeyPatch) -> None:

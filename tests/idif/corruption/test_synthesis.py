@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import idif.files
 from idif.corruption.perlin import _rotated_positions, perlin_masks, perlin_noise
 from idif.corruption.procedural import PROCEDURAL_COUNT, procedural_texture
 from idif.corruption.streams import Stream
@@ -335,12 +336,12 @@ def test_a_bank_that_another_process_has_open_is_taken(
     content = file.read_bytes()
     file.unlink()
 
-    def held(self: Path, target: Path) -> None:
+    def held(partial: Path, target: Path) -> None:
         if content:
             file.write_bytes(content)
         raise PermissionError(13, "in use")
 
-    monkeypatch.setattr(Path, "replace", held)
+    monkeypatch.setattr(idif.files.os, "replace", held)
     assert torch.equal(load_textures(source, 16, tmp_path / "c").images, theirs.images)
     assert list((tmp_path / "c").iterdir()) == [file]
     file.unlink()

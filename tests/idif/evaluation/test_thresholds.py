@@ -181,7 +181,7 @@ def test_exports_that_cannot_be_are_refused_before_any_work(predictions: Predict
     with pytest.raises(RunError, match="--no-maps"):
         export(tmp_path / "maps.pkl", {}, Predictions.open(tmp_path / "bare.h5"))
     assert not (tmp_path / "maps.pkl").exists()
-    assert not (tmp_path / "maps.pkl.part").exists()
+    assert not (tmp_path / "maps.pkl.tmp").exists()
 
 
 def test_a_file_of_another_format_is_named(tmp_path: Path) -> None:

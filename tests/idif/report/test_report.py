@@ -525,7 +525,7 @@ def test_a_broken_run_is_named_and_an_older_report_stays(tmp_path: Path, harm: A
     with pytest.raises(RunError, match=message):
         write_report([folder])
     assert (folder / "report.html").read_text() == "before"
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob("*.tmp"))
 
 
 def test_the_command_takes_its_photographs_from_the_store(
