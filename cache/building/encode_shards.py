@@ -12,7 +12,6 @@ from torch import Tensor
 from cache.format.layout import scale_name, stored_type
 from cache.format.manifest import GroupPlan, SampleContent, ViewContent
 from cache.format.quantize import quantize
-from cache.format.sealed_files import hash_file
 from cache.format.shard_codec import Array, ShardValues
 from idif.data.arrays import ArraySpec
 from idif.data.batch import input_presence
@@ -21,6 +20,7 @@ from idif.data.features import MASKS, FeatureSpec
 from idif.data.index import Sample
 from idif.encoders.encode import EncoderSet
 from idif.errors import CannotFinish, ConfigError, DatasetError
+from idif.fingerprint import sha256_of_file
 from idif.paths import resolve_inside
 from idif.prefetch import prefetch_map
 
@@ -66,7 +66,7 @@ def sample_content(root: Path, sample: Sample) -> SampleContent:
 
 def _hash(root: Path, name: str) -> str:
     try:
-        return hash_file(resolve_inside(root, name))
+        return sha256_of_file(resolve_inside(root, name))
     except OSError as error:
         raise DatasetError(f"{root / name}: cannot be read ({error.strerror or error})") from None
 

@@ -29,12 +29,6 @@ class FileRecord:
         return cls(len(data), hashlib.sha256(data).hexdigest())
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_failed(path: Path, error: OSError) -> Exception:
     """The user's error for a write that the system refused."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -1,7 +1,6 @@
 """The texture bank: textures are decoded and resized once, stored in one file and mapped into memory."""
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from idif.corruption.procedural import PROCEDURAL_COUNT, PROCEDURAL_RULE, proced
 from idif.data.images import RESIZE_RULE, SUFFIXES, load_image
 from idif.errors import CannotFinish, DatasetError
 from idif.files import replacing
-from idif.fingerprint import digest
+from idif.fingerprint import digest, sha256_of_file
 from idif.progress import Progress, silent
 
 DTD_URL = "https://www.robots.ox.ac.uk/~vgg/data/dtd/"
@@ -118,8 +117,7 @@ def texture_files(source: Path) -> list[Path]:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of_file(path)
     except OSError as error:
         raise DatasetError(f"{path}: texture cannot be read ({error.strerror})") from None
 

@@ -1,6 +1,5 @@
 """Checkpoints: written beside and renamed, the one before kept, checked by digest when read."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from idif.errors import RunError
 from idif.files import write_json
+from idif.fingerprint import sha256_of_file
 
 CURRENT, PREVIOUS, PART = "checkpoint", "checkpoint.previous", "checkpoint.part"
 MODEL, STATE, NOTE = "model.safetensors", "training.pt", "checkpoint.json"
@@ -47,17 +47,13 @@ def save_checkpoint(
     part.mkdir(parents=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part / MODEL)
     torch.save(state, part / STATE)
-    write_json(part / NOTE, asdict(reached) | {"sha256": {n: _sha256(part / n) for n in (MODEL, STATE)}})
+    digests = {name: sha256_of_file(part / name) for name in (MODEL, STATE)}
+    write_json(part / NOTE, asdict(reached) | {"sha256": digests})
     current, previous = folder / CURRENT, folder / PREVIOUS
     if current.exists():
         shutil.rmtree(previous, ignore_errors=True)
         os.replace(current, previous)
     os.replace(part, current)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_checkpoint(folder: Path) -> Path | None:
@@ -78,7 +74,7 @@ def read_progress(checkpoint: Path) -> TrainingProgress:
         note = json.loads((checkpoint / NOTE).read_text(encoding="utf-8"))
         digests = note.pop("sha256")
         for name, digest in digests.items():
-            if _sha256(checkpoint / name) != digest:
+            if sha256_of_file(checkpoint / name) != digest:
                 hint = _recovery_hint(checkpoint)
                 raise RunError(f"{checkpoint / name}: damaged, its SHA-256 is not the one recorded{hint}")
         return TrainingProgress(**note)
