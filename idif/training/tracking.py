@@ -3,13 +3,10 @@
 import os
 import secrets
 import textwrap
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
-
-import cv2
 
 from idif.config.sections import Config
 from idif.errors import ConfigError
@@ -48,7 +45,7 @@ def require_tracker(wanted: Literal["auto", "none", "tensorboard", "wandb"]) -> 
         if wanted == "wandb":
             import wandb  # noqa: F401
         elif wanted != "none":
-            import tensorboard.compat.proto.event_pb2  # noqa: F401
+            import torch.utils.tensorboard  # noqa: F401
     except ImportError:
         if wanted == "auto":
             return "none"
@@ -77,69 +74,47 @@ def tracking(
         with _wandb_run(config, folder, run_id) as run:
             yield WeightsAndBiases(run)
     elif kind == "tensorboard":
-        yield TensorBoard(folder / FOLDER, config.to_yaml(), after_step=after_step)
+        with closing(TensorBoard(folder / FOLDER, config.to_yaml(), after_step=after_step)) as board:
+            yield board
     else:
         yield None
 
 
 class TensorBoard:
-    """One event file, written like `RunLog`: opened, appended to and closed at every call.
+    """One event file for each start of a training.
 
-    TensorBoard reads a folder's files in the order of their names, and a start at a step makes it drop what
-    earlier files hold from that step on. So a resumed training shows every step once.
+    A start tells TensorBoard to drop what earlier files hold from its first step on, so a resumed training
+    shows every step once. Each call is on disk when it returns.
     """
 
     run_id: str | None = None
 
     def __init__(self, folder: Path, config: str, *, after_step: int) -> None:
         """Start a file that continues behind ``after_step``, with the resolved ``config`` as text."""
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.plugins.text.summary_v2 import text_pb
+        from torch.utils.tensorboard import SummaryWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
-        # nanoseconds: the names of two starts within a second keep their order
-        self.path = folder / f"events.out.tfevents.{time.time_ns()}"
-        first, now = after_step + 1, time.time()
-        # Markdown shows indented text as it stands
-        text = text_pb("config", textwrap.indent(config, "    "))
-        self._append(
-            Event(wall_time=now, file_version="brain.Event:2"),
-            Event(wall_time=now, step=first, session_log=SessionLog(status=SessionLog.START)),
-            Event(wall_time=now, step=first, summary=text),
-        )
+        first = after_step + 1
+        self._writer: Any = SummaryWriter(str(folder), purge_step=first)  # type: ignore[no-untyped-call]
+        # Markdown shows indented text unchanged
+        self._writer.add_text("config", textwrap.indent(config, "    "), first)
+        self._writer.flush()
 
     def write(self, *lines: dict[str, Any]) -> None:
         """Append the numbers of log lines as scalars."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        now, events = time.time(), []
         for line in lines:
-            values = [Summary.Value(tag=k, simple_value=v) for k, v in _numbers(line).items()]
-            if values:
-                events.append(Event(wall_time=now, step=line["step"], summary=Summary(value=values)))
-        self._append(*events)
+            for tag, value in _numbers(line).items():
+                self._writer.add_scalar(tag, value, line["step"])
+        self._writer.flush()
 
     def show(self, step: int, pictures: Mapping[str, Pixels]) -> None:
-        """Append pictures as PNG."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        values = []
+        """Append pictures."""
         for name, picture in pictures.items():
-            height, width, channels = picture.shape
-            png = cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes()
-            image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png)
-            values.append(Summary.Value(tag=f"maps/{name}", image=image))
-        self._append(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+            self._writer.add_image(f"maps/{name}", picture, step, dataformats="HWC")
+        self._writer.flush()
 
-    def _append(self, *events: Any) -> None:
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        with self.path.open("ab") as file:
-            records = RecordWriter(file)
-            for event in events:
-                records.write(event.SerializeToString())
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
 
 
 class WeightsAndBiases:

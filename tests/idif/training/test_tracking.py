@@ -28,7 +28,6 @@ INDEX = tiny_index(categories=("cup",), train=0, test=2)
 PICTURE = "maps/cup/NG/scratch/S1001"
 """The anomalous one of the two samples."""
 FILES = ["checkpoint", "checkpoint.previous", "log.jsonl", "timing.jsonl"]
-EVENTS = "tensorboard.compat.proto.event_pb2"
 
 
 def shown(folder: Path) -> EventAccumulator:
@@ -106,7 +105,7 @@ def test_a_resumed_training_is_shown_once_and_is_the_untracked_one(
     found = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     assert found == as_scalars(log)
     assert [step for step, _ in found["eval/s_auroc"]] == [2, 4, 6]
-    texts = events.Tensors("config")
+    texts = events.Tensors("config/text_summary")
     assert [event.step for event in texts] == [1, 3]
     assert "    tracking: auto" in texts[-1].tensor_proto.string_val[0].decode()
     assert events.Tags()["images"] == [PICTURE]
@@ -173,13 +172,14 @@ def test_an_evaluation_without_a_figure_is_no_event(tmp_path: Path) -> None:
     board = TensorBoard(tmp_path, "", after_step=0)
     board.write({"step": 1, "loss": 2.0}, {"step": 1, "eval": {"s_auroc": None}})
     assert shown(tmp_path).Tags()["scalars"] == ["loss"]
+    board.close()
 
 
 def test_where_tensorboard_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By default nothing is done; asked for by name it is one sentence, before anything is written."""
-    monkeypatch.setitem(sys.modules, EVENTS, None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with tracking(Config(), tmp_path) as tracker:
         assert tracker is None
     (tmp_path / "c.yaml").write_text(f"run: {{tracking: tensorboard, dir: '{tmp_path.as_posix()}'}}")
