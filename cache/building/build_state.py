@@ -25,6 +25,7 @@ from idif.data.features import FeatureSpec
 from idif.data.index import Sample
 from idif.errors import CannotFinish, StoreDamaged, StoreError, StoreMismatch
 from idif.files import TEMPORARY
+from idif.locks import HOLDER
 from idif.prefetch import prefetch_map
 
 
@@ -79,7 +80,7 @@ def check_folder(store: StorePath) -> None:
     except OSError as error:
         raise StoreError(f"{store}: cannot be read ({error.strerror or error})") from None
     expected = {LOCK, PENDING, TEACHER, ZARR_JSON}
-    beginnings = (".lock", WEIGHTS_SUFFIX) if PENDING in names else (".lock",)
+    beginnings = (".lock", HOLDER, *([WEIGHTS_SUFFIX] if PENDING in names else []))
     others = sorted(name for name in names - expected if not name.endswith(beginnings))
     if MANIFEST not in names and others:
         raise StoreError(f"{store}: not a store and not empty (it holds {others[0]}); choose another folder")

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 import cache.building.build_state
-import cache.building.lock
 import cli.__main__
 import idif.encoders.encode
 import idif.files
@@ -189,7 +188,7 @@ def _read_only(patch: pytest.MonkeyPatch) -> None:
     def refuse(path: Any, *_: Any) -> int:
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    patch.setattr(cache.building.lock.os, "open", refuse)
+    patch.setattr(os, "open", refuse)
 
 
 def _little_space(patch: pytest.MonkeyPatch) -> None:

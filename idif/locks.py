@@ -1,0 +1,54 @@
+"""File locks that say who holds them; the system frees the lock of a process that dies."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+HOLDER = ".holder"
+"""Suffix of the file beside a lock that says who holds it: a locked file cannot be read everywhere."""
+
+
+class LockHeld(Exception):
+    """Another process holds the lock; the text names it."""
+
+
+@contextlib.contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` (made where missing, removed at the end), without waiting for it.
+
+    Raises:
+        LockHeld: another process holds it.
+        OSError: it cannot be written, or the file system has no locks.
+    """
+    lock = FileLock(path, timeout=0, thread_local=False)
+    holder = path.with_name(path.name + HOLDER)
+    while True:
+        try:
+            lock.acquire()
+            break
+        except Timeout:
+            if path.exists():
+                raise LockHeld(_read_holder(holder)) from None
+            # its holder finished and removed it meanwhile
+    try:
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        if os.name == "posix":
+            # While it is locked: filelock gives up a lock whose file is gone, so no two processes hold one.
+            path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _read_holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text())
+        return f"process {holder['pid']} on {holder['host']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
