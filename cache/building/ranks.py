@@ -1,4 +1,4 @@
-"""Several builders on one store: who makes which shard, and how they wait for one another."""
+"""Several processes of one command: which items each takes, and how they wait for one another."""
 
 import time
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from idif.errors import CannotFinish
 T = TypeVar("T")
 
 LOOK_EVERY = 0.05
-"""Seconds between two looks at a barrier: waiting inside it, a process would not hear a signal."""
+"""Seconds between two looks at a barrier: while blocked inside it, a process handles no signal."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of ``world`` processes that build together; by itself when there is but one.
+    """One of ``world`` processes that work together; alone when there is only one.
 
     With more than one, `torch.distributed` has been initialised, and all reach the same folder.
     """
@@ -50,5 +50,5 @@ class Ranks:
             arrival.wait()
         except RuntimeError:
             raise CannotFinish(
-                "another builder of this store has stopped; the same command continues where they were"
+                "another process of this command has stopped; the same command continues where they were"
             ) from None

@@ -39,7 +39,8 @@ def write_run_folder(
     for file, encoder in zip(weights_files(spec), sources.encoders().encoders, strict=True):
         state = encoder.module.state_dict()
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        with replacing(folder / file) as partial:
+        # unique: a process that joins a run writes the same files
+        with replacing(folder / file, unique=True) as partial:
             save_file(weights, partial)
     facts = environment(
         fabric.device,

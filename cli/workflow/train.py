@@ -1,6 +1,6 @@
 """Training of every model of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,21 +10,22 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from cache.building.ranks import Ranks
 from cli.terminal.console import note, progress_bar
 from cli.terminal.train_table import LiveTable, model_summary
-from cli.workflow.category_ranks import Crew, join_crew
+from cli.workflow.device import join_team
+from cli.workflow.model_queue import is_finished, take_models
 from cli.workflow.run_folder import TrainingStart, caveats, print_caveats, write_run_folder
 from cli.workflow.sources import Sources, first_process, make_fabric
 from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.data.features import FeatureSource
 from idif.encoders.frozen import FrozenEncoder
-from idif.errors import CannotFinish, RunError
+from idif.errors import RunError
 from idif.evaluation.scoring import Scorer
 from idif.kernels.malloc import keep_freed_memory
 from idif.methods.protocol import Method
 from idif.runs.run import method_context, run_facts, starting_checkpoint
-from idif.training.checkpoint import find_checkpoint, read_progress
 from idif.training.estimate import estimate
 from idif.training.precision import (
     numerics,
@@ -42,7 +43,7 @@ from idif.training.validation import ValidationResult, validate
 def train_run(
     config: Config, *, resume: bool, dry_run: bool = False, table: LiveTable | None = None
 ) -> dict[str, Any]:
-    """Train every model of one run, or this process's share of them; returns what was done, ready for JSON.
+    """Train every model of one run, with the other processes on it; returns what was done, ready for JSON.
 
     Args:
         table: where a row for each model goes as soon as it is finished.
@@ -50,54 +51,48 @@ def train_run(
     Raises:
         RunError: the run exists and ``resume`` is false, or it was made with another config.
         ConfigError: ``run.tracking`` names what is not installed.
-        CannotFinish: a process that trained a part of the models has stopped; it is named.
+        CannotFinish: another process has stopped before the training began.
     """
     require_tracker(config.run.tracking)  # one that is missing is told before anything is written
     fabric = make_fabric(config)
-    with join_crew() if config.train.distribute == "categories" else nullcontext(Crew()) as crew:
-        return _train_models(config, fabric, crew, resume=resume, dry_run=dry_run, table=table)
+    by_category = config.train.distribute == "categories"
+    # The process group lives until all are ready to train: training alone must see none.
+    with join_team() if by_category else nullcontext(Ranks()) as ranks:
 
+        def everybody() -> None:
+            fabric.barrier()
+            ranks.wait()
 
-def _train_models(
-    config: Config, fabric: Fabric, crew: Crew, *, resume: bool, dry_run: bool, table: LiveTable | None
-) -> dict[str, Any]:
-    _check_folder(config, fabric, resume=resume)
+        _check_folder(config, fabric, resume=resume)
+        everybody()  # else a quick process would write what a slow one then takes for an earlier run
+        sources = Sources(config, fabric.device)
+        models = _Models(config, sources.categories(), table)
+        waiting = models.waiting()
+        resources: Mapping[str, Any] = {}
+        if waiting:
+            resources = _start(config, sources, models.groups[waiting[0]], fabric, write=not dry_run)
+        starts = {name: starting_checkpoint(config, name) for name in waiting}
+        everybody()
 
-    def everybody() -> None:
-        fabric.barrier()
-        crew.gather()
+    def trained_elsewhere(name: str) -> None:
+        rows, _ = training_rows(config, sources.unplaced(models.groups[name], "train").index)
+        models.add(model_summary(name, config.folder / name, len(rows), "trained"))
 
-    everybody()  # else a quick process would write what a slow one then takes for an earlier run
-    sources = Sources(config, fabric.device)
-    models = _Models(config, sources.categories(), table)
-    waiting = models.waiting()
-    resources: Mapping[str, Any] = {}
-    if waiting:
-        resources = _start(config, sources, models.groups[waiting[0]], fabric, write=not dry_run)
-    starts = {name: starting_checkpoint(config, name) for name in waiting}
-    everybody()
-    for name in crew.share(waiting):
+    turns: Iterator[str] = iter(waiting)
+    if by_category and dry_run:
+        turns = iter(waiting if first_process() else ())
+    elif by_category:
+        turns = take_models({name: config.folder / name for name in waiting}, trained_elsewhere)
+    for name in turns:
         members = models.groups[name]
         task = _task(config, name, sources.placed(members, "train"), members, resources, starts[name])
         with keep_freed_memory() if fabric.device.type == "cpu" else nullcontext():
             if dry_run:
                 measured = {"estimate": asdict(estimate(config, task, fabric))}
-                model = model_summary(name, task.folder, len(task.rows), "would train") | measured
+                models.add(model_summary(name, task.folder, len(task.rows), "would train") | measured)
             else:
                 _train_model(config, task, members, sources, fabric)
-                model = model_summary(name, task.folder, len(task.rows), "trained")
-        crew.report(model)
-        for other in (model, *crew.news()):
-            models.add(other)
-    crew.report(None)
-    for other in crew.news(to_the_end=True):
-        models.add(other)
-    if crew.lost:
-        left = models.left()
-        raise CannotFinish(
-            f"{config.folder}: rank {', '.join(map(str, sorted(crew.lost)))} of {crew.world} stopped before "
-            f"it had finished {', '.join(left)}; finished models stay, and `--resume` trains the rest"
-        )
+                models.add(model_summary(name, task.folder, len(task.rows), "trained"))
     return {"run": str(config.folder), "models": models.in_order()}
 
 
@@ -112,7 +107,7 @@ class _Models:
         if table is not None:
             table.begin(str(config.folder), list(self.groups))
         for name in self.groups:
-            if _is_finished(config.folder / name):
+            if is_finished(config.folder / name):
                 self.add(model_summary(name, config.folder / name, None, "finished before"))
 
     def add(self, model: dict[str, Any]) -> None:
@@ -124,8 +119,6 @@ class _Models:
     def waiting(self) -> list[str]:
         """Names of the models yet to be trained."""
         return [name for name in self.groups if name not in self._finished]
-
-    left = waiting
 
     def in_order(self) -> list[dict[str, Any]]:
         """The summaries, in the order of the categories."""
@@ -241,8 +234,3 @@ def _compile_convolutions(config: Config, fabric: Fabric) -> None:
             waiting.cancel()
     elif winograd_applies(config.train, fabric.device) and first_process():
         note(f"note: convolutions could be faster on this CPU: {winograd_unavailable_reason()}")
-
-
-def _is_finished(folder: Path) -> bool:
-    checkpoint = find_checkpoint(folder)
-    return checkpoint is not None and read_progress(checkpoint).finished

@@ -51,7 +51,7 @@ def member(folder: Path, store: Path, rank: int, world: int, die_after: int | No
     try:
         encoded = build(folder / "data", store, Ranks(rank, world), die_after if rank == world - 1 else None)
     except CannotFinish as error:
-        raise SystemExit(GONE if "another builder of this store has stopped" in str(error) else 1) from None
+        raise SystemExit(GONE if "another process of this command has stopped" in str(error) else 1) from None
     (folder / f"encoded-{store.name}-{rank}").write_text(str(encoded))
 
 

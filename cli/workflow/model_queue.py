@@ -1,0 +1,61 @@
+"""The models of a run as a work queue: processes that share the run's folder each take the next one.
+
+A model is locked in its own folder while a process trains it. The processes have no other connection, so they
+may be on any machines, and any number may join or leave.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from cli.terminal.console import note
+from idif.errors import RunError
+from idif.locks import LockHeld, file_lock
+from idif.training.checkpoint import find_checkpoint, read_progress
+
+LOCK = "training.lock"
+LOOK_EVERY = 2.0
+"""Seconds between two looks at models that other processes are training."""
+
+
+def take_models(folders: Mapping[str, Path], trained_elsewhere: Callable[[str], None]) -> Iterator[str]:
+    """Names of models to train, each locked until the next is asked for; ends when all are finished.
+
+    A model whose process stops before it is finished is given to the next process that looks.
+
+    Args:
+        folders: of the models, by name, in the order in which they are taken.
+        trained_elsewhere: called for each model that another process has finished.
+
+    Raises:
+        RunError: a folder cannot be written or locked.
+    """
+    unfinished = dict(folders)
+    holders: dict[str, str] = {}
+    while unfinished:
+        waited_for = []
+        for name, folder in list(unfinished.items()):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with file_lock(folder / LOCK):
+                    if is_finished(folder):
+                        trained_elsewhere(name)
+                    else:
+                        if name in holders:
+                            note(f"note: {name}: {holders[name]} has stopped; continued here")
+                        yield name
+            except LockHeld as held:
+                holders[name] = str(held)
+                waited_for.append(name)
+            except OSError as error:
+                raise RunError(f"{folder}: cannot be locked ({error.strerror or error})") from None
+            else:
+                del unfinished[name]
+        if len(waited_for) == len(unfinished) and unfinished:
+            time.sleep(LOOK_EVERY)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the model in a folder has been trained to its last epoch."""
+    checkpoint = find_checkpoint(folder)
+    return checkpoint is not None and read_progress(checkpoint).finished
