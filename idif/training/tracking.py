@@ -94,7 +94,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         first = after_step + 1
-        self._writer: Any = SummaryWriter(str(folder), purge_step=first)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder), purge_step=first)
         # Markdown shows indented text unchanged
         self._writer.add_text("config", textwrap.indent(config, "    "), first)
         self._writer.flush()
