@@ -1,4 +1,4 @@
-"""How far a build is: which groups are being built, and which of a group's shards are finished."""
+"""Progress records of a build: which groups are being built, and which of a group's shards are finished."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def read_pending(store: StorePath) -> list[GroupName]:
 
 
 def write_pending(store: StorePath, groups: Iterable[GroupName]) -> None:
-    """Announce groups before the first is begun, so that a store cut short never looks whole."""
+    """Announce groups before the first is begun, so that an interrupted store never looks complete."""
     names = sorted(groups)
     if names:
         write_file(store / PENDING, seal({"groups": [[group.category, group.split] for group in names]}))
@@ -37,8 +37,8 @@ def write_pending(store: StorePath, groups: Iterable[GroupName]) -> None:
 class Journal:
     """The record of one group's unfinished build: a line for its plan, then one per finished shard.
 
-    A line counts when it is whole: each carries its own digest, and a torn last line is dropped.
-    Builders of a team write one each; `load` reads them all.
+    Each line carries its own digest; an incomplete last line is dropped. Several builders write one journal
+    each, and `load` reads all of them.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class Journal:
         """
         journal = cls._load_one(folder / JOURNAL)
         if journal is not None:
-            for path in _of_others(folder):
+            for path in _later_ranks(folder):
                 other = cls._load_one(path)
                 if other is not None:
                     journal.shards.update(other.shards)
@@ -81,16 +81,16 @@ class Journal:
 
     @classmethod
     def begin(cls, folder: Path, plan: GroupPlan, shards: dict[int, ShardRecord]) -> Self:
-        """Write one journal with all that is finished, in place of those that were there."""
+        """Write one journal with every finished shard, replacing the journals of earlier builders."""
         journal = cls(folder / JOURNAL, plan, shards)
         journal.write()
-        for path in _of_others(folder):
+        for path in _later_ranks(folder):
             path.unlink(missing_ok=True)
         return journal
 
     @classmethod
     def of_member(cls, folder: Path, plan: GroupPlan, shards: dict[int, ShardRecord], rank: int) -> Self:
-        """The journal that a team's member adds to; the first has the group's own, which `begin` wrote."""
+        """The journal that one of several builders adds to; the first uses the one that `begin` wrote."""
         if rank == 0:
             return cls(folder / JOURNAL, plan, shards)
         path = folder / f"build-{rank}.jsonl"
@@ -99,12 +99,12 @@ class Journal:
         return cls(path, plan, shards)
 
     def write(self) -> None:
-        """Write the whole journal anew, so that lines may be added behind whole ones."""
+        """Rewrite the journal, so that new lines follow complete ones."""
         records = (_line(record.to_json()) for _, record in sorted(self.shards.items()))
         write_file(self.path, _line(self.plan.to_json()) + b"".join(records))
 
     def add(self, record: ShardRecord) -> None:
-        """Record a shard whose files are all in place; durable when this returns."""
+        """Record a shard whose files are all written; durable when this returns."""
         try:
             with self.path.open("ab") as file:
                 file.write(_line(record.to_json()))
@@ -117,11 +117,11 @@ class Journal:
 
 def remove_journals(folder: Path) -> None:
     """Remove a group's journals once its manifest is in place."""
-    for path in (*_of_others(folder), folder / JOURNAL):
+    for path in (*_later_ranks(folder), folder / JOURNAL):
         path.unlink(missing_ok=True)
 
 
-def _of_others(folder: Path) -> list[Path]:
+def _later_ranks(folder: Path) -> list[Path]:
     return sorted(folder.glob("build-*.jsonl"))
 
 

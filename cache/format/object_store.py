@@ -1,4 +1,4 @@
-"""A place in an object store, ``s3://BUCKET/PREFIX``: read as a folder is, written object by object."""
+"""Paths in an object store, ``s3://BUCKET/PREFIX``, with the part of `pathlib.Path` that a store needs."""
 
 import base64
 import contextlib
@@ -18,7 +18,7 @@ from idif.errors import CannotFinish, StoreError
 REQUESTS = 16
 """Requests under way at once."""
 ATTEMPTS = 4
-"""Tries of a request, and of a transfer that breaks off."""
+"""Attempts of a request, and of a transfer that breaks off."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -32,7 +32,7 @@ class _Stat(NamedTuple):
 
 
 class _Bucket:
-    """The objects below one prefix: one listing of them, and whole or partial transfers."""
+    """The objects below one prefix: their listing, and whole or partial transfers."""
 
     def __init__(self, url: str, bucket: str, prefix: str, client: Any = None) -> None:
         self.url, self.bucket, self.prefix = url, bucket, prefix
@@ -59,29 +59,29 @@ class _Bucket:
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """Key relative to the prefix -> bytes, as they were when first asked for."""
+        """{key relative to the prefix: size in bytes}, listed once at the first use."""
         start = len(self.prefix) + 1 if self.prefix else 0
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         pages = self.client.get_paginator("list_objects_v2")
         with self.translate_errors(self.url):
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix and f"{self.prefix}/"):
                 for entry in page.get("Contents", ()):
-                    if not entry["Key"].endswith("/"):  # what consoles make of an empty folder
-                        found[entry["Key"][start:]] = entry["Size"]
-        return found
+                    if not entry["Key"].endswith("/"):  # web consoles mark an empty folder so
+                        sizes[entry["Key"][start:]] = entry["Size"]
+        return sizes
 
     @cached_property
     def folders(self) -> dict[str, set[str]]:
-        """Folder -> names in it."""
-        found: dict[str, set[str]] = {}
+        """{folder: names in it}."""
+        folders: dict[str, set[str]] = {}
         for key in self.sizes:
             while key:
                 key, _, name = key.rpartition("/")
-                found.setdefault(key, set()).add(name)
-        return found
+                folders.setdefault(key, set()).add(name)
+        return folders
 
     def get(self, key: str, span: tuple[int, int] | None = None) -> bytes:
-        """An object, or the bytes from the first to before the last place of ``span``."""
+        """An object's bytes, or those from ``span[0]`` up to but without ``span[1]``."""
         from botocore import exceptions
 
         part = {} if span is None else {"Range": f"bytes={span[0]}-{span[1] - 1}"}
@@ -109,7 +109,7 @@ class _Bucket:
 
     @contextlib.contextmanager
     def translate_errors(self, where: str) -> Iterator[None]:
-        """Turn what boto3 raises into one sentence. The server's own text is left out: it may hold keys.
+        """Turn boto3's exceptions into one sentence. The server's own text is left out: it may hold keys.
 
         Raises:
             FileNotFoundError, OSError: no such object; not so many bytes. StoreError: no bucket, no
@@ -157,9 +157,9 @@ class _Bucket:
 
 @dataclass(frozen=True)
 class ObjectPath:
-    """An object, or the common beginning of several, with those methods of `pathlib.Path` that readers use.
+    """An object or a folder of objects, with the methods of `pathlib.Path` that a store uses.
 
-    What is there, and how large, is as it was when first asked for, below the same root.
+    Names and sizes are those of one listing, made at the first use; paths below one root share it.
     """
 
     bucket: _Bucket
@@ -172,7 +172,7 @@ class ObjectPath:
 
         Raises:
             StoreError: not ``s3://BUCKET`` or ``s3://BUCKET/PREFIX`` in plain characters. The message does
-                not repeat it, since what does not belong there may be a password.
+                not repeat the address: it may hold a password.
         """
         rest = url.partition("://")[2].rstrip("/")
         name, *parts = rest.split("/")
@@ -203,11 +203,11 @@ class ObjectPath:
         return self.key in self.bucket.folders
 
     def exists(self) -> bool:
-        """Either."""
+        """Whether it is an object or a folder."""
         return self.is_file() or self.is_dir()
 
     def iterdir(self) -> Iterator["ObjectPath"]:
-        """What lies directly below, by name."""
+        """The objects and folders directly below, sorted by name."""
         return iter([self / name for name in sorted(self.bucket.folders.get(self.key, ()))])
 
     def stat(self) -> _Stat:
@@ -226,18 +226,18 @@ class ObjectPath:
         return ObjectFile(self, self.stat().st_size)
 
     def sha256(self) -> str | None:
-        """The hash (hex) that `write_bytes` left with the object; None where another wrote it."""
+        """The hash (hex) that `write_bytes` stored with the object; None for an object of another program."""
         with self.bucket.translate_errors(str(self)):
             answer = self.bucket.client.head_object(**self.bucket.name(self.key))
-            found: str | None = answer["Metadata"].get("sha256")
-            return found
+            digest: str | None = answer["Metadata"].get("sha256")
+            return digest
 
     def write_bytes(self, data: bytes) -> None:
-        """Put the object there, whole or not at all, with its SHA-256 for the server to check."""
+        """Write the object atomically, with its SHA-256 for the server to check."""
         self.bucket.put(self.key, data)
 
     def write_new(self, data: bytes) -> bool:
-        """As `write_bytes`, but False and nothing done where there is one already."""
+        """As `write_bytes`, but return False and write nothing where there is such an object already."""
         try:
             self.bucket.put(self.key, data, IfNoneMatch="*")
         except FileExistsError:
@@ -250,13 +250,13 @@ class ObjectPath:
             self.bucket.client.delete_object(**self.bucket.name(self.key))
 
     def refreshed(self) -> "ObjectPath":
-        """The same place, to be listed anew."""
-        place = self.bucket
-        return ObjectPath(_Bucket(place.url, place.bucket, place.prefix, place.client), self.key)
+        """The same path with a new listing."""
+        bucket = self.bucket
+        return ObjectPath(_Bucket(bucket.url, bucket.bucket, bucket.prefix, bucket.client), self.key)
 
 
 class ObjectFile(io.RawIOBase):
-    """An object opened for reading; a position and a size, until something is read."""
+    """An object opened for reading; every read is a request."""
 
     def __init__(self, path: ObjectPath, size: int) -> None:
         """For `ObjectPath.open`."""
@@ -291,11 +291,11 @@ class ObjectFile(io.RawIOBase):
 
 
 StorePath: TypeAlias = Path | ObjectPath
-"""Where a store lies: a folder, or a place in an object store."""
+"""The location of a store: a folder, or a path in an object store."""
 
 
 def store_path(place: str | StorePath) -> StorePath:
-    """What a user's text means: a folder's name, or an address.
+    """The folder or object store that a user names.
 
     Raises:
         StoreError: an address of another kind than ``s3://BUCKET/PREFIX``, or one that a path has swallowed.

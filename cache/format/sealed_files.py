@@ -1,4 +1,4 @@
-"""Files as a store needs them: written whole or not at all, hashed, sealed with their own digest."""
+"""A store's files: written atomically, hashed, and for JSON sealed with their own digest."""
 
 import errno
 import hashlib
@@ -18,7 +18,7 @@ _PREFIX = '{"sha256":"'
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What a manifest remembers of one file."""
+    """Size and hash of one file, as a manifest lists it."""
 
     size: int
     sha256: str

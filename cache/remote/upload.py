@@ -1,4 +1,4 @@
-"""Phase one into an object store: built in a folder of this machine, then published object by object."""
+"""Builds a store in a staging folder of this machine and uploads it to an object store."""
 
 import contextlib
 import hashlib
@@ -91,7 +91,7 @@ def build_remote(
 
 
 def _folder_name(store: ObjectPath) -> str:
-    """A name for people, and a digest that tells the addresses apart."""
+    """A readable folder name for a store's address, with a digest of the address that makes it unique."""
     url = str(store)
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", url.removeprefix("s3://"))
     return f"{plain[:80]}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
@@ -99,7 +99,7 @@ def _folder_name(store: ObjectPath) -> str:
 
 @contextlib.contextmanager
 def _writing(store: ObjectPath, home: Path) -> Iterator[None]:
-    """Hold the right to write here and there; at the end remove the folder, where it has done its work."""
+    """Lock the staging folder and the remote store; at the end remove the folder if all is uploaded."""
     check_folder(store)
     make_folder(home)
     with builder_lock(home):
@@ -113,7 +113,7 @@ def _writing(store: ObjectPath, home: Path) -> Iterator[None]:
 
 
 def _token(home: Path) -> str:
-    """By which this folder's own claim is known again."""
+    """Token identifying this staging folder's lock."""
     path = home / _TOKEN
     if not path.exists():
         write_file(path, uuid.uuid4().hex.encode())
@@ -137,7 +137,7 @@ def _compare(
 
 
 def _publish(staged: Path, store: ObjectPath, progress: Progress) -> None:
-    """Send every finished group that is not there yet, so that each state in between is that of a build.
+    """Upload every finished group that the remote store lacks; an interruption leaves an unfinished build.
 
     The groups are announced before the first object of theirs, and a group's manifest is its last.
     """
@@ -169,7 +169,7 @@ def _publish(staged: Path, store: ObjectPath, progress: Progress) -> None:
 
 
 def _files(group: GroupName, manifest: GroupManifest, root: RootManifest) -> dict[str, FileRecord]:
-    """Every file that a group's manifest promises, by its path in the store."""
+    """Every file that a group's manifest lists, by its path in the store."""
     metadata = {f"{group}/{name}": data for name, data in manifest.plan.metadata_files(root.spec).items()}
     metadata[f"{group.category}/{ZARR_JSON}"] = group_metadata()
     shards = {f"{group}/{name}": record for shard in manifest.shards for name, record in shard.files.items()}
@@ -187,7 +187,7 @@ def _upload(
     files: Mapping[str, FileRecord],
     tell: Callable[[int], None] = lambda size: None,
 ) -> None:
-    """Put these files there, but for those that have arrived already; return when all are."""
+    """Upload these files except those that have arrived already; return when all have."""
     sending = prefetch_map(partial(_send_one, staged, store), files.items(), workers=SENDERS, depth=SENDERS)
     with contextlib.closing(sending):
         for record, _ in zip(files.values(), sending, strict=True):
@@ -209,7 +209,7 @@ def _send_one(staged: Path, store: ObjectPath, file: tuple[str, FileRecord]) -> 
 
 
 def _clear_pending(store: ObjectPath) -> None:
-    """Take groups that are finished off the list of those to come."""
+    """Remove finished groups from the list of announced ones."""
     pending, groups = read_pending(store), list_groups(store)
     unfinished: list[GroupName] = [group for group in pending if not groups[group]]
     if unfinished != pending:

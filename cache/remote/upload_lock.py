@@ -1,4 +1,4 @@
-"""One publisher at a time in an object store: an object that says who it is."""
+"""Exclusive upload lock of a store in an object store, kept as an object that names its holder."""
 
 import contextlib
 import json
@@ -15,27 +15,28 @@ from idif.errors import IdifError, StoreError
 def claim(store: ObjectPath, token: str, folder: Path) -> Iterator[None]:
     """Hold the right to write into a store.
 
-    An object store frees no lock of a process that died, so the claim of one stays. Whoever has its token
-    takes it up; others are told where to continue, or what to remove.
+    An object store does not free the lock of a process that died. A process with the same token takes it
+    over; others are told where to continue, or which object to remove.
 
     Args:
-        token: known to nobody else.
-        folder: where this machine keeps what is being published; told to others.
+        token: identifies this staging folder; no other folder has it.
+        folder: the staging folder, for the message to others.
 
     Raises:
-        StoreError: another holds it (named). CannotFinish: the object store cannot write conditionally.
+        StoreError: another machine or folder holds the lock (named). CannotFinish: the object store cannot
+            write conditionally.
     """
     lock = store / LOCK
-    mine = {"token": token, "host": socket.gethostname(), "folder": str(folder)}
-    while not lock.write_new(json.dumps(mine).encode()):
+    content = {"token": token, "host": socket.gethostname(), "folder": str(folder)}
+    while not lock.write_new(json.dumps(content).encode()):
         try:
             holder = json.loads(lock.refreshed().read_bytes())
-            theirs, who = holder["token"], f"{holder['host']} (from its folder {holder['folder']})"
+            held_token, who = holder["token"], f"{holder['host']} (from its folder {holder['folder']})"
         except FileNotFoundError:
-            continue  # given back since
+            continue  # released meanwhile
         except (ValueError, KeyError, TypeError):
-            theirs, who = None, "another machine"
-        if theirs == token:
+            held_token, who = None, "another machine"
+        if held_token == token:
             break
         raise StoreError(
             f"{store}: {who} is publishing here; wait for it or continue there, or remove {lock} "
@@ -44,7 +45,7 @@ def claim(store: ObjectPath, token: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(IdifError):  # what went wrong first is what to tell
+        with contextlib.suppress(IdifError):  # the first error is the one to report
             lock.unlink(missing_ok=True)
         raise
     lock.unlink(missing_ok=True)
