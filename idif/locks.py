@@ -18,8 +18,11 @@ class LockHeld(Exception):
 
 
 @contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[str | None]:
     """Hold the lock file ``path`` (made where missing, removed at the end), without waiting for it.
+
+    Yields:
+        The process that died while it held the lock before; None where it was released.
 
     Raises:
         LockHeld: another process holds it.
@@ -36,8 +39,9 @@ def file_lock(path: Path) -> Iterator[None]:
                 raise LockHeld(_read_holder(holder)) from None
             # its holder finished and removed it meanwhile
     try:
+        dead = _read_holder(holder) if holder.exists() else None
         holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        yield
+        yield dead
     finally:
         holder.unlink(missing_ok=True)
         if os.name == "posix":

@@ -31,21 +31,19 @@ def take_models(folders: Mapping[str, Path], trained_elsewhere: Callable[[str], 
         RunError: a folder cannot be written or locked.
     """
     unfinished = dict(folders)
-    holders: dict[str, str] = {}
     while unfinished:
         waited_for = []
         for name, folder in list(unfinished.items()):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                with file_lock(folder / LOCK):
+                with file_lock(folder / LOCK) as dead:
                     if is_finished(folder):
                         trained_elsewhere(name)
                     else:
-                        if name in holders:
-                            note(f"note: {name}: {holders[name]} has stopped; continued here")
+                        if dead is not None:
+                            note(f"note: {name}: {dead} has stopped; continued here")
                         yield name
-            except LockHeld as held:
-                holders[name] = str(held)
+            except LockHeld:
                 waited_for.append(name)
             except OSError as error:
                 raise RunError(f"{folder}: cannot be locked ({error.strerror or error})") from None

@@ -1,5 +1,6 @@
 """Models of a run are each taken by one process, and again where that one stopped."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ def test_models_are_taken_once_and_again_after_a_stop(
     (folders["a"] / "done").touch()
     assert next(first) == "c"
     (folders["c"] / "done").touch()
-    second.close()  # as a process that dies: its lock is free, its model is not finished
+    second.close()  # its lock is free, its model is not finished
+    # as a process that is killed leaves it
+    (folders["b"] / "training.lock.holder").write_text(json.dumps({"pid": 7, "host": "h"}))
     assert next(first) == "b"
-    assert "b: process" in capsys.readouterr().err
+    assert "b: process 7 on h has stopped" in capsys.readouterr().err
     (folders["b"] / "done").touch()
     assert list(first) == elsewhere == []
     assert list(take_models(folders, elsewhere.append)) == []
