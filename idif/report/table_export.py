@@ -12,8 +12,8 @@ import numpy as np
 
 from idif.errors import CannotFinish, ConfigError, RunError
 from idif.evaluation.predictions import Predictions
-from idif.metrics.mean import mean_defined
 from idif.files import replace_file, replacing
+from idif.metrics.mean import mean_defined
 from idif.report.reference_results import published_results
 from idif.report.run_data import Json
 from idif.report.tables import DASH, HEADLINE, label
