@@ -24,13 +24,23 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     ("planted", "statement"),
-    [(None, ""), ("idif/planted.py", "import cache"), ("cache/planted.py", "from cli import main")],
+    [
+        (None, ""),
+        ("idif/data/planted.py", "import cache"),
+        ("cache/planted.py", "from cli import main"),
+        ("idif/data/planted.py", "from idif.training import loop"),
+        ("idif/methods/planted/__init__.py", "from idif.evaluation import scoring"),
+        ("idif/training/planted.py", "from idif.methods.idif import model"),
+        ("cli/workflow/planted.py", "from idif.methods.idif.config import IDIFConfig"),
+        ("cli/workflow/planted.py", "from cli.commands import train"),
+    ],
 )
 def test_imports_point_one_way(tmp_path: Path, planted: str | None, statement: str) -> None:
     for room in ("idif", "cache", "cli"):
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     if planted is not None:
+        (tmp_path / planted).parent.mkdir(exist_ok=True)
         (tmp_path / planted).write_text(statement + "\n", encoding="utf-8")
     done = lint(tmp_path)
     assert (done.returncode == 0) == (planted is None), done.stdout + done.stderr

@@ -9,6 +9,7 @@ from rich.table import Table
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, print_result
 from cli.terminal.train_table import LiveTable
+from cli.workflow.comparison import comparison, comparison_table
 from cli.workflow.sources import first_process
 from cli.workflow.train import train_run
 from idif.config.loader import load_configs
@@ -42,8 +43,6 @@ def train(
     if not first_process():
         return
     if len(configs) > 1 and not dry_run:
-        from cli.workflow.ablation_table import comparison, comparison_table  # which needs this module
-
         compared = comparison(configs, results)
         print_result(
             {"runs": results, "compared": compared}, as_json=as_json, otherwise=comparison_table(compared)

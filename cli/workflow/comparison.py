@@ -1,4 +1,4 @@
-"""The runs of one config file, evaluated and shown together, beside the paper's Table 3 where it has them."""
+"""The runs of one config file side by side, with published figures of the variants they stand for."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from rich.table import Table
 
 from cli.workflow.evaluate import evaluate_run
 from idif.config.sections import Config
-from idif.methods.idif.ablations import table_3_row
+from idif.methods.catalog import METHODS
 from idif.report.reference_results import ablation_reference
 from idif.runs.run import open_run
 from idif.visualization.text import percent
@@ -30,25 +30,27 @@ def comparison(configs: Sequence[Config], trained: Sequence[dict[str, Any]]) -> 
             metrics = json.loads(known.read_text(encoding="utf-8"))
         else:
             metrics = evaluate_run(open_run(config.folder))
-        row = table_3_row(config.method)
+        variant = METHODS[config.method.name].label(config.method)
+        published = {} if variant is None else ablation_reference(config.method.name)
         rows.append(
             {
                 "run": str(config.folder),
-                "table_3": row,
-                "head": config.method.head,
+                "variant": variant,
+                "method": config.method.name,
+                "head": metrics["protocol"].get("head"),
                 "categories": len(metrics["categories"]),
                 **{key: metrics["mean"].get(key) for key in METRICS},
-                "paper_s_auroc": None if row is None else ablation_reference(config.method.name)[row],
+                "published_s_auroc": published.get(variant),
             }
         )
     return rows
 
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """A row for each run, in percent; the paper's figures are those of Real-IAD's 30 categories."""
+    """A row for each run, in percent; published figures are those of Real-IAD's 30 categories."""
     names = [key.replace("_", "-").upper() for key in METRICS]
-    table = Table("run", "Table 3", "head", "categories", *names, "paper's S-AUROC, 30 categories")
+    table = Table("run", "variant", "head", "categories", *names, "published S-AUROC, 30 categories")
     for row in rows:
-        figures = [percent(row[key]) for key in (*METRICS, "paper_s_auroc")]
-        table.add_row(row["run"], row["table_3"] or "", row["head"], str(row["categories"]), *figures)
+        figures = [percent(row[key]) for key in (*METRICS, "published_s_auroc")]
+        table.add_row(row["run"], row["variant"] or "", row["head"] or "", str(row["categories"]), *figures)
     return table

@@ -42,8 +42,8 @@ def test_one_command_trains_evaluates_and_compares(
     capsys.readouterr()
     assert run(["train", f"--config={config}", *FAST, "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)["compared"]
-    assert (first["table_3"], first["paper_s_auroc"], first["head"]) == ("dkd", 0.94, "cosine")
-    assert (second["table_3"], second["paper_s_auroc"]) == (None, None)
+    assert (first["variant"], first["published_s_auroc"], first["head"]) == ("dkd", 0.94, "cosine")
+    assert (second["variant"], second["published_s_auroc"]) == (None, None)
     for row in (first, second):
         metrics = json.loads((Path(row["run"]) / "metrics.json").read_text())
         assert row["s_auroc"] == metrics["mean"]["s_auroc"] is not None
