@@ -23,6 +23,7 @@ from cli.__main__ import run
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotations
 
 SMALL = [
+    "data.categories=[cup]",
     "method.voxel={depth: 2, height: 2, width: 2, channels: 16}",
     "method.heads=2",
     "method.blocks=1",
@@ -104,27 +105,37 @@ def _sha256(data: bytes) -> str:
 
 
 def _store(store: Path) -> dict[str, str]:
-    """Digest of every file but the manifests', which name the data's place and the versions."""
+    """Digest of every file."""
     files = sorted(p for p in store.rglob("*") if p.is_file())
     return {p.relative_to(store).as_posix(): _sha256(p.read_bytes()) for p in files}
 
 
 def _run_record(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {"losses": {}}
+    losses = {}
     for log in sorted(folder.rglob("log.jsonl")):
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        steps = [{k: v for k, v in line.items() if k != "seconds"} for line in lines if "loss" in line]
-        found["losses"][log.parent.relative_to(folder).as_posix()] = steps[:20]
+        steps = [line for line in lines if "loss" in line]
+        losses[log.parent.relative_to(folder).as_posix()] = [
+            {key: line[key] for key in ("loss", "grad_norm", "lr")} for line in steps[:20]
+        ]
     with h5py.File(folder / "predictions.h5") as file:
-        found["view_scores"] = _numbers(file["view_scores"][:])
-        found["sample_scores"] = _numbers(file["sample_scores"][:])
-        found["maps"] = _sha256(np.ascontiguousarray(file["maps"][:]).tobytes())
-        found["map_means"] = _numbers(file["maps"][:].astype(np.float64).mean(axis=(2, 3)))
-    for name in ("metrics", "sweep"):
-        data = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        data.pop("protocol", None)
-        found[name] = data
-    return found
+        maps = file["maps"][:]
+        record = {
+            "losses": losses,
+            "view_scores": _numbers(file["view_scores"][:]),
+            "sample_scores": _numbers(file["sample_scores"][:]),
+            "maps": _sha256(np.ascontiguousarray(maps).tobytes()),
+            "map_means": _numbers(maps.astype(np.float64).mean(axis=(2, 3))),
+        }
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    sweep = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    record["metrics"] = {key: value for key, value in metrics["mean"].items() if isinstance(value, float)}
+    record["by_missing"] = {
+        missing: {key: values[key] for key in ("s_auroc", "s_auroc_visible", "p_auroc", "samples")}
+        for missing, values in sweep["by_missing"].items()
+    }
+    record["view_value"] = sweep["view_value"]
+    return record
 
 
 def _numbers(values: Any) -> list[Any]:
@@ -134,5 +145,5 @@ def _numbers(values: Any) -> list[Any]:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
-        text = json.dumps(record(Path(temporary)), indent=0)
+        text = json.dumps(record(Path(temporary)), indent=None, separators=(",", ":"))
     Path(sys.argv[1]).write_text(text + "\n", encoding="utf-8")

@@ -66,7 +66,7 @@ def serve_page(
             'e.g. pip install -e ".[app]" in its folder'
         )
     opened = open_run(run, overrides)
-    require_images(opened.encoders())
+    require_images(opened.features())
     with tempfile.TemporaryDirectory(prefix="idif-uploads-") as uploads:
         # Gradio reads these when it is imported: folder of uploads, no telemetry
         os.environ |= {

@@ -15,7 +15,14 @@ from cli.workflow.device import evaluation_device
 from idif.errors import DatasetError
 from idif.evaluation.scoring import Scorer
 from idif.inference.photo_grouping import PredictInput, find_parts
-from idif.inference.predict import Prediction, Thresholds, predict, prediction_json, write_pictures
+from idif.inference.predict import (
+    Prediction,
+    Thresholds,
+    predict,
+    prediction_json,
+    require_images,
+    write_pictures,
+)
 from idif.runs.fitted import load_color_limits, load_thresholds
 from idif.runs.run import Run, open_run
 
@@ -48,6 +55,7 @@ def predict_images(
         idif predict runs/realiad parts/ --category audiojack --jsonl
     """
     opened = open_run(run, overrides)
+    require_images(opened.features())
     numbers = opened.view_numbers()
     parts = find_parts(images, numbers, opened.known_categories(), category)
     results = []

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from idif.data.batch import Batch
 from idif.data.decode import DECODED_AHEAD, decode_threads
-from idif.data.features import IMAGES
+from idif.data.features import IMAGES, FeatureSpec
 from idif.data.images import load_photograph
 from idif.encoders.encode import EncoderSet
 from idif.errors import CannotFinish, ConfigError, DatasetError
@@ -86,10 +86,8 @@ def predict(
         progress: told parts done and parts in all.
 
     Raises:
-        ConfigError: the method does not score photographs.
         CannotFinish: a score is not finite.
     """
-    require_images(encoders)
     scorer.method.to(scorer.device).eval()
     encoders.to(scorer.device)
     size = scorer.config.batch_size
@@ -106,18 +104,17 @@ def predict(
         decoded.close()
 
 
-def require_images(encoders: EncoderSet) -> None:
-    """Refuse encoders that do not take photographs alone.
+def require_images(features: FeatureSpec) -> None:
+    """Refuse a run whose encoders do not take photographs alone.
 
     Raises:
-        ConfigError: an encoder takes another input; it is named.
+        ConfigError: another input is taken; it is named.
     """
-    for encoder in encoders.encoders:
-        if encoder.family.input != "image":
-            raise ConfigError(
-                f"method.name: this run scores {encoder.family.input} files, not photographs; put them into "
-                "a dataset, build a store of it and use `idif eval`"
-            )
+    if features.inputs:
+        raise ConfigError(
+            f"method.name: this run scores {', '.join(features.inputs)} files, not photographs; put them "
+            "into a dataset, build a store of it and use `idif eval`"
+        )
 
 
 def image_batch(

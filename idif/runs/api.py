@@ -14,7 +14,7 @@ from idif.data.subset import select
 from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer
 from idif.inference.photo_grouping import find_parts
-from idif.inference.predict import Prediction, Thresholds, predict
+from idif.inference.predict import Prediction, Thresholds, predict, require_images
 from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.evaluate import Evaluation, evaluate
 from idif.runs.fitted import load_thresholds
@@ -90,10 +90,12 @@ class TrainedRun:
             category: of images whose file name does not contain it; required for runs of several categories.
 
         Raises:
-            DatasetError: nothing to score, or photographs that cannot be grouped. WeightsError: the run's
-            encoder is missing.
+            ConfigError: the run does not score photographs. DatasetError: nothing to score, or photographs that
+            cannot be grouped. WeightsError: the run's encoder is missing.
         """
-        numbers, features, encoders = self.run.view_numbers(), self.run.features(), self.run.encoders()
+        features = self.run.features()
+        require_images(features)
+        numbers, encoders = self.run.view_numbers(), self.run.encoders()
         parts = find_parts([Path(p) for p in photographs], numbers, self.categories, category)
         for name in dict.fromkeys(part.category for part in parts):
             method = self.run.method(self.run.model_name(name), features, numbers)
