@@ -29,10 +29,12 @@ from store_scale import measure_scale
 
 from cache import FeatureStore
 from cache.building.build import build_store
+from cache.building.request import BuildRequest
 from cache.checking.verify import verify_store
 from cache.reading.placement import Resident
 from idif.data.features import FeatureSource
 from idif.data.index import Index, Sample, View
+from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder, load_encoder
 
 VIEWS = 5
@@ -125,7 +127,12 @@ def measure_build(
         alone.append(clock(forward))
         path = folder / f"built{number}"
         built.append(
-            clock(partial(build_store, root, index, path, encoder, image_size=size, shard_rows=BATCH))
+            clock(
+                partial(
+                    build_store,
+                    BuildRequest(root, index, path, EncoderSet((encoder,), size), shard_rows=BATCH),
+                )
+            )
         )
     alone_cpu, built_cpu = (statistics.median(t.cpu for t in times) for times in (alone, built))
     alone_wall, built_wall = (statistics.median(t.wall for t in times) for times in (alone, built))
@@ -143,9 +150,8 @@ def measure_reading(path: Path) -> dict[str, float]:
     order = list(range(len(store.index)))
     random.Random(0).shuffle(order)
     parts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-    names = [*(layer.name for layer in store.spec.layers), "images", "masks"]
-    batch = store.read(order[:BATCH])
-    row_bytes = sum(x.nbytes for x in (*batch.features.values(), batch.images, batch.masks)) / BATCH
+    names = [*store.spec.arrays]
+    row_bytes = sum(x.nbytes for x in store.read(order[:BATCH]).arrays.values()) / BATCH
     size = row_bytes * len(order)
     group = path / "object" / "train"
     context = ts.Context({"cache_pool": {"total_bytes_limit": 64 * 2**20}})
@@ -200,12 +206,12 @@ def measure_compact(path: Path, compact: Path) -> dict[str, Any]:
     """``uint8`` beside ``float16``: bytes, speed, and the mean cosine of each layer's feature vectors."""
     wide, small = FeatureStore.open(path), FeatureStore.open(compact)
     rows = range(len(wide.index))
-    cosines: dict[str, list[float]] = {layer.name: [] for layer in wide.spec.layers}
+    cosines: dict[str, list[float]] = {name: [] for name in wide.spec.features}
     for a, b in zip(wide.batches(rows, BATCH), small.batches(rows, BATCH), strict=True):
-        for name, x in a.features.items():
-            there = x.float().norm(dim=2) > 0
-            cosine = torch.cosine_similarity(x.float(), b.features[name].float(), dim=2)
-            cosines[name].append(float(cosine[there].mean()))
+        for name, x in a.features(cosines).items():
+            nonzero = x.float().norm(dim=2) > 0
+            cosine = torch.cosine_similarity(x.float(), b.arrays[name].float(), dim=2)
+            cosines[name].append(float(cosine[nonzero].mean()))
     means = {name: statistics.mean(values) for name, values in cosines.items()}
 
     times = in_turn({"wide": partial(drain, wide, rows), "small": partial(drain, small, rows)})
@@ -247,7 +253,7 @@ def resident_bytes() -> int | None:
 
 def measure_leak(root: Path, index: Index, folder: Path, encoder: FrozenEncoder) -> dict[str, Any]:
     """Growth of resident memory from the 1,000th to the last of `LEAK_BATCHES` batches of small images."""
-    build_store(root, index, folder, encoder, image_size=32)
+    build_store(BuildRequest(root, index, folder, EncoderSet((encoder,), 32)))
     store = FeatureStore.open(folder)
     order = [i % len(store.index) for i in range(LEAK_BATCHES * 2)]
     start = None
@@ -295,7 +301,8 @@ def main() -> None:
         }
         figures |= measure_build(root, index, root, encoder, options.size)
         wide, compact = root / "built0", root / "compact"
-        build_store(root, index, compact, encoder, image_size=options.size, storage="uint8")
+        encoders = EncoderSet((encoder,), options.size)
+        build_store(BuildRequest(root, index, compact, encoders, storage="uint8"))
         figures |= measure_reading(wide)
         figures |= measure_compact(wide, compact)
         figures |= measure_compression(wide, compact)

@@ -13,21 +13,23 @@ from cache.format.layout import (
     MANIFEST,
     TEACHER,
     ZARR_JSON,
-    array_layouts,
     choose_shard_rows,
     group_folder,
     group_metadata,
+    value_layouts,
 )
 from cache.format.manifest import (
     GroupManifest,
     GroupPlan,
     RootManifest,
+    SampleContent,
     ShardRecord,
     ViewContent,
     sorted_groups,
 )
 from cache.format.sealed_files import FileRecord, write_file
 from idif.data.index import Index, Sample, Split, View
+from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import load_encoder
 from idif.fingerprint import digest
 from idif.training.sampling import epoch_order
@@ -62,9 +64,8 @@ def simulated_index(share: float = 1.0) -> Index:
 
 def simulate_store(store: Path, index: Index, size: int = 256) -> None:
     """Write everything a store of these rows has, apart from what the shard files hold."""
-    spec = load_encoder("untrained").spec(size, "float16")
-    arrays = array_layouts(spec, VIEWS)
-    shard_rows = choose_shard_rows(arrays)
+    spec = EncoderSet((load_encoder("untrained"),), size).spec("float16")
+    shard_rows = choose_shard_rows(value_layouts(spec, VIEWS))
     root = {ZARR_JSON: group_metadata(root=True), TEACHER: b"none"}
     for name, data in root.items():
         write_file(store / name, data)
@@ -72,7 +73,7 @@ def simulate_store(store: Path, index: Index, size: int = 256) -> None:
     write_file(store / MANIFEST, RootManifest(spec, index.view_numbers, records).to_bytes())
     for group, rows in sorted_groups(index).items():
         plan = GroupPlan(group, spec.fingerprint, rows, shard_rows, 8)
-        folder = group_folder(store, group)
+        folder, arrays = group_folder(store, group), plan.array_layouts(spec)
         shards = []
         for shard, (start, stop) in enumerate(plan.bounds):
             files = {}
@@ -87,9 +88,11 @@ def simulate_store(store: Path, index: Index, size: int = 256) -> None:
                 array.name: tuple(4_000_000_000 + row for row in range(start, stop)) for array in arrays
             }
             content = tuple(
-                tuple(
-                    None if view is None else ViewContent(digest(view.image), view.mask and digest(view.mask))
-                    for view in sample.views
+                SampleContent(
+                    tuple(
+                        view and ViewContent(digest(view.image), view.mask and digest(view.mask))
+                        for view in sample.views
+                    )
                 )
                 for sample in rows.samples[start:stop]
             )

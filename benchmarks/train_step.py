@@ -36,6 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cache import FeatureStore
 from cache.building.build import build_store
+from cache.building.request import BuildRequest
 from cli.workflow.sources import make_fabric
 from idif.config.loader import resolve
 from idif.config.sections import Config
@@ -43,8 +44,10 @@ from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import load_textures
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource
-from idif.encoders.frozen import load_encoder, normalize
+from idif.encoders.encode import EncoderSet
+from idif.encoders.frozen import load_encoder
 from idif.encoders.live import LiveFeatures
+from idif.encoders.resnet import normalize
 from idif.kernels.malloc import keep_freed_memory
 from idif.methods.catalog import METHODS
 from idif.methods.idif.decoder import ViewDecoders
@@ -231,9 +234,10 @@ def measure(
     (folder / "data").mkdir()
     index = make_data(folder / "data", steps * batch_size, size, [])
     encoder = load_encoder("untrained")
-    build_store(folder / "data", index, folder / "store", encoder, image_size=size)
+    encoders = EncoderSet((encoder,), size)
+    build_store(BuildRequest(folder / "data", index, folder / "store", encoders))
     store = FeatureStore.open(folder / "store")
-    live = LiveFeatures(folder / "data", index, encoder, size, fabric.device)
+    live = LiveFeatures(folder / "data", index, encoders, fabric.device)
     textures = load_textures("procedural", size, folder).to(fabric.device)
     task = Task("object", folder, store, list(range(len(index))), textures)
 

@@ -13,6 +13,7 @@ import numpy as np
 import tensorstore as ts
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from cache.format.encoder_weights import load_encoder_set
 from cache.format.layout import ArrayLayout, present_name, scale_name, value_layouts
@@ -49,7 +50,7 @@ READ_AHEAD = 3
 """Batches in memory ahead of the one handed out; with it they bound the memory of `batches`."""
 
 
-class FeatureStore:
+class FeatureStore(Dataset[dict[str, Tensor]]):
     """A `FeatureSource` over finished groups of a store: CPU tensors, features as float16 or float32.
 
     It is also a map-style dataset for `torch.utils.data.DataLoader`: ``store[row]`` is one sample.

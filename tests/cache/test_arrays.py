@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,7 +128,7 @@ def test_it_is_sound_exported_and_described(store: FeatureStore, data: Path, tmp
 
 
 def test_plain_zarr_reads_arrays_and_truth(store: FeatureStore) -> None:
-    group = zarr.open_group(str(store.path), mode="r")[f"{store.index.categories[0]}/test"]
+    group: Any = zarr.open_group(str(store.path), mode="r")[f"{store.index.categories[0]}/test"]
     rows = store.index.rows(lambda sample: sample.split == "test")
     batch, samples = store.read(rows), [store.index.samples[row] for row in rows]
     assert group["sample_labels"][:].tolist() == [sample.label for sample in samples]
@@ -153,7 +154,7 @@ def test_plain_zarr_reads_arrays_and_truth(store: FeatureStore) -> None:
 
 
 def test_a_data_loader_stacks_rows_and_workers_open_the_store_anew(store: FeatureStore) -> None:
-    loader = DataLoader(store, batch_size=3, num_workers=0)
+    loader: DataLoader[dict[str, torch.Tensor]] = DataLoader(store, batch_size=3, num_workers=0)
     for number, part in enumerate(loader):
         rows = range(3 * number, min(3 * number + 3, len(store)))
         batch = store.read(rows)
@@ -169,7 +170,9 @@ def test_a_data_loader_stacks_rows_and_workers_open_the_store_anew(store: Featur
 
 def test_spawned_workers_read_it(data: Path, tmp_path: Path) -> None:
     store = build(data, INDEX, tmp_path / "s", encoders("resnet18"))
-    loader = DataLoader(store, batch_size=4, num_workers=1, multiprocessing_context="spawn")
+    loader: DataLoader[dict[str, torch.Tensor]] = DataLoader(
+        store, batch_size=4, num_workers=1, multiprocessing_context="spawn"
+    )
     assert torch.cat([part["layer3"] for part in loader]).equal(
         store.read(range(len(store))).arrays["layer3"]
     )
