@@ -40,7 +40,7 @@ def comparison(configs: Sequence[Config], trained: Sequence[dict[str, Any]]) -> 
                 "head": metrics["protocol"].get("head"),
                 "categories": len(metrics["categories"]),
                 **{key: metrics["mean"].get(key) for key in METRICS},
-                "published_s_auroc": published.get(variant),
+                "published_s_auroc": published.get(variant or ""),
             }
         )
     return rows

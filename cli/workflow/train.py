@@ -1,13 +1,11 @@
 """Training of every model of a run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 from threading import Timer
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 
 from cache.building.ranks import Ranks
@@ -15,20 +13,24 @@ from cli.terminal.console import note, progress_bar
 from cli.terminal.train_table import LiveTable, model_summary
 from cli.workflow.device import join_team
 from cli.workflow.model_queue import is_finished, take_models
-from cli.workflow.run_folder import TrainingStart, caveats, print_caveats, write_run_folder
 from cli.workflow.sources import Sources, first_process, make_fabric
-from idif.config.loader import load_configs
 from idif.config.sections import Config
-from idif.data.features import FeatureSource
 from idif.encoders.frozen import FrozenEncoder
-from idif.errors import RunError
 from idif.evaluation.scoring import Scorer
 from idif.kernels.malloc import keep_freed_memory
 from idif.methods.protocol import Method
-from idif.runs.run import method_context, run_facts, starting_checkpoint
+from idif.runs.run import starting_checkpoint
+from idif.runs.start import (
+    TrainingData,
+    TrainingStart,
+    caveats,
+    check_folder,
+    make_task,
+    resumed_otherwise,
+    write_run_folder,
+)
 from idif.training.estimate import estimate
 from idif.training.precision import (
-    numerics,
     training_convolutions,
     winograd_applies,
     winograd_unavailable_reason,
@@ -63,7 +65,7 @@ def train_run(
             fabric.barrier()
             ranks.wait()
 
-        _check_folder(config, fabric, resume=resume)
+        check_folder(config, fabric, resume=resume)
         everybody()  # else a quick process would write what a slow one then takes for an earlier run
         sources = Sources(config, fabric.device)
         models = _Models(config, sources.categories(), table)
@@ -85,7 +87,7 @@ def train_run(
         turns = take_models({name: config.folder / name for name in waiting}, trained_elsewhere)
     for name in turns:
         members = models.groups[name]
-        task = _task(config, name, sources.placed(members, "train"), members, resources, starts[name])
+        task = make_task(config, name, sources.placed(members, "train"), members, resources, starts[name])
         with keep_freed_memory() if fabric.device.type == "cpu" else nullcontext():
             if dry_run:
                 measured = {"estimate": asdict(estimate(config, task, fabric))}
@@ -133,31 +135,21 @@ def _start(
     resources = sources.resources(first.spec)
     if first_process():
         samples = sources.unplaced(sources.categories(), "train").index.samples
-        lines = caveats(config, first.spec, resources, samples) + _resumed_otherwise(config, fabric)
+        lines = caveats(config, first.spec, resources, samples) + resumed_otherwise(config, fabric)
         start = TrainingStart(resources, tuple(dict.fromkeys(lines)))
-        print_caveats(start.caveats)
+        for line in start.caveats:
+            note(f"note: {line}")
         if write:
-            write_run_folder(config, sources, first, start, fabric)
+            data = TrainingData(
+                features=first.spec,
+                view_numbers=first.index.view_numbers,
+                categories=tuple(sources.categories()),
+                encoders=sources.encoders(),
+                fingerprint=sources.fingerprint(),
+            )
+            write_run_folder(config, data, start, fabric)
     _compile_convolutions(config, fabric)
     return {name: resource.to(fabric.device) for name, resource in resources.items()}
-
-
-def _task(
-    config: Config,
-    name: str,
-    source: FeatureSource,
-    members: Sequence[str],
-    resources: Mapping[str, Any],
-    init: Path | None,
-) -> Task:
-    """One model to train.
-
-    Raises:
-        StoreMismatch: the source lacks arrays that the method learns from.
-    """
-    rows, _ = training_rows(config, source.index)
-    context = method_context(config, source.spec, source.index.view_numbers, members)
-    return Task(name, config.folder / name, source, rows, replace(context, resources=resources), init)
 
 
 def _train_model(config: Config, task: Task, members: list[str], sources: Sources, fabric: Fabric) -> None:
@@ -171,53 +163,6 @@ def _train_model(config: Config, task: Task, members: list[str], sources: Source
 
     with progress_bar(f"training {task.name}", "steps", show=first_process()) as listen:
         train_stages(config, task, encoders, fabric, progress=listen, after_epoch=after_epoch)
-
-
-def _check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
-    existing = config.folder / "config.yaml"
-    if not existing.exists():
-        return
-    if not resume:
-        raise RunError(
-            f"{config.folder}: this run exists; continue it with --resume, or choose another run.name"
-        )
-    before = load_configs(existing)[0]
-    asked, recorded = config.model_dump(mode="json"), before.model_dump(mode="json")
-    for section in ("method", "train", "corruption"):
-        for key in dict.fromkeys([*asked[section], *recorded[section]]):
-            # neither changes what is learned; how many share a batch does, and is compared below
-            if (section, key) in (("train", "eval_every"), ("train", "distribute")):
-                continue
-            now, then = asked[section].get(key), recorded[section].get(key)
-            if now != then:
-                raise RunError(
-                    f"{config.folder}: {section}.{key} is {now!r}, but the run was started with {then!r}; a "
-                    "run cannot change while it is resumed"
-                )
-    shared = run_facts(config.folder).get("world_size")
-    if shared != fabric.world_size:
-        raise RunError(
-            f"{config.folder}: {fabric.world_size} process(es) would share each batch, but it was started "
-            f"with {shared}; a run cannot change while it is resumed"
-        )
-
-
-def _resumed_otherwise(config: Config, fabric: Fabric) -> list[str]:
-    """Caveats of a run that other arithmetic began: those of today, and what it has carried so far."""
-    if not (config.folder / "config.yaml").exists():
-        return []
-    # versions that do not say it knew no other
-    before = {"convolutions": "direct"} | run_facts(config.folder)
-    now: dict[str, Any] = {**numerics(config.train, fabric.device)}
-    if fabric.device.type == "cpu":
-        now["torch_threads"] = torch.get_num_threads()
-    changed = [
-        f"{what}: {before[what]} before it was resumed, {value} after; not the bits of an uninterrupted run"
-        for what, value in now.items()
-        if before.get(what, value) != value
-    ]
-    carried: list[str] = before.get("caveats", [])
-    return [line for line in carried if line != config.run.note] + changed
 
 
 def _compile_convolutions(config: Config, fabric: Fabric) -> None:

@@ -41,6 +41,10 @@ class LiveFeatures:
         """Row -> sample."""
         return self._index
 
+    def encoder_set(self) -> EncoderSet:
+        """The frozen encoders, on the device."""
+        return self._encoders
+
     def batches(
         self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
     ) -> Iterator[Batch]:

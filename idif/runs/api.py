@@ -90,8 +90,8 @@ class TrainedRun:
             category: of images whose file name does not contain it; required for runs of several categories.
 
         Raises:
-            ConfigError: the run does not score photographs. DatasetError: nothing to score, or photographs that
-            cannot be grouped. WeightsError: the run's encoder is missing.
+            ConfigError: the run does not score photographs. DatasetError: nothing to score, or photographs
+            that cannot be grouped. WeightsError: the run's encoder is missing.
         """
         features = self.run.features()
         require_images(features)

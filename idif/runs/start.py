@@ -1,0 +1,168 @@
+"""The start of a run: its folder, what it records, and what a resumed one must not change."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import save_file
+
+from idif.config.loader import load_configs
+from idif.config.sections import Config
+from idif.data.features import FeatureSource, FeatureSpec
+from idif.data.index import Sample
+from idif.datasets.contamination import contamination
+from idif.encoders.encode import EncoderSet
+from idif.errors import RunError
+from idif.files import replace_file, replacing, write_json
+from idif.methods.protocol import Resource
+from idif.runs.provenance import environment
+from idif.runs.run import method_context, run_facts, weights_files
+from idif.training.precision import numerics
+from idif.training.sampling import training_rows
+from idif.training.task import Task
+
+
+@dataclass(frozen=True)
+class TrainingStart:
+    """What a run begins with beside its config and sources."""
+
+    resources: Mapping[str, Any]
+    """{name: Resource}, on the CPU."""
+    caveats: tuple[str, ...]
+    """What a reader of the results must know."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The data of a run as its folder records them."""
+
+    features: FeatureSpec
+    view_numbers: tuple[int, ...]
+    categories: tuple[str, ...]
+    """Sorted."""
+    encoders: EncoderSet
+    """The frozen encoders behind the features."""
+    fingerprint: str | None
+    """The store's; None for live encoders."""
+
+
+def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, fabric: Fabric) -> None:
+    """``config.yaml``, ``environment.json``, and the run's own copies of the encoders' weights."""
+    folder, spec = config.folder, data.features
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, encoder in zip(weights_files(spec), data.encoders.encoders, strict=True):
+        state = encoder.module.state_dict()
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        # unique: a process that joins a run writes the same files
+        with replacing(folder / file, unique=True) as partial:
+            save_file(weights, partial)
+    facts = environment(
+        fabric.device,
+        **numerics(config.train, fabric.device),
+        world_size=fabric.world_size,
+        features=spec.to_json(),
+        store_fingerprint=data.fingerprint,
+        **{name: resource_facts(resource) for name, resource in start.resources.items()},
+        caveats=[*start.caveats, *([config.run.note] if config.run.note else [])],
+    )
+    write_json(folder / "environment.json", facts)
+    # categories and cameras by name: a store may grow, a run does not
+    named = config.data.model_copy(update={"categories": data.categories, "views": data.view_numbers})
+    replace_file(folder / "config.yaml", config.model_copy(update={"data": named}).to_yaml())
+
+
+def resource_facts(resource: Resource) -> dict[str, str]:
+    """What a run records of a resource."""
+    return {"origin": resource.origin, "fingerprint": resource.fingerprint}
+
+
+def caveats(
+    config: Config, features: FeatureSpec, resources: Mapping[str, Resource], samples: Sequence[Sample]
+) -> list[str]:
+    """What a reader of the results must know: stand-ins asked for by name, borrowed weights, dirty data.
+
+    Args:
+        samples: all that the run trains on.
+    """
+    lines = []
+    if (dirty := contamination(samples)) is not None:
+        lines.append(f"{dirty}; they are trained on like the others")
+    if config.train.init is not None:
+        lines.append(f"training starts from the weights of the run {config.train.init.name}")
+    if features.untrained:
+        named = "the teacher is" if len(features.encoders) == 1 else f"{', '.join(features.untrained)}:"
+        lines.append(f"{named} an untrained, seeded random network, not ImageNet's")
+    return lines + [text for r in resources.values() if (text := r.caveat) is not None]
+
+
+def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
+    """Refuse a run that exists, unless it is resumed as it was started.
+
+    Raises:
+        RunError: it exists and ``resume`` is false, or it was started with another config or more processes.
+    """
+    existing = config.folder / "config.yaml"
+    if not existing.exists():
+        return
+    if not resume:
+        raise RunError(
+            f"{config.folder}: this run exists; continue it with --resume, or choose another run.name"
+        )
+    before = load_configs(existing)[0]
+    asked, recorded = config.model_dump(mode="json"), before.model_dump(mode="json")
+    for section in ("method", "train", "corruption"):
+        for key in dict.fromkeys([*asked[section], *recorded[section]]):
+            # neither changes what is learned; how many share a batch does, and is compared below
+            if (section, key) in (("train", "eval_every"), ("train", "distribute")):
+                continue
+            now, then = asked[section].get(key), recorded[section].get(key)
+            if now != then:
+                raise RunError(
+                    f"{config.folder}: {section}.{key} is {now!r}, but the run was started with {then!r}; a "
+                    "run cannot change while it is resumed"
+                )
+    shared = run_facts(config.folder).get("world_size")
+    if shared != fabric.world_size:
+        raise RunError(
+            f"{config.folder}: {fabric.world_size} process(es) would share each batch, but it was started "
+            f"with {shared}; a run cannot change while it is resumed"
+        )
+
+
+def resumed_otherwise(config: Config, fabric: Fabric) -> list[str]:
+    """Caveats of a run that other arithmetic began: those of today, and what it has carried so far."""
+    if not (config.folder / "config.yaml").exists():
+        return []
+    # versions that do not say it knew no other
+    before = {"convolutions": "direct"} | run_facts(config.folder)
+    now: dict[str, Any] = {**numerics(config.train, fabric.device)}
+    if fabric.device.type == "cpu":
+        now["torch_threads"] = torch.get_num_threads()
+    changed = [
+        f"{what}: {before[what]} before it was resumed, {value} after; not the bits of an uninterrupted run"
+        for what, value in now.items()
+        if before.get(what, value) != value
+    ]
+    carried: list[str] = before.get("caveats", [])
+    return [line for line in carried if line != config.run.note] + changed
+
+
+def make_task(
+    config: Config,
+    name: str,
+    source: FeatureSource,
+    members: Sequence[str],
+    resources: Mapping[str, Any],
+    init: Path | None,
+) -> Task:
+    """One model to train.
+
+    Raises:
+        StoreMismatch: the source lacks arrays that the method learns from.
+    """
+    rows, _ = training_rows(config, source.index)
+    context = method_context(config, source.spec, source.index.view_numbers, members)
+    return Task(name, config.folder / name, source, rows, replace(context, resources=resources), init)

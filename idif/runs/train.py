@@ -1,0 +1,116 @@
+"""Training of a run from a feature source, for scripts and notebooks."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from lightning_fabric import Fabric
+
+from idif.config.sections import Config
+from idif.data.features import FeatureSource
+from idif.data.index import Split
+from idif.data.subset import Subset
+from idif.encoders.encode import EncoderSet
+from idif.encoders.frozen import FrozenEncoder
+from idif.errors import ConfigError
+from idif.evaluation.scoring import Scorer
+from idif.methods.catalog import METHODS
+from idif.methods.protocol import Method, ResourceRequest
+from idif.progress import Notify, Progress, silent, unheard
+from idif.runs.api import TrainedRun, load_run, resolve_device
+from idif.runs.run import starting_checkpoint
+from idif.runs.start import (
+    TrainingData,
+    TrainingStart,
+    caveats,
+    check_folder,
+    make_task,
+    resumed_otherwise,
+    write_run_folder,
+)
+from idif.training.precision import fabric_precision
+from idif.training.stages import train_stages
+from idif.training.tracking import require_tracker
+from idif.training.validation import ValidationResult, validate
+
+
+@runtime_checkable
+class HasEncoders(Protocol):
+    """A feature source that knows its frozen encoders: a store, or live ones."""
+
+    def encoder_set(self) -> EncoderSet:
+        """The frozen encoders behind its features."""
+        ...
+
+
+def train(
+    config: Config,
+    source: FeatureSource,
+    *,
+    validation: FeatureSource | None = None,
+    resume: bool = False,
+    device: torch.device | str | None = None,
+    progress: Progress = silent,
+    notify: Notify = unheard,
+) -> TrainedRun:
+    """Train every model of one run, in this process; returns the finished run.
+
+    Args:
+        config: e.g. of `idif.load_config`. Where results go is ``config.folder``; ``data`` and ``cache`` are
+            recorded, not read.
+        source: training samples, e.g. ``FeatureStore.open(path, split="train")``.
+        validation: samples that ``train.eval_every`` scores, for curves only.
+        resume: continue a run that exists.
+        device: the accelerator where there is one, else the CPU, when None.
+        progress: told steps done, steps in all, and the loss.
+        notify: told sentences that a user should read.
+
+    Raises:
+        RunError: the run exists and ``resume`` is false, or it was started with another config.
+        ConfigError: a setting cannot be used, or ``source`` does not know its encoders.
+        StoreMismatch: ``source`` lacks arrays that the method learns from.
+        CannotFinish: the loss is no longer finite, or memory ran out.
+    """
+    require_tracker(config.run.tracking)
+    if not isinstance(source, HasEncoders):
+        raise ConfigError("source: expected a store or live features, which know their encoders")
+    chosen = resolve_device(device)
+    precision = fabric_precision(config.train.precision, chosen)
+    fabric = Fabric(accelerator=chosen.type, devices=1, precision=precision)
+    check_folder(config, fabric, resume=resume)
+    samples, encoders = source.index.samples, source.encoder_set()
+    request = ResourceRequest(config.corruption, source.spec, config.run.dir, progress)
+    resources = METHODS[config.method.name].resources(config.method, request)
+    lines = caveats(config, source.spec, resources, samples) + resumed_otherwise(config, fabric)
+    start = TrainingStart(resources, tuple(dict.fromkeys(lines)))
+    for line in start.caveats:
+        notify(f"note: {line}")
+    categories = tuple(sorted(source.index.categories))
+    fingerprint = getattr(source, "fingerprint", None)
+    data = TrainingData(source.spec, source.index.view_numbers, categories, encoders, fingerprint)
+    write_run_folder(config, data, start, fabric)
+    on_device = {name: resource.to(fabric.device) for name, resource in resources.items()}
+    unified = config.train.mode == "unified"
+    groups: dict[str, Sequence[str]] = {"all": categories} if unified else {c: [c] for c in categories}
+    for name, members in groups.items():
+        part = _members(source, members, "train")
+        task = make_task(config, name, part, members, on_device, starting_checkpoint(config, name))
+
+        def after_epoch(method: Method, epoch: int, members: Sequence[str] = members) -> ValidationResult:
+            if validation is None:
+                return ValidationResult({})
+            scorer = Scorer(config.eval, method, fabric.device)
+            return validate(scorer, _members(validation, members, "test"))
+
+        def loaded() -> tuple[FrozenEncoder, ...]:
+            return encoders.encoders
+
+        train_stages(config, task, loaded, fabric, progress=progress, after_epoch=after_epoch)
+    return load_run(config.folder, device=fabric.device, progress=progress, notify=notify)
+
+
+def _members(source: FeatureSource, categories: Sequence[str], split: Split) -> FeatureSource:
+    """The samples of some categories; of ``split`` alone where the source holds both."""
+    splits = {sample.split for sample in source.index.samples}
+    rows = source.index.rows(lambda s: s.category in categories and (len(splits) == 1 or s.split == split))
+    return source if len(rows) == len(source.index) else Subset(source, tuple(rows))
