@@ -8,9 +8,11 @@ from types import FrameType
 
 import typer
 
+from cli.processes import first_process
 from cli.terminal.console import note
 from cli.terminal.signals import Terminated
 from idif.errors import IdifError
+from idif.package_names import hidden_package
 
 # Typer does not export the base of its usage errors, and newer ones bring click along under another name
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -23,8 +25,6 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _fail(message: str, code: int, arguments: list[str]) -> int:
-    from cli.workflow.sources import first_process
-
     note(f"error: {message}")
     if "--json" in arguments and first_process():
         sys.stdout.write(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False) + "\n")
@@ -55,6 +55,9 @@ def run(arguments: list[str]) -> int:
         return _fail(str(error), error.exit_code, arguments)
     except _UsageError as error:
         message: str = error.format_message()  # type: ignore[attr-defined]
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed already, or is the message
+            sys.stdout.write(message)
+            return 2
         return _fail(f"{message} (see --help)", 2, arguments)
     except PermissionError as error:
         return _fail(f"{error.filename}: no permission to read or write it", 2, arguments)
@@ -77,6 +80,8 @@ def main() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     signal.signal(signal.SIGTERM, _terminate)
+    if (problem := hidden_package()) is not None:
+        sys.exit(_fail(problem, 2, sys.argv[1:]))
     sys.exit(run(sys.argv[1:]))
 
 

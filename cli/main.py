@@ -1,40 +1,143 @@
-"""The app: every command, and nothing else."""
+"""The app: every command by name; a command's module is imported when that command is invoked."""
 
-from typing import Annotated
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any, TypeAlias
 
 import typer
+from typer.core import TyperGroup
 
-from cli.commands import cache, data, demo, doctor, eval, export, fuse, predict, report, sweep, train
-from cli.commands.app import serve_page
 from cli.terminal.console import out
 from idif import __version__
 
-app = typer.Typer(
-    name="idif",
-    help="Multi-view anomaly detection: cache a frozen encoder once, train from the cache.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
-app.add_typer(data.app, name="data")
-app.add_typer(cache.app, name="cache")
-app.command("train")(train.train)
-app.command("eval")(eval.evaluate)
-app.command("fuse")(fuse.fuse_runs)
-app.add_typer(sweep.app, name="sweep")
-app.command("predict")(predict.predict_images)
-app.command("export")(export.export_run)
-app.command("report")(report.report)
-app.command("app")(serve_page)
-app.command("demo")(demo.demo)
-app.command("doctor")(doctor.diagnose)
+Command: TypeAlias = Any
+"""A parsed command or group; its class is typer's own and differs between typer's versions."""
+
+
+@dataclass(frozen=True)
+class LazyCommand:
+    """Where a command is, and what the list of commands says of it."""
+
+    module: str
+    attribute: str
+    """A function, or a `typer.Typer` with commands of its own."""
+    summary: str
+    """The first paragraph of the command's help: it is shown without importing the command."""
+
+
+COMMANDS: dict[str, LazyCommand] = {
+    "data": LazyCommand(
+        "cli.commands.data", "app", "Make and import multi-view datasets in the Real-IAD layout."
+    ),
+    "cache": LazyCommand("cli.commands.cache", "app", "Build, verify and inspect feature stores."),
+    "train": LazyCommand(
+        "cli.commands.train", "train", "Train from a feature store (or with the live encoder)."
+    ),
+    "eval": LazyCommand(
+        "cli.commands.eval",
+        "evaluate",
+        "Write predictions.h5 and metrics.json for all the run's categories; the last epoch's weights are "
+        "used.",
+    ),
+    "fuse": LazyCommand(
+        "cli.commands.fuse",
+        "fuse_runs",
+        "Fuse the scores and maps of runs, e.g. of colour and of depth, by their weighted mean on one scale.",
+    ),
+    "sweep": LazyCommand("cli.commands.sweep", "app", "Evaluate a trained run with views missing."),
+    "predict": LazyCommand(
+        "cli.commands.predict",
+        "predict_images",
+        "Score photographs of parts and mark where they are anomalous.",
+    ),
+    "export": LazyCommand(
+        "cli.commands.export",
+        "export_run",
+        "Write one file for each category: preprocessing, teacher, student and scores in one graph.",
+    ),
+    "report": LazyCommand(
+        "cli.commands.report",
+        "report",
+        "Write report.html: metrics, charts, and anomaly maps of selected samples.",
+    ),
+    "app": LazyCommand(
+        "cli.commands.app",
+        "serve_page",
+        "Serve a page that scores photographs: switch cameras off, move the threshold, view anomaly maps.",
+    ),
+    "demo": LazyCommand(
+        "cli.commands.demo",
+        "demo",
+        "Render parts, cache the teacher, verify, train, evaluate, sweep missing views, and write a report.",
+    ),
+    "doctor": LazyCommand(
+        "cli.commands.doctor",
+        "diagnose",
+        "Check that this machine has what a run needs; exit code 1 if a run would fail.",
+    ),
+}
+"""Name -> command, in the order in which a user meets them."""
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are placeholders until one is invoked, asked for its help or completed."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Command, list[str]]:
+        """The command that ``args`` begin with, imported, and the arguments that remain for it."""
+        name, placeholder, rest = super().resolve_command(ctx, args)
+        return name, placeholder if name is None else load_command(name), rest
+
+
+def load_command(name: str) -> Command:
+    """Import a command or group of commands."""
+    parent = _new_app()
+    _add(parent, name)
+    return typer.main.get_group(parent).commands[name]
+
+
+def complete_app() -> typer.Typer:
+    """The app with every command imported, for what must see all options: references and their tests."""
+    everything = _new_app()
+    for name in COMMANDS:
+        _add(everything, name)
+    return everything
+
+
+def _new_app(cls: type[TyperGroup] = TyperGroup, *, completion: bool = False) -> typer.Typer:
+    return typer.Typer(
+        name="idif",
+        cls=cls,
+        help="Multi-view anomaly detection: cache a frozen encoder once, train from the cache.",
+        no_args_is_help=True,
+        add_completion=completion,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def _add(parent: typer.Typer, name: str) -> None:
+    command = COMMANDS[name]
+    loaded = getattr(import_module(command.module), command.attribute)
+    if isinstance(loaded, typer.Typer):
+        parent.add_typer(loaded, name=name)
+    else:
+        parent.command(name)(loaded)
+
+
+def _placeholder() -> None:
+    """Stand in for a command in the list of commands; never called."""
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
         out.print(f"idif {__version__}")
         raise typer.Exit
+
+
+app = _new_app(LazyGroup, completion=True)
+for _name, _command in COMMANDS.items():
+    app.command(_name, help=_command.summary)(_placeholder)
 
 
 @app.callback()

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from cli.main import app
+from cli.main import complete_app
 from idif.config.sections import Config
 
 HERE = Path(__file__).parent
@@ -28,7 +28,7 @@ def commands_page() -> str:
         "damaged or incomplete; 2 a wrong option, config, path or dataset; 3 the work could not be finished",
         "(space, memory, a loss that is not finite); 130 interrupted by Ctrl-C; 143 terminated.\n",
     ]
-    for path, function in walk(app, ("idif",)):
+    for path, function in walk(complete_app(), ("idif",)):
         parameters = [Parameter(name, p) for name, p in inspect.signature(function).parameters.items()]
         arguments = [p for p in parameters if isinstance(p.info, ArgumentInfo)]
         options = [p for p in parameters if isinstance(p.info, OptionInfo)]

@@ -12,7 +12,7 @@ import typer
 import yaml
 from pydantic import BaseModel
 
-from cli.main import app
+from cli.main import complete_app
 from idif.config.loader import resolve
 from idif.config.sections import Config
 
@@ -55,11 +55,11 @@ def test_the_page_of_benchmark_results_is_up_to_date_and_holds_every_file() -> N
 
 def test_every_command_and_key_is_in_the_references() -> None:
     commands = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    paths = [" ".join(path) for path, _ in module("docs/write_reference.py").walk(app, ("idif",))]
+    paths = [" ".join(path) for path, _ in module("docs/write_reference.py").walk(complete_app(), ("idif",))]
     assert {"idif train", "idif cache build realiad", "idif export", "idif doctor"} <= set(paths)
     for path in paths:
         (section,) = re.findall(rf"^## `{path}`\n(.*?)(?=^## |\Z)", commands, re.DOTALL | re.MULTILINE)
-        command: Any = typer.main.get_command(app)
+        command: Any = typer.main.get_command(complete_app())
         for word in path.split()[1:]:
             command = command.commands[word]
         for parameter in command.params:
@@ -107,7 +107,7 @@ def without_launcher(line: str) -> str:
 def problem(line: str, *, complete: bool) -> str | None:
     """The reason why a command line would be refused; None if it would be accepted."""
     words = shlex.split(line, comments=True)[1:]
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(complete_app())
     while hasattr(command, "commands"):
         if not words or words[0] not in command.commands:
             shortened = not complete and (not words or words[0].startswith("-"))

@@ -7,10 +7,10 @@ import typer
 from rich.table import Table
 
 from cli.options import SetOption
+from cli.processes import first_process
 from cli.terminal.console import JsonOption, note, print_result
 from cli.terminal.train_table import LiveTable
 from cli.workflow.comparison import comparison, comparison_table
-from cli.workflow.sources import first_process
 from cli.workflow.train import train_run
 from idif.config.loader import load_configs
 

@@ -50,11 +50,6 @@ def make_fabric(config: Config) -> Fabric:
     return fabric
 
 
-def first_process() -> bool:
-    """Whether this is the only process, or the first of those that torchrun started."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 class Sources:
     """The feature sources of one config, each opened when it is first asked for."""
 

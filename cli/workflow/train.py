@@ -9,11 +9,12 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from cache.building.ranks import Ranks
+from cli.processes import first_process
 from cli.terminal.console import note, progress_bar
 from cli.terminal.train_table import LiveTable, model_summary
 from cli.workflow.device import join_team
 from cli.workflow.model_queue import is_finished, take_models
-from cli.workflow.sources import Sources, first_process, make_fabric
+from cli.workflow.sources import Sources, make_fabric
 from idif.config.sections import Config
 from idif.encoders.frozen import FrozenEncoder
 from idif.evaluation.scoring import Scorer

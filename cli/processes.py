@@ -1,0 +1,8 @@
+"""Which of the processes that torchrun started this is."""
+
+import os
+
+
+def first_process() -> bool:
+    """Whether this is the only process, or the first of those that torchrun started."""
+    return int(os.environ.get("RANK", "0")) == 0
