@@ -4,15 +4,20 @@ import contextlib
 import difflib
 import gc
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from cache.building.journal import read_pending
 from cache.format.layout import JOURNAL, MANIFEST, SPLITS, ZARR_JSON, GroupName, group_folder, group_metadata
 from cache.format.manifest import GroupManifest, RootManifest
-from cache.format.object_store import ObjectPath, StorePath
+from cache.format.object_store import REQUESTS, ObjectPath, StorePath
 from cache.format.sealed_files import FileRecord
+from idif.data.features import FeatureSpec
 from idif.data.index import Split
 from idif.errors import StoreDamaged, StoreError, StoreIncomplete
+from idif.fingerprint import digest
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class OpenGroup:
 
 
 @contextlib.contextmanager
-def gc_disabled() -> Iterator[None]:
+def _gc_disabled() -> Iterator[None]:
     """Keep Python from looking for garbage while a manifest's many small objects are made.
 
     None of them is garbage, and looking takes three times as long as making them.
@@ -134,6 +139,21 @@ def _how_far(store: StorePath, group: GroupName) -> str:
     if not (folder / JOURNAL).exists():
         return f"{group} has no {MANIFEST}: its build never finished, or the file was lost"
     return f"the build of {group} has not finished"
+
+
+def open_groups(store: StorePath, root: RootManifest, groups: Sequence[GroupName]) -> list[OpenGroup]:
+    """Finished groups, in this order; raises what `open_group` raises."""
+    with _gc_disabled():
+        if isinstance(store, Path):
+            return [open_group(store, root, group) for group in groups]
+        with ThreadPoolExecutor(REQUESTS) as requests:
+            return list(requests.map(partial(open_group, store, root), groups))
+
+
+def store_fingerprint(spec: FeatureSpec, groups: Sequence[OpenGroup]) -> str:
+    """SHA-256 (hex) over the spec's fingerprint and those of the groups."""
+    of_groups = {str(group.manifest.plan.group): group.manifest.fingerprint for group in groups}
+    return digest({"spec": spec.fingerprint, "groups": of_groups})
 
 
 def open_group(store: StorePath, root: RootManifest, group: GroupName) -> OpenGroup:

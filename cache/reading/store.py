@@ -24,10 +24,10 @@ from cache.reading.codec_arrays import fetch_array, open_array
 from cache.reading.open_groups import (
     OpenGroup,
     choose_groups,
-    gc_disabled,
     list_groups,
     load_root,
-    open_group,
+    open_groups,
+    store_fingerprint,
 )
 from cache.reading.packed_batch import PackedBatch, check_variants
 from cache.reading.raw_rows import RowFiles, RowObjects
@@ -37,7 +37,6 @@ from idif.data.index import Index, Split, check_rows, concatenate
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import StoreDamaged, WeightsError
-from idif.fingerprint import digest
 from idif.prefetch import prefetch_map
 
 T = TypeVar("T")
@@ -95,12 +94,7 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
         store = store_path(path)
         root = load_root(store)
         chosen = choose_groups(store, list_groups(store), categories, split)
-        with gc_disabled():
-            if isinstance(store, Path):
-                groups = [open_group(store, root, group) for group in chosen]
-            else:
-                with ThreadPoolExecutor(REQUESTS) as requests:
-                    groups = list(requests.map(partial(open_group, store, root), chosen))
+        groups = open_groups(store, root, chosen)
         opened_with = (str(store), None if categories is None else tuple(categories), split)
         return cls(store, root, groups, opened_with)
 
@@ -125,8 +119,7 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the spec's fingerprint and those of the opened groups."""
-        groups = {str(g.manifest.plan.group): g.manifest.fingerprint for g in self._groups}
-        return digest({"spec": self._spec.fingerprint, "groups": groups})
+        return store_fingerprint(self._spec, self._groups)
 
     def __len__(self) -> int:
         return len(self._index)

@@ -1,4 +1,7 @@
-"""`idif cache`: phase one, and questions to a store."""
+"""`idif cache`: phase one, and questions to a store.
+
+Modules that import torch are imported by the commands that need them: `idif cache info` does not.
+"""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -8,25 +11,10 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from cache import FeatureStore
-from cache.building.build import build_store
-from cache.checking.verify import verify_store
-from cache.cost_estimate import plan_store
-from cache.format.object_store import store_path
-from cache.hdf5 import export_store, import_store
-from cache.reading.open_groups import list_groups, store_bytes
-from cache.remote.upload import build_remote
 from cli.options import SetOption
-from cli.terminal.cache_plan import plan_table, plan_words
 from cli.terminal.console import JsonOption, note, out, print_result, progress_bar
-from cli.workflow.device import evaluation_device, join_team, processes_here
-from cli.workflow.store_choice import choose_store
 from idif.data.arrays import StorageType
-from idif.data.decode import decode_threads
-from idif.datasets.contamination import contamination
 from idif.datasets.readers import READERS, Reader
-from idif.datasets.realiad.files import RealIADLayout
-from idif.datasets.realiad.reader import read_realiad
 from idif.errors import StoreError
 
 app = typer.Typer(help="Build, verify and inspect feature stores.", no_args_is_help=True)
@@ -77,6 +65,8 @@ OwnAnnotationsOption = Annotated[
 
 
 def _local(store: str, why: str) -> Path:
+    from cache.format.object_store import store_path
+
     place = store_path(store)
     if not isinstance(place, Path):
         raise StoreError(f"{place}: {why}; expected a folder")
@@ -105,7 +95,7 @@ _BUILD_HELP = """Run the frozen encoders over the clean data once. Continues whe
 
         idif cache build {name} --root data/Real-IAD --store s3://features/realiad.zarr
 
-        torchrun --nproc-per-node 4 -m cli cache build {name} --root data/Real-IAD --store stores/all.zarr
+        torchrun --nproc-per-node 4 --no-python idif cache build {name} --root data/Real-IAD --store all.zarr
     """
 
 _PLAN_HELP = """Build and read a store of a few samples, and say what the whole would cost and when it pays.
@@ -143,6 +133,13 @@ def _build_command(reader: Reader) -> Callable[..., None]:
         ] = Path("stores/staging"),
         as_json: JsonOption = False,
     ) -> None:
+        from cache.building.build import build_store
+        from cache.remote.upload import build_remote
+        from cli.workflow.device import evaluation_device, join_team, processes_here
+        from cli.workflow.store_choice import choose_store
+        from idif.data.decode import decode_threads
+        from idif.datasets.contamination import contamination
+
         choice = choose_store(
             config,
             overrides,
@@ -207,6 +204,11 @@ def _plan_command(reader: Reader) -> Callable[..., None]:
         overrides: SetOption = [],  # noqa: B006
         as_json: JsonOption = False,
     ) -> None:
+        from cache.cost_estimate import plan_store
+        from cli.terminal.cache_plan import plan_table, plan_words
+        from cli.workflow.device import evaluation_device
+        from cli.workflow.store_choice import choose_store
+
         choice = choose_store(
             config,
             overrides,
@@ -276,6 +278,12 @@ def verify(
 
         idif cache verify stores/realiad.zarr --deep --root data/Real-IAD
     """
+    from cache.checking.verify import verify_store
+    from cache.format.object_store import store_path
+    from cache.reading.open_groups import list_groups
+    from idif.datasets.realiad.files import RealIADLayout
+    from idif.datasets.realiad.reader import read_realiad
+
     if repair and root is None:
         raise typer.BadParameter("--repair reads images again: name the dataset with --root")
     index = None
@@ -319,6 +327,9 @@ def export(
 
         idif cache export stores/realiad.zarr realiad.h5
     """
+    from cache.format.object_store import store_path
+    from cache.hdf5 import export_store
+
     place = store_path(store)
     with progress_bar("exporting", "samples") as listen:
         size = export_store(place, target, progress=listen)
@@ -338,6 +349,8 @@ def import_(
 
         idif cache import realiad.h5 stores/realiad.zarr
     """
+    from cache.hdf5 import import_store
+
     folder = _local(store, "an import makes a store on this machine")
     with progress_bar("importing", "samples") as listen:
         samples = import_store(source, folder, progress=listen)
@@ -356,34 +369,22 @@ def info(
 
         idif cache info stores/realiad.zarr
     """
-    opened = FeatureStore.open(store)
-    spec = opened.spec
-    groups: list[dict[str, Any]] = []
-    for category in opened.index.categories:
-        for split in ("train", "test"):
-            samples = [s for s in opened.index.samples if (s.category, s.split) == (category, split)]
-            if samples:
-                groups.append(
-                    {
-                        "category": category,
-                        "split": split,
-                        "samples": len(samples),
-                        "views": sum(sum(s.present) for s in samples),
-                        "anomalous": sum(s.label for s in samples),
-                    }
-                )
-    size = store_bytes(opened.path)
+    from cache.reading.summary import summarize_store
+
+    summary = summarize_store(store)
+    spec, cameras = summary.spec, list(summary.view_numbers)
+    groups = [asdict(group) for group in summary.groups]
     value = {
-        "store": str(opened.path),
-        "bytes": size,
-        "fingerprint": opened.fingerprint,
-        "view_numbers": list(opened.index.view_numbers),
+        "store": str(summary.path),
+        "bytes": summary.bytes,
+        "fingerprint": summary.fingerprint,
+        "view_numbers": cameras,
         "spec": spec.to_json(),
         "groups": groups,
     }
-    table = Table("category", "split", "samples", "views", "anomalous", title=str(opened.path))
+    table = Table("category", "split", "samples", "views", "anomalous", title=str(summary.path))
     for group in groups:
-        table.add_row(*(str(value) for value in group.values()))
+        table.add_row(*map(str, group.values()))
     encoders = "; ".join(
         f"{encoder.name} ({encoder.weights} weights {encoder.weights_sha256[:12]}): "
         f"{', '.join(array.name for array in encoder.arrays)}"
@@ -391,9 +392,8 @@ def info(
     )
     pixels = "no images" if spec.image_size is None else f"{spec.image_size} px"
     table.caption = (
-        f"{size / 1e6:,.1f} MB, {encoders}; as {spec.storage}, {pixels}, "
-        f"cameras {list(opened.index.view_numbers)}"
+        f"{summary.bytes / 1e6:,.1f} MB, {encoders}; as {spec.storage}, {pixels}, cameras {cameras}"
     )
     print_result(value, as_json=as_json, otherwise=table)
     if not as_json:
-        out.print(f"fingerprint {opened.fingerprint}")
+        out.print(f"fingerprint {summary.fingerprint}")

@@ -1,0 +1,79 @@
+"""Summary of a store from its manifests alone.
+
+No data are read, and neither torch nor tensorstore is imported.
+"""
+
+from dataclasses import dataclass
+
+from cache.format.manifest import GroupPlan
+from cache.format.object_store import StorePath, store_path
+from cache.reading.open_groups import (
+    choose_groups,
+    list_groups,
+    load_root,
+    open_groups,
+    store_bytes,
+    store_fingerprint,
+)
+from idif.data.features import FeatureSpec
+from idif.data.index import Split
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """Counts of one category and split."""
+
+    category: str
+    split: Split
+    samples: int
+    views: int
+    """Views that are present."""
+    anomalous: int
+    """Samples that are anomalous."""
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """The contents of a store."""
+
+    path: StorePath
+    bytes: int
+    fingerprint: str
+    """As `cache.FeatureStore.fingerprint`."""
+    view_numbers: tuple[int, ...]
+    spec: FeatureSpec
+    groups: tuple[GroupSummary, ...]
+    """By category, train before test."""
+
+
+def summarize_store(path: str | StorePath) -> StoreSummary:
+    """Summarize a store after the checks that opening it makes.
+
+    Args:
+        path: a folder, or ``s3://BUCKET/PREFIX`` as text.
+
+    Raises:
+        What `cache.FeatureStore.open` raises.
+    """
+    store = store_path(path)
+    root = load_root(store)
+    groups = open_groups(store, root, choose_groups(store, list_groups(store), None, None))
+    return StoreSummary(
+        path=store,
+        bytes=store_bytes(store),
+        fingerprint=store_fingerprint(root.spec, groups),
+        view_numbers=root.view_numbers,
+        spec=root.spec,
+        groups=tuple(_summarize(group.manifest.plan) for group in groups),
+    )
+
+
+def _summarize(plan: GroupPlan) -> GroupSummary:
+    samples = plan.index.samples
+    return GroupSummary(
+        category=plan.group.category,
+        split=plan.group.split,
+        samples=len(samples),
+        views=sum(sum(sample.present) for sample in samples),
+        anomalous=sum(sample.label for sample in samples),
+    )
