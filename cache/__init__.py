@@ -1,17 +1,26 @@
 """The feature store: outputs of frozen encoders, kept on disk and read in batches."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cache.building.build import build_store
+    from cache.building.request import BuildRequest
+    from cache.checking.verify import verify_store
     from cache.reading.store import FeatureStore
 
-__all__ = ["FeatureStore"]
+__all__ = ["BuildRequest", "FeatureStore", "build_store", "verify_store"]
+
+_LAZY = {
+    "BuildRequest": "cache.building.request",
+    "FeatureStore": "cache.reading.store",
+    "build_store": "cache.building.build",
+    "verify_store": "cache.checking.verify",
+}
+"""Name -> its module, imported when the name is first used: the format itself is read without torch."""
 
 
 def __getattr__(name: str) -> Any:
-    # only when it is used: it imports torch, which the format and the inspection of a store do not need
-    if name == "FeatureStore":
-        from cache.reading.store import FeatureStore
-
-        return FeatureStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

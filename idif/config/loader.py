@@ -40,6 +40,25 @@ def load_configs(path: Path, overrides: Sequence[str] = ()) -> list[Config]:
     return resolve(raw, overrides, source=str(path))
 
 
+def load_config(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """One run's config, from a YAML file or from a mapping of sections.
+
+    Args:
+        source: path of a YAML file without a ``matrix``, or ``{"train": {"epochs": 10}, ...}``.
+        overrides: ``KEY=VALUE`` with a dotted key and a YAML value, applied last.
+
+    Raises:
+        ConfigError: as `load_configs`, or the file names several runs.
+    """
+    if isinstance(source, Mapping):
+        configs = resolve(source, overrides, source="config")
+    else:
+        configs = load_configs(Path(source), overrides)
+    if len(configs) != 1:
+        raise ConfigError(f"{source}: expected one run, found a matrix of {len(configs)}")
+    return configs[0]
+
+
 def resolve(raw: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str) -> list[Config]:
     """As `load_configs`, from a mapping already read; ``source`` names it in errors."""
     base = {key: value for key, value in raw.items() if key != "matrix"}
