@@ -21,9 +21,8 @@ from idif.evaluation.normal_scores import NormalScores, Scale, normal_scores
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
 from idif.evaluation.test_pass import CategoryTask, metrics_of, write_predictions
-from tests.helpers.stubs import SIZE, BrightestIsWorst, InMemory
+from tests.helpers.stubs import SIZE, BrightestIsWorst, InMemory, scorer
 
-CPU = torch.device("cpu")
 RANKED = (
     "s_auroc",
     "s_ap",
@@ -62,10 +61,11 @@ def write(
     **changes: Any,
 ) -> Path:
     """A run's predictions of made-up images; samples, labels and masks are those of every seed."""
-    subjects = [CategoryTask(c, BrightestIsWorst(), data(c, seed), None, None, normals) for c in categories]
     config = changes.pop("config", Config())
+    used = scorer(config.eval)
+    tasks = [CategoryTask(c, used, data(c, seed), normals=normals) for c in categories]
     folder.mkdir()
-    write_predictions(config, subjects, folder / "predictions.h5", (1, 2, 3), SIZE, CPU, maps=maps, **changes)
+    write_predictions(config, tasks, folder / "predictions.h5", maps=maps, **changes)
     (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     return folder
 
@@ -112,16 +112,17 @@ def all_maps(p: Predictions) -> np.ndarray[Any, np.dtype[np.float16]]:
 def test_the_scale_is_mean_and_spread_of_the_scores_and_pixels() -> None:
     source, method = data(), BrightestIsWorst()
     rows = [1, 2, 5, 7, 11, 13, 19]
-    found = normal_scores(EvalConfig(batch_size=3), method, source, rows, CPU, None, held_out=True)
+    found = normal_scores(scorer(EvalConfig(batch_size=3), method), source, rows, held_out=True)
     present = source.present[rows]
     with torch.inference_mode():
-        maps = method.anomaly_maps(method.encode(source.images[rows].float() / 255, present), {}, present)
+        maps = method.maps_of(source.images[rows], present)
     views = maps.flatten(2).amax(dim=2).masked_fill(~present, -1)
     for got, wanted in (
         (found.sample, views.amax(dim=1)),
         (found.view, views[present]),
         (found.pixel, maps[present].flatten()),
     ):
+        assert got is not None
         assert got.mean == pytest.approx(float(wanted.double().mean()), rel=1e-6)
         assert got.spread == pytest.approx(float(wanted.double().std(correction=0)), rel=1e-6)
     assert (found.held_out, found.samples) == (True, 7)
@@ -129,8 +130,8 @@ def test_the_scale_is_mean_and_spread_of_the_scores_and_pixels() -> None:
 
 
 def test_normals_without_spread_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"eval.normals: .* at least two .* sample scores"):
-        normal_scores(EvalConfig(), BrightestIsWorst(), data(), [1], CPU, None, held_out=True)
+    with pytest.raises(ConfigError, match=r"eval.record_normal_scores: .* at least two .* sample scores"):
+        normal_scores(scorer(EvalConfig()), data(), [1], held_out=True)
 
 
 def test_fusing_is_the_weighted_mean_of_standardised_scores(tmp_path: Path) -> None:
@@ -176,13 +177,13 @@ def test_two_weak_runs_whose_noise_differs_are_better_together(tmp_path: Path) -
         scores = (labels * 1.2 + noise[which]) * units
         folder = tmp_path / str(which)
         folder.mkdir()
-        normals = {"cup": {"held_out": True, "samples": 9, "anomalous": 0}}
+        normals: dict[str, dict[str, Any]] = {"cup": {"held_out": True, "samples": 9, "anomalous": 0}}
         normals["cup"] |= {key: {"mean": 0.0, "spread": units} for key in ("sample", "view", "pixel")}
         with PredictionsWriter(
             folder / "predictions.h5", (1, 2, 3), SIZE, False, {"normals": normals}
         ) as writer:
-            nothing = np.zeros(0)
-            writer.append(index.samples, np.repeat(scores[:, None], 3, 1), scores, nothing, nothing)
+            views = np.repeat(scores[:, None], 3, 1).astype(np.float32)
+            writer.append(index.samples, views, scores.astype(np.float32), None, None)
         runs.append(folder)
         alone.append(metrics_of(Predictions.open(folder / "predictions.h5"), EvalConfig())["mean"]["s_auroc"])
     together = metrics_of(fused(tmp_path / "f.h5", *runs), EvalConfig())["mean"]
@@ -196,7 +197,9 @@ def test_two_weak_runs_whose_noise_differs_are_better_together(tmp_path: Path) -
 def test_order_of_runs_samples_and_views_does_not_matter(tmp_path: Path) -> None:
     scales = [scale(0.4, 0.05), scale(0.7, 0.2), scale(0.1, 0.3)]
     a, b, c = (write(tmp_path / name, i, s) for i, (name, s) in enumerate(zip("abc", scales, strict=True)))
-    shuffled = rewrite(b, tmp_path / "b2", order=np.random.default_rng(1).permutation(40), slots=(2, 0, 1))
+    shuffled = rewrite(
+        b, tmp_path / "b2", order=np.random.default_rng(1).permutation(40).tolist(), slots=(2, 0, 1)
+    )
     one = fused(tmp_path / "1.h5", a, b, c, weights=(1, 2, 3))
     for got in (
         fused(tmp_path / "2.h5", c, a, b, weights=(3, 1, 2)),
@@ -258,7 +261,12 @@ def test_runs_that_do_not_fit_say_what_differs(tmp_path: Path) -> None:
         (write(tmp_path / "nomaps", 1, scale(1, 1), maps=False), (), "nomaps: expected anomaly maps"),
         (other_views, (), "expected views 1, 2, 3, .*; found 6, 7, 8"),
         (large, (), "large: expected maps of 32 x 32 pixels, .*; found 8 x 8"),
-        (without, (), "training normals of cup, found none; run `idif eval .*plain --set eval.normals=true`"),
+        (
+            without,
+            (),
+            "training normals of cup, found none; run `idif eval .*plain --set eval.record_normal_scores"
+            "=true`",
+        ),
         (itself, (), "itself a fusion"),
         (tmp_path / "nowhere", (), "nowhere.*expected a predictions file"),
         (b, (1,), "--weights: expected one weight for each of 2 runs, got 1"),
@@ -302,7 +310,7 @@ def test_the_command_writes_what_eval_and_report_read(
     runs = [tmp_path / "rgb", tmp_path / "depth"]
     for folder in runs:
         shutil.copytree(world / "runs" / "tiny", folder)
-        assert run(["eval", str(folder), "--set=eval.normals=true"]) == 0
+        assert run(["eval", str(folder), "--set=eval.record_normal_scores=true"]) == 0
     recorded = Predictions.open(runs[0] / "predictions.h5").protocol["normals"]
     assert {name: (found["held_out"], found["samples"]) for name, found in recorded.items()} == {
         "bolt": (True, 3),

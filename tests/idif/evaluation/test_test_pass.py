@@ -12,11 +12,8 @@ from idif.config.sections import Config, EvalConfig
 from idif.errors import CannotFinish, ConfigError
 from idif.evaluation.calibration import fit_calibration
 from idif.evaluation.predictions import Predictions
-from idif.evaluation.scoring import score_batches
 from idif.evaluation.test_pass import CategoryTask, metrics_of, write_predictions
-from tests.helpers.stubs import SIZE, BrightestIsWorst, InMemory
-
-CPU = torch.device("cpu")
+from tests.helpers.stubs import BrightestIsWorst, InMemory, scorer
 
 
 def data(category: str = "cup", seed: int = 0) -> InMemory:
@@ -33,21 +30,21 @@ def config(**evaluation: object) -> Config:
 
 
 def test_metrics_come_from_what_the_file_holds(tmp_path: Path) -> None:
-    subjects = [CategoryTask(n, BrightestIsWorst(), data(n, s), None) for s, n in enumerate(("cup", "nut"))]
+    used = scorer(config().eval)
+    tasks = [CategoryTask(n, used, data(n, s)) for s, n in enumerate(("cup", "nut"))]
     path = tmp_path / "predictions.h5"
-    write_predictions(config(), subjects, path, (1, 2, 3), SIZE, CPU)
+    write_predictions(config(), tasks, path)
     metrics = metrics_of(Predictions.open(path), config().eval)
     assert set(metrics) == {"mean", "categories", "protocol"}
     expected = []
-    for subject in subjects:
-        source = subject.source
+    for task in tasks:
+        source = task.source
         assert isinstance(source, InMemory)
         with torch.inference_mode():
-            encoded = subject.method.encode(source.images.float() / 255, source.present)
-            maps = subject.method.anomaly_maps(encoded, {}, source.present)
+            maps = BrightestIsWorst().maps_of(source.images, source.present)
         scores = maps.flatten(1).amax(dim=1).numpy()
         expected.append(roc_auc_score(source.labels.any(dim=1).numpy(), scores))
-        got = metrics["categories"][subject.category]
+        got = metrics["categories"][task.category]
         assert got["s_auroc"] == pytest.approx(expected[-1], abs=1e-9)
         views = maps.flatten(2).amax(dim=2)[source.present].numpy()
         assert got["i_auroc"] == pytest.approx(
@@ -63,8 +60,8 @@ def test_without_maps_the_streaming_count_gives_the_same_pixel_metrics(tmp_path:
     results = []
     for maps in (True, False):
         path = tmp_path / f"{maps}.h5"
-        subject = CategoryTask("cup", BrightestIsWorst(), data(), None)
-        pixels = write_predictions(config(), [subject], path, (1, 2, 3), SIZE, CPU, maps=maps)
+        task = CategoryTask("cup", scorer(config().eval), data())
+        pixels = write_predictions(config(), [task], path, maps=maps)
         results.append(metrics_of(Predictions.open(path), config().eval, pixels)["categories"]["cup"])
     assert results[0] == results[1]
     alone = metrics_of(Predictions.open(tmp_path / "False.h5"), config().eval)["categories"]["cup"]
@@ -76,23 +73,18 @@ def test_calibration_is_fitted_on_held_out_normals_and_the_raw_figure_is_kept(tm
     normal = InMemory(torch.ones(30, 3, dtype=torch.bool), torch.zeros(30, 3, dtype=torch.bool), seed=5)
     normal.images[:, 2] //= 4
     settings = config(calibrate="per-view")
-    fitted = fit_calibration(settings.eval, BrightestIsWorst(), normal, range(4, 14), CPU)
-    (scored,) = score_batches(EvalConfig(batch_size=30), BrightestIsWorst(), normal, range(4, 14), CPU)
+    collected = scorer(settings.eval).collect(normal, range(4, 14), title="calibrating")
+    fitted = fit_calibration(collected.views, collected.present, normal.index.view_numbers)
+    (scored,) = scorer(EvalConfig(batch_size=30)).batches(normal, range(4, 14))
     assert fitted.samples == 10
-    np.testing.assert_allclose(fitted.mean, scored.scores.mean(dim=0).numpy(), rtol=1e-5)
-    np.testing.assert_allclose(fitted.spread, scored.scores.std(dim=0, correction=0).numpy(), rtol=1e-4)
+    np.testing.assert_allclose(fitted.mean, scored.views.mean(dim=0).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(fitted.spread, scored.views.std(dim=0, correction=0).numpy(), rtol=1e-4)
 
     results = {}
     for name, calibration in (("plain", None), ("calibrated", fitted)):
         path = tmp_path / f"{name}.h5"
-        write_predictions(
-            settings,
-            [CategoryTask("cup", BrightestIsWorst(), data(), calibration)],
-            path,
-            (1, 2, 3),
-            SIZE,
-            CPU,
-        )
+        used = scorer(settings.eval, calibration=calibration)
+        write_predictions(settings, [CategoryTask("cup", used, data())], path)
         results[name] = metrics_of(Predictions.open(path), settings.eval)["categories"]["cup"]
     assert results["calibrated"]["s_auroc_raw"] == pytest.approx(results["plain"]["s_auroc"])
     assert "s_auroc_raw" not in results["plain"]
@@ -101,8 +93,9 @@ def test_calibration_is_fitted_on_held_out_normals_and_the_raw_figure_is_kept(tm
 def test_calibration_without_spread_is_refused() -> None:
     flat = InMemory(torch.ones(4, 2, dtype=torch.bool), torch.zeros(4, 2, dtype=torch.bool))
     flat.images.fill_(7)
+    scores = scorer(EvalConfig()).collect(flat, range(4), title="calibrating")
     with pytest.raises(ConfigError, match=r"view 1 .* spread 0"):
-        fit_calibration(EvalConfig(), BrightestIsWorst(), flat, range(4), CPU)
+        fit_calibration(scores.views, scores.present, flat.index.view_numbers)
 
 
 def test_a_score_that_is_not_finite_names_the_sample() -> None:
@@ -110,14 +103,14 @@ def test_a_score_that_is_not_finite_names_the_sample() -> None:
     with torch.no_grad():
         method.weight.fill_(float("nan"))
     with pytest.raises(CannotFinish, match="cup/S0000: the anomaly score is not finite"):
-        list(score_batches(EvalConfig(), method, source, range(20), CPU))
+        list(scorer(EvalConfig(), method).batches(source, range(20)))
 
 
 def test_a_map_beyond_float16_names_the_sample_when_it_is_counted(tmp_path: Path) -> None:
     source, method = data(), BrightestIsWorst()
     with torch.no_grad():
         method.weight.fill_(1e6)
-    subject = CategoryTask("cup", method, source, None)
+    task = CategoryTask("cup", scorer(config().eval, method), source)
     with pytest.raises(CannotFinish, match=r"cup/S0000.*: anomaly map in float16: .*NaN or infinite"):
-        write_predictions(config(), [subject], tmp_path / "p.h5", (1, 2, 3), SIZE, CPU, maps=False)
+        write_predictions(config(), [task], tmp_path / "p.h5", maps=False)
     assert list(tmp_path.iterdir()) == []

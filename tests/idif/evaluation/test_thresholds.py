@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ from idif.evaluation.test_pass import CategoryTask, metrics_of, write_prediction
 from idif.evaluation.thresholds import normal_thresholds, sample_labels_of
 from idif.metrics import auroc
 from idif.report.table_export import check_exports, compare, export, to_csv, to_latex, to_markdown
-from tests.helpers.stubs import SIZE, BrightestIsWorst, InMemory
+from tests.helpers.stubs import InMemory, scorer
 from tests.idif.evaluation.test_predictions import made, write
-from tests.idif.evaluation.test_test_pass import CPU, config, data
+from tests.idif.evaluation.test_test_pass import config, data
 
 
 @pytest.fixture
@@ -55,15 +56,15 @@ def test_nothing_to_choose_from_is_null_with_its_reason(tmp_path: Path) -> None:
 def test_a_false_alarm_rate_needs_no_anomalies_and_is_kept_in_the_file(tmp_path: Path) -> None:
     normal = InMemory(torch.ones(40, 3, dtype=torch.bool), torch.zeros(40, 3, dtype=torch.bool), seed=5)
     settings = config(threshold="false-positive-rate", target_fpr=0.25)
-    chosen = normal_thresholds(settings.eval, BrightestIsWorst(), normal, range(10, 30), CPU, None)
+    chosen = normal_thresholds(scorer(settings.eval), normal, range(10, 30))
     path = tmp_path / "p.h5"
-    subject = CategoryTask("cup", BrightestIsWorst(), data(), None, chosen)
-    write_predictions(settings, [subject], path, (1, 2, 3), SIZE, CPU)
+    task = CategoryTask("cup", scorer(settings.eval), data(), chosen)
+    write_predictions(settings, [task], path)
     found = metrics_of(Predictions.open(path), settings.eval)["categories"]["cup"]["thresholds"]
     assert found["sample"]["items"] == 20
     assert found["view"]["items"] == 60
-    bare = CategoryTask("cup", BrightestIsWorst(), normal, None)
-    write_predictions(settings, [bare], path, (1, 2, 3), SIZE, CPU)
+    bare = CategoryTask("cup", scorer(settings.eval), normal)
+    write_predictions(settings, [bare], path)
     flagged = Predictions.open(path).sample_scores[10:30] >= found["sample"]["value"]
     assert flagged.mean() <= 0.25
     with pytest.raises(RunError, match="found none; run `idif eval` without --from-predictions"):
@@ -107,14 +108,13 @@ def test_the_folder_cannot_be_the_label_where_there_is_none(predictions: Predict
 
 
 def test_pooling_ranks_all_categories_together(tmp_path: Path) -> None:
-    settings = config(pooled=True)
+    settings = config(pool_categories=True)
     results = []
     for maps in (True, False):
         path = tmp_path / f"{maps}.h5"
-        subjects = [
-            CategoryTask(n, BrightestIsWorst(), data(n, s), None) for s, n in enumerate(("cup", "nut"))
-        ]
-        pixels = write_predictions(settings, subjects, path, (1, 2, 3), SIZE, CPU, maps=maps)
+        used = scorer(settings.eval)
+        tasks = [CategoryTask(n, used, data(n, s)) for s, n in enumerate(("cup", "nut"))]
+        pixels = write_predictions(settings, tasks, path, maps=maps)
         results.append(metrics_of(Predictions.open(path), settings.eval, pixels)["pooled"])
     p = Predictions.open(path)
     assert results[0] == results[1]
@@ -123,9 +123,11 @@ def test_pooling_ranks_all_categories_together(tmp_path: Path) -> None:
     assert results[0]["p_auroc"] is not None
 
 
-def numbers(categories: list[str]) -> dict[str, object]:
+def numbers(categories: list[str]) -> dict[str, Any]:
     keys = ("s_auroc", "i_auroc", "p_auroc", "p_ap", "aupro")
-    found = {name: dict.fromkeys(keys, 0.5 + i / 100) for i, name in enumerate(categories)}
+    found: dict[str, dict[str, float | None]] = {
+        name: dict.fromkeys(keys, 0.5 + i / 100) for i, name in enumerate(categories)
+    }
     found[categories[0]]["aupro"] = None
     return {"categories": found, "mean": dict.fromkeys(keys, 0.75)}
 

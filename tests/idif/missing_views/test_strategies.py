@@ -5,35 +5,47 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
 
 from idif.config.sections import EvalConfig, InpainterConfig
+from idif.data.arrays import feature_map
 from idif.data.batch import Batch
+from idif.data.features import IMAGES, EncoderSpec, FeatureSpec
 from idif.errors import ConfigError, RunError
-from idif.methods.protocol import Method
+from idif.methods.protocol import Method, Needs, Scores
 from idif.missing_views.imputation import ImputedSource, ImputedViews, Imputer
 from idif.missing_views.inpainting import Reconstructor, ViewInpainter, load_inpainter, train_inpainter
 from idif.missing_views.retrieval import Retriever
-from idif.missing_views.strategies import mean_curve, score_strategy
+from idif.missing_views.strategies import Strategy, mean_curve, score_strategy
 from idif.missing_views.sweep import random_masks, sweep_paper
-from tests.helpers.stubs import SIZE, BrightestIsWorst, InMemory
+from idif.randomness import Draws
+from tests.helpers.stubs import CPU, SIZE, InMemory, scorer
 
-CPU = torch.device("cpu")
 CONFIG = EvalConfig(batch_size=5)
 LAYER = "layer3"
+LAYERS = ("layer1", "layer2", LAYER)
 
 
 class WithFeatures(InMemory):
-    """`InMemory` with a feature that is a view's mean colour and contrast, in four channels."""
+    """`InMemory` with a view's mean colour and contrast as features, in four channels, and multiples."""
 
-    def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        for batch in super().batches(order, batch_size):
+    @property
+    def spec(self) -> FeatureSpec:
+        arrays = tuple(feature_map(name, 4, 2, "colours") for name in LAYERS)
+        return FeatureSpec((EncoderSpec("colours", "file", "0", "image", {}, arrays),), SIZE, "float32")
+
+    def batches(
+        self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
+    ) -> Iterator[Batch]:
+        for batch in super().batches(order, batch_size, variants):
             pixels = batch.images.float() / 255
             colour = torch.cat([pixels.mean(dim=(3, 4)), pixels.std(dim=(2, 3, 4))[..., None]], dim=2)
-            features = {LAYER: colour[..., None, None].expand(-1, -1, -1, 2, 2).clone()}
-            yield Batch(batch.rows, batch.images, features, batch.view_mask, batch.labels, batch.masks)
+            layer = colour[..., None, None].expand(-1, -1, -1, 2, 2)
+            features = {name: layer * factor for name, factor in zip(LAYERS, (4, 2, 1), strict=True)}
+            yield batch.with_arrays(batch.arrays | features)
 
 
 def samples(count: int, views: int = 4, seed: int = 0, absent: float = 0.0) -> WithFeatures:
@@ -53,10 +65,11 @@ class Grey:
         assert not batch.images[~batch.view_mask].any(), "a hidden view is looked at"
         count = int(missing.sum())
         known = missing.nonzero()[:, 1] < missing.shape[1] - 1
-        features = {name: torch.full((count, *f.shape[2:]), 7.0) for name, f in batch.features.items()}
-        return ImputedViews(
-            torch.full((count, *batch.images.shape[2:]), 99, dtype=torch.uint8), features, known
-        )
+        features = {
+            name: torch.full((count, *f.shape[2:]), 7.0) for name, f in batch.features(LAYERS).items()
+        }
+        images = torch.full((count, *batch.images.shape[2:]), 99, dtype=torch.uint8)
+        return ImputedViews({IMAGES: images, **features}, known)
 
 
 def test_a_filled_source_keeps_what_is_seen_and_fills_the_rest() -> None:
@@ -70,7 +83,9 @@ def test_a_filled_source_keeps_what_is_seen_and_fills_the_rest() -> None:
     filled = ~seen & (torch.arange(4) < 3) & (torch.arange(6) < 5)[:, None] & seen.any(dim=1, keepdim=True)
     assert torch.equal(batch.view_mask, seen | filled)
     assert (batch.images[filled] == 99).all()
-    assert (batch.features[LAYER][filled] == 7).all()
+    for layer in batch.features(LAYERS).values():
+        assert (layer[filled] == 7).all()
+        assert not layer[~(seen | filled)].any()
     assert not batch.images[~(seen | filled)].any()
     assert torch.equal(batch.labels, real.labels), "a sample stays what it is"
 
@@ -85,9 +100,10 @@ def test_the_lender_is_the_nearest_in_the_views_that_remain() -> None:
     (batch,) = ImputedSource(data, visible, retriever).batches(range(5), 5)
     assert batch.view_mask.all()
 
-    def pooled(batch: Batch, row: int, view: int) -> np.ndarray:
-        vector = batch.features[LAYER][row, view].mean(dim=(1, 2)).double().numpy()
-        return vector / np.linalg.norm(vector)
+    def pooled(batch: Batch, row: int, view: int) -> npt.NDArray[np.float64]:
+        vector: npt.NDArray[np.float64] = batch.arrays[LAYER][row, view].mean(dim=(1, 2)).double().numpy()
+        unit: npt.NDArray[np.float64] = vector / np.linalg.norm(vector)
+        return unit
 
     for row, view in np.argwhere(~visible):
         distances = []
@@ -100,7 +116,8 @@ def test_the_lender_is_the_nearest_in_the_views_that_remain() -> None:
             distances.append(np.mean(apart) if shared else np.inf)
         nearest = int(np.argmin(distances))
         assert torch.equal(batch.images[row, view], lenders.images[nearest, view])
-        assert torch.equal(batch.features[LAYER][row, view], lenders.features[LAYER][nearest, view])
+        for name in LAYERS:
+            assert torch.equal(batch.arrays[name][row, view], lenders.arrays[name][nearest, view])
 
 
 def test_several_lenders_are_averaged_and_mistakes_are_told() -> None:
@@ -110,6 +127,9 @@ def test_several_lenders_are_averaged_and_mistakes_are_told() -> None:
     (all_of_them,) = ImputedSource(data, visible, Retriever.build(normals, LAYER, 9)).batches(range(3), 3)
     mean = normals.images[:, 0].float().mean(dim=0).round().byte()
     assert torch.equal(all_of_them.images[1, 0], mean)
+    (lenders,) = normals.batches(range(9), 9)
+    for name in LAYERS:
+        torch.testing.assert_close(all_of_them.arrays[name][1, 0], lenders.arrays[name][:, 0].mean(dim=0))
     with pytest.raises(ConfigError, match=r"strategies\.layer: expected one of layer1, layer2, layer3"):
         Retriever.build(normals, "layer4", 1)
     with pytest.raises(ConfigError, match=r"strategies\.neighbours: 10, but there are 9"):
@@ -118,8 +138,8 @@ def test_several_lenders_are_averaged_and_mistakes_are_told() -> None:
 
 def test_leaving_views_out_is_the_papers_sweep() -> None:
     data = samples(24, absent=0.2)
-    curve = score_strategy(CONFIG, BrightestIsWorst(), data, CPU, seed=3, filler=None)
-    sweep = sweep_paper(CONFIG, BrightestIsWorst(), data, CPU, seed=3)["by_missing"]
+    curve = score_strategy(scorer(CONFIG), data, Strategy(None), seed=3)
+    sweep = sweep_paper(scorer(CONFIG), data, seed=3)["by_missing"]
     assert list(curve) == list(sweep)
     for missing, values in curve.items():
         for key in ("s_auroc", "p_auroc", "samples", "unscorable"):
@@ -131,16 +151,16 @@ def test_leaving_views_out_is_the_papers_sweep() -> None:
 class Loud(Method):
     """Scores a view by its brightness alone, so that what is scored can be told."""
 
-    def forward(self, corrupted: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> dict[str, Tensor]:
+    needs = Needs(training=(), scoring=(IMAGES,))
+
+    def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def encode(self, images: Tensor, view_mask: Tensor) -> Tensor:
-        return images.mean(dim=2)
+    def score(self, batch: Batch) -> Scores:
+        brightness = (batch.images.float() / 255).mean(dim=2)
+        return Scores(maps={"map": brightness * batch.view_mask[:, :, None, None]})
 
-    def anomaly_maps(self, encoded: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
-        return encoded * view_mask[:, :, None, None]
-
-    def subset_maps(self, encoded: Tensor, features: dict[str, Tensor], view_masks: Tensor) -> Tensor:
+    def describe(self) -> dict[str, str]:
         raise NotImplementedError
 
 
@@ -152,20 +172,20 @@ class Oracle:
         bad = batch.labels.any(dim=1)[missing.nonzero()[:, 0]]
         images = torch.zeros(len(bad), *batch.images.shape[2:], dtype=torch.uint8)
         images[bad] = 255
-        features = {name: f.new_zeros(len(bad), *f.shape[2:]) for name, f in batch.features.items()}
-        return ImputedViews(images, features, torch.ones(len(bad), dtype=torch.bool))
+        features = {name: f.new_zeros(len(bad), *f.shape[2:]) for name, f in batch.features(LAYERS).items()}
+        return ImputedViews({IMAGES: images, **features}, torch.ones(len(bad), dtype=torch.bool))
 
 
 def test_filled_views_are_scored_only_where_asked_for() -> None:
     data = samples(24)
 
-    def curve(filler: Imputer | None, *, score_filled: bool) -> dict[str, float]:
-        found = score_strategy(CONFIG, Loud(), data, CPU, seed=0, filler=filler, score_filled=score_filled)
+    def curve(imputer: Imputer | None, *, score_imputed: bool) -> dict[str, float]:
+        found = score_strategy(scorer(CONFIG, Loud()), data, Strategy(imputer, score_imputed), seed=0)
         return {missing: values["s_auroc"] for missing, values in found.items()}
 
-    alone, present = curve(None, score_filled=False), curve(Oracle(), score_filled=False)
+    alone, present = curve(None, score_imputed=False), curve(Oracle(), score_imputed=False)
     assert alone == present
-    filled = curve(Oracle(), score_filled=True)
+    filled = curve(Oracle(), score_imputed=True)
     assert filled["0"] == alone["0"]
     assert all(filled[missing] == 1.0 for missing in "123")
     assert alone["3"] < 1.0

@@ -11,22 +11,25 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
-import idif.training.loop
 from idif.config.loader import resolve
 from idif.config.sections import Config
 from idif.corruption.textures import TextureBank, load_textures
+from idif.data.batch import Batch
 from idif.encoders.live import LiveFeatures
 from idif.errors import CannotFinish, RunError
 from idif.evaluation.test_pass import scoring_protocol
 from idif.methods.idif.decoder import ViewDecoders
+from idif.methods.idif.model import IDIF
 from idif.methods.protocol import Method
+from idif.randomness import Draws
 from idif.training.checkpoint import find_checkpoint, load_state, load_weights, read_progress
-from idif.training.loop import Task, train
+from idif.training.loop import train
 from idif.training.run_log import RunLog, read_log
-from idif.training.schedule import learning_rate
+from idif.training.state import TrainingState
 from idif.training.step_metrics import out_of_memory_as_error
 from idif.training.validation import ValidationResult
-from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, untrained
+from tests.helpers.tiny_data import make_tiny_realiad, tiny_index
+from tests.helpers.tiny_training import SMALL, idif_task, live_source
 
 SIZE = 32
 
@@ -41,7 +44,7 @@ def source(root: Path) -> LiveFeatures:
     index = tiny_index(categories=("cup",), train=5, test=2)
     make_tiny_realiad(root, index)
     train_rows = index.rows(lambda sample: sample.split == "train")
-    return LiveFeatures(root, index.take(train_rows), untrained(), SIZE, torch.device("cpu"))
+    return live_source(root, index.take(train_rows), SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def textures(tmp_path_factory: pytest.TempPathFactory) -> TextureBank:
 
 def config(**train_settings: Any) -> Config:
     raw = {
-        "method": {"voxel": {"depth": 2, "height": 2, "width": 2, "channels": 16}, "heads": 2, "blocks": 1},
+        "method": SMALL,
         "train": {"epochs": 4, "batch_size": 2, "lr": 1e-3} | train_settings,
     }
     return resolve(raw, source="test")[0]
@@ -60,11 +63,6 @@ def config(**train_settings: Any) -> Config:
 def fabric() -> Fabric:
     torch.set_num_threads(1)
     return Fabric(accelerator="cpu", devices=1)
-
-
-def task(source: LiveFeatures, textures: TextureBank, folder: Path) -> Task:
-    folder.mkdir(parents=True, exist_ok=True)
-    return Task("cup", folder, source, list(range(5)), textures)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +77,12 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     settings = {"eval_every": 1} | settings
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     nothing = ValidationResult({})
-    train(config(**settings), task(source, textures, whole), fabric(), after_epoch=lambda _m, _e: nothing)
+    train(
+        config(**settings),
+        idif_task(config(**settings), source, textures, whole),
+        fabric(),
+        after_epoch=lambda _m, _e: nothing,
+    )
 
     def die(_method: Method, epoch: int) -> ValidationResult:
         if epoch == 3:
@@ -87,14 +90,19 @@ def test_a_resumed_run_is_the_uninterrupted_one(
         return nothing
 
     with pytest.raises(KeyboardInterrupt):
-        train(config(**settings), task(source, textures, broken), fabric(), after_epoch=die)
+        train(
+            config(**settings),
+            idif_task(config(**settings), source, textures, broken),
+            fabric(),
+            after_epoch=die,
+        )
     checkpoint = find_checkpoint(broken)
     assert checkpoint is not None
     assert read_progress(checkpoint).epoch == 2
     assert not read_progress(checkpoint).finished
     train(
         config(**settings),
-        task(source, textures, broken),
+        idif_task(config(**settings), source, textures, broken),
         fabric(),
         after_epoch=lambda _m, _e: ValidationResult({}),
     )
@@ -111,16 +119,15 @@ def test_the_mean_of_the_weights_is_the_recurrence_written_out(
     source: LiveFeatures, textures: TextureBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its decay rises to ``train.ema``; the checkpoint holds the mean and the last step's weights."""
-    once, steps = idif.training.loop.train_step, []
+    once, steps = TrainingState.advance, []
 
-    def watched(*args: Any) -> Any:
-        losses = once(*args)
-        steps.append({name: value.clone() for name, value in args[2].module.state_dict().items()})
-        return losses
+    def watched(state: TrainingState) -> None:
+        steps.append({name: value.clone() for name, value in state.method.state_dict().items()})
+        once(state)
 
-    monkeypatch.setattr(idif.training.loop, "train_step", watched)
+    monkeypatch.setattr(TrainingState, "advance", watched)
     settings = config(epochs=2, ema=0.28)
-    train(settings, task(source, textures, tmp_path), fabric())
+    train(settings, idif_task(settings, source, textures, tmp_path), fabric())
     decays = [2 / 11, 3 / 12, 0.28, 0.28, 0.28]
     kept = load_weights(tmp_path / "checkpoint")
     for name, value in kept.items():
@@ -132,13 +139,17 @@ def test_the_mean_of_the_weights_is_the_recurrence_written_out(
     last = load_state(tmp_path / "checkpoint")["method"]
     assert all(torch.equal(last[name], value) for name, value in steps[-1].items())
     assert any(not torch.equal(last[name], value) for name, value in kept.items())
-    assert "min(0.28, (1 + n) / (10 + n))" in scoring_protocol(settings)["weights"]
+    assert "min(0.28, (1 + n) / (10 + n))" in scoring_protocol(settings, {})["weights"]
 
 
 def test_training_lowers_the_loss_and_keeps_the_checkpoint_before(
     source: LiveFeatures, textures: TextureBank, tmp_path: Path
 ) -> None:
-    train(config(epochs=12, lr=2e-3), task(source, textures, tmp_path), fabric())
+    train(
+        config(epochs=12, lr=2e-3),
+        idif_task(config(epochs=12, lr=2e-3), source, textures, tmp_path),
+        fabric(),
+    )
     losses = [line["distill"] for line in read_log(tmp_path / "log.jsonl") if "distill" in line]
     assert np.mean(losses[-3:]) < 0.6 * np.mean(losses[:3])
     assert read_progress(tmp_path / "checkpoint").finished
@@ -163,7 +174,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(
         r"the last checkpoint of epoch 1 stays; try a smaller train\.lr"
     )
     with pytest.raises(CannotFinish, match=told):
-        train(config(lr=1e-9), task(source, textures, tmp_path), fabric())
+        train(config(lr=1e-9), idif_task(config(lr=1e-9), source, textures, tmp_path), fabric())
     assert read_progress(tmp_path / "checkpoint").epoch == 1
 
 
@@ -186,7 +197,7 @@ def test_a_gradient_that_explodes_stops_the_run_and_names_the_part(
         r"try a smaller train\.lr or train\.clip_norm"
     )
     with pytest.raises(CannotFinish, match=told):
-        train(config(), task(source, textures, tmp_path), fabric())
+        train(config(), idif_task(config(), source, textures, tmp_path), fabric())
     assert read_progress(tmp_path / "checkpoint").epoch == 1
 
 
@@ -206,16 +217,16 @@ def test_running_out_of_memory_says_what_to_change(
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
-    once = idif.training.loop.train_step
+    once = IDIF.training_step
 
-    def short(*args: Any) -> Any:
-        if args[-1] == 4:
+    def short(method: IDIF, batch: Batch, draws: Draws) -> dict[str, torch.Tensor]:
+        if draws.step == 4:
             raise error
-        return once(*args)
+        return once(method, batch, draws)
 
-    monkeypatch.setattr(idif.training.loop, "train_step", short)
+    monkeypatch.setattr(IDIF, "training_step", short)
     with pytest.raises(CannotFinish, match=r"cup: out of memory at step 5 .*train\.batch_size \(2 now\)"):
-        train(config(), task(source, textures, tmp_path), fabric())
+        train(config(), idif_task(config(), source, textures, tmp_path), fabric())
     assert read_progress(tmp_path / "checkpoint").epoch == 1
 
 
@@ -227,7 +238,7 @@ def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
 def test_a_damaged_checkpoint_is_named_and_the_one_before_offered(
     source: LiveFeatures, textures: TextureBank, tmp_path: Path
 ) -> None:
-    train(config(epochs=2), task(source, textures, tmp_path), fabric())
+    train(config(epochs=2), idif_task(config(epochs=2), source, textures, tmp_path), fabric())
     weights = tmp_path / "checkpoint" / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
@@ -235,7 +246,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_offered(
     with pytest.raises(RunError, match=r"model\.safetensors: damaged.*resume from .*checkpoint\.previous"):
         load_weights(tmp_path / "checkpoint")
     with pytest.raises(RunError, match="damaged"):
-        train(config(epochs=2), task(source, textures, tmp_path), fabric())
+        train(config(epochs=2), idif_task(config(epochs=2), source, textures, tmp_path), fabric())
     (tmp_path / "checkpoint" / "checkpoint.json").write_text("{")
     with pytest.raises(RunError, match="damaged checkpoint"):
         read_progress(tmp_path / "checkpoint")
@@ -244,12 +255,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_offered(
 def test_a_stop_between_the_renames_falls_back_to_the_checkpoint_before(
     source: LiveFeatures, textures: TextureBank, tmp_path: Path
 ) -> None:
-    train(config(epochs=2), task(source, textures, tmp_path), fabric())
+    train(config(epochs=2), idif_task(config(epochs=2), source, textures, tmp_path), fabric())
     (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.part")
     found = find_checkpoint(tmp_path)
     assert found == tmp_path / "checkpoint.previous"
     assert read_progress(found).epoch == 1
-    train(config(epochs=2), task(source, textures, tmp_path), fabric())
+    train(config(epochs=2), idif_task(config(epochs=2), source, textures, tmp_path), fabric())
     assert read_progress(tmp_path / "checkpoint").finished
 
 
@@ -257,13 +268,17 @@ def test_training_goes_on_from_weights_learned_on_smaller_images(
     root: Path, source: LiveFeatures, textures: TextureBank, tmp_path: Path
 ) -> None:
     """Its first loss is about what the small images' training reached, not what random weights give."""
-    train(config(epochs=12, lr=2e-3), task(source, textures, tmp_path / "small"), fabric())
-    larger = LiveFeatures(root, source.index, untrained(), 2 * SIZE, torch.device("cpu"))
+    train(
+        config(epochs=12, lr=2e-3),
+        idif_task(config(epochs=12, lr=2e-3), source, textures, tmp_path / "small"),
+        fabric(),
+    )
+    larger = live_source(root, source.index, 2 * SIZE)
     larger_textures = load_textures("procedural", 2 * SIZE, tmp_path)
     first = {}
     for name, init in (("fresh", None), ("warm", tmp_path / "small" / "checkpoint")):
-        again = replace(task(larger, larger_textures, tmp_path / name), init=init)
-        train(config(epochs=1, lr=1e-6), again, fabric())
+        short = config(epochs=1, lr=1e-6)
+        train(short, replace(idif_task(short, larger, larger_textures, tmp_path / name), init=init), fabric())
         first[name] = read_log(tmp_path / name / "log.jsonl")[0]["distill"]
     reached_small = [line["distill"] for line in read_log(tmp_path / "small" / "log.jsonl") if "loss" in line]
     assert first["warm"] < 0.5 * (first["fresh"] + reached_small[-1])
@@ -272,22 +287,14 @@ def test_training_goes_on_from_weights_learned_on_smaller_images(
 def test_weights_of_another_model_are_refused(
     source: LiveFeatures, textures: TextureBank, tmp_path: Path
 ) -> None:
-    train(config(epochs=1), task(source, textures, tmp_path / "first"), fabric())
-    other = replace(task(source, textures, tmp_path / "second"), init=tmp_path / "first" / "checkpoint")
+    train(config(epochs=1), idif_task(config(epochs=1), source, textures, tmp_path / "first"), fabric())
     wider = config(epochs=1)
     wider = wider.model_copy(update={"method": wider.method.model_copy(update={"blocks": 2})})
+    init = tmp_path / "first" / "checkpoint"
+    other = replace(idif_task(wider, source, textures, tmp_path / "second"), init=init)
     with pytest.raises(RunError, match=r"first.*does not fit the run's config.*blocks"):
         train(wider, other, fabric())
     assert find_checkpoint(tmp_path / "second") is None
-
-
-def test_learning_rate_rises_then_falls_to_nothing() -> None:
-    rates = [learning_rate(step, 100, 0.1) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == pytest.approx(1.0)
-    assert rates.index(max(rates)) in (9, 10)
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] < 0.001
 
 
 def test_a_log_cut_short_is_read_up_to_the_cut(tmp_path: Path) -> None:
