@@ -1,5 +1,6 @@
 """Fixtures that more than one file uses."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,3 +49,15 @@ def renderer() -> "Iterator[SampleRenderer]":
 @pytest.fixture
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idif.files.os, "fsync", lambda descriptor: None)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With ``IDIF_NO_SKIP`` a skipped test is a failure, unless it is for want of the real data."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("IDIF_NO_SKIP") or reporter is None:
+        return
+    reasons = {str(report.longrepr) for report in reporter.stats.get("skipped", ())}
+    missing = sorted(r for r in reasons if "IDIF_DATA" not in r and "has OSMesa" not in r)
+    if missing:
+        reporter.write_line(f"IDIF_NO_SKIP: a test was skipped: {'; '.join(missing)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

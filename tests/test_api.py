@@ -36,8 +36,8 @@ def test_the_examples_run(
     assert session["prediction"].score is not None
     with pytest.raises(RunError, match="this run exists"):
         idif.train(session["config"], session["training"])
+    (tmp_path / "two.yaml").write_text("matrix: [{name: a}, {name: b}]", encoding="utf-8")
     with pytest.raises(ConfigError, match="expected one run, found a matrix of 2"):
-        (tmp_path / "two.yaml").write_text("matrix: [{name: a}, {name: b}]", encoding="utf-8")
         idif.load_config(tmp_path / "two.yaml")
 
 

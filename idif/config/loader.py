@@ -5,6 +5,7 @@ An unknown key is an error that names the nearest known one.
 
 import difflib
 import re
+import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,12 @@ def load_configs(path: Path, overrides: Sequence[str] = ()) -> list[Config]:
         ConfigError: file missing or not YAML, unknown key (the nearest is named), bad value.
     """
     try:
-        raw = read_yaml(path.read_text(encoding="utf-8"))
+        raw = read_yaml(_find(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file") from None
+        shipped = installed_configs()
+        names = ", ".join(sorted(file.name for file in shipped.glob("*.yaml"))) if shipped else ""
+        hint = f"; those of the installation are in {shipped}: {names}" if names else ""
+        raise ConfigError(f"{path}: no such config file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: config cannot be read ({error})") from None
     except yaml.YAMLError as error:
@@ -38,6 +42,20 @@ def load_configs(path: Path, overrides: Sequence[str] = ()) -> list[Config]:
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected sections such as `data:` and `train:`, got {type(raw).__name__}")
     return resolve(raw, overrides, source=str(path))
+
+
+def installed_configs() -> Path | None:
+    """The folder of the configs that an installation without a checkout brings; None where there is none."""
+    folder = Path(sysconfig.get_path("data")) / "share" / "idif" / "configs"
+    return folder if folder.is_dir() else None
+
+
+def _find(path: Path) -> Path:
+    """``path``, or the installed config that ``configs/NAME.yaml`` names where no such file is here."""
+    shipped = installed_configs()
+    if path.exists() or path.is_absolute() or path.parts[:1] != ("configs",) or shipped is None:
+        return path
+    return shipped.joinpath(*path.parts[1:])
 
 
 def load_config(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:

@@ -15,10 +15,8 @@ LIBRARIES = (
     "torchvision",
     "numpy",
     "numba",
-    "zarr",
     "tensorstore",
     "h5py",
-    "scikit-learn",
     "pyvista",
 )
 
