@@ -108,7 +108,7 @@ _PLAN_HELP = """Build and read a store of a few samples, and say what the whole 
     """
 
 
-def _build_command(reader: Reader) -> Callable[..., None]:
+def _build_command(layout: str, reader: Reader) -> Callable[..., None]:
     """The command `idif cache build NAME` of one reader."""
 
     def build(
@@ -181,10 +181,11 @@ def _build_command(reader: Reader) -> Callable[..., None]:
             )
         print_result({"store": str(place), **asdict(report)}, as_json=as_json, otherwise=summary)
 
+    build.__doc__ = _BUILD_HELP.format(name=layout)
     return build
 
 
-def _plan_command(reader: Reader) -> Callable[..., None]:
+def _plan_command(layout: str, reader: Reader) -> Callable[..., None]:
     """The command `idif cache plan NAME` of one reader."""
 
     def plan(
@@ -232,6 +233,7 @@ def _plan_command(reader: Reader) -> Callable[..., None]:
             for line in plan_words(found):
                 out.print(line, soft_wrap=True)
 
+    plan.__doc__ = _PLAN_HELP.format(name=layout)
     return plan
 
 
@@ -253,8 +255,8 @@ def _data_keys(
 
 
 for _name, _reader in READERS.items():
-    build_app.command(_name, help=_BUILD_HELP.format(name=_name))(_build_command(_reader))
-    plan_app.command(_name, help=_PLAN_HELP.format(name=_name))(_plan_command(_reader))
+    build_app.command(_name)(_build_command(_name, _reader))
+    plan_app.command(_name)(_plan_command(_name, _reader))
 
 
 @app.command()
