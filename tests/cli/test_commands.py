@@ -60,7 +60,7 @@ def test_eval_and_sweep_write_what_the_surface_promises(
     assert one_json(capsys) == before
     assert (folder / "t.csv").read_text().startswith("category,s_auroc")
     assert len(pickle.loads((folder / "maps.pkl").read_bytes())) == found.present.sum()
-    rate = ["--set=eval.threshold=false-positive-rate", "--set=eval.pooled=true"]
+    rate = ["--set=eval.threshold=false-positive-rate", "--set=eval.pool_categories=true"]
     assert run(["eval", str(folder), "--json", *rate]) == 0
     chosen = one_json(capsys)
     assert chosen["categories"]["cup"]["thresholds"]["sample"]["rule"] == "false-positive-rate"
@@ -103,7 +103,7 @@ def test_strategies_train_a_painter_once_and_compare_runs(
     shutil.copytree(first, second)
     config = (second / "config.yaml").read_text(encoding="utf-8")
     (second / "config.yaml").write_text(config.replace("name: tiny", "name: again"), encoding="utf-8")
-    small = ["--set=strategies.painter.epochs=1", "--set=strategies.painter.width=8"]
+    small = ["--set=strategies.inpainter.epochs=1", "--set=strategies.inpainter.width=8"]
     command = ["sweep", "strategies", str(first / "cup"), str(second / "cup"), *small, "--json"]
     assert run(command) == 0
     found = one_json(capsys)
@@ -118,7 +118,7 @@ def test_strategies_train_a_painter_once_and_compare_runs(
     assert found["curves"][0]["by_missing"] == found["curves"][3]["by_missing"], "the same run, copied"
     painter = first / "cup" / "reconstruct" / "checkpoint" / "model.safetensors"
     before = painter.stat().st_mtime_ns
-    assert run([*command, "--set=strategies.score_filled=true"]) == 0
+    assert run([*command, "--set=strategies.score_imputed=true"]) == 0
     assert one_json(capsys)["protocol"]["score_filled"] is True
     assert painter.stat().st_mtime_ns == before, "a painter is trained once"
     assert run(["sweep", "strategies", str(first / "cup")]) == 2

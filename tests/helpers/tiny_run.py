@@ -10,7 +10,7 @@ from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotat
 SIZE = "48"
 FAST = [
     "--set=method.voxel={depth: 2, height: 2, width: 2, channels: 16}",
-    "--set=method.heads=2",
+    "--set=method.attention_heads=2",
     "--set=method.blocks=1",
     "--set=train.epochs=1",
     "--set=train.holdout=0.5",

@@ -1,13 +1,14 @@
 """Configs: unknown keys are named, overrides and matrix resolve, shipped files are valid."""
 
+import re
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import yaml
 
-from idif.config.loader import load_configs, resolve
-from idif.config.sections import Config
+from idif.config.loader import RENAMED, load_configs, resolve
+from idif.config.sections import Config, InpainterConfig
 from idif.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
@@ -29,7 +30,7 @@ def load(tmp_path: Path, text: str, *overrides: str) -> list[Config]:
         ("train: {lr: .nan}", "train.lr"),
         ("train: 3", "train: expected a mapping with keys batch_size"),
         ("method: {head: cosin}", "method.head: Input should be 'cosine' or 'segmentation', got 'cosin'"),
-        ("method: {heads: 7}", "heads: 7 does not divide voxel.channels: 256"),
+        ("method: {attention_heads: 7}", "heads: 7 does not divide voxel.channels: 256"),
         ("eval: {calibrate: per-view}", "set train.holdout"),
         ("cache: {source: store}", "cache.store names none"),
         ("data: {categories: usb}", "data.categories: Input should be a list, got 'usb'"),
@@ -68,6 +69,38 @@ def test_overrides_come_last_and_take_yaml_values(tmp_path: Path) -> None:
     assert config.cache.store == Path("/x y/z.zarr")
     with pytest.raises(ConfigError, match="expected KEY=VALUE"):
         load(tmp_path, "", "train.epochs")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "given", "wanted"),
+    [
+        ("train.ranks", "train.distribute", "samples", "batch"),
+        ("train.ranks", "train.distribute", "categories", "categories"),
+        ("train.head_epochs", "method.head_epochs", "7", 7),
+        ("method.heads", "method.attention_heads", "4", 4),
+        ("eval.normals", "eval.record_normal_scores", "true", True),
+        ("eval.pooled", "eval.pool_categories", "true", True),
+        ("strategies.painter", "strategies.inpainter", "{epochs: 3}", InpainterConfig(epochs=3)),
+        ("strategies.score_filled", "strategies.score_imputed", "true", True),
+    ],
+)
+def test_keys_of_version_0_1_are_read_under_their_new_names(
+    tmp_path: Path, old: str, new: str, given: str, wanted: object
+) -> None:
+    assert old in RENAMED
+    for text, overrides in (("run: {name: t}", [f"{old}={given}"]), (nested(old, given), [])):
+        (config,) = load(tmp_path, text, *overrides)
+        section, key = new.split(".")
+        assert getattr(getattr(config, section), key) == wanted
+        assert f"  {old.split('.')[1]}:" not in config.to_yaml()
+    both = f"c.yaml: {old} is the former name of {new}; give one of them"
+    with pytest.raises(ConfigError, match=re.escape(both)):
+        load(tmp_path, nested(old, given), f"{new}={given}")
+
+
+def nested(key: str, value: str) -> str:
+    section, name = key.split(".")
+    return f"{section}: {{{name}: {value}}}"
 
 
 def test_a_matrix_makes_one_run_an_entry(tmp_path: Path) -> None:

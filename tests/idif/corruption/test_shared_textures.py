@@ -12,6 +12,7 @@ from cli.workflow.sources import Sources
 from idif.config.loader import resolve
 from idif.config.sections import Config
 from idif.corruption.textures import TextureBank
+from idif.data.features import FeatureSpec
 
 
 def config(home: Path, name: str, store: Path | None) -> Config:
@@ -32,7 +33,9 @@ def test_two_runs_share_a_bank_until_the_folder_changes(world: Path, tmp_path: P
         shutil.copytree(world / "store.zarr", store)
 
     def bank(name: str) -> TextureBank:
-        return Sources(config(tmp_path, name, store), torch.device("cpu")).textures(16)
+        sources = Sources(config(tmp_path, name, store), torch.device("cpu"))
+        made: TextureBank = sources.resources(FeatureSpec((), 16, "float32"))["textures"]
+        return made
 
     first, second = bank("one"), bank("two")
     place = tmp_path / ("stores" if stored else "runs")

@@ -76,8 +76,8 @@ def test_a_contaminated_set_goes_through_every_command(
     facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     assert f"{sentence}; they are trained on like the others" in facts["caveats"]
 
-    assert run(["eval", str(folder), "--set=eval.normals=true"]) == 0
-    assert run(["eval", str(folder), "--set=eval.normals=true", "--set=train.holdout=0"]) == 0
+    assert run(["eval", str(folder), "--set=eval.record_normal_scores=true"]) == 0
+    assert run(["eval", str(folder), "--set=eval.record_normal_scores=true", "--set=train.holdout=0"]) == 0
     told = " ".join(capsys.readouterr().err.split())
     assert "cup: of the samples behind calibration, thresholds and scale, 2 of 8 training samples" in told
     with h5py.File(folder / "predictions.h5") as file:

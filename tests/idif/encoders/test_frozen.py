@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet18_Weights, resnet18
 
-from idif.encoders.frozen import FrozenEncoder, hash_weights, load_encoder, normalize
+from idif.encoders.frozen import FrozenEncoder, hash_weights, load_encoder
+from idif.encoders.resnet import normalize
 from idif.errors import WeightsError
 
 
@@ -38,9 +39,12 @@ def test_features_are_those_of_torchvision_s_network(untrained: FrozenEncoder) -
             expected[name] = x
     features = untrained(images)
     assert list(features) == list(expected)
-    for layer in untrained.layers:
-        assert features[layer.name].shape == (2, layer.channels, 64 // layer.stride, 96 // layer.stride)
-        torch.testing.assert_close(features[layer.name], expected[layer.name])
+    assert [array.name for array in untrained.arrays(64)] == list(expected)
+    for array in untrained.arrays(64):
+        channels, height, width = array.shape
+        assert (height, width) == (expected[array.name].shape[2],) * 2
+        assert features[array.name].shape == (2, channels, height, width * 96 // 64)
+        torch.testing.assert_close(features[array.name], expected[array.name])
 
 
 def test_it_is_frozen_and_in_eval_mode(untrained: FrozenEncoder) -> None:

@@ -12,20 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from cli.__main__ import run
 from idif.config.sections import Config, EvalConfig
 from idif.data.images import load_image
-from idif.encoders.frozen import load_encoder
+from idif.encoders.encode import EncoderSet
+from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.evaluation.calibration import Calibration
+from idif.evaluation.scoring import Scorer
 from idif.inference import export_file
 from idif.inference.export_graph import Deployment, Graph
 from idif.inference.photo_grouping import PredictInput, find_parts
 from idif.inference.predict import Prediction, Thresholds, predict
 from idif.methods.catalog import METHODS
-from idif.runs.run import load_method, open_run, run_features, run_teacher
+from idif.methods.protocol import MethodContext
+from idif.runs.run import open_run
 from tests.idif.methods.idif.test_model import VARIANTS, inputs, make
 
 CPU = torch.device("cpu")
@@ -40,14 +44,16 @@ def test_the_traceable_form_gives_the_maps_of_the_method(name: str) -> None:
     images, features, mask = inputs(batch=3)
     with torch.no_grad():
         # statistics of their own, so that one norm is not another
-        model.train()(images, features, mask)
+        model.train().losses(images, features, mask)
     model.eval()
     mask[0, 1] = mask[1, 4] = mask[1, 0] = False
     with torch.no_grad():
         wanted = model.anomaly_maps(model.encode(images, mask), features, mask)
-        torch.testing.assert_close(model.traceable()(images, features, mask), wanted, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(
+            model.export_module()(images, features, mask), wanted, atol=1e-6, rtol=1e-4
+        )
         mask[1] = False
-        alone = model.traceable()(images, features, mask)
+        alone = model.export_module()(images, features, mask)
     assert alone[1].abs().max() == 0
     torch.testing.assert_close(alone[[0, 2]], wanted[[0, 2]], atol=1e-6, rtol=1e-4)
 
@@ -65,7 +71,8 @@ class PixelTeacher(torch.nn.Module):
 
 
 def test_not_even_a_careless_method_sees_what_a_missing_view_holds() -> None:
-    graph = Graph(PixelTeacher(), LooksEverywhere(), EvalConfig(), None)
+    teacher = FrozenEncoder("resnet18", "file", "0", PixelTeacher())
+    graph = Graph(teacher, LooksEverywhere(), EvalConfig(), None)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, 3, 8, 8), generator=generator).byte()
     mask = torch.tensor([[True, False, True], [True, True, True]])
@@ -119,11 +126,8 @@ def judged_by_the_run(
     told: Path, parts: list[PredictInput], calibration: Calibration | None = None
 ) -> list[Prediction]:
     opened = open_run(told)
-    spec = run_features(opened)
-    name, teacher = parts[0].category, run_teacher(opened, spec)
-    method = load_method(opened, name, spec, (1, 2, 3))
-    settings = opened.config.eval
-    return list(predict(settings, method, teacher, parts, spec.image_size, CPU, calibration=calibration))
+    method = opened.method(parts[0].category, opened.features(), (1, 2, 3))
+    return list(predict(Scorer(opened.config.eval, method, CPU, calibration), opened.encoders(), parts))
 
 
 def stacked(parts: list[PredictInput], size: int, fill: Callable[[], Any]) -> tuple[Any, Any]:
@@ -137,17 +141,27 @@ def stacked(parts: list[PredictInput], size: int, fill: Callable[[], Any]) -> tu
     return images, np.array([[path is not None for path in part.images] for part in parts])
 
 
+def maps_of(wanted: list[Prediction]) -> npt.NDArray[np.float32]:
+    """[N,V,S,S]."""
+    return np.stack([w.maps for w in wanted if w.maps is not None])
+
+
+def scores_of(wanted: list[Prediction]) -> list[float]:
+    return [w.score for w in wanted if w.score is not None]
+
+
 def agree(found: list[Any], wanted: list[Prediction]) -> None:
     maps, of_views, of_samples = found
-    np.testing.assert_allclose(maps, np.stack([w.maps for w in wanted]), atol=1e-5)
+    np.testing.assert_allclose(maps, maps_of(wanted), atol=1e-5)
     np.testing.assert_allclose(of_views, np.stack([w.view_scores for w in wanted]), rtol=1e-3)
-    np.testing.assert_allclose(of_samples, [w.score for w in wanted], rtol=1e-3)
+    np.testing.assert_allclose(of_samples, scores_of(wanted), rtol=1e-3)
 
 
 def test_the_file_alone_says_what_the_run_says(world: Path, told: Path, onnx_file: Path) -> None:
     assert onnx_file.name == "cup.onnx"
     parts, rng = photographs(world), np.random.default_rng(0)
-    size = run_features(open_run(told)).image_size
+    size = open_run(told).features().image_size
+    assert size is not None
 
     def noise() -> Any:
         return rng.integers(0, 256, (3, size, size), dtype=np.uint8)
@@ -215,7 +229,7 @@ def test_the_example_needs_nothing_else_and_decides_as_the_run(
     assert list(found["views"]) == [
         str(n) for n, there in zip((1, 2, 3), wanted.present, strict=True) if there
     ]
-    np.testing.assert_allclose(np.load(tmp_path / "maps.npy"), wanted.maps, atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "maps.npy"), maps_of([wanted])[0], atol=1e-5)
 
 
 def test_torchscript_with_calibrated_scores(
@@ -273,18 +287,18 @@ def test_what_cannot_be_exported_is_said_in_a_sentence(
 def test_parity_on_real_images_with_the_real_teacher(tmp_path: Path) -> None:
     home = Path(os.environ["IDIF_DATA"])
     teacher = load_encoder(home / "resnet18" / "resnet18_imagenet_conv1_to_layer3.safetensors")
-    spec, views = teacher.spec(128, "float16"), (1, 2, 3, 4, 5)
+    encoders, views = EncoderSet((teacher,), 128), (1, 2, 3, 4, 5)
+    spec = encoders.spec("float16")
     torch.manual_seed(0)
-    method = METHODS["idif"](Config(), spec, views).eval()
+    method = METHODS["idif"].build(Config().method, MethodContext(spec, views)).eval()
+    scorer = Scorer(EvalConfig(), method, CPU)
     photos = sorted((home / "mvtec3d" / "cable_gland").rglob("rgb/*.png"))[:10]
     deployment = Deployment(
         "cable_gland",
-        method,
-        teacher,
+        scorer,
+        encoders,
         spec,
         views,
-        EvalConfig(),
-        None,
         Thresholds(),
         ("an untrained student",),
     )
@@ -298,7 +312,7 @@ def test_parity_on_real_images_with_the_real_teacher(tmp_path: Path) -> None:
         )
         for n, (ps, row) in enumerate(zip((photos[:5], photos[5:]), present, strict=True))
     ]
-    wanted = list(predict(EvalConfig(), method, teacher, parts, 128, CPU))
+    wanted = list(predict(scorer, encoders, parts))
     maps, _, of_samples = answers(path, images, present)
-    assert np.abs(maps - np.stack([w.maps for w in wanted])).max() <= 1e-3
-    np.testing.assert_allclose(of_samples, [w.score for w in wanted], atol=1e-3)
+    assert np.abs(maps - maps_of(wanted)).max() <= 1e-3
+    np.testing.assert_allclose(of_samples, scores_of(wanted), atol=1e-3)

@@ -1,5 +1,6 @@
 """A training stopped by a signal at any step is resumed to the very same weights and log, byte for byte."""
 
+import itertools
 import multiprocessing
 import os
 import random
@@ -16,15 +17,14 @@ import torch
 from lightning_fabric import Fabric
 
 import idif.kernels.winograd
-import idif.training.checkpoint
-import idif.training.loop
 from cli.__main__ import _terminate
 from idif.config.loader import resolve
 from idif.corruption.textures import load_textures
-from idif.encoders.live import LiveFeatures
 from idif.training.checkpoint import find_checkpoint, read_progress
-from idif.training.loop import Task, train
-from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, untrained
+from idif.training.loop import train
+from idif.training.state import TrainingState
+from tests.helpers.tiny_data import make_tiny_realiad, tiny_index
+from tests.helpers.tiny_training import SMALL, idif_task, live_source
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
@@ -39,34 +39,30 @@ SETTINGS = {
     "ema": 0.9,
     "precision": "float32",
 }
-METHOD = {"voxel": {"depth": 2, "height": 2, "width": 2, "channels": 16}, "heads": 2, "blocks": 1}
 
 
 def run(home: str, name: str) -> None:
     """Train, from the checkpoint where there is one, by all that a CPU's training uses."""
     torch.set_num_threads(2)
-    source = LiveFeatures(Path(home), INDEX, untrained(), SIZE, torch.device("cpu"))
+    source = live_source(Path(home), INDEX, SIZE)
     textures = load_textures("procedural", SIZE, Path(home))
-    config = resolve({"method": METHOD, "train": SETTINGS}, source="test")[0]
-    folder = Path(home) / name
-    folder.mkdir(exist_ok=True)
+    config = resolve({"method": SMALL, "train": SETTINGS}, source="test")[0]
     fabric = Fabric(accelerator="cpu", devices=1)
-    train(config, Task("cup", folder, source, list(range(len(INDEX))), textures), fabric)
+    train(config, idif_task(config, source, textures, Path(home) / name), fabric)
 
 
 def stopped_at_step(home: str, name: str, number: int, step: int) -> None:
     """As `run`, but the process gets the signal ``number`` when step ``step`` has been made."""
     signal.signal(signal.SIGTERM, _terminate)
-    once = idif.training.loop.train_step
+    once, steps = TrainingState.advance, itertools.count(1)
 
-    def stop(*args: Any, **named: Any) -> Any:
-        made = once(*args, **named)
-        if args[-1] + 1 == step:
+    def stop(state: TrainingState) -> None:
+        if next(steps) == step:
             os.kill(os.getpid(), number)
-        return made
+        once(state)
 
-    idif.training.loop.train_step = stop
-    run(home, name)
+    with patch.object(TrainingState, "advance", stop):
+        run(home, name)
 
 
 def killed_while_saving(home: str, name: str, rename: int) -> None:
@@ -80,8 +76,8 @@ def killed_while_saving(home: str, name: str, rename: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         once(source, target)
 
-    idif.training.checkpoint.os.replace = replace  # type: ignore[attr-defined]
-    run(home, name)
+    with patch("idif.training.checkpoint.os.replace", replace):
+        run(home, name)
 
 
 @pytest.fixture(scope="module")

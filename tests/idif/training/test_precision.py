@@ -10,8 +10,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.precision import as_bf16_hardware_would
+from idif.config.sections import TrainConfig
+from idif.data.batch import Batch
+from idif.data.features import IMAGES
 from idif.methods.idif.feature_distance import distillation_loss
-from idif.training.loop import optimizer_step
+from idif.methods.idif.perturbation import PerturbedBatch
+from idif.randomness import Draws
+from idif.training.loop import train_step
+from idif.training.state import StepInput, StepModule
 from tests.idif.methods.idif.test_model import inputs, make
 
 
@@ -45,7 +51,9 @@ def test_the_distance_of_bfloat16_features_is_that_of_their_values_in_float32() 
     assert float(found) == pytest.approx(float(wanted), rel=1e-5)  # bfloat16 has 2e-3
 
 
-def test_a_step_in_bfloat16_takes_losses_statistics_and_norms_in_float32() -> None:
+def test_a_step_in_bfloat16_takes_losses_statistics_and_norms_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.set_num_threads(1)
     images, features, mask = inputs()
     method = make(views=(1, 2, 3, 4, 5)).train()
@@ -66,9 +74,14 @@ def test_a_step_in_bfloat16_takes_losses_statistics_and_norms_in_float32() -> No
     bottleneck.mean.register_forward_hook(keep("mean"))
     bottleneck.logvar.register_forward_hook(keep("logvar"))
     fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
-    model, optimizer = fabric.setup(method, torch.optim.AdamW(method.parameters(), lr=1e-3))
+    module, optimizer = fabric.setup(StepModule(method), torch.optim.AdamW(method.parameters(), lr=1e-3))
     defects = torch.zeros(mask.shape + images.shape[-2:], dtype=torch.bool)
-    told = optimizer_step(model, optimizer, fabric, 1.0, images, features, mask, defects)
+    monkeypatch.setattr(method, "perturbation", lambda batch, draws: PerturbedBatch(images, defects, mask))
+    rows, ids = torch.arange(len(images)), ("a", "b")
+    labels = torch.zeros_like(mask)
+    batch = Batch(rows, {IMAGES: (images * 255).byte(), **features}, mask, labels, labels[:, 0], ids)
+    inputs_of_step = [StepInput(batch, Draws(0, 0, 0, 0, ids, (1, 2, 3, 4, 5), torch.device("cpu")))]
+    told = train_step(TrainConfig(), module, optimizer, fabric, inputs_of_step)
 
     assert {name: value.dtype for name, value in seen.items()} == dict.fromkeys(seen, torch.bfloat16)
     assert {name: value.dtype for name, value in told.items()} == dict.fromkeys(told, torch.float32)

@@ -1,6 +1,5 @@
 """Steps of accumulated batches, epochs of several passes, optimizers; by a method that a formula predicts."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ SOURCE = InMemory(torch.ones(6, 2, dtype=torch.bool), torch.zeros(6, 2, dtype=to
 
 
 @pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ColorPredictor]]:
+def built(monkeypatch: pytest.MonkeyPatch) -> list[ColorPredictor]:
     """The methods that trainings have built, in order."""
     made: list[ColorPredictor] = []
 
@@ -62,7 +61,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ColorPredictor]]:
         return made[-1]
 
     monkeypatch.setitem(METHODS, "idif", replace(METHODS["idif"], build=build))
-    yield made
+    return made
 
 
 def learned(folder: Path, **settings: Any) -> Tensor:

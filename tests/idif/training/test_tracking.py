@@ -15,14 +15,15 @@ from cli.__main__ import run
 from idif.config.loader import resolve
 from idif.config.sections import Config, EvalConfig
 from idif.corruption.textures import load_textures
-from idif.encoders.live import LiveFeatures
+from idif.evaluation.scoring import Scorer
 from idif.methods.protocol import Method
 from idif.training.checkpoint import load_state
-from idif.training.loop import Task, train
+from idif.training.loop import train
 from idif.training.run_log import read_log
 from idif.training.tracking import TensorBoard, tracking
 from idif.training.validation import ValidationResult, validate
-from tests.helpers.tiny_data import tiny_index, untrained
+from tests.helpers.tiny_data import tiny_index
+from tests.helpers.tiny_training import SMALL, idif_task, live_source
 
 INDEX = tiny_index(categories=("cup",), train=0, test=2)
 PICTURE = "maps/cup/NG/scratch/S1001"
@@ -52,29 +53,27 @@ class Trainings:
 
     def __init__(self, data: Path, folder: Path) -> None:
         self.folder = folder
-        self.source = LiveFeatures(data, INDEX, untrained(), 32, torch.device("cpu"))
+        self.source = live_source(data, INDEX, 32)
         self.textures = load_textures("procedural", 32, folder)
 
     def attempt(self, name: str, tracking: str, *, dies_in_epoch: int = 0) -> Path:
         """Train into the folder ``name``; an attempt may be interrupted in the evaluation of an epoch."""
-        small = {"voxel": {"depth": 2, "height": 2, "width": 2, "channels": 16}, "heads": 2, "blocks": 1}
         raw = {
-            "method": small,
+            "method": SMALL,
             "train": {"epochs": 3, "batch_size": 1, "eval_every": 1},
             "run": {"tracking": tracking},
         }
-        folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        task = Task("cup", folder, self.source, [0, 1], self.textures)
+        (config,), folder = resolve(raw, source="test"), self.folder / name
+        task = idif_task(config, self.source, self.textures, folder)
 
         def scored(method: Method, epoch: int) -> ValidationResult:
             if epoch == dies_in_epoch:
                 raise KeyboardInterrupt
-            return validate(EvalConfig(), method, self.source, torch.device("cpu"))
+            return validate(Scorer(EvalConfig(), method, torch.device("cpu")), self.source)
 
         fabric = Fabric(accelerator="cpu", devices=1)
         with pytest.raises(KeyboardInterrupt) if dies_in_epoch else nullcontext():
-            train(resolve(raw, source="test")[0], task, fabric, after_epoch=scored)
+            train(config, task, fabric, after_epoch=scored)
         return folder
 
 

@@ -1,6 +1,7 @@
 """Every part of IDIF does what the paper says; each test fails if its part is faked."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,19 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idif.data.features import LayerSpec
 from idif.methods.idif.bottleneck import ConsistencyBottleneck
 from idif.methods.idif.config import IDIFConfig, VoxelConfig
 from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.feature_distance import combine_maps, cosine_distance, distillation_loss
+from idif.methods.idif.layers import LayerSpec
 from idif.methods.idif.model import IDIF
 from idif.methods.idif.view_transform import ViewTransform, default_rig, rotation_matrices
 from idif.methods.idif.voxel import Attention, VoxelConstruction, position_code
 
 LAYERS = (LayerSpec("layer1", 64, 4), LayerSpec("layer2", 128, 8), LayerSpec("layer3", 256, 16))
 VIEWS = (1, 2, 3, 4, 5)
-SMALL = {"voxel": VoxelConfig(depth=2, height=4, width=4, channels=32), "heads": 4, "blocks": 1}
-VARIANTS = {
+SMALL = {"voxel": VoxelConfig(depth=2, height=4, width=4, channels=32), "attention_heads": 4, "blocks": 1}
+VARIANTS: dict[str, dict[str, Any]] = {
     "idif": {},
     "idif-group": {"norm": "group"},
     "narrow-latent": {"latent_channels": 16},
@@ -30,7 +31,7 @@ VARIANTS = {
 }
 
 
-def make(views: tuple[int, ...] = VIEWS, **changes: object) -> IDIF:
+def make(views: tuple[int, ...] = VIEWS, **changes: Any) -> IDIF:
     torch.manual_seed(0)
     return IDIF(IDIFConfig.model_validate(SMALL | changes), LAYERS, views, {})
 
@@ -39,10 +40,7 @@ def inputs(batch: int = 2, views: int = 5, size: int = 32) -> tuple[Tensor, dict
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(batch, views, 3, size, size, generator=generator)
     features = {
-        layer.name: torch.rand(
-            batch, views, layer.channels, size // layer.stride, size // layer.stride, generator=generator
-        )
-        for layer in LAYERS
+        layer.name: torch.rand(batch, views, *layer.shape(size), generator=generator) for layer in LAYERS
     }
     return images, features, torch.ones(batch, views, dtype=torch.bool)
 
@@ -51,7 +49,7 @@ def inputs(batch: int = 2, views: int = 5, size: int = 32) -> tuple[Tensor, dict
 def test_every_variant_trains_and_scores_at_its_image_size(name: str) -> None:
     model = make(**VARIANTS[name])
     images, features, mask = inputs(size=48)
-    losses = model(images, features, mask)
+    losses = model.losses(images, features, mask)
     losses["loss"].backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
     model.eval()
@@ -74,7 +72,7 @@ def test_a_dropped_view_has_exactly_no_influence(name: str, training: bool) -> N
         x.requires_grad_(True)
         torch.manual_seed(3)
         if training:
-            out = model(x, features, mask)["loss"]
+            out = model.losses(x, features, mask)["loss"]
         else:
             out = model.anomaly_maps(model.encode(x, mask), features, mask)
         (gradient,) = torch.autograd.grad(out.sum(), x)
@@ -123,10 +121,10 @@ def test_a_dropped_view_gets_no_map_and_no_loss() -> None:
     assert maps[0, 2].abs().max() == 0
     model.train()
     torch.manual_seed(0)
-    before = model(images, features, mask)["loss"]
+    before = model.losses(images, features, mask)["loss"]
     features["layer2"][0, 2] += 100
     torch.manual_seed(0)
-    assert torch.equal(before, model(images, features, mask)["loss"])
+    assert torch.equal(before, model.losses(images, features, mask)["loss"])
 
 
 def test_a_sample_without_views_is_refused() -> None:
@@ -134,7 +132,7 @@ def test_a_sample_without_views_is_refused() -> None:
     images, features, mask = inputs()
     mask[1] = False
     with pytest.raises(ValueError, match="all its views dropped"):
-        model(images, features, mask)
+        model.losses(images, features, mask)
 
 
 def test_group_norm_makes_a_sample_independent_of_its_batch() -> None:

@@ -10,50 +10,59 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
-import idif.training.loop
 from cli.__main__ import run
 from idif.config.loader import resolve
 from idif.config.sections import Config
 from idif.corruption.textures import load_textures
+from idif.data.batch import Batch
+from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder
-from idif.encoders.live import LiveFeatures
 from idif.methods.catalog import METHODS
-from idif.methods.protocol import Method
-from idif.training.loop import Task
+from idif.methods.idif.perturbation import Perturbation, PerturbedBatch
+from idif.methods.idif.segmentation_head import SegmentedIDIF
+from idif.methods.protocol import Method, MethodContext
+from idif.randomness import Draws
 from idif.training.run_log import read_log
 from idif.training.stages import train_stages
+from idif.training.task import Task
+from idif.training.validation import ValidationResult
 from tests.helpers.tiny_data import tiny_index, untrained
 from tests.helpers.tiny_run import FAST
+from tests.helpers.tiny_training import SMALL, idif_task, live_source
 
-SIZE, CPU = 32, torch.device("cpu")
+SIZE = 32
 INDEX = tiny_index(categories=("cup",), train=4, test=0)
 
 
 def config(**settings: Any) -> Config:
-    voxel = {"depth": 2, "height": 2, "width": 2, "channels": 16}
-    method = {"voxel": voxel, "heads": 2, "blocks": 1, "head": "segmentation"}
-    train = {"epochs": 1, "head_epochs": 5, "batch_size": 3, "lr": 2e-3} | settings
+    method = SMALL | {"head": "segmentation", "head_epochs": 5}
+    train = {"epochs": 1, "batch_size": 3, "lr": 2e-3} | settings
     return resolve({"method": method, "train": train}, source="test")[0]
 
 
 @pytest.fixture(scope="module")
 def task(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Task:
     place = tmp_path_factory.mktemp("run")
-    source = LiveFeatures(data, INDEX, untrained(), SIZE, CPU)
-    return Task("cup", place, source, list(range(4)), load_textures("procedural", SIZE, place))
+    source = live_source(data, INDEX, SIZE)
+    return idif_task(config(), source, load_textures("procedural", SIZE, place), place)
 
 
-def method() -> Method:
+def encoders() -> tuple[FrozenEncoder, ...]:
+    return (untrained(),)
+
+
+def method() -> SegmentedIDIF:
     torch.manual_seed(0)
-    built: Method = METHODS["idif"](config(), untrained().spec(SIZE, "float32"), (1, 2, 3))
+    spec = EncoderSet(encoders(), SIZE).spec("float32")
+    built = METHODS["idif"].build(config().method, MethodContext(spec, (1, 2, 3)))
+    assert isinstance(built, SegmentedIDIF)
     return built.eval()
 
 
 def batch_of(samples: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(samples, 3, 3, SIZE, SIZE, generator=generator)
-    spec = untrained().spec(SIZE, "float32")
-    shapes = {layer.name: (samples, 3, *spec.shape(layer)) for layer in spec.layers}
+    shapes = {array.name: (samples, 3, *array.shape) for array in untrained().arrays(SIZE)}
     return images, {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
@@ -82,13 +91,13 @@ def test_the_traceable_form_gives_the_maps_of_the_method() -> None:
     model, (images, features) = method(), batch_of(2)
     mask = torch.tensor([[True, True, False], [True, False, True]])
     wanted = model.anomaly_maps(model.encode(images, mask), features, mask)
-    torch.testing.assert_close(model.traceable()(images, features, mask), wanted, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(model.export_module()(images, features, mask), wanted, atol=1e-6, rtol=1e-4)
 
 
 def test_a_single_view_can_be_learned_from() -> None:
     model, (images, features) = method().train(), batch_of(1)
     mask = torch.tensor([[False, True, False]])
-    loss = model(images, features, mask, torch.zeros(1, 3, SIZE, SIZE, dtype=torch.bool))["loss"]
+    loss = model.losses(images, features, mask, torch.zeros(1, 3, SIZE, SIZE, dtype=torch.bool))["loss"]
     loss.backward()
     assert {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None} == {"head"}
 
@@ -100,7 +109,7 @@ def test_the_loss_is_that_of_the_definition(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(model.head, "forward", lambda *_: logits)
     defects = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.bool)
     defects[0, 0, :8, :16] = defects[0, 1] = True
-    losses = model(images, features, torch.tensor([[True, False, True]]), defects)
+    losses = model.losses(images, features, torch.tensor([[True, False, True]]), defects)
     wanted = torch.zeros(2, 1, 8, 8)
     wanted[0, 0, :2, :4] = 1
     p = logits.sigmoid()
@@ -112,39 +121,48 @@ def test_the_loss_is_that_of_the_definition(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_second_stage(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It learns defects from the teacher on corrupted images, leaves the student alone, and resumes."""
-    fabric, seen = Fabric(accelerator="cpu", devices=1), []
-    once = idif.training.loop.encode_views
+    fabric, corrupted, encoded = Fabric(accelerator="cpu", devices=1), [], []
+    perturb, encode = Perturbation.__call__, FrozenEncoder.__call__
 
-    def watched(encoder: FrozenEncoder, images: torch.Tensor, present: torch.Tensor) -> Any:
-        seen.append(images.dtype)
-        return once(encoder, images, present)
+    def perturbed(self: Perturbation, batch: Batch, draws: Draws) -> PerturbedBatch:
+        corrupted.append(perturb(self, batch, draws))
+        return corrupted[-1]
 
-    monkeypatch.setattr(idif.training.loop, "encode_views", watched)
+    def watched(self: FrozenEncoder, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        encoded.append(inputs)
+        return encode(self, inputs)
+
+    monkeypatch.setattr(Perturbation, "__call__", perturbed)
+    monkeypatch.setattr(FrozenEncoder, "__call__", watched)
     whole = replace(task, folder=tmp_path / "whole")
-    train_stages(config(), whole, untrained, fabric)
-    assert seen == [torch.float32] * 10, "two steps in each of five epochs, the student's two without"
+    train_stages(config(), whole, encoders, fabric)
+    images = [inputs for inputs in encoded if inputs.dtype == torch.float32]
+    assert len(images) == 10, "two steps in each of five epochs, the student's two without"
+    for inputs, batch in zip(images, corrupted[2:], strict=True):
+        assert torch.equal(inputs, batch.images[batch.view_mask])
+        assert batch.defects.any()
     losses = [line["loss"] for line in read_log(whole.folder / "log.jsonl") if "loss" in line]
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
     student = load_file(whole.folder / "student" / "checkpoint" / "model.safetensors")
     both = load_file(whole.folder / "checkpoint" / "model.safetensors")
     assert all(torch.equal(both[f"student.{name}"], value) for name, value in student.items())
 
-    def die(_method: Method, epoch: int) -> dict[str, Any]:
+    def die(_method: Method, epoch: int) -> ValidationResult:
         if epoch == 2:
             raise KeyboardInterrupt
-        return {}
+        return ValidationResult({})
 
     broken = replace(task, folder=tmp_path / "broken")
     with pytest.raises(KeyboardInterrupt):
-        train_stages(config(eval_every=2), broken, untrained, fabric, after_epoch=die)
-    train_stages(config(), broken, untrained, fabric)
+        train_stages(config(eval_every=2), broken, encoders, fabric, after_epoch=die)
+    train_stages(config(), broken, encoders, fabric)
     for name in ("log.jsonl", "checkpoint/model.safetensors", "student/log.jsonl"):
         assert (broken.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
 
 def test_from_the_command_line(world: Path, tmp_path: Path) -> None:
     settings = ["run.name=seg", f"run.dir={tmp_path.as_posix()}", "data.categories=[cup]"]
-    settings += ["method.head=segmentation", "train.head_epochs=1"]
+    settings += ["method.head=segmentation", "method.head_epochs=1"]
     given = [*FAST, *(f"--set={setting}" for setting in settings)]
     assert run(["train", f"--config={world / 'c.yaml'}", *given]) == 0
     assert run(["eval", str(tmp_path / "seg")]) == 0
