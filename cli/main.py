@@ -45,6 +45,7 @@ COMMANDS: dict[str, LazyCommand] = {
         "Fuse the scores and maps of runs, e.g. of colour and of depth, by their weighted mean on one scale.",
     ),
     "sweep": LazyCommand("cli.commands.sweep", "app", "Evaluate a trained run with views missing."),
+    "runs": LazyCommand("cli.commands.runs", "runs", "List runs with their state and mean metrics."),
     "predict": LazyCommand(
         "cli.commands.predict",
         "predict_images",

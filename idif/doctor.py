@@ -22,6 +22,7 @@ from idif.config.sections import TrainConfig
 from idif.corruption.textures import DTD_URL, texture_files
 from idif.encoders.frozen import load_encoder
 from idif.errors import IdifError
+from idif.package_names import INSTALLED_IN, hidden_package, hiding_files
 from idif.training.precision import numerics, winograd_applies, winograd_unavailable_reason
 
 Status = Literal["ok", "warning", "problem"]
@@ -77,6 +78,24 @@ def check_libraries() -> CheckResult:
         )
     shown = ", ".join(f"{name} {_version(name)}" for name in ("torch", "torchvision", "zarr", "tensorstore"))
     return CheckResult("libraries", "ok", f"all {len(core)}; {shown}")
+
+
+def check_names(folder: Path) -> CheckResult:
+    """Whether modules of the user hide the packages `cache` and `cli`.
+
+    Args:
+        folder: the working folder, which `python -m`, notebooks and scripts in it search first.
+    """
+    if (problem := hidden_package()) is not None:
+        return CheckResult("names", "problem", problem)
+    if hiding := hiding_files(folder):
+        return CheckResult(
+            "names",
+            "warning",
+            f"{', '.join(map(str, hiding))}: hides a package of idif from scripts in this folder",
+            "rename it; `idif` and `python -m idif` are not affected",
+        )
+    return CheckResult("names", "ok", f"idif, cache and cli are those in {INSTALLED_IN}")
 
 
 def check_extras() -> CheckResult:

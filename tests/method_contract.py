@@ -15,7 +15,8 @@ from idif.data.features import IMAGES, FeatureSource, FeatureSpec
 from idif.evaluation.scoring import Scorer
 from idif.methods.protocol import Method, ScoresSubsets, SupportsExport
 from idif.randomness import Draws
-from idif.training.checkpoint import find_checkpoint, load_weights
+from idif.training.checkpoint import load_weights
+from idif.training.checkpoint_files import find_checkpoint
 from idif.training.loop import train
 from idif.training.task import Task
 from idif.training.validation import ValidationResult

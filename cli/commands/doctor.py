@@ -71,6 +71,7 @@ def _checks(folder: Path, textures: str | None, weights: str | None) -> list[Cal
     return [
         doctor.check_python,
         doctor.check_libraries,
+        lambda: doctor.check_names(Path()),
         lambda: doctor.check_device(device),
         lambda: doctor.check_memory(free_memory()),
         lambda: doctor.check_folder(folder),

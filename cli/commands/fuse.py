@@ -17,8 +17,9 @@ from idif.errors import ConfigError, RunError
 from idif.evaluation.late_fusion import Member, caveats, fuse, open_members
 from idif.files import replace_file, write_json
 from idif.runs.evaluate import measure
+from idif.runs.listing import is_fusion
 from idif.runs.provenance import environment
-from idif.runs.run import is_fusion, run_home
+from idif.runs.run import run_home
 
 RESULTS = ("config.yaml", "environment.json", "metrics.json", "report.html")
 """What stands beside the fused predictions and is about them."""

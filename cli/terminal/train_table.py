@@ -8,7 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from cli.terminal.console import err, out
-from idif.training.checkpoint import find_checkpoint, read_progress
+from idif.training.checkpoint import read_progress
+from idif.training.checkpoint_files import find_checkpoint
 from idif.training.run_log import read_log
 from idif.visualization.text import percent
 

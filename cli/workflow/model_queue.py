@@ -11,7 +11,8 @@ from pathlib import Path
 from cli.terminal.console import note
 from idif.errors import RunError
 from idif.locks import LockHeld, file_lock
-from idif.training.checkpoint import find_checkpoint, read_progress
+from idif.training.checkpoint import read_progress
+from idif.training.checkpoint_files import find_checkpoint
 
 LOCK = "training.lock"
 LOOK_EVERY = 2.0

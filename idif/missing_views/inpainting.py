@@ -18,13 +18,8 @@ from idif.errors import CannotFinish, RunError
 from idif.missing_views.imputation import ImputedViews
 from idif.progress import Progress, silent
 from idif.randomness import numpy_rng
-from idif.training.checkpoint import (
-    TrainingProgress,
-    find_checkpoint,
-    load_state,
-    load_weights,
-    save_checkpoint,
-)
+from idif.training.checkpoint import load_state, load_weights, save_checkpoint
+from idif.training.checkpoint_files import TrainingProgress, find_checkpoint
 
 
 class ViewInpainter(nn.Module):

@@ -17,7 +17,9 @@ from idif.errors import ConfigError, RunError
 from idif.evaluation.scoring import Scorer
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method, MethodContext
-from idif.training.checkpoint import find_checkpoint, load_into, read_progress
+from idif.runs.listing import is_fusion
+from idif.training.checkpoint import load_into, read_progress
+from idif.training.checkpoint_files import find_checkpoint
 from idif.training.stages import last_epochs
 
 
@@ -191,12 +193,6 @@ def open_results(path: Path, overrides: Sequence[str] = ()) -> tuple[Path, Confi
         RunError: not a run.
     """
     return path, load_configs(run_home(path) / "config.yaml", overrides)[0]
-
-
-def is_fusion(folder: Path) -> bool:
-    """Whether `idif fuse` made this folder."""
-    path = folder / "environment.json"
-    return path.is_file() and "fused" in json.loads(path.read_text(encoding="utf-8"))
 
 
 def _require_finished(folder: Path, config: Config) -> None:

@@ -1,9 +1,8 @@
 """Checkpoints: written beside and renamed, the one before kept, checked by digest when read."""
 
-import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,18 @@ from torch import Tensor, nn
 from idif.errors import RunError
 from idif.files import write_json
 from idif.fingerprint import sha256_of_file
+from idif.training.checkpoint_files import (
+    CURRENT,
+    NOTE,
+    PREVIOUS,
+    TrainingProgress,
+    damaged,
+    read_note,
+    recovery_hint,
+)
 
-CURRENT, PREVIOUS, PART = "checkpoint", "checkpoint.previous", "checkpoint.part"
-MODEL, STATE, NOTE = "model.safetensors", "training.pt", "checkpoint.json"
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """How far training is."""
-
-    epoch: int
-    """Epochs finished."""
-    step: int
-    """Optimizer steps made."""
-    finished: bool
-    """Whether this is the last epoch's."""
+PART = "checkpoint.part"
+MODEL, STATE = "model.safetensors", "training.pt"
 
 
 def save_checkpoint(
@@ -56,39 +52,22 @@ def save_checkpoint(
     os.replace(part, current)
 
 
-def find_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a category's folder; None where there is none.
-
-    The one before is taken only where a stop fell between the two renames of `save_checkpoint`.
-    """
-    return next((folder / name for name in (CURRENT, PREVIOUS) if (folder / name).exists()), None)
-
-
 def read_progress(checkpoint: Path) -> TrainingProgress:
     """How far a checkpoint is; every file is compared with its digest first.
 
     Raises:
         RunError: a file is missing or not the one that was written.
     """
-    try:
-        note = json.loads((checkpoint / NOTE).read_text(encoding="utf-8"))
-        digests = note.pop("sha256")
-        for name, digest in digests.items():
-            if sha256_of_file(checkpoint / name) != digest:
-                hint = _recovery_hint(checkpoint)
-                raise RunError(f"{checkpoint / name}: damaged, its SHA-256 is not the one recorded{hint}")
-        return TrainingProgress(**note)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, RunError):
-            raise
-        raise RunError(f"{checkpoint}: damaged checkpoint ({error}){_recovery_hint(checkpoint)}") from None
-
-
-def _recovery_hint(checkpoint: Path) -> str:
-    previous = checkpoint.with_name(PREVIOUS)
-    if checkpoint.name == CURRENT and previous.exists():
-        return f"; to go on from the one before, delete {checkpoint} and resume from {previous}"
-    return "; delete it to train again"
+    progress, digests = read_note(checkpoint)
+    for name, digest in digests.items():
+        try:
+            found = sha256_of_file(checkpoint / name)
+        except OSError as error:
+            raise damaged(checkpoint, error) from None
+        if found != digest:
+            hint = recovery_hint(checkpoint)
+            raise RunError(f"{checkpoint / name}: damaged, its SHA-256 is not the one recorded{hint}")
+    return progress
 
 
 def load_weights(checkpoint: Path) -> dict[str, Tensor]:

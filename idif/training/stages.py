@@ -11,7 +11,8 @@ from idif.encoders.frozen import FrozenEncoder
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Stage
 from idif.progress import Progress, silent
-from idif.training.checkpoint import find_checkpoint, read_progress
+from idif.training.checkpoint import read_progress
+from idif.training.checkpoint_files import find_checkpoint
 from idif.training.loop import AfterEpoch, train
 from idif.training.task import Task
 

@@ -15,14 +15,8 @@ from idif.data.features import check_arrays
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method
 from idif.randomness import Draws
-from idif.training.checkpoint import (
-    TrainingProgress,
-    find_checkpoint,
-    load_into,
-    load_state,
-    read_progress,
-    save_checkpoint,
-)
+from idif.training.checkpoint import load_into, load_state, read_progress, save_checkpoint
+from idif.training.checkpoint_files import TrainingProgress, find_checkpoint
 from idif.training.optimizers import make_optimizer
 from idif.training.schedule import StepCount, average_weights, learning_rate
 from idif.training.task import Task

@@ -1,0 +1,162 @@
+"""Lists the runs in a folder with their state and figures, from their small files; torch is not imported."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from idif.config.loader import load_configs
+from idif.config.sections import Config
+from idif.errors import IdifError, RunError
+from idif.training.checkpoint_files import CURRENT, NOTE, find_checkpoint, read_note
+
+State = Literal["finished", "stopped", "not started", "fusion", "unreadable"]
+"""``stopped``: begun and not finished, a run in training included; ``fusion``: made by `idif fuse`."""
+
+METRICS = ("s_auroc", "i_auroc", "p_auroc", "aupro")
+"""Keys of the mean in ``metrics.json`` that are listed."""
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """How far one stage of a model's training is."""
+
+    name: str | None
+    """None where the run's folder holds only one stage."""
+    epochs: int
+    """Epochs finished."""
+    of: int
+    """Epochs that the config asks for."""
+
+
+@dataclass(frozen=True)
+class ModelProgress:
+    """How far one model of a run is."""
+
+    name: str
+    """A category, or ``all`` in a unified run."""
+    finished: bool
+    stages: tuple[StageProgress, ...]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run."""
+
+    name: str
+    folder: Path
+    state: State
+    bytes: int
+    """Bytes of all its files."""
+    changed: datetime
+    """Last change of a file, in UTC."""
+    method: str | None = None
+    categories: tuple[str, ...] = ()
+    models: tuple[ModelProgress, ...] = ()
+    metrics: dict[str, float | None] | None = None
+    """Mean over the categories, by the names of `METRICS`; None where the run is not evaluated."""
+    problem: str | None = None
+    """The reason why it is unreadable."""
+
+
+def list_runs(folder: Path) -> list[RunSummary]:
+    """The runs in a folder, by name; of a folder that is a run itself, that run alone.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder; expected one that holds runs, as `run.dir` of a config")
+    if (folder / "config.yaml").is_file():
+        return [summarize_run(folder)]
+    homes = sorted(path.parent for path in folder.glob("*/config.yaml"))
+    return [summarize_run(home) for home in homes]
+
+
+def summarize_run(folder: Path) -> RunSummary:
+    """State and figures of one run; one that cannot be read is ``unreadable``, with the reason."""
+    files = [status for path in folder.rglob("*") if (status := _status(path)) is not None]
+    name, size = folder.resolve().name, sum(size for size, _ in files)
+    changed = datetime.fromtimestamp(max((time for _, time in files), default=0.0), UTC)
+    try:
+        (config,) = load_configs(folder / "config.yaml")
+        fusion = is_fusion(folder)
+        models = () if fusion else tuple(_models(folder, config))
+        return RunSummary(
+            name=name,
+            folder=folder,
+            state="fusion" if fusion else _state(models),
+            bytes=size,
+            changed=changed,
+            method=config.method.name,
+            categories=config.data.categories,
+            models=models,
+            metrics=_metrics(folder / "metrics.json"),
+        )
+    except (IdifError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = str(error) if isinstance(error, IdifError) else f"{folder}: {error!r}"
+        return RunSummary(name, folder, "unreadable", size, changed, problem=problem)
+
+
+def is_fusion(folder: Path) -> bool:
+    """Whether `idif fuse` made this folder."""
+    path = folder / "environment.json"
+    return path.is_file() and "fused" in json.loads(path.read_text(encoding="utf-8"))
+
+
+def _status(path: Path) -> tuple[int, float] | None:
+    """Size and time of change of a file; None for folders and for files that were removed meanwhile."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_size, status.st_mtime) if path.is_file() else None
+
+
+def _models(folder: Path, config: Config) -> Iterator[ModelProgress]:
+    """Progress of all models of a run, those included that are not started."""
+    names = ("all",) if config.train.mode == "unified" else config.data.categories
+    stages = _stages(config, [folder / name for name in names])
+    for name in names:
+        # the last stage lies in the model's folder, those before it in folders of their own
+        places = [folder / name / stage for stage, _ in stages[:-1] if stage is not None] + [folder / name]
+        found = [find_checkpoint(place) for place in places]
+        notes = [None if checkpoint is None else read_note(checkpoint)[0] for checkpoint in found]
+        yield ModelProgress(
+            name=name,
+            finished=notes[-1] is not None and notes[-1].finished,
+            stages=tuple(
+                StageProgress(stage, 0 if note is None else note.epoch, epochs)
+                for (stage, epochs), note in zip(stages, notes, strict=True)
+            ),
+        )
+
+
+def _stages(config: Config, folders: Sequence[Path]) -> list[tuple[str | None, int]]:
+    """Name and epochs of each stage of a run; one without a name unless earlier stages have left folders."""
+    nested = (path for folder in folders for path in folder.glob(f"*/{CURRENT}*/{NOTE}"))
+    if next(nested, None) is None:
+        return [(None, config.train.epochs)]
+    # a method names its stages, and methods import torch
+    from idif.training.stages import stage_config, stages_of
+
+    stages: list[tuple[str | None, int]] = [
+        (stage.name, stage_config(config, stage).train.epochs) for stage in stages_of(config)
+    ]
+    return stages if len(stages) > 1 else [(None, config.train.epochs)]
+
+
+def _state(models: Sequence[ModelProgress]) -> State:
+    if models and all(model.finished for model in models):
+        return "finished"
+    started = any(stage.epochs for model in models for stage in model.stages)
+    return "stopped" if started else "not started"
+
+
+def _metrics(path: Path) -> dict[str, float | None] | None:
+    if not path.is_file():
+        return None
+    mean = json.loads(path.read_text(encoding="utf-8"))["mean"]
+    return {name: mean.get(name) for name in METRICS}
