@@ -32,7 +32,6 @@ def category_metrics(
     aupro_rule: AuproRule = "interpolated",
     sample_labels: BoolArray | None = None,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Everything ``metrics.json`` holds for one category, ready for JSON.
 
@@ -46,7 +45,6 @@ def category_metrics(
         aupro_rule: see `idif.metrics.aupro`.
         sample_labels: bool [N] of these rows; none means: anomalous when any present view is.
         resamples: of the bootstrap interval; 0 leaves it out.
-        seed: of the bootstrap.
 
     Returns:
         The keys of `sample_metrics`, those of `PixelMetrics.compute` with ``error_bound`` as
@@ -74,7 +72,6 @@ def category_metrics(
         predictions.sample_labels[rows] if sample_labels is None else sample_labels,
         scorable=predictions.scorable[rows],
         resamples=resamples,
-        seed=seed,
     )
     reasons: dict[str, str] = found.pop("reasons")
     found["per_defect"], why = _per_defect(predictions, rows)

@@ -82,7 +82,6 @@ def sample_metrics(
     sample_labels: BoolArray | None = None,
     scorable: BoolArray | None = None,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """S- and I-metrics of one category.
 
@@ -95,7 +94,6 @@ def sample_metrics(
         sample_labels: bool [N]; none means: anomalous when any present view is.
         scorable: bool [N], the samples that have a score; none means: those with a view.
         resamples: of the bootstrap; 0 leaves the interval out.
-        seed: of the bootstrap.
 
     Returns:
         ``s_auroc, s_ap, s_f1_max`` over samples with any view, ``s_auroc_ci`` [low, high] (95 %),
@@ -115,7 +113,7 @@ def sample_metrics(
     if resamples:
         # With those left out in their places, as in a sweep: the same draws give the same interval there.
         scored = np.where(scorable, sample_scores, np.nan)
-        draws = bootstrap_auroc([scored], flags, resamples=resamples, seed=seed)
+        draws = bootstrap_auroc([scored], flags, resamples=resamples)
         found["s_auroc_ci"] = percentile_interval(draws)
         if found["s_auroc_ci"] is None:
             reasons["s_auroc_ci"] = reasons["s_auroc"]
