@@ -20,7 +20,7 @@ _LAZY = {
     "load_run": "idif.runs.api",
     "train": "idif.runs.train",
 }
-"""Name -> its module, imported when the name is first used: torch takes seconds."""
+"""Public name -> its module, imported on first use, since importing torch takes seconds."""
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ def main() -> None:
 
     The command line is looked up by its name at run time: modules of `idif` import neither `cli` nor `cache`.
     """
-    # `python -m` has put the working folder first, unless told not to (-P)
+    # `python -m` puts the working folder first, unless -P is given
     if not sys.flags.safe_path and Path(sys.path[0]).resolve() != INSTALLED_IN:
         del sys.path[0]
     if (problem := hidden_package()) is not None:

@@ -48,9 +48,9 @@ class CheckResult:
     status: Status
     """``problem``: a run would fail. ``warning``: something is slow or unavailable."""
     found: str
-    """What the check found."""
+    """Result of the check, as text."""
     advice: str | None = None
-    """What to do; None if nothing is needed."""
+    """Recommended action; None if nothing is needed."""
 
 
 def check_python() -> CheckResult:

@@ -1,6 +1,7 @@
-"""Errors that are told to the user in one sentence, each with the exit code of the command line.
+"""Errors that are reported to the user in one sentence, each with the exit code of the command line.
 
-A message names the file or key, what was expected and what came. Mistakes of ours stay `AssertionError`s.
+A message names the file or key, the expected value and the actual one. Bugs in this code raise
+`AssertionError`.
 """
 
 from typing import ClassVar
@@ -17,7 +18,7 @@ class ConfigError(IdifError, ValueError):
 
 
 class DatasetError(IdifError, ValueError):
-    """A dataset, image, mask or annotation that is missing or not what it should be."""
+    """A dataset, image, mask or annotation that is missing or invalid."""
 
 
 class WeightsError(IdifError, ValueError):
@@ -25,15 +26,15 @@ class WeightsError(IdifError, ValueError):
 
 
 class RunError(IdifError, ValueError):
-    """A run folder that is missing, in the way, or does not hold what is asked of it."""
+    """A run folder that is missing, exists already, or lacks the requested content."""
 
 
 class StoreError(IdifError, ValueError):
-    """A store that is missing, cannot be written, or was asked for something it does not hold."""
+    """A store that is missing, cannot be written, or lacks the requested content."""
 
 
 class StoreMismatch(StoreError):
-    """A sound store of other data, another encoder or other settings than asked for."""
+    """An intact store of other data, another encoder or other settings than requested."""
 
 
 class StoreIncomplete(StoreError):
@@ -43,7 +44,7 @@ class StoreIncomplete(StoreError):
 
 
 class StoreDamaged(StoreError):
-    """A store whose bytes are not the ones that were written."""
+    """A store whose bytes differ from those that were written."""
 
     exit_code = 1
 

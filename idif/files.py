@@ -15,11 +15,11 @@ TEMPORARY = ".tmp"
 
 @contextlib.contextmanager
 def replacing(path: Path, *, unique: bool = False) -> Iterator[Path]:
-    """A path beside ``path`` to write to; renamed to ``path`` on leaving, removed where an exception passes.
+    """A temporary path beside ``path``; renamed to ``path`` on success, removed if an exception passes.
 
     Args:
-        unique: use a name of its own, for processes that may write the same file at the same time. Without
-            it, what a killed process left is overwritten by the next.
+        unique: use a unique name, for processes that may write the same file at the same time. Without it,
+            the next process overwrites a file that a killed one left behind.
     """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}") if unique else temporary(path)
     try:
@@ -43,7 +43,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def temporary(path: Path) -> Path:
-    """Where ``path`` is written before it is complete; for writers that `replacing` does not fit."""
+    """Temporary path under which ``path`` is written; for writers that cannot use `replacing`."""
     return path.with_name(path.name + TEMPORARY)
 
 
@@ -56,7 +56,7 @@ def publish(partial: Path, path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make renames in a folder durable, where the system can."""
+    """Make renames in a folder durable, if the system supports it."""
     if os.name == "posix":
         descriptor = os.open(path, os.O_RDONLY)
         try:

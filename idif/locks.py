@@ -1,4 +1,4 @@
-"""File locks that say who holds them; the system frees the lock of a process that dies."""
+"""File locks that record their holder; the system frees the lock of a process that dies."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 HOLDER = ".holder"
-"""Suffix of the file beside a lock that says who holds it: a locked file cannot be read everywhere."""
+"""Suffix of the file beside a lock that names its holder: some systems cannot read a locked file."""
 
 
 class LockHeld(Exception):
@@ -19,10 +19,10 @@ class LockHeld(Exception):
 
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[str | None]:
-    """Hold the lock file ``path`` (made where missing, removed at the end), without waiting for it.
+    """Hold the lock file ``path`` (created if missing, removed at the end), without waiting for it.
 
     Yields:
-        The process that died while it held the lock before; None where it was released.
+        The previous holder, if it died while holding the lock; None if the lock was released.
 
     Raises:
         LockHeld: another process holds it.
@@ -37,7 +37,7 @@ def file_lock(path: Path) -> Iterator[str | None]:
         except Timeout:
             if path.exists():
                 raise LockHeld(_read_holder(holder)) from None
-            # its holder finished and removed it meanwhile
+            # the holder finished and removed it meanwhile
     try:
         dead = _read_holder(holder) if holder.exists() else None
         holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))

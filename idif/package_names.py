@@ -1,4 +1,4 @@
-"""Finds modules of the user that hide the packages `cache` and `cli`, which are installed beside `idif`."""
+"""Finds modules of the user that shadow the packages `cache` and `cli`, installed beside `idif`."""
 
 import sys
 from importlib.util import find_spec
@@ -10,7 +10,7 @@ INSTALLED_IN = Path(__file__).resolve().parents[1]
 
 
 def hidden_package() -> str | None:
-    """One sentence about a package that is hidden in this process, and what to do; None if none is."""
+    """One sentence about a package that is shadowed in this process, with the remedy; None if none is."""
     for name in PACKAGES:
         expected = INSTALLED_IN / name
         found = _location(name)
@@ -25,10 +25,10 @@ def hidden_package() -> str | None:
 
 
 def hiding_files(folder: Path) -> list[Path]:
-    """Files and folders that hide a package from programs that search ``folder`` for modules.
+    """Files and folders that shadow a package in programs that search ``folder`` for modules.
 
-    `python -m`, notebooks and scripts that lie there do. A folder without ``__init__.py`` hides only packages
-    that are not on the search path themselves, as in an editable installation.
+    `python -m`, notebooks and scripts in that folder do. A folder without ``__init__.py`` shadows only
+    packages that are not on the search path themselves, as in an editable installation.
     """
     if folder.resolve() == INSTALLED_IN:
         return []

@@ -1,4 +1,4 @@
-"""Paths that came from data: checked before they are joined, resolved before they are opened."""
+"""Untrusted paths from data: checked before they are joined, resolved before they are opened."""
 
 import posixpath
 import re
@@ -10,7 +10,7 @@ from idif.errors import DatasetError
 _SHOWN = 200
 _LONGEST_PATH, _LONGEST_NAME = 4096, 255
 _UNSAFE = {"Cc", "Cs", "Zl", "Zp"}
-"""Unicode categories no path or name may hold: control characters, lone surrogates, line separators."""
+"""Unicode categories forbidden in paths and names: control characters, lone surrogates, line separators."""
 
 
 def shown(value: object) -> str:
@@ -25,12 +25,12 @@ def is_plain(text: str) -> bool:
 
 
 def relative_posix(text: str, where: str) -> str:
-    """``text`` as a normalised POSIX path that stays inside the folder it is relative to.
+    """``text`` as a normalized POSIX path that stays inside the folder it is relative to.
 
-    An empty text is the folder itself (``.``). Nothing is looked up on disk.
+    An empty text is the folder itself (``.``). The disk is not accessed.
 
     Args:
-        where: file and key the text came from, which begins the message.
+        where: file and key that contain the text; begins the error message.
 
     Raises:
         DatasetError: absolute, with a drive letter, backslash or control character, too long,

@@ -1,4 +1,4 @@
-"""Work done ahead in threads, handed over in order, never more of it than stated."""
+"""Ordered, bounded prefetching in worker threads."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -13,8 +13,8 @@ R = TypeVar("R")
 def prefetch_map(function: Callable[[T], R], items: Iterable[T], *, workers: int, depth: int) -> Generator[R]:
     """``map(function, items)`` in order, computed by ``workers`` threads at most ``depth`` items ahead.
 
-    An exception is raised in its item's turn. When the iterator ends, fails or is closed, the threads are
-    gone. Threads fit what releases the interpreter's lock: decoding, hashing, reading.
+    An exception is raised at its item's position. The threads end with the iterator, whether it is exhausted,
+    fails or is closed. Threads suit work that releases the GIL: decoding, hashing, reading.
     """
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="ahead")
     source = iter(items)
@@ -25,6 +25,6 @@ def prefetch_map(function: Callable[[T], R], items: Iterable[T], *, workers: int
             result = waiting.popleft().result()
             waiting.extend(pool.submit(function, item) for item in islice(source, 1))
             yield result
-            del result  # else it would live on beside its successor
+            del result  # otherwise the previous item would stay in memory beside the next one
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

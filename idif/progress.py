@@ -1,4 +1,4 @@
-"""Callbacks by which long work reports: progress, and sentences for people."""
+"""Callbacks of long computations: progress, and messages to the user."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -13,7 +13,7 @@ class Progress(Protocol):
 
 
 Notify = Callable[[str], None]
-"""Takes a sentence that a user should read."""
+"""Message callback: takes one sentence for the user."""
 
 
 def silent(done: int, total: int, what: str = "") -> None:

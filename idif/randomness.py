@@ -1,8 +1,8 @@
 """Counter-based random numbers: a pure function of (seed, stream, index).
 
-A view's seed is a hash of (run seed, epoch, sample id, view number). Numbers are drawn from it by position:
-draw ``i`` of stream ``s`` of a seed is a fixed integer function of (seed, s, i). So the same view gets the
-same bits in every source, batch size, worker count, world size and subset of categories, on every device.
+A view's seed is a hash of (run seed, epoch, sample id, view number). Draw ``i`` of stream ``s`` of a seed is
+a fixed integer function of (seed, s, i). Hence a view gets the same bits with every source, batch size,
+worker count, world size and subset of categories, on every device.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
 def _hash(parts: tuple[int | str, ...], size: int) -> bytes:
-    """``size`` bytes that depend on every part and on where each ends."""
+    """Hash of the parts and their boundaries, ``size`` bytes."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=size).digest()
 
 
@@ -45,7 +45,7 @@ def numpy_rng(*parts: int | str) -> np.random.Generator:
 
 
 def stream(name: str) -> int:
-    """The stream of a quantity's name: 2^16 to 2^31 - 1, above the numbers that older quantities have."""
+    """Stream number of a named quantity: 2^16 to 2^31 - 1, above the fixed numbers of older quantities."""
     number = int.from_bytes(_hash(("stream", name), 4), "little") & 0x7FFF_FFFF
     return number | 2**16
 
@@ -59,14 +59,14 @@ class Draws:
     """
 
     seed: int
-    """Of the run."""
+    """Seed of the run."""
     epoch: int
     step: int
     rank: int
     sample_ids: tuple[str, ...]
-    """B ids."""
+    """The B sample ids of the batch."""
     view_numbers: tuple[int, ...]
-    """V camera numbers."""
+    """Camera number of each of the V view slots."""
     device: torch.device
 
     def view_seeds(self) -> Tensor:
@@ -74,7 +74,7 @@ class Draws:
         return view_seeds(self.seed, self.epoch, self.sample_ids, self.view_numbers).to(self.device)
 
     def sample_seeds(self) -> Tensor:
-        """int64 [B]: one seed per sample, which is none of its views'."""
+        """int64 [B]: one seed per sample, distinct from those of its views."""
         return view_seeds(self.seed, self.epoch, self.sample_ids, (0,))[:, 0].to(self.device)
 
     def generator(self, name: str) -> torch.Generator:
@@ -83,7 +83,7 @@ class Draws:
         return torch.Generator(self.device).manual_seed(seed)
 
     def seed_torch(self) -> None:
-        """Seed torch's global generators for this step and process, for code that can draw from no other."""
+        """Seed torch's global generators for this step and process, for code that uses no other."""
         torch.manual_seed((self.seed * 1_000_003 + self.step * 8_191 + self.rank) & 0x7FFF_FFFF_FFFF_FFFF)
 
 
@@ -123,16 +123,16 @@ def _shift(x: Tensor, by: int) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """splitmix64's finaliser: every input bit reaches every output bit. Products wrap around."""
+    """splitmix64's finalizer: every output bit depends on every input bit. Products wrap around."""
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
     return x ^ _shift(x, 31)
 
 
 def _bits(seeds: Tensor, stream: int, count: int) -> Tensor:
-    """int64 [...,count] of random bits: splitmix64 from the mixed seed, entered at ``stream * 2^32``."""
+    """int64 [...,count] random bits: splitmix64 from the mixed seed, starting at ``stream * 2^32``."""
     assert seeds.dtype == torch.int64, seeds.dtype
     assert 0 <= stream < 2**31, stream
     counter = torch.arange(1, count + 1, device=seeds.device) + (int(stream) << 32)
-    # seeds that differ by the increment would otherwise give shifted copies of one sequence
+    # without mixing, seeds that differ by the increment would give shifted copies of one sequence
     return _mix(_mix(seeds + _GOLDEN)[..., None] + counter * _GOLDEN)

@@ -11,6 +11,6 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """What every section shares: no unknown keys, no changes, no non-finite numbers."""
+    """Base of all sections: immutable, without unknown keys or non-finite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)

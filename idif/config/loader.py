@@ -1,4 +1,4 @@
-"""Reads a config from YAML that holds only what differs from the defaults; one file may name several runs.
+"""Reads a config from YAML that holds only the changes to the defaults; one file may name several runs.
 
 An unknown key is an error that names the nearest known one.
 """
@@ -45,13 +45,13 @@ def load_configs(path: Path, overrides: Sequence[str] = ()) -> list[Config]:
 
 
 def installed_configs() -> Path | None:
-    """The folder of the configs that an installation without a checkout brings; None where there is none."""
+    """Folder of the configs shipped with an installation that has no checkout; None if there is none."""
     folder = Path(sysconfig.get_path("data")) / "share" / "idif" / "configs"
     return folder if folder.is_dir() else None
 
 
 def _find(path: Path) -> Path:
-    """``path``, or the installed config that ``configs/NAME.yaml`` names where no such file is here."""
+    """``path``; if it does not exist and reads ``configs/NAME.yaml``, the installed config of that name."""
     shipped = installed_configs()
     if path.exists() or path.is_absolute() or path.parts[:1] != ("configs",) or shipped is None:
         return path
@@ -136,7 +136,7 @@ RENAMED: dict[str, tuple[str, Mapping[Any, Any]]] = {
     "strategies.painter": ("strategies.inpainter", {}),
     "strategies.score_filled": ("strategies.score_imputed", {}),
 }
-"""Key of version 0.1 -> today's key, and the values that have another name; read for one version."""
+"""Key of version 0.1 -> current key, and the renamed values; accepted for one version."""
 
 
 def _validate(raw: Mapping[str, Any], source: str) -> Config:
@@ -150,7 +150,7 @@ def _validate(raw: Mapping[str, Any], source: str) -> Config:
 
 
 def _rename_keys(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The same settings under today's keys."""
+    """The same settings under the current keys."""
     result = dict(raw)
     for old, (new, values) in RENAMED.items():
         (old_section, old_key), (new_section, new_key) = old.split("."), new.split(".")
@@ -168,7 +168,7 @@ def _rename_keys(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with the floats of YAML 1.2: an unquoted ``1e-3`` is a number, as every author means it."""
+    """YAML 1.1 with the floats of YAML 1.2: an unquoted ``1e-3`` is a number."""
 
 
 _Loader.add_implicit_resolver(
@@ -179,16 +179,16 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str) -> Any:
-    """The value of a YAML text.
+    """Parse a YAML text.
 
     Raises:
-        yaml.YAMLError: it is none.
+        yaml.YAMLError: the text is not YAML.
     """
     return yaml.load(text, Loader=_Loader)
 
 
 def _explain(raw: Mapping[str, Any], error: Any, source: str) -> str:
-    # a union's errors name its member behind the key
+    # pydantic inserts the union member's name after the key
     names = method_sections(Config)
     where = [str(part) for i, part in enumerate(error["loc"]) if not (i == 1 and part in names)]
     key = ".".join(where)

@@ -1,6 +1,6 @@
 """The config: one typed section per concern, each key with its default and its meaning.
 
-`idif.config.loader` reads one from YAML. Nothing changes a config after it is read.
+`idif.config.loader` reads one from YAML. A config is immutable.
 """
 
 from pathlib import Path
@@ -16,22 +16,22 @@ from idif.methods.section import MethodSection, ViewDropoutConfig
 from idif.settings import Count, Probability, Section
 
 Address = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]+://")]
-"""Stays text, since a path would take one of its slashes."""
+"""URL, kept as text, since `Path` would collapse its double slash."""
 
 
 class CacheConfig(Section):
-    """Where the frozen features come from."""
+    """Source of the frozen features: a store or the live encoder."""
 
     store: Address | Path | None = None
     """The feature store: a folder or ``s3://BUCKET/PREFIX``."""
     source: Literal["auto", "store", "live"] = "auto"
-    """``auto``: the store where one is named, else the live encoder."""
+    """``auto``: the store if one is named, else the live encoder."""
     placement: Literal["auto", "disk", "memory", "device"] = "auto"
-    """Where a store's arrays wait between batches; ``auto``: the fastest place they fit."""
+    """Location of a store's arrays during a run; ``auto``: the fastest one they fit in."""
 
 
 class TeacherConfig(Section):
-    """The frozen encoder of ``source: live`` and of `idif cache build --config`; a store brings its own."""
+    """The frozen encoder of ``source: live`` and of `idif cache build --config`; a store contains its own."""
 
     encoder: str | None = None
     """Name of the encoder (default without a store: ``resnet18``)."""
@@ -58,7 +58,7 @@ class ScheduleConfig(Section):
     name: Literal["cosine", "constant", "milestones"] = "cosine"
     """``cosine`` falls to zero at the end; ``milestones`` multiplies by ``factor`` at each milestone."""
     unit: Literal["step", "sub_epoch", "epoch"] = "step"
-    """What the schedule counts: it changes at every optimizer step, pass over the data, or epoch."""
+    """Unit of the schedule: the rate changes at every optimizer step, pass over the data, or epoch."""
     milestones: tuple[Count, ...] = ()
     """Units after which ``milestones`` takes effect."""
     factor: Probability = 0.1
@@ -76,8 +76,8 @@ class TrainConfig(Section):
     mode: Literal["per-category", "unified"] = "per-category"
     """One model for each category, or one for all."""
     distribute: Literal["batch", "categories"] = "batch"
-    """What several processes divide among them: every batch's samples, or, with one model for each category,
-    the categories; each process then trains as it would alone."""
+    """How several processes share the work: each takes a part of every batch, or, with one model for each
+    category, whole categories; each process then trains as it would alone."""
     epochs: Count = 50
     sub_epochs: Count = 1
     """Passes over the training samples in one epoch."""
@@ -96,96 +96,96 @@ class TrainConfig(Section):
     """Largest gradient norm."""
     init: Path | None = None
     """A finished run of the same method and cameras (or one category's folder in it) whose weights training
-    starts from; its images may have been smaller, which makes a first stage cheap."""
+    starts from; its images may be smaller, which makes a first stage cheap."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """``auto``: bfloat16 where the device computes it fast, else float32."""
+    """``auto``: bfloat16 on devices that compute it fast, else float32."""
     convolutions: Literal["auto", "direct"] = "auto"
-    """``auto``: on a CPU in float32 a training's 3x3 convolutions go by Winograd's filtering, which is
-    faster, where numba is installed (the extra ``cpu``); ``direct``: torch's own everywhere."""
+    """``auto``: training on a CPU in float32 computes 3x3 convolutions by Winograd filtering, which is
+    faster, if numba is installed (the extra ``cpu``); ``direct``: always torch's own convolutions."""
     seed: Annotated[int, Field(ge=0)] = 0
     eval_every: Annotated[int, Field(ge=0)] = 0
     """Epochs between evaluations on the test split, for curves only: the last epoch is reported. 0: never."""
     dropout: ViewDropoutConfig = ViewDropoutConfig()
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of an exponential mean of the weights, which is then what is evaluated; 0: off. It rises over the
-    steps: min(ema, (1 + n) / (10 + n)) after n of them."""
+    """Decay of an exponential moving average of the weights, which is then evaluated instead of them; 0: off.
+    It rises over the steps: min(ema, (1 + n) / (10 + n)) after n of them."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training normals kept out of training, for calibration and thresholds."""
 
 
 class EvalConfig(Section):
-    """From maps to scores and metrics."""
+    """How maps become scores, and scores become metrics."""
 
     score: Literal["max", "topk", "method"] = "max"
-    """Pixels to view score; ``method``: the rule of the method's authors (``max`` where it has none)."""
+    """Reduction of pixels to a view score; ``method``: the rule of the method's authors (else ``max``)."""
     top_k: Count = 100
-    """Pixels that ``topk`` averages."""
+    """Number of pixels that ``topk`` averages."""
     sample_score: Literal["max", "mean"] = "max"
-    """View scores to sample score."""
+    """Reduction of view scores to a sample score."""
     calibrate: Literal["none", "per-view"] = "none"
-    """Whether each camera's view scores are centred and scaled on held-out training normals."""
+    """Whether each camera's view scores are centered and scaled on held-out training normals."""
     record_normal_scores: bool = False
-    """Whether evaluation also scores training normals (those held out of training where there are any, else
-    all) and records their mean and spread, the scale by which `idif fuse` fuses runs."""
+    """Whether evaluation also scores training normals (those held out of training if there are any, else
+    all) and records their mean and spread, by which `idif fuse` scales the runs."""
     fpr_limits: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.3, 0.1, 0.05, 0.01)
     """False-positive limits of AUPRO."""
     aupro: Literal["interpolated", "rescaled"] = "interpolated"
     """``rescaled``: 200 thresholds, points at or above the limit dropped and the rest rescaled, as in many
     papers; for comparing with their tables only."""
     sample_label: Literal["views", "folder"] = "views"
-    """A sample is anomalous when any present view is, or when its images lie in the folder ``NG``."""
+    """A sample is anomalous if any present view is, or if its images are in the folder ``NG``."""
     pool_categories: bool = False
     """Whether all categories' samples are also ranked together."""
     threshold: Literal["f1-max", "false-positive-rate"] | float = "f1-max"
-    """What the recorded threshold is chosen by: the best F1 on the evaluated split (an oracle), a rate of
-    false alarms on held-out training normals, or a number."""
+    """Rule of the recorded threshold: the best F1 on the evaluated split (an oracle), a false-positive rate
+    on held-out training normals, or a fixed number."""
     target_fpr: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """The rate of ``threshold: false-positive-rate``."""
+    """False-positive rate of ``threshold: false-positive-rate``."""
     batch_size: Count = 8
 
 
 class InpainterConfig(Section):
-    """The small network that paints missing views from the others."""
+    """The small network that inpaints missing views from the others."""
 
     epochs: Count = 40
     batch_size: Count = 8
     lr: Annotated[float, Field(gt=0)] = 2e-3
-    """Peak learning rate of AdamW: one cycle."""
+    """Peak learning rate of AdamW with a one-cycle schedule."""
     width: Count = 32
     """Channels of the first layer; the deepest has four times as many."""
     seed: Annotated[int, Field(ge=0)] = 0
 
 
 class StrategiesConfig(Section):
-    """What `idif sweep strategies` puts in a missing view's place."""
+    """Settings of `idif sweep strategies`: how missing views are imputed."""
 
     layer: str = "layer3"
-    """Layer whose pooled features tell which training samples are alike."""
+    """Layer whose pooled features measure the similarity of samples."""
     neighbours: Count = 1
-    """Training samples whose views are averaged into the one that is lent."""
+    """Number of nearest training samples whose views are averaged into the missing one."""
     score_imputed: bool = False
-    """Whether an imputed view is scored beside those present."""
+    """Whether imputed views are scored in addition to the present ones."""
     inpainter: InpainterConfig = InpainterConfig()
 
 
 class RunConfig(Section):
-    """Where results go: ``<dir>/<name>/``."""
+    """Name, folder (``<dir>/<name>/``), tracking and note of a run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "idif"
     dir: Path = Path("runs")
     tracking: Literal["auto", "none", "tensorboard", "wandb"] = "auto"
-    """What also shows a training: TensorBoard (``<category>/tensorboard`` in the run's folder) or Weights &
-    Biases; ``auto``: TensorBoard where it is installed."""
+    """Experiment tracker: TensorBoard (``<category>/tensorboard`` in the run's folder) or Weights & Biases;
+    ``auto``: TensorBoard if it is installed."""
     note: str = ""
-    """A sentence that the run's environment and report repeat, e.g. what the data are."""
+    """A sentence for the run's ``environment.json`` and report, e.g. about the data."""
 
 
 MethodConfig = IDIFConfig
-"""The methods' own sections: a union told apart by ``name`` as soon as there are two."""
+"""The methods' own sections: a union discriminated by ``name`` as soon as there are two."""
 
 
 class Config(Section):
-    """One run, resolved."""
+    """The resolved config of one run."""
 
     data: DataConfig = DataConfig()
     cache: CacheConfig = CacheConfig()
@@ -200,7 +200,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _method_defaults(cls, raw: Any) -> Any:
-        """Put the method's own defaults of ``train`` beneath those that are given."""
+        """Apply the method's own defaults of ``train`` to the keys that are not given."""
         if not isinstance(raw, dict) or not isinstance(raw.get("train", {}), dict):
             return raw
         section = method_section(cls, raw.get("method"))
@@ -227,7 +227,7 @@ class Config(Section):
 
     @property
     def live(self) -> bool:
-        """Whether the encoder runs now instead of its features being read from a store."""
+        """Whether features come from the live encoder instead of a store."""
         return self.cache.source == "live" or (self.cache.source == "auto" and self.cache.store is None)
 
     @property
@@ -241,14 +241,14 @@ class Config(Section):
 
 
 def method_sections(config: type[Config] = Config) -> dict[str, type[MethodSection]]:
-    """Name of a method -> its config section, of the methods that ``config`` knows."""
+    """Method name -> config section, for every method that ``config`` accepts."""
     annotation = config.model_fields["method"].annotation
     members = get_args(annotation) or (annotation,)
     return {section.model_fields["name"].default: section for section in members}
 
 
 def method_section(config: type[Config], raw: Any) -> type[MethodSection] | None:
-    """The section that a raw value of the key ``method`` names; None where it names none that is known."""
+    """The section that a raw value of the key ``method`` names; None if it names no known method."""
     if isinstance(raw, MethodSection):
         return type(raw)
     default: str = config.model_fields["method"].default.name
