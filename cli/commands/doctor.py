@@ -44,8 +44,8 @@ def diagnose(
 ) -> None:
     """Check that this machine has what a run needs; exit code 1 if a run would fail.
 
-    Checks versions, device, memory, disk, weights, textures, compiler, rendering and extras, then builds a
-    tiny store and runs one training step. Downloads nothing and leaves no files.
+    Checks versions, package names, device, memory, disk, weights, textures, compiler, rendering and extras,
+    then builds a tiny store and runs one training step. Downloads nothing and leaves no files.
 
     Example:
 
