@@ -20,7 +20,8 @@ import idif.kernels.winograd
 from cli.__main__ import _terminate
 from idif.config.loader import resolve
 from idif.corruption.textures import load_textures
-from idif.training.checkpoint import find_checkpoint, read_progress
+from idif.training.checkpoint import read_progress
+from idif.training.checkpoint_files import find_checkpoint
 from idif.training.loop import train
 from idif.training.state import TrainingState
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index
@@ -99,12 +100,13 @@ def outcome(folder: Path) -> tuple[bytes, bytes]:
 def hit(target: Callable[..., None], *args: Any) -> int | None:
     """Run it in a process of its own; returns how that ended."""
     methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload([__name__])
     child = context.Process(target=target, args=args)
     child.start()
     child.join()
-    return child.exitcode
+    code: int | None = child.exitcode
+    return code
 
 
 def test_stopped_at_random_steps(home: Path) -> None:

@@ -22,7 +22,8 @@ from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.model import IDIF
 from idif.methods.protocol import Method
 from idif.randomness import Draws
-from idif.training.checkpoint import find_checkpoint, load_state, load_weights, read_progress
+from idif.training.checkpoint import load_state, load_weights, read_progress
+from idif.training.checkpoint_files import find_checkpoint
 from idif.training.loop import train
 from idif.training.run_log import RunLog, read_log
 from idif.training.state import TrainingState
