@@ -1,1 +1,1 @@
-"""Types that cross the seams: index, batch, feature specs, decoded images."""
+"""Shared data types: index, batch, feature specifications, decoded images."""

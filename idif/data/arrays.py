@@ -1,7 +1,7 @@
-"""Named arrays: what an encoder gives, a store holds and a batch carries.
+"""Specifications of named arrays, as computed by encoders, stored in a store and contained in batches.
 
-An array belongs to a view or to a whole sample; its axes say which. The sizes of the axes ``variant`` and
-``view`` are the dataset's, those of all other axes are the array's own.
+An array belongs to a view or to a whole sample, depending on its axes. The dataset decides the sizes of the
+axes ``variant`` and ``view``; all other axes belong to the array itself.
 """
 
 import math
@@ -28,33 +28,33 @@ class ArraySpec:
 
     name: str
     axes: tuple[str, ...]
-    """Names of its axes, in order: ``variant`` first where it has variants, then ``view`` where each view has
-    its own, then the array's own axes, e.g. ``channel y x``, ``token channel`` or ``time channel``."""
+    """Names of all axes, in order: ``variant`` if the array has variants, ``view`` if each view has its own
+    array, then the array's own axes, e.g. ``channel y x``, ``token channel`` or ``time channel``."""
     shape: tuple[int, ...]
-    """Sizes of its own axes, i.e. without ``variant`` and ``view``."""
+    """Sizes of the array's own axes, i.e. without ``variant`` and ``view``."""
     dtype: ArrayType
-    """Type of its values as they are computed."""
+    """Type of the values as computed, before storage."""
     origin: str
-    """Name of the encoder that gives it, or `DATA`."""
+    """Name of the encoder that computes the array, or `DATA`."""
     signed: bool = False
-    """Whether values below zero occur; compact storage keeps such features as int8."""
+    """Whether values below zero occur; compact storage stores such features as int8."""
 
     def __post_init__(self) -> None:
         assert len(self.own_axes) == len(self.shape), self
 
     @property
     def per_view(self) -> bool:
-        """Whether every view has an array of its own; else the sample has one."""
+        """Whether each view has its own array; otherwise the sample has one."""
         return VIEW in self.axes
 
     @property
     def has_variants(self) -> bool:
-        """Whether the store holds one array for each variant."""
+        """Whether the array has the axis ``variant``."""
         return VARIANT in self.axes
 
     @property
     def own_axes(self) -> tuple[str, ...]:
-        """Its axes without ``variant`` and ``view``."""
+        """The axes without ``variant`` and ``view``."""
         return tuple(axis for axis in self.axes if axis not in (VARIANT, VIEW))
 
     def row_shape(self, views: int, variants: int) -> tuple[int, ...]:
@@ -64,7 +64,7 @@ class ArraySpec:
 
     @property
     def size(self) -> int:
-        """Number of values of one view, or of one sample where it has no views."""
+        """Number of values per view, or per sample for arrays without the axis ``view``."""
         return math.prod(self.shape)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The batch that crosses the seam between feature sources and methods.
+"""`Batch`: the data that a feature source passes to a method.
 
 Shape legend, used by every docstring of the project:
 
@@ -19,7 +19,7 @@ from idif.data.index import Index
 
 @dataclass(frozen=True)
 class Batch:
-    """Whole samples, complete: nothing has to be looked up again behind the seam.
+    """Whole samples with everything a method needs; no further lookup in the source is necessary.
 
     An absent view is all zeros with ``view_mask`` false; so is an absent input with ``present`` false.
     """
@@ -27,7 +27,7 @@ class Batch:
     rows: Tensor
     """int64 [B]: rows of the source's index."""
     arrays: dict[str, Tensor]
-    """{name: [B,V,...] or [B,...]}: what `idif.data.features.FeatureSpec.arrays` names, features as float16
+    """{name: [B,V,...] or [B,...]} for the names of `idif.data.features.FeatureSpec.arrays`: features float16
     or float32, ``images`` uint8 [B,V,3,H,W] (RGB, 0..255), ``masks`` bool [B,V,H,W] (true on defects)."""
     view_mask: Tensor
     """bool [B,V]: true where the view is present."""
@@ -36,9 +36,9 @@ class Batch:
     sample_labels: Tensor
     """bool [B]: true where the sample is anomalous."""
     categories: tuple[str, ...]
-    """B names."""
+    """Category name of each of the B samples."""
     present: dict[str, Tensor] = field(default_factory=dict)
-    """{input: bool [B]}: presence of the inputs that a sample has once."""
+    """{input: bool [B]}: presence of the per-sample inputs."""
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -62,15 +62,15 @@ class Batch:
         return self.arrays["masks"]
 
     def features(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The named arrays, in this order."""
+        """The named arrays, in the given order."""
         return {name: self.arrays[name] for name in names}
 
     def with_arrays(self, arrays: dict[str, Tensor]) -> Self:
-        """The same batch with other arrays."""
+        """A copy of the batch with other arrays."""
         return replace(self, arrays=arrays)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The same batch with every tensor changed; ``change`` keeps the meaning of the first axis."""
+        """Apply ``change`` to every tensor; it must keep the meaning of the first axis."""
         return replace(
             self,
             rows=change(self.rows),
@@ -82,22 +82,22 @@ class Batch:
         )
 
     def take(self, places: Tensor) -> Self:
-        """The samples at these places, int64 [P] on the batch's device."""
+        """The samples at the given positions, int64 [P] on the batch's device."""
         chosen = self.map(lambda x: x[places])
         return replace(chosen, categories=tuple(self.categories[place] for place in places.tolist()))
 
     def to(self, device: torch.device) -> Self:
-        """The same batch with every tensor on ``device``."""
+        """A copy of the batch with every tensor on ``device``."""
         return self.map(lambda x: x.to(device, non_blocking=True))
 
 
 def make_batch(
     index: Index, rows: Sequence[int], arrays: dict[str, Tensor], inputs: Sequence[str] = ()
 ) -> Batch:
-    """A batch on the CPU: presence, labels and categories from the index, the values from ``arrays``.
+    """Make a batch on the CPU: presence, labels and categories from the index, the values from ``arrays``.
 
     Args:
-        inputs: names of the inputs that a sample has once, see `idif.data.features.FeatureSpec.inputs`.
+        inputs: names of the per-sample inputs, see `idif.data.features.FeatureSpec.inputs`.
     """
     samples = [index.samples[row] for row in rows]
     view_mask, labels = presence_and_labels(index, rows)
@@ -114,7 +114,7 @@ def make_batch(
 
 
 def presence_and_labels(index: Index, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """``view_mask`` and ``labels`` of these rows, both bool [B,V], on the CPU."""
+    """``view_mask`` and ``labels`` of the given rows, both bool [B,V], on the CPU."""
     shape = (len(rows), len(index.view_numbers))
     samples = [index.samples[row] for row in rows]
     present = torch.tensor([sample.present for sample in samples], dtype=torch.bool).view(shape)
@@ -123,7 +123,7 @@ def presence_and_labels(index: Index, rows: Sequence[int]) -> tuple[Tensor, Tens
 
 
 def input_presence(index: Index, rows: Sequence[int], inputs: Sequence[str] = ()) -> dict[str, Tensor]:
-    """{input: bool} of these rows: ``image`` [B,V], and [B] for each of ``inputs`` of the whole sample."""
+    """{input: bool} of the given rows: [B,V] for ``image``, [B] for each per-sample input of ``inputs``."""
     samples = [index.samples[row] for row in rows]
     once = {
         name: torch.tensor([s.inputs.get(name) is not None for s in samples], dtype=torch.bool)

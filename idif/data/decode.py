@@ -12,22 +12,22 @@ from idif.data.index import Sample
 from idif.paths import resolve_inside
 
 DECODED_AHEAD = 2
-"""Batches decoded before they are asked for; bounds the memory of every source that decodes."""
+"""Batches decoded ahead of use; bounds the memory of every source that decodes."""
 
 
 def decode_threads() -> int:
-    """Threads that decode: one per core, at most 8."""
+    """Number of decoding threads: one per core, at most 8."""
     return min(8, os.cpu_count() or 1)
 
 
 def decode_views(
     images: Sequence[Path | None], masks: Sequence[Path | None], size: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Images uint8 [V,3,S,S] and masks bool [V,S,S] of some views; an absent file is zeros.
+    """Decode images uint8 [V,3,S,S] and masks bool [V,S,S] of some views; absent files give zeros.
 
     Args:
         images: V files.
-        masks: V files; that of an absent image is not read.
+        masks: V files; the mask of an absent image is not read.
 
     Raises:
         DatasetError: a file is missing or unreadable, or a mask does not fit its image.
@@ -45,7 +45,7 @@ def decode_views(
 def decode_sample(
     root: Path, sample: Sample, size: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """One sample's images uint8 [V,3,S,S] and masks bool [V,S,S]; an absent view is zeros in both.
+    """Decode one sample's images uint8 [V,3,S,S] and masks bool [V,S,S]; absent views give zeros.
 
     Raises:
         DatasetError: a file is missing, unreadable or outside ``root``, or a mask does not fit its image.

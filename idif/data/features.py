@@ -11,7 +11,7 @@ from idif.errors import StoreMismatch
 from idif.fingerprint import digest
 
 if TYPE_CHECKING:
-    from idif.data.batch import Batch  # which imports torch: specs are read without it
+    from idif.data.batch import Batch  # imports torch, which reading a spec does not need
 
 WeightsOrigin = Literal["imagenet", "untrained", "file"]
 
@@ -21,19 +21,19 @@ IMAGES, MASKS = "images", "masks"
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """One frozen encoder: everything that decides its arrays, the input's content aside."""
+    """One frozen encoder: everything its arrays depend on besides the input data."""
 
     name: str
     """Key of `idif.encoders.frozen.ENCODERS`."""
     weights: str
-    """Where the weights came from, for people: ``imagenet``, ``untrained`` or ``file``. Not fingerprinted."""
+    """Origin of the weights, for display: ``imagenet``, ``untrained`` or ``file``. Not fingerprinted."""
     weights_sha256: str
     input: str
-    """``image`` (every view's image), or the name of a file that a sample has once, e.g. ``audio``."""
+    """``image`` (every view's image), or the name of a per-sample file, e.g. ``audio``."""
     preparation: Mapping[str, Any]
-    """How the input is made from its file, as JSON values: size, crop, resize rule, mean, spread."""
+    """Preprocessing of the input file, as JSON values: size, crop, resize rule, mean, standard deviation."""
     arrays: tuple[ArraySpec, ...]
-    """The arrays it gives, in order."""
+    """The arrays that the encoder computes, in order."""
     precision: str = "float32"
     """Arithmetic the encoder runs in."""
 
@@ -52,21 +52,21 @@ class EncoderSpec:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Everything that decides the arrays of a source, the data's content aside.
+    """Everything the arrays of a source depend on besides the data.
 
-    Two sources with equal specs give equal arrays for equal data, to the tolerance of ``storage``.
+    Two sources with equal specs give equal arrays for equal data, within the tolerance of ``storage``.
     """
 
     encoders: tuple[EncoderSpec, ...]
     image_size: int | None
     """Side in pixels of the square images, masks and anomaly maps; None where samples have no images."""
     storage: StorageType
-    """Type the features are kept in; a live encoder hands out float32."""
+    """Type in which features are stored; a live encoder returns float32."""
     stores_images: bool = True
     """Whether the clean images are among the arrays."""
     variants: tuple[str, ...] = ()
-    """Names of the variants of the input along the axis ``variant``; the first is the plain input. Empty
-    where there is one form of each input and no such axis."""
+    """Names of the input variants along the axis ``variant``; the first is the unmodified input. Empty if
+    there is no such axis."""
 
     @cached_property
     def features(self) -> dict[str, ArraySpec]:
@@ -75,7 +75,7 @@ class FeatureSpec:
 
     @cached_property
     def arrays(self) -> dict[str, ArraySpec]:
-        """All arrays by name: the encoders', then images and masks where there are any."""
+        """All arrays by name: the encoders', then images and masks if there are any."""
         found = dict(self.features)
         if self.image_size is not None:
             side = (self.image_size, self.image_size)
@@ -86,7 +86,7 @@ class FeatureSpec:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the inputs that a sample has once, in order, e.g. ``video`` and ``audio``."""
+        """Names of the per-sample inputs, in order, e.g. ``video`` and ``audio``."""
         return tuple(dict.fromkeys(e.input for e in self.encoders if e.input != "image"))
 
     @property
@@ -95,7 +95,7 @@ class FeatureSpec:
         return tuple(e.name for e in self.encoders if e.weights == "untrained")
 
     def fingerprint_parts(self) -> dict[str, Any]:
-        """The named parts of the fingerprint, so that a difference can be named."""
+        """Named parts of the fingerprint, used to report differences."""
         parts = self.to_json()
         parts.pop("weights", None)
         for encoder in parts.get("encoders", []):
@@ -108,7 +108,7 @@ class FeatureSpec:
         return digest(self.fingerprint_parts())
 
     def differences(self, other: "FeatureSpec") -> list[str]:
-        """One phrase per part in which the two fingerprints differ: ``part: this one's, not the other's``."""
+        """One phrase for each part in which the fingerprints differ: ``part: own value, not other value``."""
         ours, theirs = self.fingerprint_parts(), other.fingerprint_parts()
         keys = dict.fromkeys([*ours, *theirs])
         return [
@@ -120,8 +120,8 @@ class FeatureSpec:
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal spec.
 
-        One encoder of plain image features is written flat, the form of the first version: bytes and
-        fingerprints of stores made then stay what they were.
+        A single encoder of plain image features is written flat, as in the first version, so that bytes and
+        fingerprints of existing stores do not change.
         """
         if (flat := _to_flat_json(self)) is not None:
             return flat
@@ -138,7 +138,7 @@ class FeatureSpec:
         """The spec that `to_json` wrote.
 
         Raises:
-            KeyError, TypeError: the object lacks a part or holds one that is not known.
+            KeyError, TypeError: the object lacks a part or contains an unknown one.
         """
         if "encoders" not in data:
             data = _from_flat_json(data)
@@ -150,7 +150,7 @@ _FLAT_PREPARATION = ("resize", "mean", "std")
 
 
 def _to_flat_json(spec: FeatureSpec) -> dict[str, Any] | None:
-    """The flat form of a spec; None where it cannot express it."""
+    """The flat form of a spec; None if the spec cannot be written flat."""
     if len(spec.encoders) != 1 or spec.image_size is None or not spec.stores_images or spec.variants:
         return None
     (encoder,) = spec.encoders
@@ -206,7 +206,7 @@ def check_arrays(needed: Sequence[str], features: FeatureSpec) -> None:
     """Refuse a source that lacks arrays.
 
     Raises:
-        StoreMismatch: names them.
+        StoreMismatch: names the missing arrays.
     """
     lacking = [name for name in needed if name not in features.arrays]
     if lacking:
@@ -219,8 +219,8 @@ def check_arrays(needed: Sequence[str], features: FeatureSpec) -> None:
 class FeatureSource(Protocol):
     """Samples with their arrays.
 
-    The source decides where work happens: a store reads ahead in threads, a live encoder runs on the
-    device, resident data is indexed in place. Code behind this seam must not ask which source it has.
+    The source decides where the work is done: a store reads ahead in threads, a live encoder runs on the
+    device, resident data is indexed in place. Callers must not depend on the kind of source.
     """
 
     @property
@@ -236,10 +236,10 @@ class FeatureSource(Protocol):
     def batches(
         self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
     ) -> Iterator["Batch"]:
-        """The rows of ``order``, in that order, ``batch_size`` at a time (the last may be smaller).
+        """Batches of the rows of ``order``, in order, ``batch_size`` at a time (the last may be smaller).
 
         Args:
-            variants: for each entry of ``order`` the variant to give; the plain one (0) when None. The axis
-                ``variant`` never reaches a batch.
+            variants: variant of each entry of ``order``; the plain one (0) when None. Batches never have the
+                axis ``variant``.
         """
         ...

@@ -1,4 +1,4 @@
-"""Decode and resize: deterministic, bounded in memory, and part of every fingerprint by `RESIZE_RULE`."""
+"""Decode and resize images: deterministic, bounded in memory, fingerprinted through `RESIZE_RULE`."""
 
 import io
 import stat
@@ -12,8 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from idif.errors import DatasetError
 
 RESIZE_RULE = "pillow-upright-rgb8-bilinear-antialias-square/mask-nearest-nonzero/v2"
-"""Images: Pillow, turned as EXIF says, 16 bits to their upper 8, RGB, bilinear with antialiasing to a square,
-aspect ratio given up. Masks: turned likewise, > 0, nearest."""
+"""Images: Pillow, EXIF orientation applied, upper 8 of 16 bits, RGB, resized to a square (aspect ratio not
+preserved) bilinearly with antialiasing. Masks: same orientation, > 0, nearest."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -22,7 +22,7 @@ MAX_FILE_BYTES = 512 * 2**20
 """Largest image file read; an uncompressed picture of as many pixels as Pillow decodes is smaller."""
 
 _FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Kinds of file that are decoded. Pillow knows others that run programs (EPS) or hold no photographs."""
+"""Accepted Pillow formats. Others run programs (EPS) or do not contain photographs."""
 
 What = Literal["image", "mask"]
 
@@ -31,7 +31,7 @@ def read_file(path: Path, what: What) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        DatasetError: missing, no regular file (a pipe would be waited on for ever), too large, unreadable.
+        DatasetError: missing, not a regular file (reading a pipe could block forever), too large, unreadable.
     """
     try:
         status = path.stat()
@@ -50,19 +50,19 @@ def read_file(path: Path, what: What) -> bytes:
 
 
 def decode(content: bytes, path: Path, what: What) -> Image.Image:
-    """The fully decoded image, upright. A file cut short raises here, where OpenCV returns half a picture.
+    """The fully decoded, upright image. A truncated file raises; OpenCV would return a partial image.
 
     Args:
-        path: where the content came from, for messages.
+        path: file of the content, for messages.
 
     Raises:
-        DatasetError: no image, damaged, or of more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+        DatasetError: not an image, damaged, or more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     limit = Image.MAX_IMAGE_PIXELS or 2**27
     too_many = f"{path}: {what} has more than {limit:,} pixels and was not decoded"
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            # Pillow itself only warns up to twice the limit; filters of warnings are no thread's own
+            # Pillow only warns up to twice the limit, and warning filters are not per thread
             if image.width * image.height > limit:
                 raise DatasetError(too_many)
             image.load()
@@ -74,15 +74,15 @@ def decode(content: bytes, path: Path, what: What) -> Image.Image:
     except UnidentifiedImageError:
         kinds = ", ".join(_FORMATS)
         raise DatasetError(f"{path}: {what} cannot be read (its bytes are none of {kinds})") from None
-    except Exception as error:  # what a decoder raises for hostile bytes is anything at all
+    except Exception as error:  # decoders may raise anything on malformed bytes
         raise DatasetError(f"{path}: {what} cannot be read ({str(error) or type(error).__name__})") from None
 
 
 def to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """An image of any mode as 8-bit RGB; of 16 bits the upper 8, of an alpha channel nothing.
+    """Convert an image of any mode to 8-bit RGB: upper 8 of 16 bits, alpha channel dropped.
 
     Raises:
-        DatasetError: 32-bit values, whose range nothing tells.
+        DatasetError: 32-bit values, whose range is unknown.
     """
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -99,7 +99,7 @@ def load_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int,
     """Decode and resize one image.
 
     Returns:
-        uint8 [3,size,size], RGB, 0..255, and the file's own (height, width).
+        uint8 [3,size,size], RGB, 0..255, and the original (height, width).
 
     Raises:
         DatasetError: missing, unreadable or truncated; the message names the file.
@@ -112,7 +112,7 @@ def load_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int,
 
 
 def load_photograph(path: Path) -> npt.NDArray[np.uint8]:
-    """Decode one image at its own size, for looking at: uint8 [H,W,3], RGB.
+    """Decode one image at its original size, for display: uint8 [H,W,3], RGB.
 
     Raises:
         DatasetError: as `load_image`.
@@ -124,13 +124,13 @@ def load_mask(path: Path, size: int, image_shape: tuple[int, int]) -> npt.NDArra
     """Decode and resize one defect mask: any value above 0 is anomalous.
 
     Args:
-        image_shape: (height, width) of the image it belongs to, which it must share.
+        image_shape: (height, width) of the mask's image; must equal that of the mask.
 
     Returns:
         bool [size,size].
 
     Raises:
-        DatasetError: missing, unreadable, or of another size than its image.
+        DatasetError: missing, unreadable, or not of the same size as the image.
     """
     marked = load_whole_mask(path)
     if marked.shape != image_shape:
@@ -145,17 +145,17 @@ def load_mask(path: Path, size: int, image_shape: tuple[int, int]) -> npt.NDArra
 
 
 def load_whole_mask(path: Path) -> npt.NDArray[np.bool_]:
-    """Decode one defect mask at its own size: bool [H,W], any value above 0 is anomalous.
+    """Decode one defect mask at its original size: bool [H,W], any value above 0 is anomalous.
 
     Raises:
         DatasetError: missing or unreadable.
     """
     image = decode(read_file(path, "mask"), path, "mask")
     channels = np.asarray(image).reshape(image.height, image.width, -1)
-    # an alpha channel (the last of 2 or 4) says nothing about defects
+    # ignore an alpha channel (the last of 2 or 4): it does not mark defects
     colours = channels[..., : channels.shape[2] - (channels.shape[2] in (2, 4))]
     return np.asarray((colours > 0).any(axis=2))
 
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-"""Files of a folder that are taken for photographs, in either case of letters."""
+"""Suffixes of the files of a folder that count as photographs, case-insensitive."""

@@ -1,4 +1,4 @@
-"""`Subset`: some rows of a feature source."""
+"""`Subset`: a feature source with some of the rows of another."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class Subset:
 
     @property
     def spec(self) -> FeatureSpec:
-        """The source's."""
+        """Specification of the source's arrays."""
         return self.source.spec
 
     @cached_property
@@ -45,6 +45,6 @@ class Subset:
 
 
 def select(source: FeatureSource, category: str, split: Split) -> FeatureSource:
-    """The rows of one category and split; the source itself where it holds no others."""
+    """The rows of one category and split; the source itself if it has no others."""
     wanted = source.index.rows(lambda sample: sample.category == category and sample.split == split)
     return source if len(wanted) == len(source.index) else Subset(source, tuple(wanted))
