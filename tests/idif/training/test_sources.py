@@ -2,29 +2,28 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 
 import cache.reading.store
-import idif.training.loop
 from cache import FeatureStore
-from cache.reading.placement import place
+from cache.reading.placement import Placement, place
 from idif.config.loader import resolve
-from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import load_textures
+from idif.data.batch import Batch
 from idif.data.features import FeatureSource
-from idif.encoders.live import LiveFeatures
-from idif.training.loop import Task, train
+from idif.methods.idif.perturbation import Perturbation, PerturbedBatch
+from idif.randomness import Draws
+from idif.training.loop import train
 from idif.training.run_log import read_log
-from tests.helpers.tiny_data import tiny_index, untrained
+from tests.helpers.tiny_data import tiny_index
 from tests.helpers.tiny_store import build_tiny
+from tests.helpers.tiny_training import SMALL, idif_task, live_source
 
 SIZE, CPU = 32, torch.device("cpu")
 INDEX = tiny_index(categories=("cup",), train=5, test=0)
-METHOD = {"voxel": {"depth": 2, "height": 2, "width": 2, "channels": 16}, "heads": 2, "blocks": 1}
 # a small step: at a usual one AdamW makes percents of a rounding within six steps
 TRAIN = {"epochs": 2, "batch_size": 2, "lr": 1e-7, "dropout": {"probability": 0.3}}
 
@@ -43,22 +42,21 @@ Trained = Callable[[str, FeatureSource], tuple[list[float], list[torch.Tensor]]]
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
     """Trains from a source; returns the losses and every corrupted image the student saw."""
     seen: list[torch.Tensor] = []
+    once = Perturbation.__call__
 
-    def watched(*args: Any) -> Any:
-        found = corrupt(*args)
-        seen.append(found[0])
-        return found
+    def watched(self: Perturbation, batch: Batch, draws: Draws) -> PerturbedBatch:
+        perturbed = once(self, batch, draws)
+        seen.append(perturbed.images)
+        return perturbed
 
-    monkeypatch.setattr(idif.training.loop, "corrupt", watched)
-    config = resolve({"method": METHOD, "train": TRAIN}, source="test")[0]
+    monkeypatch.setattr(Perturbation, "__call__", watched)
+    config = resolve({"method": SMALL, "train": TRAIN}, source="test")[0]
     textures = load_textures("procedural", SIZE, tmp_path)
 
     def run(name: str, source: FeatureSource) -> tuple[list[float], list[torch.Tensor]]:
         seen.clear()
-        folder = tmp_path / name
-        folder.mkdir()
-        fabric = Fabric(accelerator="cpu", devices=1)
-        train(config, Task("cup", folder, source, list(range(len(INDEX))), textures), fabric)
+        folder, fabric = tmp_path / name, Fabric(accelerator="cpu", devices=1)
+        train(config, idif_task(config, source, textures, folder), fabric)
         losses = [line["loss"] for line in read_log(folder / "log.jsonl") if "loss" in line]
         assert len(losses) == len(seen) == 6
         return losses, list(seen)
@@ -74,13 +72,14 @@ def test_losses_do_not_depend_on_where_features_come_from(
     losses, pixels = trained("disk", opened)
     assert len(set(losses)) == len(losses)
 
-    live_losses, live_pixels = trained("live", LiveFeatures(data, INDEX, untrained(), SIZE, CPU))
+    live_losses, live_pixels = trained("live", live_source(data, INDEX, SIZE))
     assert all(map(torch.equal, pixels, live_pixels))
     assert live_losses == pytest.approx(losses, rel=1e-3)
     assert live_losses != losses, "the store rounds to float16"
 
-    for placement in ("memory", "device"):
-        again = trained(placement, place(opened, placement, CPU))  # type: ignore[arg-type]
+    placements: tuple[Placement, ...] = ("memory", "device")
+    for placement in placements:
+        again = trained(placement, place(opened, placement, CPU))
         assert again[0] == losses, placement
         assert all(map(torch.equal, pixels, again[1])), placement
 
