@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-import idif.files
 from idif.errors import CannotFinish
 from tests.helpers.tiny_data import make_tiny_realiad
 from tests.helpers.tiny_run import make_tiny_run
@@ -48,7 +47,7 @@ def renderer() -> "Iterator[SampleRenderer]":
 
 @pytest.fixture
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idif.files.os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr("idif.files.os.fsync", lambda descriptor: None)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -103,9 +103,9 @@ def check_agrees_with_index(source: FeatureSource) -> None:
                     assert taken != name or bool(batch.arrays[array][i].any()) == has_input
             for slot, view in enumerate(sample.views):
                 absent_views += view is None
-                for array in (a for a in spec.arrays.values() if a.per_view):
-                    expected = view is not None and (array.name != MASKS or view.mask is not None)
-                    assert bool(batch.arrays[array.name][i, slot].any()) == expected, array.name
+                for per_view in (a.name for a in spec.arrays.values() if a.per_view):
+                    expected = view is not None and (per_view != MASKS or view.mask is not None)
+                    assert bool(batch.arrays[per_view][i, slot].any()) == expected, per_view
     assert absent_views > 0 or not source.index.view_numbers, "the contract needs an absent view"
     assert absent_inputs > 0 or not spec.inputs, "the contract needs an absent input"
 

@@ -67,7 +67,7 @@ def garbled(case: Case, batch: Batch) -> Batch:
 def losses_and_gradients(case: Case, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     method = case.build(case.source.spec).train()
     losses = method.training_step(batch, draws_of(case, batch))
-    losses["loss"].backward()  # type: ignore[no-untyped-call]
+    losses["loss"].backward()
     gradients = {n: p.grad for n, p in method.named_parameters() if p.requires_grad and p.grad is not None}
     return {name: loss.detach() for name, loss in losses.items()}, gradients
 

@@ -45,4 +45,4 @@ def test_the_package_names_what_it_offers() -> None:
     for name in idif.__all__:
         assert getattr(idif, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = idif.nothing  # type: ignore[attr-defined]
+        _ = idif.nothing

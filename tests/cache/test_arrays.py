@@ -63,7 +63,7 @@ def build(
 
 
 ALL = ("resnet18", "signed-map", "vector")
-SETS = {
+SETS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "all": (ALL, {}),
     "variants": (("signed-map", "vector"), {"variants": ("plain", "rotated180")}),
     "no stored images": (("signed-map",), {"stores_images": False}),

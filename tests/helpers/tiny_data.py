@@ -30,7 +30,8 @@ def tiny_index(
     """
     samples = []
     for category in categories:
-        for split, count in (("train", train), ("test", test)):
+        counts: tuple[tuple[Split, int], ...] = (("train", train), ("test", test))
+        for split, count in counts:
             for number in range(count):
                 defect = "scratch" if split == "test" and number % 2 else "OK"
                 samples.append(_sample(category, split, number, defect, views, absent))
@@ -100,7 +101,7 @@ def write_annotations(root: Path, index: Index) -> None:
             for view in sample.views:
                 if sample.category == category and view is not None:
                     mask = None if view.mask is None else view.mask.removeprefix(prefix)
-                    entry = {"category": category, "anomaly_class": view.anomaly_class}
+                    entry: dict[str, str | None] = {"category": category, "anomaly_class": view.anomaly_class}
                     lists[sample.split].append(
                         entry | {"image_path": view.image.removeprefix(prefix), "mask_path": mask}
                     )

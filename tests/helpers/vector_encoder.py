@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from idif.data.arrays import ArraySpec, feature_map
-from idif.data.index import Index, Sample
+from idif.data.index import Index, Sample, Split
 from idif.encoders.family import EncoderFamily, read_square_image
 from idif.encoders.frozen import ENCODERS
 from idif.errors import DatasetError
@@ -119,9 +119,10 @@ def add_signals(root: Path, index: Index, seed: int = 0) -> Index:
 
 def signal_index(root: Path, train: int = 5, test: int = 4, category: str = "weld") -> Index:
     """Samples with a signal and no views at all, written below ``root``."""
+    counts: tuple[tuple[Split, int], ...] = (("train", train), ("test", test))
     samples = [
         Sample(f"{category}/{split}/S{number:04d}", category, split, ())
-        for split, count in (("train", train), ("test", test))
+        for split, count in counts
         for number in range(count)
     ]
     return add_signals(root, Index((), tuple(samples)))

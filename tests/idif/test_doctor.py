@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.models import ResNet18_Weights
 
 from cache.checking import self_test
 from cli.__main__ import run
@@ -81,7 +82,7 @@ def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**where: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr("idif.doctor.tempfile.TemporaryFile", refuse)
     found = doctor.check_folder(tmp_path)
     assert (found.status, "Permission denied" in found.found) == ("problem", True)
 
@@ -96,7 +97,7 @@ def test_weights_are_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     absent = doctor.check_weights(None)
     assert absent.status == "warning"
     assert not list(tmp_path.iterdir())
-    name = doctor.ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+    name = ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / name).touch()
     assert doctor.check_weights("imagenet").status == "ok"

@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 import torch
 
-import cache.building.build_state
-import idif.files
 from cache import FeatureStore
 from cache.building.build import BuildReport
 from cache.building.lock import builder_lock
@@ -307,9 +305,7 @@ def test_space_is_checked_before_anything_is_encoded(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr(
-        cache.building.build_state.shutil, "disk_usage", lambda path: Usage(10**6, 0, 900_000)
-    )
+    monkeypatch.setattr("cache.building.build_state.shutil.disk_usage", lambda path: Usage(10**6, 0, 900_000))
     with pytest.raises(CannotFinish, match=r"needs 0\.000995 GB and 0\.0009 GB are free"):
         build(data, tmp_path / "s")
     assert list((tmp_path / "s").iterdir()) == []
@@ -329,7 +325,7 @@ def test_a_disk_that_fills_up_loses_nothing(
         sync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(idif.files.os, "fsync", full)
+        patch.setattr("idif.files.os.fsync", full)
         with pytest.raises(CannotFinish, match="no space left"):
             build(data, tmp_path / "s")
     assert not list((tmp_path / "s").rglob("*.tmp"))

@@ -4,6 +4,7 @@ import multiprocessing
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,13 +44,14 @@ def finished_views(store: Path) -> int:
             folder = store / category / split
             try:
                 manifest = GroupManifest.load(folder)
-                index, shards, bounds = manifest.plan.index, range(len(manifest.shards)), manifest.plan.bounds
+                plan, shards = manifest.plan, list(range(len(manifest.shards)))
             except FileNotFoundError:
                 journal = Journal.load(folder)
                 if journal is None:
                     continue
-                index, shards, bounds = journal.plan.index, journal.shards, journal.plan.bounds
-            views += sum(sum(sample.present) for s in shards for sample in index.samples[slice(*bounds[s])])
+                plan, shards = journal.plan, list(journal.shards)
+            samples = plan.index.samples
+            views += sum(sum(one.present) for s in shards for one in samples[slice(*plan.bounds[s])])
     return views
 
 
@@ -63,7 +65,7 @@ def kill_and_continue(tmp_path: Path, kills: int, seed: int) -> int:
 
     # a server with everything imported, so that a child is at work at once; spawn where there is none
     methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload([__name__])
     warm = context.Process(target=time.sleep, args=(0,))
     warm.start()

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def member(folder: Path, store: Path, rank: int, world: int, die_after: int | No
 def run_team(folder: Path, store: Path, world: int, die_after: int | None = None) -> Sequence[int | None]:
     """Exit codes of a team's members."""
     methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload([__name__])
     members = [
         context.Process(target=member, args=(folder, store, rank, world, die_after)) for rank in range(world)

@@ -123,7 +123,7 @@ def test_an_interrupted_build_ends_with_the_same_bytes(path: Path, data: Path, t
 
 
 def test_plain_zarr_reads_it_by_what_the_attributes_say(path: Path) -> None:
-    group = zarr.open_group(str(path), mode="r")["cup/train"]
+    group: Any = zarr.open_group(str(path), mode="r")["cup/train"]
     features = FeatureStore.open(path, split="train").read(range(5)).arrays
     for name in ("layer1", "layer2", "layer3"):
         levels = group[name]

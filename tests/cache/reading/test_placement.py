@@ -94,7 +94,7 @@ def test_free_memory_is_a_sane_number() -> None:
 
 
 def test_damage_is_found_while_loading(store: FeatureStore, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(store.path, tmp_path / "copy"))
+    copy = Path(shutil.copytree(str(store.path), tmp_path / "copy"))
     shard = copy / "cup/train/images/c/2/0/0/0/0"
     raw = bytearray(shard.read_bytes())
     raw[7] ^= 1

@@ -2,7 +2,9 @@
 
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,7 +124,7 @@ def test_a_read_is_what_tensorstore_decodes(path: Path, whole: Batch) -> None:
 
 
 def test_zarr_python_reads_the_same_values(path: Path, whole: Batch) -> None:
-    group = zarr.open_group(str(path), mode="r")
+    group: Any = zarr.open_group(str(path), mode="r")
     names = ("bolt/train", "bolt/test", "cup/train", "cup/test")
     for array, tensor in whole.arrays.items():
         stored = np.concatenate([np.asarray(group[f"{name}/{array}"][:]) for name in names])
@@ -212,7 +214,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("name", "harm", "error", "text"), REFUSED)
-def test_opening_refuses(copy: Path, name: str, harm, error: type[Exception], text: str) -> None:
+def test_opening_refuses(
+    copy: Path, name: str, harm: Callable[[Path], object], error: type[Exception], text: str
+) -> None:
     harm(copy / name)
     with pytest.raises(error, match=text) as caught:
         FeatureStore.open(copy)

@@ -6,6 +6,7 @@ import pytest
 
 from cache import FeatureStore
 from cache.reading.summary import GroupSummary, summarize_store
+from idif.data.index import Split
 from idif.errors import StoreDamaged, StoreError
 from tests.helpers.tiny_data import tiny_index
 from tests.helpers.tiny_store import build_tiny
@@ -22,9 +23,10 @@ def test_the_summary_agrees_with_the_opened_store(data: Path, tmp_path: Path) ->
     assert summary.bytes == sum(
         path.stat().st_size for path in (tmp_path / "store").rglob("*") if path.is_file()
     )
-    expected = []
+    expected: list[tuple[str, Split, int, int, int]] = []
+    splits: tuple[Split, ...] = ("train", "test")
     for category in ("bolt", "cup"):
-        for split in ("train", "test"):
+        for split in splits:
             samples = [s for s in store.index.samples if (s.category, s.split) == (category, split)]
             views = sum(sum(sample.present) for sample in samples)
             anomalous = sum(sample.label for sample in samples)

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 
-import cache.building.build_state
 import cli.__main__
 import idif.encoders.encode
 import idif.files
@@ -193,14 +192,14 @@ def _read_only(patch: pytest.MonkeyPatch) -> None:
 
 def _little_space(patch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
-    patch.setattr(cache.building.build_state.shutil, "disk_usage", lambda path: usage(10, 10, 1000))
+    patch.setattr("cache.building.build_state.shutil.disk_usage", lambda path: usage(10, 10, 1000))
 
 
 def _full(patch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    patch.setattr(idif.files.os, "fsync", refuse)
+    patch.setattr("idif.files.os.fsync", refuse)
 
 
 def _overflow(patch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Models of a run are each taken by one process, and again where that one stopped."""
 
 import json
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ def test_models_are_taken_once_and_again_after_a_stop(
     elsewhere: list[str] = []
     first = take_models(folders, elsewhere.append)
     second = take_models(folders, elsewhere.append)
+    assert isinstance(second, Generator)
     assert [next(first), next(second)] == ["a", "b"]
     (folders["a"] / "done").touch()
     assert next(first) == "c"

@@ -54,7 +54,7 @@ def one_of(
             os.kill(os.getpid(), KILL)
         return once(*args)
 
-    idif.training.loop.train_step = fatal
+    setattr(idif.training.loop, "train_step", fatal)  # noqa: B010 - mypy compares the types of an assignment
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank),
@@ -79,7 +79,7 @@ def start(command: list[str], die_at_step: int | None = None, said: Path | None 
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload([__name__])
     team = [
         context.Process(target=one_of, args=(rank, 2, port, command, die_at_step, said)) for rank in range(2)

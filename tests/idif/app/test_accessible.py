@@ -37,7 +37,7 @@ def browser() -> Iterator[Browser]:
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(browser: Browser, report: str, scheme: str, width: int) -> None:
-    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})  # type: ignore[arg-type]
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
     page.goto(report)
     found = Axe().run(page).response
     assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []

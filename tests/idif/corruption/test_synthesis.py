@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import idif.files
 from idif.corruption.perlin import _rotated_positions, perlin_masks, perlin_noise
 from idif.corruption.procedural import PROCEDURAL_COUNT, procedural_texture
 from idif.corruption.streams import Stream
@@ -290,7 +289,8 @@ def test_images_of_every_kind_are_textures(tmp_path: Path) -> None:
         ("colour.webp", color),
         ("colour.tif", color),
     ):
-        Image.fromarray(pixels).save(source / name, **({"lossless": True} if name.endswith("webp") else {}))
+        options: dict[str, Any] = {"lossless": True} if name.endswith("webp") else {}
+        Image.fromarray(pixels).save(source / name, **options)
     images = load_textures(source, 20, tmp_path / "c").images.numpy()
     plain, rgb = np.stack([gray] * 3), color.transpose(2, 0, 1)
     assert np.array_equal(images, np.stack([plain, plain, rgb, plain, rgb, rgb]))
@@ -341,7 +341,7 @@ def test_a_bank_that_another_process_has_open_is_taken(
             file.write_bytes(content)
         raise PermissionError(13, "in use")
 
-    monkeypatch.setattr(idif.files.os, "replace", held)
+    monkeypatch.setattr("idif.files.os.replace", held)
     assert torch.equal(load_textures(source, 16, tmp_path / "c").images, theirs.images)
     assert list((tmp_path / "c").iterdir()) == [file]
     file.unlink()

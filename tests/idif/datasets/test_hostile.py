@@ -31,7 +31,7 @@ IMAGE = "realiad_256/cup/OK/S0000/cup_0000_OK_C1_20240101.jpg"
 MASK = "realiad_256/cup/NG/scratch/S1001/cup_1001_NG_scratch_C2_20240101.png"
 ANNOTATIONS = "realiad_jsons/cup.json"
 
-Harm = Callable[[Path], None]
+Harm = Callable[[Path], object]
 
 PATHS = {
     "absolute": "/etc/passwd_0001_C1_x.jpg",
@@ -79,7 +79,7 @@ def meta(**values: Any) -> Harm:
 
 
 def write(file: str, content: bytes) -> Harm:
-    return lambda root: (root / file).write_bytes(content) and None
+    return lambda root: (root / file).write_bytes(content)
 
 
 def sparse(file: str, size: int) -> Harm:
@@ -200,10 +200,8 @@ CASES: dict[str, Harm] = {
     "json-folder": folder(ANNOTATIONS),
     "json-link-out": link(ANNOTATIONS, "../../outside"),
     "json-link-loop": link(ANNOTATIONS, "cup.json"),
-    "json-named-newline": lambda root: (root / ANNOTATIONS).rename(root / "realiad_jsons/a\nb.json") and None,
-    "json-named-ansi": lambda root: (
-        (root / ANNOTATIONS).rename(root / "realiad_jsons/\x1b[31mcup.json") and None
-    ),
+    "json-named-newline": lambda root: (root / ANNOTATIONS).rename(root / "realiad_jsons/a\nb.json"),
+    "json-named-ansi": lambda root: (root / ANNOTATIONS).rename(root / "realiad_jsons/\x1b[31mcup.json"),
     "annotations-link-out": link("realiad_jsons", "../outside"),
     "images-link-out": link("realiad_256", "../outside"),
     "image-link-out": link(IMAGE, "../../../../../outside"),

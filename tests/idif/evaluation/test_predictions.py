@@ -215,9 +215,9 @@ def test_damaged_data_are_noticed(tmp_path: Path, name: str) -> None:
     else:
         with h5py.File(path) as file:
             chunk = file[name].id.get_chunk_info(0)
-        data = bytearray(path.read_bytes())
-        data[chunk.byte_offset + chunk.size // 2] ^= 1
-        path.write_bytes(data)
+        changed = bytearray(path.read_bytes())
+        changed[chunk.byte_offset + chunk.size // 2] ^= 1
+        path.write_bytes(changed)
     with pytest.raises(RunError, match=r"p\.h5.*damaged"):
         category_metrics(Predictions.open(path), resamples=0)
 
@@ -232,7 +232,7 @@ def test_category_metrics_from_the_file(tmp_path: Path) -> None:
     seen = half_maps(maps[rows])[present], masks[rows].numpy()[present]
     assert found["p_auroc"] == auroc(*seen)
     assert found["aupro@0.1"] == aupro(*seen, 0.1)
-    assert found["s_auroc"] == auroc(scores[rows], labels.any(1))
+    assert found["s_auroc"] == auroc(scores[rows], np.any(labels, axis=1, keepdims=False))
     assert found["i_auroc"] == auroc(views.numpy()[rows][present], labels[present])
     assert found["per_view"]["2"]["i_auroc"] is None
     assert "camera 2" in found["reasons"]["per_view.2.i_auroc"]

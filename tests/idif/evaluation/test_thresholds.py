@@ -118,7 +118,7 @@ def test_pooling_ranks_all_categories_together(tmp_path: Path) -> None:
         results.append(metrics_of(Predictions.open(path), settings.eval, pixels)["pooled"])
     p = Predictions.open(path)
     assert results[0] == results[1]
-    assert results[0]["s_auroc"] == auroc(p.sample_scores, p.labels.any(axis=1))
+    assert results[0]["s_auroc"] == auroc(p.sample_scores, np.any(p.labels, axis=1, keepdims=False))
     assert results[0]["counts"]["samples"] == 40
     assert results[0]["p_auroc"] is not None
 

@@ -229,7 +229,11 @@ def test_inside_a_suitable_convolution_is_taken_over_with_its_bias(monkeypatch: 
 )
 def test_any_other_convolution_stays_torchs(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     counted = Counted(monkeypatch)
-    usual = {"input": torch.randn(2, 64, 32, 32), "weight": torch.randn(64, 64, 3, 3), "padding": 1}
+    usual: dict[str, Any] = {
+        "input": torch.randn(2, 64, 32, 32),
+        "weight": torch.randn(64, 64, 3, 3),
+        "padding": 1,
+    }
     assert is_supported(**usual)
     given = usual | changes
     with winograd_convolutions():

@@ -1,6 +1,9 @@
 """AUROC, AP and F1max against scikit-learn, under ties and every adversarial score we could think of."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -59,7 +62,8 @@ def test_invariant_under_permutation_and_monotone_maps(data, random) -> None:  #
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float16, np.float32, np.float64])
 def test_number_types_shapes_and_torch(dtype: type) -> None:
     rng = np.random.default_rng(0)
-    scores, labels = rng.integers(0, 9, (4, 5, 6)).astype(dtype), rng.random((4, 5, 6)) < 0.3
+    scores: npt.NDArray[Any] = rng.integers(0, 9, (4, 5, 6)).astype(dtype)
+    labels = rng.random((4, 5, 6)) < 0.3
     expected = roc_auc_score(labels.ravel(), scores.ravel())
     assert auroc(scores, labels) == pytest.approx(expected)
     assert auroc(torch.from_numpy(scores), torch.from_numpy(labels)) == pytest.approx(expected)

@@ -4,6 +4,7 @@ import pickle
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from idif.metrics.score_counts import count_scores, merge_counts
 from tests.idif.metrics.test_pixel import LIMITS, deviations, noise
 
 CELLS = 2048
-SMALL = {"exact_pixels": 3000, "cells": CELLS}
+SMALL: dict[str, Any] = {"exact_pixels": 3000, "cells": CELLS}
 
 
 def stream(scores: np.ndarray, masks: np.ndarray, step: int = 2, **options: int) -> PixelMetrics:
@@ -270,7 +271,7 @@ def test_maps_on_a_device_are_never_fetched(dtype: type, monkeypatch: pytest.Mon
     for name in ("numpy", "tolist", "__array__"):
         monkeypatch.setattr(torch.Tensor, name, watched(name))
     monkeypatch.setattr(map_inputs, "on_host", lambda _: False)
-    options = {"exact_pixels": 1 << 16, "cells": 1 << 13}
+    options: dict[str, Any] = {"exact_pixels": 1 << 16, "cells": 1 << 13}
     pixel = PixelMetrics(LIMITS, **options)
     pixel.update(given, masks)
     values = pixel.compute()

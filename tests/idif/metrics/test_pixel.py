@@ -1,8 +1,10 @@
 """Pixel metrics: AUPRO against an oracle from the definition, streaming against one pass, and the bounds."""
 
 import itertools
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import scipy.ndimage as ndi
 import torch
@@ -241,7 +243,7 @@ def test_a_refused_update_counts_nothing(dtype: type) -> None:
     pixel.update(maps, masks)
     expected = pixel.compute()
     for bad in (np.nan, np.inf, -np.inf, *([1e300] if dtype == np.float64 else [])):
-        broken = maps.astype(dtype)
+        broken: npt.NDArray[Any] = maps.astype(dtype)
         broken[1, 2, 3] = bad
         with pytest.raises(ValueError, match="finite; 1 of 128"):
             pixel.update(broken, masks)

@@ -1,8 +1,10 @@
 """View and sample scores, S- and I-metrics, their reasons, and the bootstrap interval."""
 
 import json
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -47,8 +49,8 @@ def made() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 def test_sample_metrics_against_scikit_learn() -> None:
     views, samples, labels, present = made()
     found = sample_metrics(views, samples, labels, present, (1, 3, 5))
-    there = present.any(1)
-    truth = labels.any(1)
+    there: npt.NDArray[np.bool_] = np.any(present, axis=1)
+    truth: npt.NDArray[np.bool_] = np.any(labels, axis=1)
     assert found["s_auroc"] == pytest.approx(roc_auc_score(truth[there], samples[there]))
     assert found["i_ap"] == pytest.approx(average_precision_score(labels[present], views[present]))
     for slot, number in enumerate("135"):
@@ -68,7 +70,7 @@ def test_a_sample_may_be_labelled_by_more_than_its_views() -> None:
     views, samples, labels, present = made()
     folder = np.arange(60) % 2 == 0
     found = sample_metrics(views, samples, labels, present, (1, 2, 3), folder)
-    there = present.any(1)
+    there: npt.NDArray[np.bool_] = np.any(present, axis=1)
     assert found["s_auroc"] == pytest.approx(roc_auc_score(folder[there], samples[there]))
 
 
@@ -119,10 +121,10 @@ def test_bootstrap_is_seeded_and_centred_on_the_auroc() -> None:
 def test_an_interval_is_that_of_a_sweep_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     views, samples, labels, present = made()
     found = sample_metrics(views, samples, labels, present, (1, 3, 5))["s_auroc_ci"]
-    assert found == auroc_interval(samples, labels.any(1))
+    assert found == auroc_interval(samples, np.any(labels, axis=1, keepdims=False))
     assert np.isnan(samples).any()
     monkeypatch.setattr("idif.metrics.bootstrap._BLOCK", 700)
-    assert found == auroc_interval(samples, labels.any(1))
+    assert found == auroc_interval(samples, np.any(labels, axis=1, keepdims=False))
 
 
 def test_bootstrap_of_perfect_and_constant_scores() -> None:
@@ -146,7 +148,14 @@ def test_means_skip_and_count_nulls() -> None:
         "per_view": {},
         "reasons": {},
     }
-    b = {"s_auroc": 1.0, "s_auroc_ci": None, "p_auroc": None, "aupro": None, "per_view": {}, "reasons": {}}
+    b: dict[str, Any] = {
+        "s_auroc": 1.0,
+        "s_auroc_ci": None,
+        "p_auroc": None,
+        "aupro": None,
+        "per_view": {},
+        "reasons": {},
+    }
     mean = mean_metrics({"a": a, "b": b})
     assert mean == {
         "s_auroc": 0.75,

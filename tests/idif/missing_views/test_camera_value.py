@@ -66,7 +66,8 @@ def test_shapley_is_the_mean_gain_over_all_orders() -> None:
             gains[camera].append(after - before)
             before = after
     values = shapley(worth, CAMERAS)
-    assert values == {str(c): pytest.approx(np.mean(g)) for c, g in gains.items()}
+    assert values is not None
+    assert values == pytest.approx({str(c): np.mean(g) for c, g in gains.items()})
     whole = worth[frozenset(CAMERAS)]
     assert whole is not None
     assert sum(values.values()) == pytest.approx(whole - 0.5)

@@ -113,7 +113,7 @@ def test_the_lender_is_the_nearest_in_the_views_that_remain() -> None:
                 continue
             shared = [v for v in range(4) if visible[row, v] and lenders.view_mask[lender, v]]
             apart = [1 - pooled(real, row, v) @ pooled(lenders, lender, v) for v in shared]
-            distances.append(np.mean(apart) if shared else np.inf)
+            distances.append(float(np.mean(apart)) if shared else np.inf)
         nearest = int(np.argmin(distances))
         assert torch.equal(batch.images[row, view], lenders.images[nearest, view])
         for name in LAYERS:

@@ -38,9 +38,9 @@ def shown(folder: Path) -> EventAccumulator:
     return events
 
 
-def as_scalars(log: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+def as_scalars(log: list[dict[str, Any]]) -> dict[str, list[tuple[int, Any]]]:
     """Tag -> (step, number) of every line, as the log holds them."""
-    wanted: dict[str, list[tuple[int, float]]] = {}
+    wanted: dict[str, list[tuple[int, Any]]] = {}
     for line in log:
         numbers = {k: v for k, v in line.items() if k not in ("epoch", "step", "eval")}
         for key, value in (numbers | {f"eval/{k}": v for k, v in line.get("eval", {}).items()}).items():

@@ -195,9 +195,14 @@ def chip(name: str) -> Callable[[Path], Path]:
     return lambda src: src / "mug" / "ground_truth" / "big chip" / name
 
 
+def remove_pngs(folder: Path) -> None:
+    for path in folder.glob("*.png"):
+        path.unlink()
+
+
 FAULTS: list[tuple[str, Callable[[Path], object]]] = [
     ("found none", lambda src: shutil.rmtree(src / "mug" / "train")),
-    (r"good: expected photographs", lambda src: [p.unlink() for p in (src / "mug/train/good").glob("*.png")]),
+    (r"good: expected photographs", lambda src: remove_pngs(src / "mug/train/good")),
     ("other than 'good'", lambda src: save(src / "mug/train/bad/1.png", pixels(1))),
     (r"001\.png: shows 'big chip', but no mask", lambda src: chip("001_mask.png")(src).unlink()),
     (r"001\.png: shows 'big chip', but no mask", lambda src: mark(chip("001_mask.png")(src), side=0)),

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -86,7 +87,8 @@ def prepared(**scene: object) -> Scan:
 
 
 def covered(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    return picture.max(2) > 60
+    shown: npt.NDArray[np.bool_] = picture.max(2) > 60
+    return shown
 
 
 def test_the_table_is_found_and_its_frame_is_right_handed() -> None:
@@ -492,7 +494,7 @@ def _shrink_mask(src: Path) -> None:
     Image.new("L", (50, 96)).save(src / "hammer" / "test" / "bent_tip" / "gt" / "001.png")
 
 
-def _write_cloud(value: npt.NDArray[np.generic]) -> Callable[[Path], None]:
+def _write_cloud(value: npt.NDArray[Any]) -> Callable[[Path], None]:
     def write(src: Path) -> None:
         cv2.imwrite(str(src / "hammer" / "train" / "good" / "xyz" / "000.tiff"), value)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from idif.errors import DatasetError
 from tests.helpers.tiny_data import tree
 
 SIZE = 64
-SMALL = {"categories": 2, "train": 1, "test": 4, "size": SIZE}
+SMALL: dict[str, Any] = {"categories": 2, "train": 1, "test": 4, "size": SIZE}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,9 @@ def dataset(renderer: SampleRenderer, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def entries(root: Path, category: str, split: str) -> list[dict[str, str]]:
-    return json.loads((root / "realiad_jsons" / f"{category}.json").read_text(encoding="utf-8"))[split]
+    annotations = json.loads((root / "realiad_jsons" / f"{category}.json").read_text(encoding="utf-8"))
+    listed: list[dict[str, str]] = annotations[split]
+    return listed
 
 
 def test_layout_is_that_of_real_iad(dataset: Path) -> None:
@@ -89,7 +92,7 @@ def test_half_of_the_test_samples_are_anomalous_and_shown_by_at_least_one_view(d
 
 
 def test_same_call_same_bytes_also_in_a_fresh_process(renderer: SampleRenderer, tmp_path: Path) -> None:
-    tiny = {"categories": 1, "train": 1, "test": 2, "size": SIZE}
+    tiny: dict[str, Any] = {"categories": 1, "train": 1, "test": 2, "size": SIZE}
     for name in ("one", "two"):
         synthesize(tmp_path / name, SynthRequest(**tiny))
     code = (
@@ -245,8 +248,8 @@ def test_every_category_can_show_every_kind_and_kinds_take_turns() -> None:
     pairs = [kinds for kinds in defective if len(kinds) == 2]
     assert len(pairs) == 8
     assert all(first in CONSTRUCTION and second in SURFACE for first, second in pairs)
-    single = [(number, *kinds_for(0, "gear", number)) for number in range(1, 144, 2)]
-    met = {(kinds[0], level_for(0, "gear", number)) for number, *kinds in single if len(kinds) == 1}
+    single = [(number, kinds_for(0, "gear", number)) for number in range(1, 144, 2)]
+    met = {(kinds[0], level_for(0, "gear", number)) for number, kinds in single if len(kinds) == 1}
     assert met == {(kind, level) for kind in KINDS for level in LEVELS}
 
 

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from idif.errors import CannotFinish, DatasetError
 from tests.helpers.tiny_data import tree
 
 SIZE = 64
-REQUEST = {"categories": 1, "train": 10, "test": 12, "size": SIZE, "seed": 2}
+REQUEST: dict[str, Any] = {"categories": 1, "train": 10, "test": 12, "size": SIZE, "seed": 2}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_the_level_is_recorded_and_chosen(dataset: Path, tmp_path: Path) -> None
 
 def test_visibility_agrees_with_labels_and_masks(dataset: Path) -> None:
     sheet = json.loads((dataset / "realiad_jsons" / "gear.json").read_text(encoding="utf-8"))
-    listed: dict[str, dict[str, dict[str, str]]] = {}
+    listed: dict[str, dict[str, dict[str, Any]]] = {}
     for entry in sheet["test"]:
         place_camera, name = entry["image_path"].rsplit("/", 1)
         listed.setdefault(f"gear/{place_camera}", {})[name.split("_C")[1][0]] = entry
@@ -157,7 +158,8 @@ def test_visible_share_is_that_of_a_ball_seen_from_afar(renderer: SampleRenderer
         assert share == pytest.approx((1 - 0.5 / camera.distance) / 2, abs=0.03)
 
     def right(p: Points) -> Values:
-        return everywhere(p) * (p[0] > 0.4)
+        shown: Values = everywhere(p) * (p[0] > 0.4)
+        return shown
 
     patch = replace(whole, weight=right)
     c1, c2, c3, c4, c5 = shares(patch, wall=False)
