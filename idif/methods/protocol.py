@@ -1,4 +1,4 @@
-"""The seam between the engine and a method: `Method`, and what a method may be capable of beside it."""
+"""Interface between the engine and a method: `Method`, and its optional capabilities."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from idif.randomness import Draws
 
 @dataclass(frozen=True)
 class Needs:
-    """Names of the arrays that a method reads; a source may lack every other one."""
+    """Names of the arrays that a method reads; a source may lack all others."""
 
     training: tuple[str, ...]
     scoring: tuple[str, ...]
@@ -28,23 +28,23 @@ class Needs:
 
 @dataclass(frozen=True)
 class Scores:
-    """A method's answer to a batch; higher is more anomalous throughout."""
+    """A method's scores of a batch; higher is more anomalous."""
 
     maps: Mapping[str, Tensor] = field(default_factory=dict)
-    """{name: float32 [B,V,H,W]}, zero on absent views. The map ``map`` is shown and measured by pixel
-    metrics; a method without maps gives none."""
+    """{name: float32 [B,V,H,W]}, zero on absent views. ``map`` is the anomaly map, used by reports and pixel
+    metrics; empty for a method without maps."""
     views: Tensor | None = None
-    """float32 [B,V], of no meaning on absent views; None: the engine reduces ``map`` (`eval.score`)."""
+    """float32 [B,V], undefined on absent views; None: the engine reduces ``map`` (`eval.score`)."""
     samples: Tensor | None = None
     """float32 [B]; None: the engine reduces the views (`eval.sample_score`)."""
 
 
 class Method(nn.Module, ABC):
-    """What learns on top of frozen arrays. Purely abstract: nothing is inherited but torch's own."""
+    """A trainable model on top of frozen arrays. Purely abstract: it inherits only from torch's module."""
 
     needs: Needs
     draws_maps: bool = True
-    """Whether `score` gives the map ``map``."""
+    """Whether `score` returns the map ``map``."""
 
     @abstractmethod
     def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ class Method(nn.Module, ABC):
             draws: all randomness of the step.
 
         Returns:
-            Scalars: ``loss``, which is minimised, and its parts by name.
+            Scalars: ``loss``, which is minimized, and its parts by name.
         """
 
     @abstractmethod
@@ -68,22 +68,22 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, str]:
-        """How its scores come about, for files and reports, e.g. ``head`` (the kind) and ``map``."""
+        """Description of how scores are computed, for files and reports, e.g. ``head`` and ``map``."""
 
 
 @runtime_checkable
 class ScoresSubsets(Protocol):
-    """A method that scores many choices of views at less cost than one by one."""
+    """Optional capability: score many choices of views at less cost than one by one."""
 
     def encode_batch(self, batch: Batch) -> Any:
-        """What all choices of views share."""
+        """The part of the computation that all choices of views share, once per batch."""
         ...
 
     def score_subsets(self, encoded: Any, batch: Batch, view_masks: Tensor) -> Tensor:
-        """The map ``map`` of every kept view, as `Method.score` gives it where the other views are absent.
+        """The map ``map`` of every kept view, as `Method.score` returns it when the other views are absent.
 
         Args:
-            encoded: of `encode_batch`.
+            encoded: result of `encode_batch`.
             batch: B samples.
             view_masks: bool [K,B,V] on the batch's device; a sample may have no view at all in some of them.
 
@@ -95,7 +95,7 @@ class ScoresSubsets(Protocol):
 
 @runtime_checkable
 class SupportsExport(Protocol):
-    """A method whose test pass can leave the run as one graph."""
+    """Optional capability: export the test pass as one graph."""
 
     def export_module(self) -> nn.Module:
         """The test pass as a module that shares the weights; the method is in eval mode.
@@ -108,55 +108,55 @@ class SupportsExport(Protocol):
 
 
 class Resource(Protocol):
-    """What a training needs beside the data, e.g. a bank of textures."""
+    """An input of training besides the data, e.g. a bank of textures."""
 
     @property
     def origin(self) -> str:
-        """For logs and reports, e.g. ``folder: 5640 images from dtd``."""
+        """Origin for logs and reports, e.g. ``folder: 5640 images from dtd``."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over what it was made from and how."""
+        """SHA-256 (hex) over the resource's source data and settings."""
         ...
 
     @property
     def caveat(self) -> str | None:
-        """What a reader of the results must know of it; None where it is nothing."""
+        """Caveat for readers of the results; None if there is none."""
         ...
 
     def to(self, device: torch.device) -> Self:
-        """The same on ``device``."""
+        """A copy on ``device``."""
         ...
 
 
 @dataclass(frozen=True)
 class ResourceRequest:
-    """What a method may make its resources from."""
+    """Arguments of `MethodSpec.resources`."""
 
     corruption: CorruptionConfig
     features: FeatureSpec
     folder: Path
-    """Where resources are kept that take time to make; other runs find them there."""
+    """Cache folder of expensive resources, shared by runs."""
     progress: Progress
 
 
 @dataclass(frozen=True)
 class MethodContext:
-    """What a method is built for."""
+    """The data and environment a method is built for."""
 
     features: FeatureSpec
     view_numbers: tuple[int, ...]
     categories: tuple[str, ...] = ()
-    """The categories the model is for, sorted."""
+    """The categories of the model, sorted."""
     rig: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
-    """``data.rig``: where cameras stand that are not where the default rig has them."""
+    """``data.rig``: angles of the cameras that differ from the default rig."""
     corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
     view_dropout: ViewDropoutConfig = field(default_factory=ViewDropoutConfig)
     resources: Mapping[str, Any] = field(default_factory=dict)
     """{name: Resource} of `MethodSpec.resources`, on the device; empty outside training."""
     encoders: tuple[FrozenEncoder, ...] = ()
-    """The frozen encoders, on the device, for a stage that runs them; else empty."""
+    """The frozen encoders, on the device, for a stage that runs them; otherwise empty."""
 
 
 ConfigT = TypeVar("ConfigT", bound=MethodSection)
@@ -164,31 +164,31 @@ ConfigT = TypeVar("ConfigT", bound=MethodSection)
 
 @dataclass(frozen=True)
 class Stage(Generic[ConfigT]):
-    """One of the trainings that make a model; every stage but the last keeps its own folder."""
+    """One stage of a model's training; every stage but the last has its own folder."""
 
     name: str
     """Folder of its checkpoint and logs below the model's, unless it is the last."""
     config: ConfigT
-    """The method's section as this stage trains it."""
+    """The method's section for this stage."""
     epochs: int | None = None
-    """None: ``train.epochs``."""
+    """Epochs of the stage; None: ``train.epochs``."""
     continues_in: str | None = None
-    """Submodule that takes the weights of the stage before; None for all of the model. Of no meaning in the
+    """Submodule that the previous stage's weights are loaded into; None for the whole model. Ignored in the
     first stage."""
     runs_encoders: bool = False
-    """Whether it runs the frozen encoders, on inputs that no store holds."""
+    """Whether the stage runs the frozen encoders, on inputs whose features no store contains."""
 
 
 @dataclass(frozen=True)
 class MethodSpec(Generic[ConfigT]):
-    """A method as the engine sees it before it is built."""
+    """Everything the engine needs to know about a method before it is built."""
 
     build: Callable[[ConfigT, MethodContext], Method]
     stages: Callable[[ConfigT], tuple[Stage[ConfigT], ...]]
-    """In order; the last one's weights are what is evaluated."""
+    """The training stages, in order; the weights of the last one are evaluated."""
     resources: Callable[[ConfigT, ResourceRequest], dict[str, Any]]
-    """{name: Resource} that its training needs; empty where it needs none."""
+    """{name: Resource} required for training; empty if there are none."""
     label: Callable[[ConfigT], str | None]
-    """The row of a published table that a config stands for; None where it is none."""
+    """The row of a published table that a config corresponds to; None if there is none."""
     smallest: Callable[[], ConfigT]
     """A config for self-tests: trains in seconds on tiny images."""

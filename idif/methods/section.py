@@ -9,21 +9,21 @@ from idif.settings import Section
 
 
 class MethodSection(Section):
-    """Base of a method's own section; the union of them is `idif.config.sections.MethodConfig`."""
+    """Base of the methods' config sections, whose union is `idif.config.sections.MethodConfig`."""
 
     name: str
-    """Key of `idif.methods.catalog.METHODS`; each method narrows it to its own."""
+    """Key of `idif.methods.catalog.METHODS`; each method narrows it to its own key."""
 
     train_defaults: ClassVar[Mapping[str, Any]] = {}
-    """Keys of the section ``train`` whose default is another with this method."""
+    """Defaults of the section ``train`` that differ for this method."""
     uses_corruption: ClassVar[bool] = False
-    """Whether it reads the section ``corruption``; setting that is an error for methods that do not."""
+    """Whether the method reads the section ``corruption``; otherwise setting that section is an error."""
 
 
 class ViewDropoutConfig(Section):
     """View-wise dropout while training."""
 
     probability: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Chance of each view to be dropped; never all of a sample's."""
+    """Probability that a view is dropped; at least one view of each sample is kept."""
     per: Literal["sample", "step"] = "sample"
-    """Whether each sample draws its own mask or a step draws one for all."""
+    """Whether each sample draws its own mask, or each step draws one for all samples."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from idif.randomness import uniform
 
 STREAM = 6
-"""Stream of a view's seed that decides whether it is dropped."""
+"""Random stream of the views' seeds used for dropout."""
 
 
 def drop_views(present: Tensor, seeds: Tensor, probability: float, per: Literal["sample", "step"]) -> Tensor:
@@ -16,13 +16,13 @@ def drop_views(present: Tensor, seeds: Tensor, probability: float, per: Literal[
 
     Args:
         present: bool [B,V].
-        seeds: int64 [B,V], one for each view; with ``per: step`` the first sample's decide for all.
-        probability: chance of a view to be dropped.
-        per: whether each sample or only each step draws a mask.
+        seeds: int64 [B,V], one for each view; with ``per: step`` the first sample's seeds are used for all.
+        probability: probability that a view is dropped.
+        per: whether each sample or each step draws a mask.
 
     Returns:
-        bool [B,V], a subset of ``present``. A sample that would lose all its views keeps the one that
-        was closest to staying.
+        bool [B,V], a subset of ``present``. A sample that would lose all its views keeps the one whose
+        random number was closest to being kept.
     """
     if probability == 0:
         return present

@@ -4,7 +4,7 @@ from idif.methods.idif.config import IDIFConfig
 
 
 def table_3_row(method: IDIFConfig) -> str | None:
-    """The row of the paper's Table 3 that a method's settings make; None where they make none of the four."""
+    """The row of the paper's Table 3 that matches a method's settings; None if none of the four does."""
     parts = (method.fusion, method.bottleneck, method.encoder)
     return {
         ("none", False, "per-view"): "dkd",

@@ -1,4 +1,4 @@
-"""The consistency bottleneck: what all views of a sample have in common (Eq. 5 and 6)."""
+"""The consistency bottleneck: the feature common to all views of a sample (Eq. 5 and 6)."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from idif.methods.idif.feature_distance import mean_over_kept
 from idif.methods.idif.norm import Norm, norm_layer
 
 LOGVAR_RANGE = (-10.0, 10.0)
-"""Where log variances are kept, so that no exponential overflows early in training."""
+"""Range to which log variances are clamped, so that no exponential overflows early in training."""
 
 
 class Decoupling(NamedTuple):
-    """What the bottleneck makes of f_E."""
+    """Output of the bottleneck."""
 
     common: Tensor
     """f_c [B,C,h,w]: one per sample."""
@@ -25,12 +25,12 @@ class Decoupling(NamedTuple):
 
 
 class ConsistencyBottleneck(nn.Module):
-    """Splits f_E [B,V,C,h,w] into one f_c [B,C,h,w] a sample and what is each view's own.
+    """Splits f_E [B,V,C,h,w] into a common feature f_c [B,C,h,w] per sample and a specific one per view.
 
     p(f_c | f_E) = N(mu(f_E), Sigma(f_E)) over all views together (V*C channels in, one view's shape
-    out), drawn while training, its mean at test. q predicts every view's f_E from f_c; -log q of a
-    Gaussian is the mean squared error over the kept views, whose target takes no gradient: else the
-    encoder could meet the bound by forgetting.
+    out), sampled while training, its mean at test. q predicts every view's f_E from f_c; -log q of a
+    Gaussian is the mean squared error over the kept views. Its target takes no gradient: otherwise the
+    encoder could meet the bound by discarding information.
     """
 
     def __init__(self, views: int, channels: int, latent_channels: int | None, norm: Norm) -> None:
@@ -63,7 +63,7 @@ class ConsistencyBottleneck(nn.Module):
     def forward(self, f_e: Tensor, view_mask: Tensor) -> Decoupling:
         """Decouple ``f_e`` [B,V,C,h,w]; views not in ``view_mask`` [B,V] enter as zeros.
 
-        The kept ones are scaled by V/kept, so that the input's magnitude does not tell how many there are.
+        The kept views are scaled by V/kept, so that the input's magnitude does not depend on their number.
         """
         batch, views, channels, height, width = f_e.shape
         keep = view_mask[:, :, None, None, None].to(f_e.dtype)
@@ -86,9 +86,9 @@ class ConsistencyBottleneck(nn.Module):
         return Decoupling(common, specific, losses)
 
     def per_view_contribution(self, f_e: Tensor) -> Tensor:
-        """What each view of ``f_e`` [B,V,C,h,w] adds to the first layer's output: [B,V,C,h,w].
+        """Contribution of each view of ``f_e`` [B,V,C,h,w] to the first layer's output: [B,V,C,h,w].
 
-        That layer is linear and 1x1, so its output for any choice of views is their scaled sum.
+        That layer is linear and 1x1, so its output for any choice of views is a scaled sum of these.
         """
         first = self.merge[0]
         assert isinstance(first, nn.Conv2d)
@@ -97,7 +97,7 @@ class ConsistencyBottleneck(nn.Module):
         return added.view_as(f_e)
 
     def common_from_contributions(self, brought: Tensor) -> Tensor:
-        """f_c [N,C,h,w] at test, from what the n kept views of N samples brought, [N,n,C,h,w]."""
+        """f_c [N,C,h,w] at test, from the contributions [N,n,C,h,w] of the n kept views of N samples."""
         merged = self.merge[1:](brought.sum(dim=1) * (self.views / brought.shape[1]))
         common: Tensor = self.lift(self.mean(merged))
         return common

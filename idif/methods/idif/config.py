@@ -19,20 +19,20 @@ class VoxelConfig(Section):
 
 
 class IDIFConfig(MethodSection):
-    """IDIF and its open points."""
+    """Settings of IDIF, including choices that the paper leaves open."""
 
     uses_corruption: ClassVar[bool] = True
 
     name: Literal["idif"] = "idif"
     fusion: Literal["ivc", "conv3d", "none"] = "ivc"
-    """How views meet: implicit voxel construction, 3D convolutions over stacked views, or not at all."""
+    """Fusion of the views: implicit voxel construction, 3D convolutions over stacked views, or none."""
     bottleneck: bool = True
     """Whether a consistency bottleneck splits features into common and specific ones."""
     head: Literal["cosine", "segmentation"] = "cosine"
-    """What turns features into maps. ``segmentation`` is DeSTSeg's network, trained for ``head_epochs`` after
-    the student; that stage runs the teacher on corrupted images: it costs what a live teacher does."""
+    """Computes maps from features. ``segmentation`` is DeSTSeg's network, trained for ``head_epochs`` after
+    the student; that stage runs the teacher on corrupted images, at the cost of a live teacher."""
     head_epochs: Count = 20
-    """Epochs of the second stage, which ``head: segmentation`` has."""
+    """Epochs of the second stage of ``head: segmentation``."""
     encoder: Literal["shared", "per-view"] = "shared"
     """One student encoder for all views, or one for each."""
     norm: Literal["batch", "group"] = "batch"
@@ -52,7 +52,7 @@ class IDIFConfig(MethodSection):
     ib_weight: Annotated[float, Field(ge=0)] = 1.0
     """beta of Eq. 10."""
     combine: Literal["mean", "product"] = "mean"
-    """How the maps of the three scales become one."""
+    """Combination of the maps of the three scales into one."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -22,7 +22,7 @@ class Conv3dFusion(nn.Module):
         )
 
     def forward(self, features: Tensor, view_mask: Tensor) -> Tensor:
-        """See the class; dropped views enter every convolution as zeros and leave as zeros."""
+        """See the class; dropped views are zero in the input and output of every convolution."""
         keep = view_mask[:, None, :, None, None].to(features.dtype)
         x = features.transpose(1, 2) * keep
         for block in self.blocks:

@@ -1,4 +1,4 @@
-"""The decoders, one per view and all at once: a reversed ResNet to the teacher's three scales (Eq. 9)."""
+"""The decoders of all views, as one grouped reversed ResNet with the teacher's three scales (Eq. 9)."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from idif.methods.idif.norm import Norm, norm_layer
 
 
 class GroupedBasicBlock(nn.Module):
-    """ResNet's basic block for V views side by side, [B,V*C,h,w] -> the same; no channel crosses views."""
+    """ResNet's basic block, grouped by V views: [B,V*C,h,w] -> [B,V*C,h,w]; views do not mix."""
 
     def __init__(self, views: int, channels: int, norm: Norm) -> None:
         super().__init__()
@@ -29,11 +29,11 @@ class GroupedBasicBlock(nn.Module):
 
 
 class ViewDecoders(nn.Module):
-    """V decoders of one shape as one grouped computation: [B,V,C,h,w] -> {layer: [B,V,C',h',w']}.
+    """V decoders of the same shape as one grouped computation: [B,V,C,h,w] -> {layer: [B,V,C',h',w']}.
 
     From deep to shallow: narrow by 1x1, upsample bilinearly, residual blocks, and a 1x1 to each layer's
-    features. There is no skip connection from the corrupted encoder: it would hand the anomaly to the
-    output.
+    features. There is no skip connection from the corrupted encoder: it would pass the anomaly on to
+    the output.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ViewDecoders(nn.Module):
     ) -> None:
         super().__init__()
         self._sizes = (channels, blocks, norm)
-        # a benchmark sets the other layout, to compare
+        # a benchmark sets the other layout for comparison
         self.memory_format = torch.channels_last
         self.views, self.layers = views, tuple(sorted(layers, key=lambda layer: -layer.stride))
         make_norm = norm_layer(norm, views)
@@ -73,7 +73,7 @@ class ViewDecoders(nn.Module):
     def single_view(self, slot: int) -> "ViewDecoders":
         """A copy of the decoder of one view slot, a `ViewDecoders` of one view, in eval mode.
 
-        Every parameter holds the views side by side along its first axis.
+        Every parameter contains the views along its first axis.
         """
         channels, blocks, norm = self._sizes
         with torch.device("meta"):
@@ -95,7 +95,7 @@ class ViewDecoders(nn.Module):
 
 
 def _folded(conv: nn.Module, norm: nn.Module) -> tuple[nn.Conv2d, nn.Module]:
-    """The two as one convolution and nothing, where the norm is a batch norm in eval mode."""
+    """Fold a batch norm in eval mode into the convolution; other norms are returned unchanged."""
     assert isinstance(conv, nn.Conv2d)
     if not isinstance(norm, nn.BatchNorm2d):
         return conv, norm

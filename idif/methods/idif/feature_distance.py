@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SHORTEST = 1e-6
-"""Length below which a feature counts as this long, so that zero features have a distance: 1."""
+"""Lower bound of a feature's length, so that the distance of a zero feature is defined: 1."""
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - cosine over channels, in float32: two [B,V,C,h,w] -> [B,V,h,w] in 0..2 up to rounding.
 
-    By a . b / (|a| |b|), without the normalised features that ``F.cosine_similarity`` makes and keeps for the
-    gradient; with the teacher laid out as the student is, since a CPU takes twice as long across two layouts.
+    Computed as a . b / (|a| |b|), without the normalized features that ``F.cosine_similarity`` saves for the
+    gradient. The teacher gets the student's memory layout: mixed layouts take twice as long on a CPU.
     """
     student = student.float()
     laid_out = torch.empty_like(student).copy_(teacher)
@@ -27,9 +27,9 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
 def mean_over_kept(values: Tensor, view_mask: Tensor) -> Tensor:
     """Mean of ``values`` [B,V] over the views of ``view_mask`` [B,V], a scalar.
 
-    Where several processes share a batch, the mean of their results is the mean over the kept views of all:
-    each divides by the average number kept, since the plain mean of means would favour views whose process
-    kept few.
+    If several processes share a batch, the mean of their results is the mean over the kept views of all: each
+    process divides by the average number of kept views. A plain mean of means would give more weight to views
+    of processes with few of them.
     """
     kept = view_mask.sum()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -41,7 +41,7 @@ def mean_over_kept(values: Tensor, view_mask: Tensor) -> Tensor:
 def distillation_loss(student: dict[str, Tensor], teacher: dict[str, Tensor], view_mask: Tensor) -> Tensor:
     """Eq. 1: mean over positions, mean over the kept views, sum over the scales. A scalar.
 
-    The paper's sum runs over all views; dropped views leave the loss here.
+    The paper sums over all views; here dropped views do not contribute to the loss.
     """
     total = torch.zeros((), device=view_mask.device)
     for name, features in student.items():

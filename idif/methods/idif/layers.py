@@ -1,4 +1,4 @@
-"""The feature maps that IDIF distils, shallow to deep."""
+"""The feature maps that IDIF distills, shallow to deep."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ def feature_layers(features: FeatureSpec) -> tuple[LayerSpec, ...]:
     """The feature maps of a source, in its order.
 
     Raises:
-        ConfigError: there are no images, or an array is no feature map of every view.
+        ConfigError: there are no images, or an array is not a feature map of every view.
     """
     if features.image_size is None:
         raise ConfigError("method.name: idif needs images and feature maps of every view; there are none")

@@ -22,16 +22,16 @@ from idif.methods.protocol import Method, Needs, Scores
 from idif.randomness import Draws
 
 SAMPLES_AT_ONCE, VIEWS_AT_ONCE = 32, 64
-"""What is fused and decoded together when many choices of views are scored; bounds memory."""
+"""Samples fused and views decoded at once when many choices of views are scored; bounds memory."""
 
 
 class Encoded(NamedTuple):
-    """What `IDIF.encode` keeps of the images."""
+    """Result of `IDIF.encode`."""
 
     f_e: Tensor
     """[B,V,C,h,w], zero on absent views."""
     size: tuple[int, int]
-    """(H, W) of the images, which the maps get."""
+    """(H, W) of the images and of the anomaly maps."""
 
 
 class IDIF(Method):
@@ -52,11 +52,11 @@ class IDIF(Method):
         """A new student.
 
         Args:
-            config: the open points.
-            layers: the feature maps to distil.
+            config: settings.
+            layers: the feature maps to distill.
             view_numbers: V camera numbers.
-            rig: where cameras stand that are not where the default rig has them.
-            perturbation: applied to clean samples by `training_step`; None for a student that is not trained.
+            rig: angles of the cameras that differ from the default rig.
+            perturbation: applied to clean samples by `training_step`; None outside training.
         """
         super().__init__()
         self.config, self.perturbation = config, perturbation
@@ -110,14 +110,14 @@ class IDIF(Method):
         return self.decoders(fused, sizes), losses
 
     def decode(self, encoded: Encoded, features: dict[str, Tensor], view_mask: Tensor) -> dict[str, Tensor]:
-        """What the student says the teacher's features are, {layer: [B,V,C,h,w]}, sized as ``features``."""
+        """The student's prediction of the teacher's features, {layer: [B,V,C,h,w]}, sized as ``features``."""
         return self._decode(encoded.f_e, features, view_mask)[0]
 
     def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """See `Method.training_step`: from corrupted images the student learns the clean ones' features."""
         assert self.perturbation is not None, "a student without textures is not trained"
         perturbed = self.perturbation(batch, draws)
-        # the bottleneck draws from torch's own generator: seeded at each step, a resumed run repeats it
+        # the bottleneck uses torch's global generator: seeded at each step, so that a resumed run repeats it
         draws.seed_torch()
         return self.losses(perturbed.images, batch.features(self.layer_names), perturbed.view_mask)
 
@@ -159,7 +159,7 @@ class IDIF(Method):
         }
 
     def encode(self, images: Tensor, view_mask: Tensor) -> Encoded:
-        """Student features of each view alone, which choices of views can share.
+        """Student features of each view, independent of the other views.
 
         Args:
             images: float32 [B,V,3,H,W] in 0..1.
@@ -168,9 +168,9 @@ class IDIF(Method):
         return Encoded(self.encoder(images, view_mask), (images.shape[-2], images.shape[-1]))
 
     def anomaly_maps(self, encoded: Encoded, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
-        """Anomaly maps float32 [B,V,H,W] from `encode`'s result, for the views of ``view_mask`` alone.
+        """Anomaly maps float32 [B,V,H,W] from `encode`'s result, for the views of ``view_mask``.
 
-        Zero where a view is dropped; its pixels and features have no influence on the others' maps.
+        Zero for dropped views, whose pixels and features have no influence on the other maps.
         """
         student = self.decode(encoded, features, view_mask)
         return combine_maps(student, features, view_mask, encoded.size, self.config.combine)
@@ -178,7 +178,7 @@ class IDIF(Method):
     def subset_maps(self, encoded: Encoded, features: dict[str, Tensor], view_masks: Tensor) -> Tensor:
         """`anomaly_maps` [P,H,W] of the P kept views of ``view_masks`` [K,B,V], in the order of its nonzeros.
 
-        Only kept views are fused and decoded, each by its own decoder.
+        Only the kept views are fused and decoded.
         """
         _, sample, view = view_masks.nonzero(as_tuple=True)
         if self.bottleneck is None and self.config.fusion == "none":
@@ -189,7 +189,7 @@ class IDIF(Method):
         sizes = {name: (f.shape[-2], f.shape[-1]) for name, f in features.items()}
         for slot in sorted(set(view.tolist())):
             decoder = self.decoders.single_view(slot)
-            # channels last as the decoder's output: mixed layouts make the distance three times as slow
+            # channels last like the decoder's output: mixed layouts make the distance three times as slow
             teacher = {
                 name: f[:, slot].float().permute(0, 2, 3, 1).contiguous() for name, f in features.items()
             }
@@ -228,7 +228,7 @@ class IDIF(Method):
         return fused
 
     def _f_p_of_views(self, specific: Tensor, slots: Tensor, turns: Tensor | None) -> Tensor:
-        """f_p [N,n,C,h,w] of the kept views alone, from f_s, slots [N,n] and the transform's turns."""
+        """f_p [N,n,C,h,w] of the kept views, from f_s, slots [N,n] and the rotation operators ``turns``."""
         if self.voxel is not None and self.transform is not None and turns is not None:
             volume, f_p = self.voxel.forward_kept(specific, slots), torch.empty_like(specific)
             size = (specific.shape[-2], specific.shape[-1])
@@ -249,11 +249,10 @@ class IDIF(Method):
 
 
 class ExportStudent(nn.Module):
-    """What the student of an `IDIF` in eval mode says the teacher's features are.
+    """The student of an `IDIF` in eval mode: predicts the teacher's features.
 
-    All views are encoded, where `IDIF` encodes those that are there: at test a view's feature depends on no
-    other view. The volume is turned by matrices that are computed once, so that no resampling is left in
-    the graph.
+    Unlike `IDIF`, it encodes absent views too; at test a view's feature does not depend on other views. The
+    volume is rotated by precomputed matrices, so that the graph contains no resampling.
     """
 
     turns: Tensor
@@ -267,11 +266,11 @@ class ExportStudent(nn.Module):
             self.register_buffer("turns", model.transform.rotation_operators(model.voxel.grid).detach())
 
     def forward(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> dict[str, Tensor]:
-        """{layer: [B,V,C,h,w]}, of the sizes of ``features``; of no meaning on absent views.
+        """{layer: [B,V,C,h,w]}, sized as ``features``; undefined for absent views.
 
         Args:
             images: float32 [B,V,3,H,W] in 0..1, finite on absent views too.
-            features: {layer: [B,V,C,h,w]}; only their sizes matter here.
+            features: {layer: [B,V,C,h,w]}; only the sizes are used.
             view_mask: bool [B,V].
         """
         f_e = encode_all(self.encoder, images).contiguous()
@@ -303,22 +302,22 @@ class ExportIDIF(nn.Module):
         self.student, self.combine = ExportStudent(model), model.config.combine
 
     def forward(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
-        """Maps float32 [B,V,H,W], zero on absent views and on all of a sample without any.
+        """Maps float32 [B,V,H,W], zero for absent views, thus for all of a sample without any.
 
-        Takes what `ExportStudent` takes.
+        Arguments as `ExportStudent`.
         """
         student = self.student(images, features, view_mask)
         size = (images.shape[-2], images.shape[-1])
         maps = combine_maps(student, features, view_mask, size, self.combine)
-        # a sample without views has no mean over views: its maps are not finite before this
+        # the mean over no views is not finite: this zeroes the maps of samples without views
         return maps.masked_fill(~view_mask[:, :, None, None], 0.0)
 
 
 def encode_all(encoder: StudentEncoder, images: Tensor) -> Tensor:
-    """f_E [B,V,C,h,w] of every view of ``images`` [B,V,3,H,W], there or not."""
+    """f_E [B,V,C,h,w] of every view of ``images`` [B,V,3,H,W], present or not."""
     views, pixels = images.shape[1], normalize(images)
     if len(encoder.trunks) > 1:
         return torch.stack([trunk(pixels[:, view]) for view, trunk in enumerate(encoder.trunks)], dim=1)
-    # the trunk's weights are channels last, and so is what it gives
+    # the trunk's weights are channels last, and so is its output
     shared: Tensor = encoder.trunks[0](pixels.flatten(0, 1)).contiguous()
     return shared.view(-1, views, *shared.shape[1:])

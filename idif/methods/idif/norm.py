@@ -1,4 +1,4 @@
-"""The normalisation layers of the student, by the config's ``norm``."""
+"""The normalization layers of the student, by the config's ``norm``."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -11,9 +11,9 @@ CHANNELS_PER_GROUP = 16
 
 
 def norm_layer(norm: Norm, views: int = 1) -> Callable[[int], nn.Module]:
-    """A maker of normalisation layers: channels -> module.
+    """Factory of normalization layers: channels -> module.
 
-    With ``views`` > 1 the channels are those of V views side by side, and no statistic crosses views.
+    With ``views`` > 1 the channels are those of V views concatenated, and statistics are per view.
     """
     if norm == "batch":
         return nn.BatchNorm2d

@@ -1,4 +1,4 @@
-"""What IDIF does to clean samples before a training step: painted defects and dropped views."""
+"""Perturbation of clean samples before a training step of IDIF: synthetic defects and dropped views."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class PerturbedBatch(NamedTuple):
     images: Tensor
     """float32 [B,V,3,H,W] in 0..1, corrupted."""
     defects: Tensor
-    """bool [B,V,H,W]: the pixels that were corrupted."""
+    """bool [B,V,H,W]: true on corrupted pixels."""
     view_mask: Tensor
     """bool [B,V]: the views kept; at least one of each sample."""
 
@@ -31,19 +31,19 @@ class Perturbation:
 
     textures: TextureBank
     probability: float
-    """Chance of a view to be corrupted."""
+    """Probability that a view is corrupted."""
     view_dropout: ViewDropoutConfig
 
     @classmethod
     def of(cls, context: MethodContext) -> "Perturbation | None":
-        """The perturbation of a training; None outside training, where there are no textures."""
+        """The perturbation for training; None outside training, when there are no textures."""
         textures = context.resources.get("textures")
         if textures is None:
             return None
         return cls(textures, context.corruption.probability, context.view_dropout)
 
     def __call__(self, batch: Batch, draws: Draws) -> PerturbedBatch:
-        """The perturbed images of ``batch``; which, and how, follows from ``draws`` alone."""
+        """Perturb ``batch``; the result is a deterministic function of ``draws``."""
         seeds = draws.view_seeds()
         images, defects = corrupt(batch.images, seeds, self.textures, self.probability)
         dropout = self.view_dropout

@@ -1,4 +1,4 @@
-"""The segmentation head: teacher and student compared by a small network instead of a cosine (DeSTSeg)."""
+"""The segmentation head (DeSTSeg): a small network, instead of a cosine, compares teacher and student."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -29,7 +29,7 @@ FOCUS = 4.0
 class SegmentationHead(nn.Module):
     """Defect logits [N,1,h,w] at the finest layer's h, w; two residual blocks and a spatial pyramid.
 
-    Its norms are batch norms whatever ``method.norm`` says, as in DeSTSeg.
+    Its norms are always batch norms, as in DeSTSeg, independent of ``method.norm``.
     """
 
     def __init__(self, layers: Sequence[LayerSpec]) -> None:
@@ -50,7 +50,8 @@ class SegmentationHead(nn.Module):
     def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
         """Two {layer: [N,C,h,w]} of single views -> logits [N,1,h,w].
 
-        The input is, for each layer, minus the product of the unit-length features, upsampled and stacked.
+        The network's input is the negative product of the unit-length features of each layer, upsampled and
+        stacked.
         """
         size = student[self.layers[0].name].shape[-2:]
         products = [
@@ -60,7 +61,7 @@ class SegmentationHead(nn.Module):
         stacked = [F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in products]
         x = torch.cat(stacked, dim=1).contiguous(memory_format=torch.channels_last)
         if self.training and len(x) == 1:
-            # the pyramid pools to one position, and a batch norm learns nothing from a single value
+            # the pyramid pools to one position, and batch norm statistics need more than a single value
             x = x.expand(2, -1, -1, -1)
             return self.refine(x)[:1]  # type: ignore[no-any-return]
         logits: Tensor = self.refine(x)
@@ -68,10 +69,10 @@ class SegmentationHead(nn.Module):
 
 
 class SegmentedIDIF(Method):
-    """A trained student that learns no more, and the head that learns from it.
+    """A trained, frozen student with a segmentation head that is trained on it.
 
-    Training takes the teacher's features of the *corrupted* images, which no store holds: the head must see
-    what the two make of a defect.
+    Training uses the teacher's features of the *corrupted* images, which no store contains: the head learns
+    how teacher and student differ on defects.
     """
 
     def __init__(
@@ -84,8 +85,8 @@ class SegmentedIDIF(Method):
         """A trained student with a head.
 
         Args:
-            student: learns no more.
-            head: the only part that trains.
+            student: trained; frozen here.
+            head: the only part that is trained.
             perturbation: applied to clean samples by `training_step`; None outside training.
             encoder: the frozen encoder, on the device, which `training_step` runs on corrupted images.
         """
@@ -94,13 +95,13 @@ class SegmentedIDIF(Method):
         self.perturbation, self.teacher, self.needs = perturbation, encoder, student.needs
 
     def train(self, mode: bool = True) -> Self:
-        """Only the head ever trains."""
+        """Set the training mode of the head; the student stays in eval mode."""
         super().train(mode)
         self.student.eval()
         return self
 
     def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """See `Method.training_step`; teacher and student both see the corrupted images."""
+        """See `Method.training_step`; teacher and student both get the corrupted images."""
         assert self.perturbation is not None, "a head is trained with textures"
         assert self.teacher is not None, "a head is trained beside the teacher"
         perturbed = self.perturbation(batch, draws)
@@ -117,7 +118,7 @@ class SegmentedIDIF(Method):
             corrupted: float32 [B,V,3,H,W] in 0..1.
             features: {layer: [B,V,C,h,w]}, the frozen encoder's features of the corrupted images.
             view_mask: bool [B,V], the views kept; at least one of each sample.
-            defects: bool [B,V,H,W], the pixels that were corrupted.
+            defects: bool [B,V,H,W], true on corrupted pixels.
         """
         with torch.no_grad():
             student = self.student.decode(self.student.encode(corrupted, view_mask), features, view_mask)
@@ -131,7 +132,7 @@ class SegmentedIDIF(Method):
         return {"loss": focal + l1, "focal": focal, "l1": l1}
 
     def _logits(self, student: dict[str, Tensor], teacher: dict[str, Tensor], view_mask: Tensor) -> Tensor:
-        """[N,1,h,w] of the N views of ``view_mask``."""
+        """Logits [N,1,h,w] of the N views of ``view_mask``."""
         kept = {name: f[view_mask] for name, f in student.items()}
         logits: Tensor = self.head(kept, {name: teacher[name][view_mask] for name in kept})
         return logits
@@ -173,7 +174,7 @@ class SegmentedIDIF(Method):
         return maps
 
     def subset_maps(self, encoded: Encoded, features: dict[str, Tensor], view_masks: Tensor) -> Tensor:
-        """See `IDIF.subset_maps`; the encoder's work is shared, the rest is done for each choice."""
+        """See `IDIF.subset_maps`; only the encoder runs once for all choices of views."""
         found = [encoded.f_e.new_empty((0, *encoded.size), dtype=torch.float32)]
         for mask in view_masks:
             seen = mask.any(dim=1)
@@ -189,14 +190,14 @@ class SegmentedIDIF(Method):
 
 
 class ExportSegmentation(nn.Module):
-    """The maps of `SegmentedIDIF`, in eval mode; every view passes the head, there or not."""
+    """The maps of a `SegmentedIDIF` in eval mode; the head runs on absent views too."""
 
     def __init__(self, student: IDIF, head: SegmentationHead) -> None:
         super().__init__()
         self.student, self.head = ExportStudent(student), head
 
     def forward(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
-        """Maps float32 [B,V,H,W], zero on absent views; takes what `ExportStudent` takes."""
+        """Maps float32 [B,V,H,W], zero for absent views; arguments as `ExportStudent`."""
         student = self.student(images, features, view_mask)
         logits = self.head(
             {name: f.flatten(0, 1) for name, f in student.items()},

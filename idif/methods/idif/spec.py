@@ -1,4 +1,4 @@
-"""IDIF as the engine sees it: how it is built, its stages, and the textures it needs."""
+"""The `MethodSpec` of IDIF: how it is built, its training stages, and the textures it needs."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from idif.methods.idif.segmentation_head import SegmentationHead, SegmentedIDIF
 from idif.methods.protocol import Method, MethodContext, MethodSpec, ResourceRequest, Stage
 
 STUDENT = "student"
-"""The student that a segmentation head is trained on: its folder below the model's own, its name in it."""
+"""Name of the student under a segmentation head: its stage's subfolder, and its submodule."""
 
 
 def build_idif(config: IDIFConfig, context: MethodContext) -> Method:
@@ -30,16 +30,16 @@ def build_idif(config: IDIFConfig, context: MethodContext) -> Method:
 
 
 def to_channels_last(method: Method) -> Method:
-    """The same method, the weights of its 2D convolutions laid out channels last."""
+    """Convert the weights of the 2D convolutions to channels last, in place; returns the method."""
     for parameter in method.parameters():
         if parameter.ndim == 4:
-            # not `contiguous`, which leaves 1x1 weights as they are: their strides choose the kernel
+            # not `contiguous`, which leaves 1x1 weights unchanged: their strides select the kernel
             parameter.data = parameter.data.to(memory_format=torch.channels_last)
     return method
 
 
 def stages(config: IDIFConfig) -> tuple[Stage[IDIFConfig], ...]:
-    """The student; then, with ``head: segmentation``, the head that learns from it."""
+    """The student; then, with ``head: segmentation``, the head."""
     student = Stage(STUDENT, config.model_copy(update={"head": "cosine"}))
     if config.head == "cosine":
         return (student,)
@@ -65,9 +65,9 @@ def resources(config: IDIFConfig, request: ResourceRequest) -> dict[str, Any]:
 
 
 def smallest() -> IDIFConfig:
-    """A config that trains in seconds."""
+    """A config for tests and the smoke test: trains in seconds."""
     voxel = VoxelConfig(depth=2, height=2, width=2, channels=16)
-    # tiny images leave a batch norm too few values to count
+    # feature maps of tiny images have too few values for batch norm statistics
     return IDIFConfig(voxel=voxel, attention_heads=2, blocks=1, norm="group")
 
 

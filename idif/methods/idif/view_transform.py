@@ -1,4 +1,4 @@
-"""The view transform: turn the volume to a camera and look through it (STN, Eq. 8)."""
+"""The view transform: rotates the volume to each camera and projects it (STN, Eq. 8)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 
 def default_rig(view_numbers: Sequence[int]) -> dict[int, tuple[float, float, float]]:
-    """The first camera looks straight down, the rest stand around it at 45 degrees, as Real-IAD's do.
+    """Initial camera angles: the first camera looks straight down, the others are tilted by 45 degrees around
+    it, as in Real-IAD.
 
-    The second stands to the right of the first one's image, the others follow counter-clockwise. Angles
-    are learned; this is where they start.
+    The second camera is at the right of the first one's image, the others follow counterclockwise. The angles
+    are learned from these initial values.
 
     Returns:
         Camera number -> (azimuth, tilt, roll) in degrees, see `rotation_matrices`.
@@ -46,9 +47,9 @@ def rotation_matrices(angles: Tensor) -> Tensor:
 
 
 class ViewTransform(nn.Module):
-    """f_p [B,V,C,h,w] from P [B,d,D,H,W]: the volume as each camera sees it.
+    """f_p [B,V,C,h,w] from P [B,d,D,H,W]: the volume projected to each camera.
 
-    Every view has three learned angles alpha(v), started from the rig; depth is collapsed by a learned
+    Every view has three learned angles alpha(v), initialized from the rig; depth is collapsed by a learned
     1x1 convolution over D*d channels, since a mean would blur.
     """
 
@@ -72,7 +73,7 @@ class ViewTransform(nn.Module):
         views = len(self.angles)
         turn = F.pad(rotation_matrices(self.angles), (0, 1))
         grid = F.affine_grid(turn, [views, 1, depth, height, breadth], align_corners=False)
-        # one sampling grid per view serves every sample and channel
+        # one sampling grid per view, shared by all samples and channels
         stacked = volume.float().reshape(1, batch * width, depth, height, breadth)
         turned = F.grid_sample(
             stacked.expand(views, -1, -1, -1, -1), grid, padding_mode="zeros", align_corners=False
@@ -85,16 +86,16 @@ class ViewTransform(nn.Module):
         return seen.view(len(volume), len(self.angles), -1, *size)
 
     def rotation_operators(self, grid: tuple[int, int, int]) -> Tensor:
-        """`rotate` of a D x H x W volume as a matrix for each view: [V,D*H*W,D*H*W], from voxel to voxel."""
+        """`rotate` of a D x H x W volume as one voxel-to-voxel matrix per view: [V,D*H*W,D*H*W]."""
         voxels = math.prod(grid)
         each = torch.eye(voxels, device=self.angles.device).view(voxels, 1, *grid)
         return self.rotate(each).flatten(2).transpose(0, 1)
 
     def project(self, volume: Tensor, turn: Tensor, size: tuple[int, int]) -> Tensor:
-        """P [N,d,D,H,W] -> f_p [N,C,h,w] of one view, ``turn`` being its matrix of `rotation_operators`."""
+        """P [N,d,D,H,W] -> f_p [N,C,h,w] of one view; ``turn`` is its matrix from `rotation_operators`."""
         return self.collapse_depth((volume.flatten(2) @ turn).view_as(volume), size)
 
     def collapse_depth(self, turned: Tensor, size: tuple[int, int]) -> Tensor:
-        """[N,d,D,H,W] -> [N,C,h,w]."""
+        """Collapse depth by the learned 1x1 convolution and resize: [N,d,D,H,W] -> [N,C,h,w]."""
         seen = self.collapse(turned.flatten(1, 2))
         return F.interpolate(seen, size=size, mode="bilinear", align_corners=False)

@@ -75,7 +75,7 @@ class FusionBlock(nn.Module):
         token_code: Tensor,
         token_mask: Tensor | None,
     ) -> Tensor:
-        """P [B,N,d] of voxels [B,N,d] or [1,N,d], which all samples then share.
+        """P [B,N,d] from voxels [B,N,d], or [1,N,d] if shared by all samples.
 
         voxel_code [N,d], tokens [B,M,d], token_code [M,d] or [B,M,d]; token_mask bool [B,M], or None to take
         every token.
@@ -111,7 +111,7 @@ class VoxelConstruction(nn.Module):
     def forward(self, specific: Tensor, view_mask: Tensor) -> Tensor:
         """f_s [B,V,C,h,w], view_mask bool [B,V] -> P [B,d,D,H,W].
 
-        The keys of a dropped view get -inf, so its values have no influence at all.
+        The keys of a dropped view get -inf, so its values have no influence.
         """
         batch, _, _, height, width = specific.shape
         tokens = self.embed(specific.flatten(3).transpose(2, 3)).flatten(1, 2)
@@ -124,11 +124,11 @@ class VoxelConstruction(nn.Module):
         return voxels.transpose(1, 2).reshape(batch, -1, *self.grid)
 
     def forward_kept(self, specific: Tensor, slots: Tensor) -> Tensor:
-        """As `forward`, from the kept views alone; what the prototype does by itself is done once.
+        """As `forward`, from the kept views; work that depends on the prototype only is done once.
 
         Args:
-            specific: f_s [N,n,C,h,w] of the n views that each of N samples keeps.
-            slots: int64 [N,n], which views they are.
+            specific: f_s [N,n,C,h,w] of the n kept views of each of N samples.
+            slots: int64 [N,n], the slots of these views.
 
         Returns:
             P [N,d,D,H,W].
