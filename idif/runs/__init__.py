@@ -1,1 +1,1 @@
-"""A run's folder and its provenance."""
+"""Runs: folders with config, checkpoints and results; training, evaluation and sweeps of a run."""

@@ -1,4 +1,4 @@
-"""`TrainedRun`: a run for scripts and notebooks."""
+"""`TrainedRun`: the Python interface of a finished run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from idif.runs.sweep import Subsets, sweep_missing_views
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run; its methods compute on ``device`` and write into the run's folder as commands do."""
+    """A finished run; its methods compute on ``device`` and write the same files as the commands."""
 
     run: Run
     device: torch.device
@@ -38,11 +38,11 @@ class TrainedRun:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The categories it was trained on."""
+        """The categories of the training data."""
         return self.run.known_categories()
 
     def thresholds(self, category: str) -> Thresholds:
-        """The decision thresholds that `evaluate` found; None where it was not evaluated."""
+        """The decision thresholds chosen by `evaluate`; None if the run was not evaluated."""
         return load_thresholds(self.run, category, self.notify)[0]
 
     def evaluate(
@@ -53,13 +53,13 @@ class TrainedRun:
         split: Split = "test",
         maps: bool = True,
     ) -> dict[str, Any]:
-        """Score samples and measure: writes ``predictions.h5`` and ``metrics.json``; returns the metrics.
+        """Score samples, write ``predictions.h5`` and ``metrics.json``, and return the metrics.
 
         Args:
             test: samples of the run's categories, e.g. ``FeatureStore.open(path, split="test")``.
             training: the training samples, for configs that calibrate or choose thresholds on held-out ones.
             split: the split of ``test`` to score.
-            maps: whether anomaly maps and masks are kept in the file.
+            maps: whether the file contains anomaly maps and masks.
 
         Raises:
             RunError: a checkpoint is damaged. StoreMismatch: ``test`` lacks arrays. CannotFinish: a score is
@@ -75,7 +75,7 @@ class TrainedRun:
         subsets: Subsets = "all",
         seed: int = 0,
     ) -> dict[str, Any]:
-        """Metrics under every choice of cameras: writes ``sweep.json`` and returns it.
+        """Compute metrics under every choice of cameras, write ``sweep.json`` and return its content.
 
         Raises:
             As `evaluate`; ConfigError: the samples have no views.
@@ -83,11 +83,12 @@ class TrainedRun:
         return sweep_missing_views(self._evaluation(test, training), subsets=subsets, seed=seed)
 
     def predict(self, photographs: Sequence[Path | str], category: str | None = None) -> Iterator[Prediction]:
-        """Score photographs, part by part; no store or dataset is needed.
+        """Score photographs; needs neither store nor dataset.
 
         Args:
             photographs: image files or folders of them, grouped into parts as `idif predict` does.
-            category: of images whose file name does not contain it; required for runs of several categories.
+            category: category of images whose file name does not contain it; required for runs with several
+                categories.
 
         Raises:
             ConfigError: the run does not score photographs. DatasetError: nothing to score, or photographs
@@ -127,11 +128,11 @@ def load_run(
     """Open a finished run, or one category's folder inside it.
 
     Args:
-        path: folder that `idif train` or `idif.train` made.
+        path: folder written by `idif train` or `idif.train`.
         overrides: ``KEY=VALUE`` settings, e.g. ``eval.score=topk``.
-        device: the accelerator where there is one, else the CPU, when None.
-        progress: told how far work is.
-        notify: told sentences that a user should read.
+        device: None means the accelerator if there is one, else the CPU.
+        progress: progress callback.
+        notify: called with each message to the user.
 
     Raises:
         RunError: not a run, or not trained to its last epoch.
@@ -140,7 +141,7 @@ def load_run(
 
 
 def resolve_device(device: torch.device | str | None) -> torch.device:
-    """The device asked for; the accelerator where there is one, else the CPU, when None."""
+    """The given device; if None, the accelerator if there is one, else the CPU."""
     if device is not None:
         return torch.device(device)
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

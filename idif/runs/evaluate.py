@@ -24,28 +24,28 @@ from idif.runs.run import Run
 from idif.training.sampling import training_rows
 
 OpenSource = Callable[[str, Split], FeatureSource]
-"""(category, split) -> the samples of it."""
+"""(category, split) -> source of its samples."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run with the samples to evaluate it on."""
+    """A run with the sources it is evaluated on."""
 
     run: Run
     categories: Sequence[str]
-    """All that the data hold."""
+    """All categories of the data."""
     open_source: OpenSource
     device: torch.device
     progress: Progress = silent
     notify: Notify = unheard
 
     def scorer(self, category: str, source: FeatureSource) -> Scorer:
-        """The category's trained method on the device, calibrated where the config asks for it."""
+        """The category's trained method on the device, calibrated if the config requires it."""
         scorer = self.run.scorer(category, source, self.device)
         return scorer.calibrated(self._calibration(scorer, category))
 
     def scorers(self, split: Split = "test") -> Iterator[tuple[str, FeatureSource, Scorer]]:
-        """(category, its samples of the split, its scorer) of every category to evaluate.
+        """Yield (category, its samples of the split, its scorer) for every category to evaluate.
 
         Raises:
             RunError: a category has no model yet.
@@ -55,7 +55,7 @@ class Evaluation:
             yield category, source, self.scorer(category, source)
 
     def tasks(self, split: Split) -> Iterator[CategoryTask]:
-        """The categories with what training normals say of them, one after another."""
+        """The category tasks, with thresholds and score statistics from training normals if required."""
         settings = self.run.config.eval
         for category, source, scorer in self.scorers(split):
             self._warn_contaminated_normals(category)
@@ -66,13 +66,13 @@ class Evaluation:
                 if settings.threshold == "false-positive-rate":
                     thresholds = normal_thresholds(scorer, training, held)
                 if settings.record_normal_scores:
-                    # held-out normals where there are any: a model scores those it was trained on lower
+                    # held-out normals if there are any: a model scores the ones it was trained on lower
                     rows, apart = held or kept, bool(held)
                     normals = normal_scores(scorer, training, rows, held_out=apart, progress=self.progress)
             yield CategoryTask(category, scorer, source, thresholds, normals)
 
     def _calibration(self, scorer: Scorer, category: str) -> Calibration | None:
-        """The category's calibration on training normals held out of training; None where not asked for."""
+        """The category's calibration on held-out training normals; None if the config does not require it."""
         if self.run.config.eval.calibrate == "none":
             return None
         training = self.open_source(category, "train")
@@ -81,7 +81,7 @@ class Evaluation:
         return fit_calibration(scores.views, scores.present, training.index.view_numbers)
 
     def _warn_contaminated_normals(self, category: str) -> None:
-        """One sentence where training samples that are taken for normal are not."""
+        """Notify the user if training samples used as normals are labeled anomalous."""
         settings = self.run.config.eval
         by_rate = settings.threshold == "false-positive-rate"
         if settings.calibrate == "none" and not by_rate and not settings.record_normal_scores:
@@ -94,10 +94,10 @@ class Evaluation:
 
 
 def evaluate(evaluation: Evaluation, *, split: Split = "test", maps: bool = True) -> dict[str, Any]:
-    """Write ``predictions.h5`` into the run's results, then as `measure`.
+    """Write ``predictions.h5`` into the run's results, then `measure`.
 
     Args:
-        maps: whether anomaly maps and masks are kept in the file.
+        maps: whether the file contains anomaly maps and masks.
 
     Raises:
         RunError: a category is not trained yet, or a checkpoint is damaged.
@@ -131,7 +131,7 @@ def measure(
 
 
 def _notify_of_missing_views(metrics: dict[str, Any], notify: Notify) -> None:
-    """One sentence where samples lack views: they are scored by fewer cameras, or not at all."""
+    """Notify the user if samples lack views and are thus scored by fewer cameras or not at all."""
     counts = [values["counts"] for values in metrics["categories"].values()]
     lacking, unseen = (sum(c[key] for c in counts) for key in ("incomplete_samples", "unscorable"))
     if lacking:

@@ -1,4 +1,4 @@
-"""What the evaluation of a run leaves for predictions: thresholds, calibration, color limits."""
+"""Results of a run's evaluation that predictions use: thresholds, calibration, color limits."""
 
 import json
 
@@ -14,7 +14,7 @@ from idif.runs.run import Run
 def load_thresholds(
     run: Run, category: str, notify: Notify = unheard
 ) -> tuple[Thresholds, Calibration | None]:
-    """The category's decision thresholds and calibration, as `idif eval` found them."""
+    """The category's decision thresholds and calibration, as recorded by `idif eval`."""
     path = run.results / "metrics.json"
     calibrated = run.config.eval.calibrate != "none"
     if not path.exists():
@@ -32,7 +32,7 @@ def load_thresholds(
 
 
 def load_color_limits(run: Run, category: str, notify: Notify = unheard) -> tuple[float, float] | None:
-    """(low, high) of the color scale, from the run's test maps; None where there are none."""
+    """(low, high) of the color scale, from the run's test maps; None if there are none."""
     path = run.results / "predictions.h5"
     if path.exists():
         predictions = Predictions.open(path)

@@ -1,4 +1,4 @@
-"""What a run records of its machine and libraries."""
+"""Provenance of a run: machine, library versions and git revision."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ LIBRARIES = (
 
 
 def environment(device: torch.device, **facts: Any) -> dict[str, Any]:
-    """What a result may depend on beside the config: versions, machine, git revision, and ``facts``."""
+    """Everything a result may depend on besides the config: versions, machine, git revision, ``facts``."""
     versions: dict[str, str | None] = {}
     for name in LIBRARIES:
         try:
@@ -44,7 +44,7 @@ def environment(device: torch.device, **facts: Any) -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    """Revision of the source tree this package runs from, ``+`` behind it where files are changed."""
+    """Git revision of the source tree, with the suffix ``+`` if files are modified; None without git."""
     source = Path(__file__).resolve().parents[2]
     if not (source / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""A run's folder, opened for reading."""
+"""`Run`: a run's folder, opened for reading."""
 
 import json
 from collections.abc import Sequence
@@ -25,21 +25,21 @@ from idif.training.stages import last_epochs
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder: all its models, or one."""
+    """A run's folder with all its models, or with one of them."""
 
     folder: Path
-    """Holds ``config.yaml``."""
+    """The folder that contains ``config.yaml``."""
     results: Path
-    """Where results go: the folder itself, or the one category's that was named."""
+    """Folder of results: the run's, or that of the selected category."""
     config: Config
     names: tuple[str, ...]
-    """Models to use: categories, or ``all`` for a unified run."""
+    """Names of the models: categories, or ``all`` for a unified run."""
 
     def models(self, categories: Sequence[str]) -> list[tuple[str, str]]:
-        """(category, model's name) for every category to evaluate, of those that the data hold.
+        """(category, model name) for every category to evaluate, among those of the data.
 
         Raises:
-            RunError: one of them has no model yet.
+            RunError: a category has no model yet.
         """
         if self.config.train.mode == "unified":
             return [(category, "all") for category in categories]
@@ -50,14 +50,14 @@ class Run:
         return [(name, name) for name in self.names]
 
     def known_categories(self) -> tuple[str, ...]:
-        """The categories it was trained on, from its own files alone."""
+        """The categories of the training data, read from the run's own files."""
         return self.config.data.categories if self.config.train.mode == "unified" else self.names
 
     def view_numbers(self) -> tuple[int, ...]:
-        """The cameras it was trained on, from its own files alone.
+        """The cameras of the training data, read from the run's own files.
 
         Raises:
-            ConfigError: an older version made it, and it does not say.
+            ConfigError: an older version made the run and did not record them.
         """
         numbers = self.config.data.views
         if numbers is None:
@@ -68,14 +68,14 @@ class Run:
         return numbers
 
     def model_name(self, category: str) -> str:
-        """The model that scores a category."""
+        """Name of the model that scores a category."""
         return "all" if self.config.train.mode == "unified" else category
 
     def features(self) -> FeatureSpec:
-        """The features it was trained on, from its ``environment.json``.
+        """Specification of the training features, from ``environment.json``.
 
         Raises:
-            RunError: the file is missing or does not say.
+            RunError: the file is missing or does not contain it.
         """
         try:
             return FeatureSpec.from_json(run_facts(self.folder)["features"])
@@ -89,8 +89,8 @@ class Run:
         """The run's own copies of the frozen encoders, on the CPU.
 
         Raises:
-            RunError: one is not that which the run was trained beside.
-            WeightsError: one is missing or unreadable.
+            RunError: an encoder's weights are not those of the training.
+            WeightsError: a weights file is missing or unreadable.
         """
         spec = self.features()
         loaded = [
@@ -103,7 +103,7 @@ class Run:
         """The trained method of the model ``name``, in eval mode on the CPU.
 
         Args:
-            features: of the source that it is to score.
+            features: specification of the source to score.
 
         Raises:
             RunError: its checkpoint is damaged or does not fit the config.
@@ -117,7 +117,7 @@ class Run:
         return method.eval()
 
     def scorer(self, category: str, source: FeatureSource, device: torch.device) -> Scorer:
-        """The trained method of a category with the run's scoring rules, uncalibrated, on ``device``.
+        """Scorer of a category: the trained method on ``device`` with the run's scoring rules, uncalibrated.
 
         Raises:
             RunError: the checkpoint is damaged, or ``source`` lacks arrays that the method reads.
@@ -130,7 +130,7 @@ class Run:
 def method_context(
     config: Config, features: FeatureSpec, view_numbers: tuple[int, ...], categories: Sequence[str]
 ) -> MethodContext:
-    """What a config's method is built for, without resources and encoders."""
+    """The context that a config's method is built for, without resources and encoders."""
     return MethodContext(
         features=features,
         view_numbers=view_numbers,
@@ -142,7 +142,7 @@ def method_context(
 
 
 def weights_files(features: FeatureSpec) -> list[str]:
-    """File of each encoder's weights, in a run's or store's folder."""
+    """File names of the encoders' weights in a run's or store's folder."""
     others = features.encoders[1:]
     return ["teacher.safetensors", *(f"{encoder.name}.safetensors" for encoder in others)]
 
@@ -158,7 +158,7 @@ def _load_encoder(path: Path, wanted: EncoderSpec) -> FrozenEncoder:
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
-    """Open RUN, or RUN/<category> as a run of one.
+    """Open RUN, or RUN/<category> as a run with one model.
 
     Raises:
         RunError: not a run, or a category is not trained to its last epoch.
@@ -187,7 +187,7 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
 
 
 def open_results(path: Path, overrides: Sequence[str] = ()) -> tuple[Path, Config]:
-    """Where RUN's results are, RUN/<category>'s or a fusion's, and its config; no model is needed.
+    """Results folder and config of RUN, RUN/<category> or a fusion; needs no trained model.
 
     Raises:
         RunError: not a run.
@@ -195,8 +195,14 @@ def open_results(path: Path, overrides: Sequence[str] = ()) -> tuple[Path, Confi
     return path, load_configs(run_home(path) / "config.yaml", overrides)[0]
 
 
+def is_fusion(folder: Path) -> bool:
+    """Whether the folder was written by `idif fuse`."""
+    path = folder / "environment.json"
+    return path.is_file() and "fused" in json.loads(path.read_text(encoding="utf-8"))
+
+
 def _require_finished(folder: Path, config: Config) -> None:
-    """Results are the last epoch's, so a model that is not there yet has none."""
+    """Raise `RunError` for a model that is not trained to its last epoch, whose weights give the results."""
     checkpoint = find_checkpoint(folder)
     assert checkpoint is not None
     done = read_progress(checkpoint)
@@ -208,7 +214,7 @@ def _require_finished(folder: Path, config: Config) -> None:
 
 
 def run_facts(folder: Path) -> dict[str, Any]:
-    """What ``environment.json`` says of a run.
+    """Content of a run's ``environment.json``.
 
     Raises:
         RunError: the file is missing or unreadable.
@@ -222,10 +228,10 @@ def run_facts(folder: Path) -> dict[str, Any]:
 
 
 def starting_checkpoint(config: Config, name: str) -> Path | None:
-    """The checkpoint that ``train.init`` names for the model ``name``; None where there is none.
+    """The checkpoint that ``train.init`` names for the model ``name``; None if ``train.init`` is unset.
 
     Raises:
-        RunError: it is not a finished run, or it holds no such model.
+        RunError: ``train.init`` is not a finished run, or has no such model.
     """
     if config.train.init is None:
         return None
@@ -237,7 +243,7 @@ def starting_checkpoint(config: Config, name: str) -> Path | None:
 
 
 def run_home(folder: Path) -> Path:
-    """The folder of the config: ``folder`` itself, or the one above for RUN/<category>.
+    """The folder with the config: ``folder`` itself, or its parent for RUN/<category>.
 
     Raises:
         RunError: neither is a run.

@@ -1,4 +1,4 @@
-"""The start of a run: its folder, what it records, and what a resumed one must not change."""
+"""Start of a run: creates its folder, records provenance, checks that a resumed run is unchanged."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,36 +27,36 @@ from idif.training.task import Task
 
 @dataclass(frozen=True)
 class TrainingStart:
-    """What a run begins with beside its config and sources."""
+    """Resources and caveats of a run that starts."""
 
     resources: Mapping[str, Any]
     """{name: Resource}, on the CPU."""
     caveats: tuple[str, ...]
-    """What a reader of the results must know."""
+    """Caveats for readers of the results, one sentence each."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data of a run as its folder records them."""
+    """The data of a run, as recorded in its folder."""
 
     features: FeatureSpec
     view_numbers: tuple[int, ...]
     categories: tuple[str, ...]
-    """Sorted."""
+    """The categories, sorted."""
     encoders: EncoderSet
     """The frozen encoders behind the features."""
     fingerprint: str | None
-    """The store's; None for live encoders."""
+    """Fingerprint of the store; None for live encoders."""
 
 
 def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, fabric: Fabric) -> None:
-    """``config.yaml``, ``environment.json``, and the run's own copies of the encoders' weights."""
+    """Write ``config.yaml``, ``environment.json``, and the run's own copies of the encoders' weights."""
     folder, spec = config.folder, data.features
     folder.mkdir(parents=True, exist_ok=True)
     for file, encoder in zip(weights_files(spec), data.encoders.encoders, strict=True):
         state = encoder.module.state_dict()
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        # unique: a process that joins a run writes the same files
+        # unique: processes that join a run write the same files
         with replacing(folder / file, unique=True) as partial:
             save_file(weights, partial)
     facts = environment(
@@ -69,23 +69,23 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
         caveats=[*start.caveats, *([config.run.note] if config.run.note else [])],
     )
     write_json(folder / "environment.json", facts)
-    # categories and cameras by name: a store may grow, a run does not
+    # record categories and cameras by name: a store may grow, a run does not
     named = config.data.model_copy(update={"categories": data.categories, "views": data.view_numbers})
     replace_file(folder / "config.yaml", config.model_copy(update={"data": named}).to_yaml())
 
 
 def resource_facts(resource: Resource) -> dict[str, str]:
-    """What a run records of a resource."""
+    """Provenance of a resource: its origin and fingerprint."""
     return {"origin": resource.origin, "fingerprint": resource.fingerprint}
 
 
 def caveats(
     config: Config, features: FeatureSpec, resources: Mapping[str, Resource], samples: Sequence[Sample]
 ) -> list[str]:
-    """What a reader of the results must know: stand-ins asked for by name, borrowed weights, dirty data.
+    """Caveats for readers of the results: stand-in weights or textures, weights of another run, dirty data.
 
     Args:
-        samples: all that the run trains on.
+        samples: all training samples of the run.
     """
     lines = []
     if (dirty := contamination(samples)) is not None:
@@ -99,10 +99,10 @@ def caveats(
 
 
 def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
-    """Refuse a run that exists, unless it is resumed as it was started.
+    """Refuse an existing run, unless it is resumed with the same settings.
 
     Raises:
-        RunError: it exists and ``resume`` is false, or it was started with another config or more processes.
+        RunError: the run exists and ``resume`` is false, or it has another config or more processes.
     """
     existing = config.folder / "config.yaml"
     if not existing.exists():
@@ -115,7 +115,7 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
     asked, recorded = config.model_dump(mode="json"), before.model_dump(mode="json")
     for section in ("method", "train", "corruption"):
         for key in dict.fromkeys([*asked[section], *recorded[section]]):
-            # neither changes what is learned; how many share a batch does, and is compared below
+            # neither changes the result; the number of processes per batch does, and is compared below
             if (section, key) in (("train", "eval_every"), ("train", "distribute")):
                 continue
             now, then = asked[section].get(key), recorded[section].get(key)
@@ -133,10 +133,10 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
 
 
 def resumed_otherwise(config: Config, fabric: Fabric) -> list[str]:
-    """Caveats of a run that other arithmetic began: those of today, and what it has carried so far."""
+    """Caveats of a run resumed with other arithmetic: the new ones and those recorded before."""
     if not (config.folder / "config.yaml").exists():
         return []
-    # versions that do not say it knew no other
+    # versions that did not record it supported no other
     before = {"convolutions": "direct"} | run_facts(config.folder)
     now: dict[str, Any] = {**numerics(config.train, fabric.device)}
     if fabric.device.type == "cpu":
@@ -158,10 +158,10 @@ def make_task(
     resources: Mapping[str, Any],
     init: Path | None,
 ) -> Task:
-    """One model to train.
+    """Make the `Task` of one model.
 
     Raises:
-        StoreMismatch: the source lacks arrays that the method learns from.
+        StoreMismatch: the source lacks arrays that the method needs for training.
     """
     rows, _ = training_rows(config, source.index)
     context = method_context(config, source.spec, source.index.view_numbers, members)

@@ -16,7 +16,7 @@ def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", see
     """Sweep every category and write ``sweep.json`` into the run's results.
 
     Args:
-        seed: of the random views of ``paper``.
+        seed: random seed (only with ``paper``).
 
     Raises:
         ConfigError: the samples have no views.

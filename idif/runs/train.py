@@ -1,4 +1,4 @@
-"""Training of a run from a feature source, for scripts and notebooks."""
+"""`train`: trains a run from a feature source, for scripts and notebooks."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -36,7 +36,7 @@ from idif.training.validation import ValidationResult, validate
 
 @runtime_checkable
 class HasEncoders(Protocol):
-    """A feature source that knows its frozen encoders: a store, or live ones."""
+    """A feature source with frozen encoders: a store, or live features."""
 
     def encoder_set(self) -> EncoderSet:
         """The frozen encoders behind its features."""
@@ -56,19 +56,19 @@ def train(
     """Train every model of one run, in this process; returns the finished run.
 
     Args:
-        config: e.g. of `idif.load_config`. Where results go is ``config.folder``; ``data`` and ``cache`` are
-            recorded, not read.
+        config: e.g. from `idif.load_config`. Results are written to ``config.folder``; ``data`` and ``cache``
+            are recorded, not read.
         source: training samples, e.g. ``FeatureStore.open(path, split="train")``.
-        validation: samples that ``train.eval_every`` scores, for curves only.
-        resume: continue a run that exists.
-        device: the accelerator where there is one, else the CPU, when None.
-        progress: told steps done, steps in all, and the loss.
-        notify: told sentences that a user should read.
+        validation: samples scored every ``train.eval_every`` epochs, for curves only.
+        resume: continue an existing run.
+        device: None means the accelerator if there is one, else the CPU.
+        progress: called with the steps done, the number of steps, and the loss.
+        notify: called with each message to the user.
 
     Raises:
         RunError: the run exists and ``resume`` is false, or it was started with another config.
-        ConfigError: a setting cannot be used, or ``source`` does not know its encoders.
-        StoreMismatch: ``source`` lacks arrays that the method learns from.
+        ConfigError: a setting cannot be used, or ``source`` has no ``encoder_set``.
+        StoreMismatch: ``source`` lacks arrays that the method needs for training.
         CannotFinish: the loss is no longer finite, or memory ran out.
     """
     require_tracker(config.run.tracking)
@@ -110,7 +110,7 @@ def train(
 
 
 def _members(source: FeatureSource, categories: Sequence[str], split: Split) -> FeatureSource:
-    """The samples of some categories; of ``split`` alone where the source holds both."""
+    """The samples of some categories, restricted to ``split`` if the source has both splits."""
     splits = {sample.split for sample in source.index.samples}
     rows = source.index.rows(lambda s: s.category in categories and (len(splits) == 1 or s.split == split))
     return source if len(rows) == len(source.index) else Subset(source, tuple(rows))
