@@ -195,12 +195,6 @@ def open_results(path: Path, overrides: Sequence[str] = ()) -> tuple[Path, Confi
     return path, load_configs(run_home(path) / "config.yaml", overrides)[0]
 
 
-def is_fusion(folder: Path) -> bool:
-    """Whether the folder was written by `idif fuse`."""
-    path = folder / "environment.json"
-    return path.is_file() and "fused" in json.loads(path.read_text(encoding="utf-8"))
-
-
 def _require_finished(folder: Path, config: Config) -> None:
     """Raise `RunError` for a model that is not trained to its last epoch, whose weights give the results."""
     checkpoint = find_checkpoint(folder)

@@ -1,4 +1,4 @@
-"""Checkpoints: written beside and renamed, the one before kept, checked by digest when read."""
+"""Checkpoints: written atomically, with the previous one as a backup, and checked by digest when read."""
 
 import os
 import shutil
@@ -30,13 +30,13 @@ MODEL, STATE = "model.safetensors", "training.pt"
 def save_checkpoint(
     folder: Path, weights: dict[str, Tensor], state: dict[str, Any], reached: TrainingProgress
 ) -> None:
-    """Write ``folder/checkpoint``; the one there before becomes ``checkpoint.previous``.
+    """Write ``folder/checkpoint``; an existing one is renamed to ``checkpoint.previous``.
 
     Args:
         folder: the run's folder of one category.
-        weights: the method's state dict, what evaluation loads.
-        state: what resuming needs beside it; tensors, numbers and containers of them alone.
-        reached: how far training is.
+        weights: the method's state dict, as loaded by evaluation.
+        state: everything else that resuming needs; only tensors, numbers and containers of them.
+        reached: progress of the training.
     """
     part = folder / PART
     shutil.rmtree(part, ignore_errors=True)
@@ -53,10 +53,10 @@ def save_checkpoint(
 
 
 def read_progress(checkpoint: Path) -> TrainingProgress:
-    """How far a checkpoint is; every file is compared with its digest first.
+    """Progress recorded in a checkpoint; every file is first compared with its digest.
 
     Raises:
-        RunError: a file is missing or not the one that was written.
+        RunError: a file is missing or differs from the one that was written.
     """
     progress, digests = read_note(checkpoint)
     for name, digest in digests.items():
@@ -77,7 +77,7 @@ def load_weights(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def load_into(method: nn.Module, checkpoint: Path, submodule: str | None = None) -> None:
-    """Load the weights of a checkpoint into a method, or into its ``submodule`` alone.
+    """Load the weights of a checkpoint into a method, or only into its ``submodule``.
 
     Raises:
         RunError: the checkpoint is damaged, or its method was configured differently.
@@ -93,6 +93,6 @@ def load_into(method: nn.Module, checkpoint: Path, submodule: str | None = None)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """What `save_checkpoint` got as ``state``, on the CPU."""
+    """The ``state`` passed to `save_checkpoint`, on the CPU."""
     state: dict[str, Any] = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
     return state

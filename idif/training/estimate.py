@@ -1,4 +1,4 @@
-"""Memory and time of a training, from two steps that are measured and thrown away."""
+"""Memory and time of a training, measured on two discarded steps."""
 
 import time
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ from idif.training.task import Task
 
 @dataclass(frozen=True)
 class TrainingEstimate:
-    """The first stage of one model; later stages come on top."""
+    """Estimate for the first stage of one model; later stages are not included."""
 
     parameters: int
-    """Numbers that are learned."""
+    """Number of trainable parameters."""
     state_bytes: int
     """Weights, gradients and the optimizer's moments, in float32."""
     activation_bytes: int
-    """What the forward pass keeps for the backward pass, weights aside."""
+    """Memory that the forward pass saves for the backward pass, without weights."""
     steps: int
-    """In all epochs."""
+    """Number of optimizer steps in all epochs."""
     seconds_per_step: float
-    """Of the second of two steps, input included."""
+    """Duration of the second of the two steps, including loading its input."""
     seconds_per_epoch: float
 
 
@@ -41,7 +41,7 @@ def estimate(config: Config, task: Task, fabric: Fabric) -> TrainingEstimate:
     """Measure the first stage on this machine; nothing is written.
 
     Raises:
-        CannotFinish: memory does not suffice for one step.
+        CannotFinish: not enough memory for one step.
     """
     config = stage_config(config, stages_of(config)[0])
     settings, index = config.train, task.source.index

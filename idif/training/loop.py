@@ -1,4 +1,4 @@
-"""The one training loop: `train` walks the epochs, `train_step` makes a step."""
+"""The training loop: `train` runs all epochs, `train_step` one optimizer step."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ from idif.training.tracking import Tracker, tracking
 from idif.training.validation import ValidationResult
 
 AfterEpoch = Callable[[Method, int], ValidationResult]
-"""Called with the weights that would be kept now and the number of epochs finished."""
+"""Callback: takes the method with its current final weights, and the number of finished epochs."""
 
 
 def train(
@@ -39,22 +39,22 @@ def train(
     progress: Progress = silent,
     after_epoch: AfterEpoch | None = None,
 ) -> Method:
-    """Train one model to the last epoch, from its checkpoint where there is one.
+    """Train one model to the last epoch, starting from its checkpoint if there is one.
 
     Args:
         config: the run, with the method's section and the epochs of this stage.
-        task: what to train on, and where to write.
+        task: the training data and the output folder.
         fabric: device, precision and processes.
-        progress: told steps done, steps in all, and the loss.
+        progress: called with the steps done, the number of steps, and the loss.
         after_epoch: called every ``train.eval_every`` epochs; its figures are logged, its pictures tracked.
 
     Returns:
-        The method with the weights that were kept: the last epoch's, or their exponential mean.
+        The method with the final weights: those of the last epoch, or their exponential moving average.
 
     Raises:
         CannotFinish: the loss or its gradient is no longer finite, or memory ran out.
-        ConfigError: `run.tracking` names what is not installed or does not start.
-        RunError: a checkpoint to go on or to start from is damaged or does not fit the config.
+        ConfigError: `run.tracking` names a tracker that is not installed or does not start.
+        RunError: a checkpoint to resume or start from is damaged or does not fit the config.
     """
     settings, first = config.train, fabric.is_global_zero
     steps = StepCount.of(settings, len(task.rows), fabric.world_size)
@@ -118,7 +118,7 @@ def train_step(
     """One optimizer step over the batches of ``inputs``: forward, backward, clip, update.
 
     Args:
-        module: a `StepModule` as ``fabric.setup`` returns it; ``optimizer`` likewise.
+        module: a `StepModule` wrapped by ``fabric.setup``; ``optimizer`` likewise.
 
     Returns:
         The losses (means over the batches), ``grad_norm`` before clipping, and its share of each part of the
@@ -174,7 +174,7 @@ def step_inputs(
 
 
 def _groups(task: Task, settings: TrainConfig, number: int, fabric: Fabric) -> Iterator[list[Batch]]:
-    """The batches of pass ``number`` over the samples, as many together as a step accumulates."""
+    """The batches of pass ``number`` over the samples, grouped by optimizer step (``train.accumulate``)."""
     rank, world = fabric.global_rank, fabric.world_size
     order = epoch_order(task.rows, seed=settings.seed, epoch=number, rank=rank, world=world)
     variants = draw_variants(task.source, order, settings.seed, number)
@@ -184,7 +184,7 @@ def _groups(task: Task, settings: TrainConfig, number: int, fabric: Fabric) -> I
 
 
 def draw_variants(source: FeatureSource, rows: Sequence[int], seed: int, epoch: int) -> list[int] | None:
-    """A variant for each row, by its sample's id and the epoch; None where the source holds no variants."""
+    """A variant for each row, drawn by sample id and epoch; None if the source has no variants."""
     count = len(source.spec.variants)
     if count == 0:
         return None

@@ -1,4 +1,4 @@
-"""Optimizers by the config's ``train.optimizer``."""
+"""Creates the optimizer that ``train.optimizer`` names."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from idif.config.sections import TrainConfig
 
 
 def make_optimizer(train: TrainConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer of a training at its peak learning rate, fused into one kernel."""
+    """The optimizer at its peak learning rate, in the fused implementation."""
     chosen, lr, decay = train.optimizer, train.lr, train.weight_decay
     if chosen.name == "adamw":
         return torch.optim.AdamW(parameters, lr=lr, betas=chosen.betas, weight_decay=decay, fused=True)

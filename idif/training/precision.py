@@ -1,4 +1,4 @@
-"""Which arithmetic a device is good at."""
+"""Training precision and convolution backend of a device."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,8 +16,8 @@ Convolutions = Literal["direct", "winograd"]
 def fabric_precision(wanted: Literal["auto", "float32", "bfloat16"], device: torch.device) -> FabricPrecision:
     """Fabric's name of the training precision.
 
-    ``auto`` takes bfloat16 where the hardware multiplies it (CUDA from Ampere on, CPUs with AMX or
-    AVX512-BF16), else float32.
+    ``auto`` selects bfloat16 if the hardware supports it (CUDA since Ampere, CPUs with AMX or AVX512-BF16),
+    else float32.
     """
     if wanted == "float32":
         return "32-true"
@@ -26,7 +26,7 @@ def fabric_precision(wanted: Literal["auto", "float32", "bfloat16"], device: tor
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":
-        # torch 2.11 cannot tell what a CPU is good at
+        # torch 2.11 has no public query for this
         abilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         fast = bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
     else:
@@ -35,14 +35,14 @@ def fabric_precision(wanted: Literal["auto", "float32", "bfloat16"], device: tor
 
 
 def training_convolutions(train: TrainConfig, device: torch.device) -> Convolutions:
-    """How a training on ``device`` computes its 3x3 convolutions."""
+    """Convolution backend of a training on ``device``."""
     if not winograd_applies(train, device) or winograd_unavailable_reason() is not None:
         return "direct"
     return "winograd"
 
 
 def numerics(train: TrainConfig, device: torch.device) -> dict[str, str]:
-    """What a run's environment records of precision and convolutions."""
+    """Precision and convolutions, as recorded in a run's ``environment.json``."""
     return {
         "precision": fabric_precision(train.precision, device),
         "convolutions": training_convolutions(train, device),
@@ -50,7 +50,7 @@ def numerics(train: TrainConfig, device: torch.device) -> dict[str, str]:
 
 
 def winograd_applies(train: TrainConfig, device: torch.device) -> bool:
-    """Whether a training is one that Winograd's filtering is for, were numba there or not."""
+    """Whether Winograd convolutions apply to a training, regardless of whether numba is installed."""
     return (
         train.convolutions == "auto"
         and device.type == "cpu"
@@ -60,7 +60,7 @@ def winograd_applies(train: TrainConfig, device: torch.device) -> bool:
 
 @cache
 def winograd_unavailable_reason() -> str | None:
-    """What to do, in words, before `idif.kernels.winograd` can run here; None where it can."""
+    """Reason, with the remedy, why `idif.kernels.winograd` is unavailable; None if it is available."""
     try:
         import idif.kernels.winograd  # noqa: F401
     except RuntimeError as error:  # it finds nowhere to keep what it compiles
@@ -76,7 +76,7 @@ def _first_line(error: Exception) -> str:
 
 
 def convolution_backend(convolutions: Convolutions) -> AbstractContextManager[None]:
-    """Inside, convolutions are computed in this way."""
+    """Context in which convolutions use the given backend."""
     if convolutions == "direct":
         return nullcontext()
     from idif.kernels.winograd import winograd_convolutions  # numba is an extra

@@ -1,4 +1,4 @@
-"""What a run writes about itself: its training log and the environment it ran in."""
+"""The training log of a run."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,7 @@ from idif.files import replace_file
 class RunLog:
     """``log.jsonl``: one JSON object a line, appended while training.
 
-    Continuing at a step drops what was logged behind it, so that a resumed log reads like one never
-    interrupted.
+    Resuming at a step removes the lines after it, so that the log equals that of an uninterrupted run.
     """
 
     def __init__(self, path: Path, *, after_step: int = 0) -> None:
@@ -26,7 +25,7 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a last line cut short by a crash is left out."""
+    """The lines of a log; a last line truncated by a crash is omitted."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines():
         try:

@@ -10,9 +10,9 @@ from idif.randomness import numpy_rng
 def epoch_order(rows: Sequence[int], *, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[int]:
     """The rows that process ``rank`` of ``world`` visits in ``epoch``, in order.
 
-    All processes see one permutation and take every ``world``-th row of it, so together they visit
-    each row once; where the count does not divide, the first rows of the permutation are visited
-    again, so that all processes make equally many steps.
+    All processes use the same permutation and take every ``world``-th row of it, so together they visit
+    each row once. If the number of rows is not divisible by ``world``, the first rows of the permutation
+    are visited again, so that all processes make the same number of steps.
     """
     shuffled = [rows[place] for place in numpy_rng("order", seed, epoch).permutation(len(rows))]
     short = -len(shuffled) % world
@@ -22,7 +22,7 @@ def epoch_order(rows: Sequence[int], *, seed: int, epoch: int, rank: int = 0, wo
 def split_holdout(rows: Sequence[int], share: float, *, seed: int) -> tuple[list[int], list[int]]:
     """Training rows and held-out rows (ascending), ``share`` of them held out, at least one each.
 
-    A share of 0 holds out none.
+    A share of 0 holds out no rows.
     """
     if share == 0:
         return list(rows), []
@@ -33,9 +33,9 @@ def split_holdout(rows: Sequence[int], share: float, *, seed: int) -> tuple[list
 
 
 def training_rows(config: Config, index: Index) -> tuple[list[int], list[int]]:
-    """Rows of a training split to train on, and those held out; each category gives its own share.
+    """Rows of a training split to train on, and held-out rows; the share applies to each category.
 
-    A category is split alike in a unified run and in one of its own.
+    A category is split in the same way in unified and per-category runs.
     """
     kept: list[int] = []
     held: list[int] = []

@@ -13,16 +13,16 @@ from idif.config.sections import TrainConfig
 
 @dataclass(frozen=True)
 class StepCount:
-    """Optimizer steps of a training."""
+    """Number of optimizer steps of a training."""
 
     per_pass: int
-    """In one pass over the training samples."""
+    """Steps in one pass over the training samples."""
     per_epoch: int
     total: int
 
     @classmethod
     def of(cls, train: TrainConfig, rows: int, world_size: int) -> "StepCount":
-        """The steps that each of ``world_size`` processes makes for ``rows`` training samples."""
+        """The number of steps of each of ``world_size`` processes for ``rows`` training samples."""
         batches = math.ceil(math.ceil(rows / world_size) / train.batch_size)
         per_pass = math.ceil(batches / train.accumulate)
         per_epoch = per_pass * train.sub_epochs
@@ -30,7 +30,7 @@ class StepCount:
 
 
 def learning_rate(train: TrainConfig, steps: StepCount, step: int) -> float:
-    """Share of the peak learning rate at ``step``: a linear rise in every step, then ``train.schedule``."""
+    """Learning rate at ``step`` as a share of its peak: linear warm-up, then ``train.schedule``."""
     rising = max(1, round(train.warmup * steps.total))
     if step < rising:
         return (step + 1) / rising
@@ -46,16 +46,16 @@ def learning_rate(train: TrainConfig, steps: StepCount, step: int) -> float:
 
 
 def ema_decay(averaged: int, decay: float) -> float:
-    """Decay of the mean of weights that already holds ``averaged`` steps: it rises to ``decay``.
+    """Decay of the moving average of the weights after ``averaged`` steps; it rises to ``decay``.
 
-    The rise is that of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``. It lets the mean
-    forget the first, nearly random weights.
+    The warm-up is that of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``. It reduces the
+    influence of the first, nearly random weights.
     """
     return min(decay, (1 + averaged) / (10 + averaged))
 
 
 def average_weights(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
-    """The update of torch's ``AveragedModel`` with the decay of `ema_decay`."""
+    """Update function for torch's ``AveragedModel`` with the decay of `ema_decay`."""
 
     def update(mean: Any, current: Any, averaged: Tensor | int) -> None:
         get_ema_multi_avg_fn(ema_decay(int(averaged), decay))(mean, current, averaged)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The stages of one model's training, one after another, each from the weights of the one before."""
+"""Runs the stages of one model's training, each starting from the weights of the previous one."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ def stages_of(config: Config) -> tuple[Stage[Any], ...]:
 
 
 def stage_config(config: Config, stage: Stage[Any]) -> Config:
-    """The config by which a stage trains."""
+    """The config with a stage's method section and epochs."""
     epochs = config.train.epochs if stage.epochs is None else stage.epochs
     settings = config.train.model_copy(update={"epochs": epochs})
     return config.model_copy(update={"method": stage.config, "train": settings})
@@ -43,14 +43,14 @@ def train_stages(
     progress: Progress = silent,
     after_epoch: AfterEpoch | None = None,
 ) -> None:
-    """Train a model to the last epoch of its last stage, from where it was stopped.
+    """Train a model to the last epoch of its last stage; resumes an interrupted training.
 
     Args:
         encoders: loads the frozen encoders, for a stage that runs them.
-        after_epoch: of the last stage.
+        after_epoch: callback of the last stage.
 
     Raises:
-        What `idif.training.loop.train` raises.
+        The exceptions of `idif.training.loop.train`.
     """
     stages = stages_of(config)
     for number, stage in enumerate(stages):

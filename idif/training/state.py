@@ -1,4 +1,4 @@
-"""What changes while a model is trained, and what a checkpoint keeps of it."""
+"""`TrainingState`: the changing state of a training, its checkpoints and their restoring."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from idif.training.task import Task
 
 
 class StepModule(nn.Module):
-    """A method whose training step is the forward pass of a module: what DDP synchronizes."""
+    """Module whose forward pass is a method's training step, as DDP requires for synchronization."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class StepModule(nn.Module):
 
 
 class StepInput:
-    """A batch with its draws, on the device. No dataclass: Fabric would take it apart and convert it."""
+    """A batch with its draws, on the device. Not a dataclass, since Fabric would convert its fields."""
 
     def __init__(self, batch: Batch, draws: Draws) -> None:
         self.batch, self.draws = batch, draws
@@ -46,27 +46,27 @@ class TrainingState:
     """A method in training with its optimizer, schedule and averaged weights; made by `start`."""
 
     folder: Path
-    """Where its checkpoints go."""
+    """Folder of the checkpoints."""
     epochs: int
     method: Method
     average: AveragedModel | None
     module: Any
-    """A `StepModule` of the method as Fabric wraps it."""
+    """The method's `StepModule`, wrapped by Fabric."""
     optimizer: torch.optim.Optimizer
     fabric_optimizer: Any
     schedule: torch.optim.lr_scheduler.LambdaLR
     progress: TrainingProgress
-    """How far the training was when it started or was restored."""
+    """Progress when the training was started or restored."""
     tracked_as: str | None
-    """The tracker's id of the training, where one was kept."""
+    """The tracker's id of the training, if the checkpoint contains one."""
 
     @classmethod
     def start(cls, config: Config, task: Task, steps: StepCount, fabric: Fabric) -> Self:
-        """A new training, or the one that the task's folder holds a checkpoint of.
+        """Start a new training, or restore it from the checkpoint in the task's folder.
 
         Raises:
             RunError: a checkpoint is damaged or does not fit the config.
-            StoreMismatch: the source lacks arrays that the method learns from.
+            StoreMismatch: the source lacks arrays that the method needs for training.
         """
         settings = config.train
         torch.manual_seed(settings.seed)
@@ -111,7 +111,7 @@ class TrainingState:
 
     @property
     def kept(self) -> Method:
-        """The method with the weights that a checkpoint keeps: the current ones, or their mean."""
+        """The method with the weights saved in checkpoints: the current ones, or their moving average."""
         if self.average is None:
             return self.method
         averaged = self.average.module
@@ -120,11 +120,11 @@ class TrainingState:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next optimizer step."""
+        """Learning rate of the next optimizer step."""
         return float(self.schedule.get_last_lr()[0])
 
     def advance(self) -> None:
-        """Follow an optimizer step: the next learning rate, and the mean of the weights."""
+        """Update learning rate and averaged weights after an optimizer step."""
         self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.method)

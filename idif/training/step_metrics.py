@@ -1,4 +1,4 @@
-"""What steps report, brought from the device a few at a time, as log lines; or why training cannot go on."""
+"""Per-step metrics, fetched from the device in batches; raises on a non-finite loss or gradient."""
 
 import math
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from torch import Tensor
 from idif.errors import CannotFinish
 
 FLUSH_EVERY = 10
-"""Steps between two looks at the losses: one transfer from the device, one check, one piece of log."""
+"""Steps between two flushes; each transfers, checks and logs the collected losses."""
 PART = "grad/"
-"""Before the name of a part of the model: the norm of its gradient. Kept for messages, not logged."""
+"""Prefix of the gradient norms of the model's parts, which are used in messages but not logged."""
 
 
 class StepMetrics:
     """Collects the losses and gradient norms of steps without waiting for the device."""
 
     def __init__(self, name: str, fabric: Fabric, checkpoint_epoch: int) -> None:
-        """For the model ``name``, with a checkpoint of epoch ``checkpoint_epoch`` (0: none yet)."""
+        """Metrics of the model ``name``, whose last checkpoint is of epoch ``checkpoint_epoch`` (0: none)."""
         self.name, self.checkpoint_epoch = name, checkpoint_epoch
         self._fabric = fabric
         self._pending: list[tuple[dict[str, Tensor], float]] = []
@@ -31,11 +31,11 @@ class StepMetrics:
         return len(self._pending)
 
     def add(self, values: dict[str, Tensor], lr: float) -> None:
-        """One step's scalars, still on the device, and its learning rate."""
+        """Add the scalars of one step, still on the device, and its learning rate."""
         self._pending.append((values, lr))
 
     def flush(self, epoch: int, step: int) -> list[dict[str, Any]]:
-        """The collected steps as log lines, the last being ``step`` of ``epoch``; means over processes.
+        """The collected steps as log lines, means over processes; the last is ``step`` of ``epoch``.
 
         Raises:
             CannotFinish: a loss or a gradient is not finite.
@@ -79,7 +79,7 @@ def _largest_first(values: dict[str, float]) -> str:
 
 @contextmanager
 def out_of_memory_as_error(name: str, step: int, batch_size: int) -> Iterator[None]:
-    """Turn running out of memory inside into one sentence.
+    """Context that converts out-of-memory errors to `CannotFinish`.
 
     Raises:
         CannotFinish: memory ran out, on the device or in main memory.
@@ -88,7 +88,7 @@ def out_of_memory_as_error(name: str, step: int, batch_size: int) -> Iterator[No
         yield
     except (MemoryError, RuntimeError) as error:
         said = str(error).splitlines()[0] if str(error) else "MemoryError"
-        # the CPU allocator has no error class of its own
+        # the CPU allocator raises a plain RuntimeError
         short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in said
         if not short:
             raise

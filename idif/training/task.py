@@ -14,13 +14,13 @@ class Task:
     name: str
     """Category, or ``all``."""
     folder: Path
-    """Where its checkpoint and log go."""
+    """Folder of the checkpoint and log."""
     source: FeatureSource
     rows: list[int]
     """Rows of the source to train on."""
     context: MethodContext
-    """What the method is built for; its resources and encoders are on the device."""
+    """Context that the method is built for; its resources and encoders are on the device."""
     init: Path | None = None
-    """Checkpoint whose weights a fresh training starts from; None starts from random ones."""
+    """Checkpoint whose weights a new training starts from; None: random initialization."""
     init_submodule: str | None = None
-    """The submodule that ``init`` holds the weights of; None means all of the model."""
+    """The submodule whose weights ``init`` contains; None means the whole model."""

@@ -1,4 +1,4 @@
-"""Tracking: a training's log and a few pictures again, for TensorBoard or Weights & Biases."""
+"""Tracking: sends a training's log and a few pictures to TensorBoard or Weights & Biases."""
 
 import os
 import secrets
@@ -13,33 +13,33 @@ from idif.errors import ConfigError
 from idif.visualization.heatmap import Pixels
 
 FOLDER = "tensorboard"
-"""Beside ``log.jsonl``: the folder of the event files."""
+"""Folder of the event files, beside ``log.jsonl``."""
 PROJECT = "idif"
-"""Where Weights & Biases puts runs, unless its variable ``WANDB_PROJECT`` says otherwise."""
+"""Default Weights & Biases project; the environment variable ``WANDB_PROJECT`` overrides it."""
 
 
 class Tracker(Protocol):
-    """What follows a training besides its log. It changes neither the log nor the weights."""
+    """Receives a training's log and pictures; changes neither the log nor the weights."""
 
     @property
     def run_id(self) -> str | None:
-        """What a resumed training needs to go on in the same place; kept in the checkpoint."""
+        """Id with which a resumed training continues the tracked run; saved in the checkpoint."""
         ...
 
     def write(self, *lines: dict[str, Any]) -> None:
-        """Take log lines; ``eval`` holds numbers of its own, shown as ``eval/<name>``."""
+        """Track log lines; the numbers of the nested object ``eval`` are shown as ``eval/<name>``."""
         ...
 
     def show(self, step: int, pictures: Mapping[str, Pixels]) -> None:
-        """Take pictures uint8 [H,W,3], RGB, by sample id, shown as ``maps/<sample id>``."""
+        """Track pictures uint8 [H,W,3], RGB, by sample id, shown as ``maps/<sample id>``."""
         ...
 
 
 def require_tracker(wanted: Literal["auto", "none", "tensorboard", "wandb"]) -> str:
-    """What ``run.tracking`` comes to here: ``none``, ``tensorboard`` or ``wandb``.
+    """Resolve ``run.tracking`` to ``none``, ``tensorboard`` or ``wandb``.
 
     Raises:
-        ConfigError: what is asked for by name is not installed.
+        ConfigError: the named tracker is not installed.
     """
     try:
         if wanted == "wandb":
@@ -60,14 +60,14 @@ def require_tracker(wanted: Literal["auto", "none", "tensorboard", "wandb"]) -> 
 def tracking(
     config: Config, folder: Path, *, after_step: int = 0, run_id: str | None = None
 ) -> Iterator[Tracker | None]:
-    """The tracker that ``run.tracking`` names, writing below ``folder``, or None; closed on the way out.
+    """Context with the tracker that ``run.tracking`` names, writing below ``folder``; None without one.
 
     Args:
-        after_step: steps made when the training was last stopped.
-        run_id: the `Tracker.run_id` of then.
+        after_step: steps done when the training was interrupted.
+        run_id: the `Tracker.run_id` before the interruption.
 
     Raises:
-        ConfigError: what is asked for by name is not installed or does not start.
+        ConfigError: the named tracker is not installed or does not start.
     """
     kind = require_tracker(config.run.tracking)
     if kind == "wandb":
@@ -83,19 +83,19 @@ def tracking(
 class TensorBoard:
     """One event file for each start of a training.
 
-    A start tells TensorBoard to drop what earlier files hold from its first step on, so a resumed training
-    shows every step once. Each call is on disk when it returns.
+    Each start makes TensorBoard discard the steps of earlier files from its first step on, so a resumed
+    training shows every step once. Data is on disk when a call returns.
     """
 
     run_id: str | None = None
 
     def __init__(self, folder: Path, config: str, *, after_step: int) -> None:
-        """Start a file that continues behind ``after_step``, with the resolved ``config`` as text."""
+        """Start a file that continues after ``after_step``, with the resolved ``config`` as text."""
         from torch.utils.tensorboard import SummaryWriter
 
         first = after_step + 1
         self._writer: Any = SummaryWriter(str(folder), purge_step=first)
-        # Markdown shows indented text unchanged
+        # Markdown renders indented text as code
         self._writer.add_text("config", textwrap.indent(config, "    "), first)
         self._writer.flush()
 
@@ -118,10 +118,9 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases; ``step`` is the axis of its charts.
+    """A run of Weights & Biases; ``step`` is the x axis of its charts.
 
-    A training that died and was resumed sends the steps behind its checkpoint again: the same numbers on the
-    same steps.
+    A resumed training sends the steps after its checkpoint again, with the same values.
     """
 
     def __init__(self, run: Any) -> None:
@@ -146,7 +145,7 @@ class WeightsAndBiases:
 
 @contextmanager
 def _wandb_run(config: Config, folder: Path, run_id: str | None) -> Iterator[Any]:
-    """A run of its own for each model, those of one training grouped; ended as failed where that fails."""
+    """Context with one W&B run per model, grouped by training; marked as failed if an exception passes."""
     import wandb
 
     try:
@@ -157,7 +156,7 @@ def _wandb_run(config: Config, folder: Path, run_id: str | None) -> Iterator[Any
             dir=folder,
             config=config.model_dump(mode="json"),
             id=run_id or secrets.token_hex(4),
-            # without a network each start leaves a folder of its own, with one id
+            # offline, each start writes its own folder with the same id
             resume="allow" if run_id else None,
             settings=wandb.Settings(console="off", silent=True),
         )
@@ -175,7 +174,7 @@ def _wandb_run(config: Config, folder: Path, run_id: str | None) -> Iterator[Any
 
 
 def _numbers(line: dict[str, Any]) -> dict[str, float]:
-    """What a log line holds to draw; a figure that is undefined is left out."""
+    """The numbers of a log line by chart name; undefined ones are omitted."""
     found = {key: value for key, value in line.items() if key not in ("epoch", "step", "eval")}
     found |= {f"eval/{key}": value for key, value in line.get("eval", {}).items()}
     return {key: value for key, value in found.items() if value is not None}

@@ -12,25 +12,25 @@ from idif.metrics import auroc
 from idif.visualization.heatmap import Pixels, color_limits, heatmap_image
 
 SHOWN = 3
-"""Samples with a picture, the same ones at every evaluation."""
+"""Number of samples with a picture; the same samples at every evaluation."""
 SIDE = 128
-"""Greatest side of a view in a picture, in pixels."""
+"""Maximum side of a view in a picture, in pixels."""
 
 
 class ValidationResult(NamedTuple):
-    """One evaluation."""
+    """Result of one evaluation during training."""
 
     figures: dict[str, Any]
-    """Goes into the log."""
+    """Metrics for the log."""
     pictures: dict[str, Pixels] = {}  # noqa: RUF012
-    """Sample id -> uint8 [H,W,3], RGB: its views side by side, below them the same with their heat."""
+    """Sample id -> uint8 [H,W,3], RGB: the views side by side, and below them their heat maps."""
 
 
 def validate(scorer: Scorer, source: FeatureSource) -> ValidationResult:
     """S-AUROC over all rows of a source, uncalibrated, and heat maps of up to `SHOWN` samples.
 
-    The samples lie evenly among the anomalous ones, or among all where none is anomalous; one color scale
-    holds for all of an evaluation's pictures. There are none where images or maps are missing.
+    The samples are evenly spaced among the anomalous ones, or among all if none is anomalous; all pictures of
+    an evaluation share one color scale. There are no pictures without images or maps.
 
     Raises:
         CannotFinish: a score is not finite.
@@ -64,7 +64,7 @@ def validate(scorer: Scorer, source: FeatureSource) -> ValidationResult:
 
 
 def _picture(images: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:
-    """Photographs uint8 [V,3,H,W] above the same with heat [V,H,W], 0..1 on the colour scale."""
+    """Photographs uint8 [V,3,H,W] above their heat maps [V,H,W], 0..1 on the color scale."""
     side = min(SIDE, images.shape[-1])
     photos = [_small(image.transpose(1, 2, 0), side) for image in images]
     heated = [heatmap_image(_small(h, side), photo) for h, photo in zip(heat, photos, strict=True)]
