@@ -1,1 +1,1 @@
-"""Frozen encoders."""
+"""Frozen encoders and live features."""

@@ -1,4 +1,4 @@
-"""Runs frozen encoders on whole samples: decoding in threads, encoding of what is present."""
+"""Runs frozen encoders on whole samples: decodes in threads, encodes the inputs that are present."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class EncoderSet:
-    """Frozen encoders whose arrays belong together, and what is kept beside them."""
+    """Frozen encoders whose arrays form one source, with the image settings of that source."""
 
     encoders: tuple[FrozenEncoder, ...]
     image_size: int | None
@@ -34,7 +34,7 @@ class EncoderSet:
     stores_images: bool = True
     """Whether the clean images are among the arrays."""
     variants: tuple[str, ...] = ()
-    """Keys of `idif.encoders.variants.VARIANTS`, ``plain`` first; empty for no axis of variants."""
+    """Keys of `idif.encoders.variants.VARIANTS`, ``plain`` first; empty: no axis ``variant``."""
 
     def __post_init__(self) -> None:
         for encoder in self.encoders:
@@ -46,7 +46,7 @@ class EncoderSet:
             raise ConfigError(f"variants: there is no {unknown[0]!r}; known: {', '.join(VARIANTS)}")
 
     def spec(self, storage: StorageType) -> FeatureSpec:
-        """The specification of the arrays, with features kept as ``storage``."""
+        """The specification of the arrays, with features stored as ``storage``."""
         size = self.image_size or 0
         return FeatureSpec(
             encoders=tuple(e.spec(size, variants=self._varied(e)) for e in self.encoders),
@@ -79,16 +79,16 @@ class EncoderSet:
         masks: Sequence[Path | None],
         inputs: Mapping[str, Path | None],
     ) -> dict[str, Array]:
-        """Decode the files of one sample; None is an absent one.
+        """Decode the files of one sample; None stands for an absent file.
 
         Args:
             images: V files.
             masks: V files.
-            inputs: {input: file} of the inputs that a sample has once.
+            inputs: {input: file} of the per-sample inputs.
 
         Returns:
-            ``images`` uint8 [V,3,S,S] and ``masks`` bool [V,S,S] where samples have images; under an
-            encoder's name its decoded input, [V,...] for images and [...] for others. Absent ones are zeros.
+            ``images`` uint8 [V,3,S,S] and ``masks`` bool [V,S,S] if samples have images; under an encoder's
+            name its decoded input, [V,...] for images and [...] for others. Absent inputs are zeros.
 
         Raises:
             DatasetError: a file is missing or unreadable, or a mask does not fit its image.
@@ -104,15 +104,15 @@ class EncoderSet:
         return decoded
 
     def encode(self, decoded: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """All arrays of some samples, from `decode`'s, stacked, on the encoders' device.
+        """All arrays of some samples, from the stacked results of `decode`, on the encoders' device.
 
         Args:
             decoded: {name: [B,...]}.
             present: {input: bool}; ``image`` [B,V], others [B].
 
         Returns:
-            {array: [B,(A,)(V,)...]}: features float32, zeros where the view or input is absent; images and
-            masks as they were decoded, images left out where they are not kept.
+            {array: [B,(A,)(V,)...]}: features float32, zeros for absent views and inputs; images and masks as
+            decoded, without images if these are not stored.
         """
         arrays: dict[str, Tensor] = {}
         for encoder in self.encoders:
@@ -132,14 +132,14 @@ class EncoderSet:
 
     @cached_property
     def _own_inputs(self) -> tuple[FrozenEncoder, ...]:
-        """The encoders that do not take the stored images."""
+        """The encoders whose input is not the stored images."""
         return tuple(e for e in self.encoders if e.family.read is not read_square_image)
 
     def _varied(self, encoder: FrozenEncoder) -> bool:
         return bool(self.variants) and encoder.family.input == "image"
 
     def _read(self, encoder: FrozenEncoder, files: Sequence[Path | None]) -> Array:
-        """The decoded inputs of an encoder, one after another; zeros for absent ones."""
+        """The decoded inputs of an encoder, stacked; zeros for absent ones."""
         family, size = encoder.family, self.image_size or 0
         values = [None if file is None else family.read(file, size) for file in files]
         known = [value for value in values if value is not None]
@@ -151,7 +151,7 @@ def check_image_size(encoder: FrozenEncoder, image_size: int | None) -> None:
     """Refuse an image size that the encoder's strides do not divide.
 
     Raises:
-        ConfigError: it is not a positive multiple of the encoder's stride, or missing where it takes images.
+        ConfigError: not a positive multiple of the encoder's stride, or missing for an encoder of images.
     """
     if encoder.family.input != "image":
         return
@@ -161,7 +161,7 @@ def check_image_size(encoder: FrozenEncoder, image_size: int | None) -> None:
 
 
 def encode_present(encoder: FrozenEncoder, inputs: Tensor, present: Tensor) -> dict[str, Tensor]:
-    """Features of the inputs that are present; the others are never encoded.
+    """Features of the present inputs; absent ones are never encoded.
 
     Args:
         inputs: [*P,...] decoded inputs on the encoder's device, e.g. uint8 images [B,V,3,S,S], or float32
@@ -172,7 +172,7 @@ def encode_present(encoder: FrozenEncoder, inputs: Tensor, present: Tensor) -> d
         {array: float32 [*P,...]} on the same device, zeros for absent inputs.
     """
     chosen = present.to(inputs.device)
-    # a store promises float32: TF32, on by default for convolutions, would keep ten bits of it
+    # features must be exact float32: TF32, on by default for convolutions, has only a 10-bit mantissa
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         encoded = encoder(inputs[chosen])
     if bool(chosen.all()):

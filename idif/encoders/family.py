@@ -1,4 +1,4 @@
-"""A family of frozen encoders: how to build one, what it takes and which arrays it gives."""
+"""`EncoderFamily`: architecture, input and output arrays of a kind of frozen encoder."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,31 +14,31 @@ from idif.data.images import load_image
 
 @dataclass(frozen=True)
 class EncoderFamily:
-    """Everything about an encoder but its weights."""
+    """Everything about an encoder except its weights."""
 
     build: Callable[[], nn.Module]
-    """Makes the module with random weights; it maps a prepared input [N,...] to {array: [N,...]}."""
+    """Creates the module with random weights; it maps a prepared input [N,...] to {array: [N,...]}."""
     arrays: Callable[[int], tuple[ArraySpec, ...]]
-    """The arrays it gives for images of this size (0 where it takes no images), in order."""
+    """The output arrays for images of the given size (0 for encoders of other inputs), in order."""
     preparation: Mapping[str, Any]
-    """How its input is made, as JSON values: part of the fingerprint of every store."""
+    """Preprocessing of the input, as JSON values; part of the fingerprint of every store."""
     read: Callable[[Path, int], npt.NDArray[Any]]
-    """Decodes one file to the array that `prepare` takes, for images of this size; runs in threads. Raises
-    DatasetError where the file cannot be used."""
+    """Decodes one file to the input of `prepare`, for images of the given size; runs in threads. Raises
+    DatasetError if the file cannot be used."""
     prepare: Callable[[Tensor], Tensor]
-    """Decoded inputs [N,...] -> what the module takes, on their device."""
+    """Decoded inputs [N,...] -> input of the module, on the same device."""
     stride: int
-    """The image size must be a multiple of it; 1 where any will do."""
+    """The image size must be a multiple of this; 1 allows any size."""
     key_names: str
-    """Whose key names its weights have, for messages."""
+    """Library whose key names the weights use, for messages."""
     pretrained: Callable[[], Mapping[str, Tensor]] | None
-    """Loads the ``imagenet`` weights or raises WeightsError naming the alternatives; None: there are none."""
+    """Loads the ``imagenet`` weights or raises WeightsError naming alternatives; None if there are none."""
     absent_shape: Callable[[int], tuple[int, ...]]
-    """Shape of one decoded input, for images of this size."""
+    """Shape of one decoded input, for images of the given size."""
     input: str = "image"
-    """``image``: every view's; else the name of an input that a sample has once (`Sample.inputs`)."""
+    """``image`` for the image of each view, else the name of a per-sample input (`Sample.inputs`)."""
 
 
 def read_square_image(path: Path, size: int) -> npt.NDArray[Any]:
-    """An image as uint8 [3,S,S], by the rule `idif.data.images.RESIZE_RULE`."""
+    """Read an image as uint8 [3,S,S], resized by `idif.data.images.RESIZE_RULE`."""
     return load_image(path, size)[0]

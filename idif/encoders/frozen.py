@@ -1,4 +1,4 @@
-"""Frozen encoders: `ENCODERS` names every family; weights are found, checked and hashed here."""
+"""Frozen encoders: the families in `ENCODERS`, and loading, checking and hashing of weights."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ from idif.encoders.resnet import RESNET18
 from idif.errors import ConfigError, WeightsError
 
 UNTRAINED_SEED = 0
-"""Seed of the ``untrained`` weights, so that every machine has the same ones."""
+"""Seed of the ``untrained`` weights, which are the same on every machine."""
 
 ENCODERS: dict[str, EncoderFamily] = {
     "resnet18": RESNET18,
@@ -28,7 +28,7 @@ ENCODERS: dict[str, EncoderFamily] = {
 
 @dataclass(frozen=True)
 class FrozenEncoder:
-    """An encoder in eval mode that takes no gradient, with the name and hash of its weights."""
+    """An encoder in eval mode without gradients, with the name and hash of its weights."""
 
     name: str
     """Key of `ENCODERS`."""
@@ -39,15 +39,15 @@ class FrozenEncoder:
 
     @property
     def family(self) -> EncoderFamily:
-        """What it takes and gives."""
+        """The family: architecture, input and output arrays."""
         return ENCODERS[self.name]
 
     def arrays(self, image_size: int) -> tuple[ArraySpec, ...]:
-        """The arrays it gives for images of this size, in order."""
+        """The output arrays for images of the given size, in order."""
         return self.family.arrays(image_size)
 
     def spec(self, image_size: int, variants: bool = False) -> EncoderSpec:
-        """Its part of a `FeatureSpec`, with the axis ``variant`` in front where ``variants`` is true."""
+        """The `EncoderSpec` for a `FeatureSpec`; ``variants`` prepends the axis ``variant`` to all arrays."""
         arrays = self.arrays(image_size)
         return EncoderSpec(
             name=self.name,
@@ -69,7 +69,7 @@ class FrozenEncoder:
 
 
 def hash_weights(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over names, types, shapes and bytes, in the order of the names."""
+    """SHA-256 (hex) over names, types, shapes and bytes, sorted by name."""
     sha = hashlib.sha256()
     for name in sorted(weights):
         array = weights[name].detach().cpu().contiguous().numpy()
@@ -89,7 +89,7 @@ def _read_weights_file(path: Path) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise WeightsError(f"{path}: not readable as encoder weights ({error})") from None
-    except Exception as error:  # torch raises pickle's own errors for anything it will not unpickle
+    except Exception as error:  # torch raises pickle's errors for content that it refuses to unpickle
         raise WeightsError(f"{path}: not readable as encoder weights ({type(error).__name__})") from None
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise WeightsError(f"{path}: expected a dictionary of tensors with torchvision's key names")
@@ -107,13 +107,13 @@ def load_encoder(weights: str | os.PathLike[str] = "imagenet", name: str = "resn
 
     Args:
         weights: ``imagenet`` (torchvision's cache or a download), ``untrained`` (seeded, for pipelines and
-            tests) or a ``.safetensors`` / ``.pth`` file with torchvision's key names; keys beyond the last
-            layer used may be there or not.
+            tests) or a ``.safetensors`` / ``.pth`` file with torchvision's key names; keys of layers after
+            the last used one are optional.
         name: a key of `ENCODERS`.
 
     Raises:
         ConfigError: there is no such encoder.
-        WeightsError: not found, not readable, or a tensor missing, misshapen or not finite.
+        WeightsError: not found, unreadable, or a tensor is missing, not finite or of another shape.
     """
     if name not in ENCODERS:
         raise ConfigError(f"encoder: there is no {name!r}; known: {', '.join(ENCODERS)}")
@@ -126,7 +126,7 @@ def load_encoder(weights: str | os.PathLike[str] = "imagenet", name: str = "resn
         given = _pretrained(family) if origin == "imagenet" else _read_weights_file(Path(weights))
         _fill(module, given, str(weights), family.key_names)
     module.eval().requires_grad_(False)
-    # counters of batches seen do not change a feature, so they are no part of the identity
+    # batch norm's batch counters do not affect features, so the hash excludes them
     state = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
     return FrozenEncoder(name=name, weights=origin, sha256=hash_weights(state), module=module)
 

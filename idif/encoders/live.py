@@ -1,4 +1,4 @@
-"""LiveFeatures: a `FeatureSource` that decodes and runs the frozen encoders now."""
+"""`LiveFeatures`: a `FeatureSource` that runs the frozen encoders on the fly."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -20,10 +20,10 @@ class LiveFeatures:
     """Decodes ahead in threads and encodes on ``device`` in the caller's thread; features are float32."""
 
     def __init__(self, root: Path, index: Index, encoders: EncoderSet, device: torch.device) -> None:
-        """Moves the encoders to ``device``.
+        """Move the encoders to ``device``.
 
         Raises:
-            ConfigError: the encoders are to give variants, which only a store holds.
+            ConfigError: the encoder set has variants, which only a store supports.
         """
         if encoders.variants:
             raise ConfigError("variants: a live encoder gives the plain input alone; build a store")
@@ -48,10 +48,10 @@ class LiveFeatures:
     def batches(
         self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
     ) -> Iterator[Batch]:
-        """The rows of ``order``, in that order, on the device; see `FeatureSource.batches`.
+        """Batches of the rows of ``order``, on the device; see `FeatureSource.batches`.
 
         Raises:
-            IndexError: a row is not in the index. DatasetError (in its turn): a file cannot be read.
+            IndexError: a row is not in the index. DatasetError (at the row's batch): a file cannot be read.
         """
         assert batch_size > 0, batch_size
         assert variants is None, "a live encoder has no variants"

@@ -17,7 +17,7 @@ from idif.errors import WeightsError
 class ResNet18Trunk(nn.Module):
     """ResNet18 from conv1 to layer3, torchvision's key names.
 
-    float32 [N,3,H,W], ImageNet-normalised -> {layer1: [N,64,H/4,W/4], layer2: [N,128,H/8,W/8],
+    float32 [N,3,H,W], ImageNet-normalized -> {layer1: [N,64,H/4,W/4], layer2: [N,128,H/8,W/8],
     layer3: [N,256,H/16,W/16]}.
     """
 
@@ -28,7 +28,7 @@ class ResNet18Trunk(nn.Module):
         self.layer1, self.layer2, self.layer3 = net.layer1, net.layer2, net.layer3
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Features of all three layers, see the class."""
+        """Features of all three layers; see the class."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         layer1 = self.layer1(x)
         layer2 = self.layer2(layer1)
@@ -36,7 +36,7 @@ class ResNet18Trunk(nn.Module):
 
 
 def normalize(images: Tensor) -> Tensor:
-    """uint8 [...,3,H,W] in 0..255 or float in 0..1 -> float32, ImageNet mean and spread taken out."""
+    """uint8 [...,3,H,W] in 0..255 or float in 0..1 -> float32, normalized by ImageNet's mean and std."""
     scaled = images.float() / 255 if images.dtype == torch.uint8 else images
     mean = scaled.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
     std = scaled.new_tensor(IMAGENET_STD).view(3, 1, 1)

@@ -1,4 +1,4 @@
-"""Variants of an image that a store may hold beside the plain one, for augmentation before the encoder."""
+"""Image variants that a store may contain besides the plain one: augmentation before the encoder."""
 
 from collections.abc import Callable
 

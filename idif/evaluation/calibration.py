@@ -17,15 +17,15 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Each camera's normal scores, so that scores of different cameras are comparable."""
+    """Mean and spread of each camera's normal scores, so that scores of different cameras are comparable."""
 
     mean: tuple[float, ...]
     spread: tuple[float, ...]
     samples: int
-    """Held-out training normals it was fitted on."""
+    """Number of held-out training normals used for fitting."""
 
     def apply(self, scores: FloatArray) -> FloatArray:
-        """float32 [N,V] -> the same, in spreads above each camera's normal mean."""
+        """Standardize scores float32 [N,V] by each camera's normal mean and spread."""
         mean, spread = np.asarray(self.mean, np.float32), np.asarray(self.spread, np.float32)
         return (scores - mean) / spread
 
@@ -62,12 +62,12 @@ def final_scores(
     calibration: Calibration | None,
     samples: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
-    """View scores [N,V], calibrated if asked, and sample scores [N].
+    """View scores [N,V], calibrated if there is a calibration, and sample scores [N].
 
     Args:
         views: [N,V] uncalibrated.
-        visible: [N,V], the views that count.
-        samples: [N], the method's own sample scores; None reduces the visible views.
+        visible: [N,V], the views to take into account.
+        samples: [N], the method's own sample scores; None: reduce the visible views.
     """
     calibrated = views if calibration is None else calibration.apply(views)
     if samples is not None:

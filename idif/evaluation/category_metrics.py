@@ -19,7 +19,7 @@ from idif.metrics.score_counts import ArrayLike, BoolArray, IntArray
 
 _BLOCK = 8
 CURVE_POINTS = 100
-"""Points of the recorded per-region-overlap curve, enough to draw it."""
+"""Number of points of the recorded per-region-overlap curve."""
 
 
 def category_metrics(
@@ -33,15 +33,15 @@ def category_metrics(
     sample_labels: BoolArray | None = None,
     resamples: int = 1000,
 ) -> dict[str, Any]:
-    """Everything ``metrics.json`` holds for one category, ready for JSON.
+    """All metrics of one category for ``metrics.json``, as JSON values.
 
     Args:
         predictions: an open predictions file.
-        category: whose rows; none pools all rows.
-        pixel: the count of a streaming pass over the same rows, for files without maps; none reads the
-            file's maps, ``fpr_limits``, ``connectivity`` and ``aupro_rule`` then apply.
+        category: category to measure; None pools all rows.
+        pixel: pixel counts of a streaming pass over the same rows, for files without maps; None reads the
+            file's maps, to which ``fpr_limits``, ``connectivity`` and ``aupro_rule`` apply.
         fpr_limits: limits of AUPRO.
-        connectivity: of regions, 8 or 4.
+        connectivity: connectivity of regions, 8 or 4.
         aupro_rule: see `idif.metrics.aupro`.
         sample_labels: bool [N] of these rows; none means: anomalous when any present view is.
         resamples: of the bootstrap interval; 0 leaves it out.
@@ -53,8 +53,8 @@ def category_metrics(
         normal ones}, pixel counts in ``counts`` and ``reasons`` of all that is None.
 
     Raises:
-        RunError: a score is not finite (it names the sample), no such category, or a damaged file.
-        ValueError: a limit or connectivity that cannot be.
+        RunError: a score is not finite (the sample is named), no such category, or a damaged file.
+        ValueError: an invalid limit or connectivity.
     """
     rows = np.arange(len(predictions)) if category is None else predictions.rows(category)
     if not rows.size:
@@ -104,7 +104,7 @@ def pixel_metrics(
     connectivity: Connectivity = 8,
     aupro_rule: AuproRule = "interpolated",
 ) -> PixelMetrics:
-    """The pixels of these rows' present views, counted from a file that has maps."""
+    """Pixel counts of the present views of the given rows, from a file with maps."""
     pixel = PixelMetrics(fpr_limits, connectivity, aupro_rule=aupro_rule)
     for block, maps, masks in predictions.iter_maps(rows, _BLOCK):
         p = predictions
@@ -125,15 +125,15 @@ def update_pixels(
     labels: BoolArray,
     has_mask: BoolArray,
 ) -> None:
-    """Count the present views of some samples, or declare the metrics undefined where a mask is missing.
+    """Count the present views of some samples, or declare the metrics undefined if a mask is missing.
 
     Args:
-        pixel: the count.
-        maps: [B,V,H,W], on any device; float16 as in the predictions file, so that both give the same.
+        pixel: the counts to update.
+        maps: [B,V,H,W], on any device; float16 as in the predictions file, so that both give equal results.
         masks: bool [B,V,H,W].
         present: bool [B,V].
         labels: bool [B,V].
-        has_mask: bool [B,V]: the data give a mask for the view.
+        has_mask: bool [B,V]: the data has a mask of the view.
     """
     if (present & labels & ~has_mask).any():
         pixel.declare_undefined("an anomalous view has no mask")
@@ -146,10 +146,10 @@ def mean_metrics(categories: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The mean over categories of every metric that is a number, skipping and counting nulls.
 
     Returns:
-        Each metric's mean, None where it is None everywhere; ``counts`` {"categories": how many};
-        ``nulls`` {metric: how many categories were left out}; ``reasons`` of the means that are None.
+        Each metric's mean, None if it is None in every category; ``counts`` {"categories": number};
+        ``nulls`` {metric: number of skipped categories}; ``reasons`` of the means that are None.
     """
-    # An interval of a mean is not the mean of the intervals.
+    # The interval of a mean is not the mean of the intervals.
     names = dict.fromkeys(
         name
         for values in categories.values()
@@ -181,7 +181,7 @@ def _check_finite(predictions: Predictions, rows: IntArray) -> None:
 
 
 def _per_defect(predictions: Predictions, rows: IntArray) -> tuple[dict[str, Any], dict[str, str]]:
-    """Per defect: its samples and views against all normal ones, and the reasons of what is None."""
+    """Metrics per defect: its samples and views against all normal ones, and the reasons of None values."""
     p = predictions
     present, views, samples = p.present[rows], p.view_scores[rows], p.sample_scores[rows]
     anomalous = p.labels[rows] & present

@@ -1,14 +1,15 @@
-"""Late fusion: the predictions of several runs about the same samples become one predictions file.
+"""Late fusion: merges the predictions of several runs on the same samples into one predictions file.
 
-The runs' scores are brought on one scale by the mean m and the spread s of each run's scores of training
+The runs' scores are brought to one scale by the mean m and the spread s of each run's scores of training
 normals (`idif.evaluation.normal_scores`), which its predictions file
-records; nothing of the evaluated split is used. With weights w, normalised to sum 1:
+records; the evaluated split is not used for it. With weights w, normalized to sum 1:
 
     sample and view scores:  sum over runs of w (score - m) / s
     maps:                    sum over runs of w/s map, divided by the sum of w/s
 
-The second is the first but for a factor and an offset common to all pixels of a category, which no ranking
-notices; it keeps the maps' own range, where float16 is finest near 0 and a run fused with itself is itself.
+The second equals the first up to a factor and an offset common to all pixels of a category, which do not
+affect rankings. It preserves the maps' range: float16 is most precise near 0, and fusing a run with itself
+changes nothing.
 """
 
 import math
@@ -28,38 +29,38 @@ from idif.evaluation.predictions_writer import PredictionsWriter
 from idif.progress import Progress, silent
 
 BLOCK = 8
-"""Samples fused at a time."""
+"""Number of samples fused at once."""
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Member:
-    """One of the runs that are fused."""
+    """One of the runs to fuse."""
 
     name: str
     weight: float
-    """Above 0; the weights of all members sum to 1."""
+    """Weight above 0; the weights of all members sum to 1."""
     predictions: Predictions
     normals: dict[str, NormalScores]
-    """By category."""
+    """Scores of training normals, by category."""
     rows: npt.NDArray[np.int64]
-    """[N]: the row of each of the first member's samples."""
+    """[N]: for each sample of the first member, its row in this run."""
     slots: npt.NDArray[np.int64]
-    """[V]: the slot of each of the first member's views."""
+    """[V]: for each view of the first member, its slot in this run."""
 
 
 def open_members(folders: Sequence[Path], weights: Sequence[float]) -> list[Member]:
     """Open the runs' ``predictions.h5`` and match their samples and views, by id and camera number.
 
     Args:
-        folders: at least two; what they hold is shown in the order of the first.
-        weights: one of each; empty means equal ones.
+        folders: at least two; the result has the order of the first.
+        weights: one per run; empty means equal weights.
 
     Raises:
         ConfigError: the weights do not fit.
-        RunError: a file is missing or damaged, or the runs are not about the same samples, views, labels and
-            masks, or one does not record its training normals' scores.
+        RunError: a file is missing or damaged, the runs differ in samples, views, labels or masks, or a run
+            did not record its training normals' scores.
     """
     if len(folders) < 2:
         raise ConfigError(f"expected at least two runs to fuse, got {len(folders)}")
@@ -75,7 +76,7 @@ def open_members(folders: Sequence[Path], weights: Sequence[float]) -> list[Memb
 
 
 def run_name(folder: Path) -> str:
-    """A run as the fusion names it: its folder's name, with the category's for RUN/<category>."""
+    """Name of a run in the fusion: its folder's name, with the category for RUN/<category>."""
     whole = folder.resolve()
     return whole.name if (whole / "config.yaml").is_file() else f"{whole.parent.name}/{whole.name}"
 
@@ -86,13 +87,13 @@ def fuse(
     """Write the fused predictions to ``path`` (`idif.evaluation.predictions`).
 
     Args:
-        members: of `open_members`.
-        path: of the fused file.
+        members: result of `open_members`.
+        path: path of the fused file.
         derived: files to remove when the new file replaces an old one.
-        progress: told samples done.
+        progress: called with the samples done.
 
     Returns:
-        The protocol that the file states: what was fused, and on which scale.
+        The protocol recorded in the file: runs, weights and scales.
 
     Raises:
         RunError: masks or the sizes of the maps differ, or a file is damaged.
@@ -132,7 +133,7 @@ def fused_scores(
 
 
 def map_weights(members: Sequence[Member], category: str) -> list[float]:
-    """What each run's maps are multiplied with; they sum to 1."""
+    """Weight of each run's maps; they sum to 1."""
     scales = [member.normals[category].pixel for member in members]
     each = [m.weight / scale.spread for m, scale in zip(members, scales, strict=True) if scale is not None]
     assert len(each) == len(members), "a run with maps records the scale of their pixels"
@@ -140,7 +141,7 @@ def map_weights(members: Sequence[Member], category: str) -> list[float]:
 
 
 def protocol(members: Sequence[Member]) -> dict[str, Any]:
-    """What was fused and how, as the predictions file, metrics.json and reports state it."""
+    """Description of the fusion, as recorded in the predictions file, metrics.json and reports."""
     own = [member.predictions.protocol for member in members]
     left_out = ("normals", "calibrations", "false_positive", "split")
     return {
@@ -164,7 +165,7 @@ def protocol(members: Sequence[Member]) -> dict[str, Any]:
 
 
 def caveats(members: Sequence[Member]) -> list[str]:
-    """What a reader of the fused scores must know of their scales."""
+    """Caveats for readers of the fused scores, about their scales."""
     found = []
     held_out = [all(normal.held_out for normal in member.normals.values()) for member in members]
     for member, held in zip(members, held_out, strict=True):
@@ -271,7 +272,7 @@ def _fused_maps(
 def _require_same_picture(
     first: Member, other: Member, rows: Array, ours: tuple[Array, Array], theirs: tuple[Array, Array]
 ) -> None:
-    """Raise `RunError` where maps [B,V,H,W] are not of one size, or masks [B,V,H,W] not the same."""
+    """Raise `RunError` if maps [B,V,H,W] differ in size, or masks [B,V,H,W] differ."""
     a, b = first.predictions.path.parent, other.predictions.path.parent
     sizes = [" x ".join(map(str, maps.shape[2:])) for maps, _ in (ours, theirs)]
     if sizes[0] != sizes[1]:
@@ -284,7 +285,7 @@ def _require_same_picture(
 
 
 def _sum(parts: Sequence[Array]) -> Array:
-    """The sum of arrays of one shape, to the bit the same in any order."""
+    """The sum of arrays of one shape, bitwise independent of their order."""
     total: Array = np.sort(np.stack(parts), axis=0).sum(axis=0)
     return total
 

@@ -9,7 +9,7 @@ SAMPLES_FOR_SCALE = 64
 
 
 def category_scale(predictions: Predictions, category: str) -> tuple[float, float]:
-    """The colour scale of a category's test maps, going by at most `SAMPLES_FOR_SCALE` of its samples."""
+    """The color scale of a category's test maps, from at most `SAMPLES_FOR_SCALE` of its samples."""
     rows = predictions.rows(category)
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLES_FOR_SCALE).round().astype(int))]
     _, maps, _ = next(iter(predictions.iter_maps(rows, len(rows))))

@@ -1,4 +1,4 @@
-"""Scores of training normals: the scale by which the scores of several runs can be fused."""
+"""Statistics of the scores of training normals, which late fusion uses as scales."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,22 +23,22 @@ class Scale:
 
 @dataclass(frozen=True)
 class NormalScores:
-    """One category's scores of training samples, as its predictions file records them."""
+    """Statistics of one category's training scores, as recorded in its predictions file."""
 
     held_out: bool
     """Whether the samples were held out of training; a model scores those it was trained on lower."""
     samples: int
     anomalous: int
-    """How many of them the data label anomalous: contaminated training data, which a method may not know."""
+    """Number of samples labeled anomalous, i.e. contamination; methods must not use these labels."""
     sample: Scale
     view: Scale | None
-    """Of all present views together; None where samples have no views."""
+    """Scale of the scores of all present views; None if samples have no views."""
     pixel: Scale | None
-    """Of all map pixels of the present views together; None where the method draws no maps."""
+    """Scale of all map pixels of the present views; None if the method has no maps."""
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """What `dataclasses.asdict` made."""
+        """Inverse of `dataclasses.asdict`."""
         scales: dict[str, Any] = {
             kind: None if data[kind] is None else Scale(**data[kind]) for kind in ("sample", "view", "pixel")
         }
@@ -53,13 +53,13 @@ def normal_scores(
     held_out: bool,
     progress: Progress = silent,
 ) -> NormalScores:
-    """Score ``rows`` of a training split as the test pass scores its own.
+    """Score ``rows`` of a training split in the same way as the test pass.
 
     Args:
         held_out: whether ``rows`` were held out of training.
 
     Raises:
-        ConfigError: fewer than two different scores, from which there is no spread.
+        ConfigError: fewer than two different scores, so that the spread is undefined.
     """
     parts, means, variances = [], [], []
     for scored in scorer.batches(source, rows, progress=progress, title="scoring training normals"):
@@ -82,7 +82,7 @@ def normal_scores(
 
 
 def _pixel_scale(means: torch.Tensor, variances: torch.Tensor) -> Scale:
-    """The scale of all pixels, from the mean and variance of each map; all maps have one size."""
+    """The scale of all pixels, from the mean and variance of each map; all maps have the same size."""
     mean, variance = means.double(), variances.double()
     spread = float((variance.mean() + mean.var(correction=0)).sqrt())
     return _checked("pixel", Scale(float(mean.mean()), spread))

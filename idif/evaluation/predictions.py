@@ -1,17 +1,17 @@
-"""Reading the predictions file: what a test pass found, in HDF5, enough to compute every metric again.
+"""Reads the predictions file: the results of a test pass in HDF5, from which all metrics can be recomputed.
 
-Datasets (N samples, V views, H W pixels), as fixed in the project's surface:
+Datasets (N samples, V views, H W pixels), a fixed format:
 
     sample_id, category   [N] text             image_path     [N,V] text, empty for an absent view
     labels, present       [N,V] bool           mask_path      [N,V] text, empty where there is none
     anomaly_class         [N,V] text, empty for an absent view
     view_scores           [N,V] float32, NaN for an absent view
     sample_scores         [N] float32, NaN for a sample without any view
-    has_mask              [N,V] bool: the data give a mask of the view
+    has_mask              [N,V] bool: the data has a mask of the view
     maps, masks           [N,V,H,W] float16 and bool, zeros for an absent view; absent with --no-maps
 
 Attributes: ``format``, ``view_numbers`` [V], ``protocol``, a JSON text, and ``text_sha256`` of the texts.
-The rest carries a checksum per chunk, so that a damaged file is noticed when it is read.
+All other datasets have a checksum per chunk, so that damage is detected on reading.
 `idif.evaluation.predictions_writer` writes it.
 """
 
@@ -35,7 +35,7 @@ FORMAT = "idif predictions 2"
 TEXT_PER_VIEW = ("image_path", "mask_path", "anomaly_class")
 TEXT = ("sample_id", "category", *TEXT_PER_VIEW)
 SAMPLE_CLASS = "sample_class"
-"""Text column of files whose samples have a class of their own."""
+"""Text column of files whose samples have their own class."""
 PER_VIEW: dict[str, type] = {
     "labels": np.bool_,
     "present": np.bool_,
@@ -60,30 +60,30 @@ class Predictions:
     image_path: tuple[tuple[str, ...], ...]
     """[N,V]: relative to the dataset's root; empty for an absent view."""
     mask_path: tuple[tuple[str, ...], ...]
-    """[N,V]: relative to the dataset's root; empty where the data give none."""
+    """[N,V]: relative to the dataset's root; empty if the data has none."""
     anomaly_class: tuple[tuple[str, ...], ...]
-    """[N,V]: ``OK`` or the defect's name; empty for an absent view."""
+    """[N,V]: ``OK`` or the name of the defect; empty for an absent view."""
     labels: BoolArray
     """[N,V]: present and anomalous."""
     present: BoolArray
-    """[N,V]."""
+    """[N,V]: whether the view is present."""
     has_mask: BoolArray
-    """[N,V]: the data give a mask of the view; an anomalous view without one has no pixel labels."""
+    """[N,V]: the data has a mask of the view; an anomalous view without one has no pixel labels."""
     view_scores: FloatArray
     """[N,V]: NaN for an absent view."""
     sample_scores: FloatArray
     """[N]: NaN for a sample without any view."""
     has_maps: bool
-    """False for a file written with --no-maps, and where the method draws none."""
+    """False for a file written with --no-maps, and for methods without maps."""
     sample_class: tuple[str, ...]
-    """[N]: ``OK`` or the defect's name where the data label the sample itself; else empty."""
+    """[N]: ``OK`` or the name of the defect if the data labels the sample itself; else empty."""
 
     def __len__(self) -> int:
         return len(self.sample_id)
 
     @property
     def scorable(self) -> BoolArray:
-        """[N]: samples with a score: those with a view, or all where samples have none."""
+        """[N]: samples with a score: those with a view, or all if samples have no views."""
         if not self.view_numbers:
             return np.ones(len(self), np.bool_)
         seen: BoolArray = np.any(self.present, axis=1)
@@ -91,7 +91,7 @@ class Predictions:
 
     @property
     def sample_labels(self) -> BoolArray:
-        """[N]: anomalous by the sample's own class or any present view."""
+        """[N]: anomalous according to the sample's own class or any present view."""
         own = np.array([name not in ("", NORMAL_CLASS) for name in self.sample_class], np.bool_)
         labels: BoolArray = np.any(self.labels & self.present, axis=1) | own
         return labels
@@ -139,7 +139,7 @@ class Predictions:
             return found
 
     def rows(self, category: str) -> RowArray:
-        """The rows of one category, ascending; none where it has none."""
+        """The rows of one category, ascending; empty for an unknown category."""
         return np.flatnonzero(np.array(self.category, dtype=object) == category)
 
     def iter_maps(
@@ -172,14 +172,14 @@ class Predictions:
 
 
 def hash_text(digest: "hashlib._Hash", *columns: Sequence[Any]) -> None:
-    """Feed the texts of some rows, row by row, so that blocks of any size give one digest."""
+    """Update the digest with the texts of some rows, row by row, so that it is independent of block size."""
     for row in zip(*columns, strict=True):
         digest.update(json.dumps(row).encode() + b"\n")
 
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Say what HDF5's own errors, and those of missing parts, mean to the user."""
+    """Context that translates errors of HDF5 and of missing parts to `RunError`."""
     try:
         yield
     except (OSError, KeyError, RuntimeError, UnicodeDecodeError, json.JSONDecodeError) as error:

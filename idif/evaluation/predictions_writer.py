@@ -47,19 +47,19 @@ class PredictionsWriter:
         derived: Sequence[Path] = (),
         sample_classes: bool = False,
     ) -> None:
-        """A writer; the file beside ``path`` is opened on entering it.
+        """Create a writer; a temporary file beside ``path`` is opened on entering the context.
 
         Args:
-            path: of the finished file; an existing one is replaced at the end.
+            path: path of the finished file; an existing one is replaced at the end.
             view_numbers: camera number of each of the V slots.
-            image_size: side H = W of the maps in pixels; None where there are none.
-            maps: false leaves maps and masks out (--no-maps): at 256 px about 0.5 MB less per sample of
+            image_size: side H = W of the maps in pixels; None if there are none.
+            maps: false omits maps and masks (--no-maps): at 256 px about 0.5 MB less per sample of
                 five views.
-            protocol: how the scores were made, for people and reports; any JSON value. Written on leaving,
-                so that it may hold what is learned on the way.
-            derived: files computed from the predictions that are replaced; they are removed just before, so
-                that nobody takes them for results of the new ones.
-            sample_classes: whether the samples have a class of their own, which the file then keeps.
+            protocol: description of the scores for readers and reports; any JSON value. Written on leaving
+                the context, so that it may be updated until then.
+            derived: files computed from the replaced predictions; removed just before, so that they are not
+                mistaken for results of the new predictions.
+            sample_classes: whether the samples have their own class, which the file then records.
         """
         self.path = path
         self._partial = temporary(path)
@@ -80,7 +80,7 @@ class PredictionsWriter:
             RunError: the folder cannot be written.
         """
         try:
-            # From this version on HDF5 keeps checksums of its own structures, such as where each chunk lies.
+            # From this version on HDF5 has checksums of its own structures, e.g. of the chunk index.
             self._file = h5py.File(self._partial, "w", libver=("v110", "latest"))
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written: {error}") from error
@@ -96,8 +96,8 @@ class PredictionsWriter:
         if self._maps:
             assert self._size is not None, "maps have a size"
             side = (views, self._size, self._size)
-            # One chunk a sample. Maps are noise to a compressor, but shuffled bytes make LZF worth its little
-            # time; masks all but vanish.
+            # One chunk per sample. Maps hardly compress, but with shuffled bytes LZF is worth its little
+            # time; masks compress to almost nothing.
             self._create("maps", side, np.float16, 1, compression="lzf", shuffle=True)
             self._create("masks", side, np.bool_, 1, compression="lzf")
         return self
@@ -110,17 +110,17 @@ class PredictionsWriter:
         maps: Tensor | npt.NDArray[Any] | None,
         masks: Tensor | BoolArray | None,
     ) -> None:
-        """Write B samples behind those already there.
+        """Append B samples.
 
         Args:
-            samples: B samples with V slots; ids, labels, classes, presence and paths are theirs.
-            view_scores: [B,V]; what absent views hold is replaced by NaN.
+            samples: B samples with V slots, which supply ids, labels, classes, presence and paths.
+            view_scores: [B,V]; the scores of absent views are replaced by NaN.
             sample_scores: [B].
             maps: [B,V,H,W], stored as float16; not read in a file without maps.
             masks: bool [B,V,H,W]; not read in a file without maps.
 
         Raises:
-            CannotFinish: the disk does not take it.
+            CannotFinish: the disk is full or cannot be written.
         """
         assert self._file is not None, "append belongs inside the with block"
         views = len(self._view_numbers)
@@ -168,7 +168,7 @@ class PredictionsWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Publish the file, or remove what was written where an exception passes through."""
+        """Publish the file; remove it instead if an exception passes."""
         assert self._file is not None
         try:
             if kind is None:
@@ -179,7 +179,7 @@ class PredictionsWriter:
                     path.unlink(missing_ok=True)
                 publish(self._partial, self.path)
             else:
-                # A failure to close must not hide the exception that is on its way.
+                # A failure to close must not hide the original exception.
                 with contextlib.suppress(OSError, RuntimeError):
                     self._file.close()
         except OSError as failure:
@@ -189,8 +189,8 @@ class PredictionsWriter:
 
     def _create(self, name: str, shape: tuple[int, ...], dtype: Any, rows: int, **options: Any) -> None:
         assert self._file is not None
-        # HDF5 keeps text of varying length outside the chunks, so it has a digest of its own instead.
-        # a chunk has no empty axis, and an axis shorter than its chunk must be one that could grow
+        # HDF5 stores variable-length text outside the chunks, so it has a separate digest.
+        # HDF5 allows no empty chunk axis, and an axis shorter than its chunk must be resizable
         self._file.create_dataset(
             name,
             shape=(0, *shape),

@@ -1,4 +1,4 @@
-"""`Scorer`: from a method and a feature source to maps, view scores and sample scores; the one test pass."""
+"""`Scorer`: computes maps, view scores and sample scores of a feature source with a trained method."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,15 +22,15 @@ class SourceScores(NamedTuple):
     """The scores of some rows of a source."""
 
     views: FloatArray
-    """[N,V], uncalibrated."""
+    """[N,V]: view scores, uncalibrated."""
     present: BoolArray
-    """[N,V]."""
+    """[N,V]: whether the view is present."""
     samples: FloatArray | None
-    """[N]; None where the views decide."""
+    """[N]: the method's own sample scores; None: sample scores are reduced from the views."""
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """The scores of some rows after those of others; there is at least one part."""
+        """Concatenate the scores of at least one part."""
         own = [part.samples for part in parts if part.samples is not None]
         return cls(
             np.concatenate([part.views for part in parts]),
@@ -50,30 +50,30 @@ class BatchScores(NamedTuple):
 
     batch: Batch
     maps: Tensor | None
-    """float32 [B,V,H,W] on the method's device, zero on absent views; None where the method draws none."""
+    """float32 [B,V,H,W] on the method's device, zero on absent views; None for methods without maps."""
     views: Tensor
-    """float32 [B,V] on the CPU, uncalibrated; of no meaning on absent views."""
+    """float32 [B,V] on the CPU, uncalibrated; undefined on absent views."""
     samples: Tensor | None
-    """float32 [B] on the CPU; None where the views decide."""
+    """float32 [B] on the CPU; None: sample scores are reduced from the views."""
 
     def without_maps(self) -> SourceScores:
-        """The scores alone, on the CPU."""
+        """The scores without maps, on the CPU."""
         own = None if self.samples is None else self.samples.numpy()
         return SourceScores(self.views.numpy(), self.batch.view_mask.cpu().numpy(), own)
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A trained method with the rules by which its answers become scores."""
+    """A trained method with the rules that reduce its output to scores."""
 
     config: EvalConfig
     method: Method
     device: torch.device
-    """The method's."""
+    """Device of the method."""
     calibration: Calibration | None = None
 
     def calibrated(self, calibration: Calibration | None) -> Self:
-        """The same with another calibration."""
+        """A copy with another calibration."""
         return replace(self, calibration=calibration)
 
     @torch.inference_mode()
@@ -132,12 +132,12 @@ class Scorer:
         return SourceScores.concatenate([part.without_maps() for part in scored])
 
     def final(self, scores: SourceScores) -> tuple[FloatArray, FloatArray]:
-        """View scores [N,V], calibrated if asked, and sample scores [N]."""
+        """View scores [N,V], calibrated if there is a calibration, and sample scores [N]."""
         return final_scores(self.config, scores.views, scores.present, self.calibration, scores.samples)
 
 
 def require_finite(scores: Tensor, batch: Batch, source: FeatureSource) -> None:
-    """Raise `CannotFinish`, naming the sample, where a present view's score is not finite.
+    """Raise `CannotFinish`, naming the sample, if the score of a present view is not finite.
 
     Args:
         scores: [B,V], on the CPU.

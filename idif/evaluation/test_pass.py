@@ -1,4 +1,4 @@
-"""The test pass of a run: every category's predictions into one file, and the metrics computed from it."""
+"""The test pass of a run: predictions of all categories in one file, and the metrics computed from it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -35,18 +35,18 @@ class CategoryTask:
     scorer: Scorer
     source: FeatureSource
     false_positive: dict[str, Any] | None = None
-    """`idif.evaluation.thresholds.normal_thresholds`, where the config asks for them."""
+    """Result of `idif.evaluation.thresholds.normal_thresholds`, if the config requires it."""
     normals: NormalScores | None = None
-    """Scores of training normals, where the config asks for them."""
+    """Scores of training normals, if the config requires them."""
 
 
 def scoring_protocol(config: Config, described: Mapping[str, str]) -> dict[str, Any]:
-    """The choices behind the scores, as the predictions file, metrics.json and reports state them.
+    """The settings behind the scores, as recorded in the predictions file, metrics.json and reports.
 
-    Texts are for people; ``rules`` holds what programs read.
+    Texts are for display; ``rules`` is machine-readable.
 
     Args:
-        described: the method's own words, `idif.methods.protocol.Method.describe`.
+        described: result of `idif.methods.protocol.Method.describe`.
     """
     evaluation = config.eval
     top = {
@@ -73,7 +73,7 @@ def scoring_protocol(config: Config, described: Mapping[str, str]) -> dict[str, 
 
 
 def metric_protocol(settings: EvalConfig) -> dict[str, Any]:
-    """The choices made when metrics are computed from scores, anew at every ``--from-predictions``."""
+    """The settings of computing metrics from scores, applied again at every ``--from-predictions``."""
     area = {
         "interpolated": "interpolated at the limit",
         "rescaled": "200 thresholds, points at or above the limit dropped, the rest rescaled",
@@ -101,17 +101,17 @@ def write_predictions(
     derived: Sequence[Path] = (),
     progress: Progress = silent,
 ) -> dict[str, PixelMetrics]:
-    """One pass over every category into ``path`` (`idif.evaluation.predictions`).
+    """Score every category and write the predictions file ``path`` (`idif.evaluation.predictions`).
 
     Args:
         tasks: at least one; all have the same cameras and image size.
-        split: where the samples are from, for the protocol.
-        maps: whether anomaly maps and masks are kept in the file, of methods that draw maps.
+        split: split of the samples, for the protocol.
+        maps: whether the file contains anomaly maps and masks, for methods with maps.
         derived: files to remove when the new file replaces an old one.
 
     Returns:
-        The streaming pixel count of each category, equal to what the file's maps would give; none where the
-        file has maps or the method draws none.
+        The streaming pixel counts of each category, equal to those of the file's maps; empty if the file has
+        maps or the method has none.
     """
     pixels: dict[str, PixelMetrics] = {}
     calibrations: dict[str, Any] = {}
@@ -142,7 +142,7 @@ def write_predictions(
 def _predict(
     task: CategoryTask, writer: PredictionsWriter, *, count: bool, progress: Progress
 ) -> PixelMetrics | None:
-    """Score a category into the file; its pixels are counted where ``count`` is true and there are maps."""
+    """Score a category into the file; counts its pixels if ``count`` is true and there are maps."""
     config = task.scorer.config
     pixels: PixelMetrics | None = None
     source, samples = task.source, task.source.index.samples
@@ -159,14 +159,14 @@ def _predict(
 
 
 def _count_pixels(pixels: PixelMetrics, maps: Tensor, batch: Batch, samples: Sequence[Sample]) -> None:
-    """Count the pixels of a batch as the file would keep them.
+    """Count the pixels of a batch with the precision of the file.
 
     Raises:
         CannotFinish: a map is not finite in float16; its samples are named.
     """
     has_mask = np.array([sample.has_mask for sample in samples], dtype=np.bool_)
     present = batch.view_mask.numpy()
-    half = maps.half()  # on their device
+    half = maps.half()  # still on the maps' device
     try:
         update_pixels(pixels, half, batch.masks.numpy(), present, batch.labels.numpy(), has_mask)
     except ValueError as error:
@@ -178,15 +178,15 @@ def _count_pixels(pixels: PixelMetrics, maps: Tensor, batch: Batch, samples: Seq
 def metrics_of(
     predictions: Predictions, settings: EvalConfig, pixels: dict[str, PixelMetrics] | None = None
 ) -> dict[str, Any]:
-    """``metrics.json``: every category's metrics, their mean, and the protocol they were computed by.
+    """Content of ``metrics.json``: metrics of every category, their mean, and the protocol.
 
     Args:
         predictions: the file of a test pass.
-        settings: how to measure: limits and rule of AUPRO, labels, thresholds, pooling.
-        pixels: each category's streaming count, for a file without maps.
+        settings: limits and rule of AUPRO, labels, thresholds, pooling.
+        pixels: streaming pixel counts of each category, for a file without maps.
 
     Raises:
-        RunError: the file lacks what a setting asks for, or holds a score that is not finite.
+        RunError: the file lacks data that a setting requires, or contains a score that is not finite.
     """
     counted = pixels if pixels is not None and not predictions.has_maps else {}
     labels = sample_labels_of(predictions, np.arange(len(predictions)), settings)
@@ -218,7 +218,7 @@ def metrics_of(
 
 
 def _pool(pixels: list[PixelMetrics], settings: EvalConfig) -> PixelMetrics | None:
-    """One count of all categories' pixels; None where there are none."""
+    """Pooled pixel counts of all categories; None if there are none."""
     if not pixels:
         return None
     pooled = PixelMetrics(settings.fpr_limits, aupro_rule=settings.aupro)
@@ -230,7 +230,7 @@ def _pool(pixels: list[PixelMetrics], settings: EvalConfig) -> PixelMetrics | No
 def _uncalibrated(
     predictions: Predictions, rows: IntArray, labels: BoolArray, fitted: dict[str, Any]
 ) -> float | None:
-    """S-AUROC as it would be without calibration: the file's view scores, taken back to the maps' scale."""
+    """S-AUROC without calibration, from the file's view scores with the calibration inverted."""
     present = predictions.present[rows]
     raw = predictions.view_scores[rows] * np.asarray(fitted["spread"]) + np.asarray(fitted["mean"])
     rule = EvalConfig(sample_score=predictions.protocol["rules"]["sample_score"])

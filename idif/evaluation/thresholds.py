@@ -1,6 +1,6 @@
-"""The thresholds of a run: chosen once at evaluation and recorded, so that prediction need not choose.
+"""The decision thresholds of a run, chosen at evaluation and recorded for prediction.
 
-Recorded for samples and for views alike, each as ``{"value", "rule", "items"}`` (`idif.metrics.threshold`).
+Recorded for samples and for views, each as ``{"value", "rule", "items"}`` (`idif.metrics.threshold`).
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from idif.metrics.threshold import f1_max_threshold, false_positive_threshold, f
 from idif.progress import Progress, silent
 
 Thresholds = dict[str, dict[str, Any] | None]
-"""``sample`` and ``view``; None where there was nothing to choose from."""
+"""``sample`` and ``view``; None if there were no scores to choose from."""
 
 
 def normal_thresholds(
     scorer: Scorer, source: FeatureSource, rows: Sequence[int], *, progress: Progress = silent
 ) -> dict[str, Any]:
-    """Thresholds of the rate ``eval.target_fpr`` on training normals that the method was not trained on.
+    """Thresholds with false-positive rate ``eval.target_fpr`` on held-out training normals.
 
     Returns:
         ``target_fpr``, and the `Thresholds`.
@@ -45,16 +45,16 @@ def normal_thresholds(
 def thresholds_of(
     predictions: Predictions, category: str, sample_labels: BoolArray, settings: EvalConfig
 ) -> tuple[Thresholds, dict[str, str]]:
-    """The thresholds of one category by ``eval.threshold``, and the reason of each that is None.
+    """The thresholds of one category by ``eval.threshold``, and the reason for each that is None.
 
     Args:
         predictions: the file of a test pass.
-        category: one it holds.
+        category: a category of the file.
         sample_labels: bool [N]: the labels of the category's samples.
         settings: the rule.
 
     Raises:
-        RunError: a false-positive rate is asked for that the test pass did not choose a threshold for.
+        RunError: the config requires a false-positive rate for which the test pass chose no threshold.
     """
     if settings.threshold == "false-positive-rate":
         stored = predictions.protocol.get("false_positive", {}).get(category)
@@ -87,7 +87,7 @@ def sample_labels_of(predictions: Predictions, rows: IntArray, settings: EvalCon
     """Which samples [N] count as anomalous, by ``eval.sample_label``.
 
     Raises:
-        RunError: the folder is asked for, and a sample lies neither in OK nor in NG.
+        RunError: the folder decides, and a sample is in neither OK nor NG.
     """
     p = predictions
     if settings.sample_label == "views":

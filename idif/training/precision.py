@@ -26,7 +26,7 @@ def fabric_precision(wanted: Literal["auto", "float32", "bfloat16"], device: tor
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":
-        # torch 2.11 has no public query for this
+        # torch 2.11 lacks this query: its CPUs count as without fast bfloat16
         abilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         fast = bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
     else:
