@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli.terminal.console import out
-from idif import __version__
+from idif.version import __version__
 
 Command: TypeAlias = Any
 """A parsed command or group; its class is typer's own and differs between typer's versions."""

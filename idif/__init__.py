@@ -6,7 +6,8 @@ For scripts and notebooks: `load_config`, `train` and `load_run`; see ``docs/api
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from idif.version import __version__
+
 __all__ = ["TrainedRun", "__version__", "load_config", "load_run", "train"]
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ import torch
 from packaging.requirements import Requirement
 from torchvision.models import ResNet18_Weights
 
-from idif import __version__
 from idif.config.sections import TrainConfig
 from idif.corruption.textures import DTD_URL, texture_files
 from idif.encoders.frozen import load_encoder
 from idif.errors import IdifError
 from idif.package_names import INSTALLED_IN, hidden_package, hiding_files
 from idif.training.precision import numerics, winograd_applies, winograd_unavailable_reason
+from idif.version import __version__
 
 Status = Literal["ok", "warning", "problem"]
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 import torch
 from torch import Tensor, nn
 
-from idif import __version__
 from idif.config.sections import EvalConfig
 from idif.data.features import IMAGES, MASKS, FeatureSpec
 from idif.encoders.encode import EncoderSet
@@ -19,6 +18,7 @@ from idif.evaluation.scoring import Scorer
 from idif.inference.predict import Thresholds, image_batch
 from idif.methods.protocol import SupportsExport
 from idif.metrics.sample import ViewRule, sample_scores, view_scores
+from idif.version import __version__
 
 INPUTS = ("images", "view_mask")
 OUTPUTS = ("maps", "view_scores", "sample_scores")

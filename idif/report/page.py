@@ -7,7 +7,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from idif import __version__
 from idif.files import replace_file
 from idif.progress import Progress, silent
 from idif.report import figures, summary_text, sweep_figures, sweep_tables, tables
@@ -16,6 +15,7 @@ from idif.report.gallery import Gallery, ImageLoader, load_images, make_gallery
 from idif.report.reference_results import ReferenceRow, missing_view_reference, reference_rows
 from idif.report.run_data import RunData, read_run
 from idif.report.tables import DASH, HEADLINE, Table, applicable, label
+from idif.version import __version__
 from idif.visualization.heatmap import color_bar_css
 from idif.visualization.text import percent
 

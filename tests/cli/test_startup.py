@@ -161,6 +161,8 @@ def test_two_processes_of_torchrun_start_without_dash_m(tmp_path: Path) -> None:
 def test_the_version_is_written_once() -> None:
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" not in project["project"]
-    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "idif.__version__"}
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "idif.version.__version__"}
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {idif.__version__}\n" in citation, "which no build writes"
     found = python("-S", "-c", "import idif; print(idif.__version__)", folder=ROOT)
     assert found.stdout == f"{idif.__version__}\n", "without installed metadata and site-packages"
