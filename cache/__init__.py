@@ -1,4 +1,4 @@
-"""The feature store: outputs of frozen encoders, kept on disk and read in batches."""
+"""The feature store: precomputed features of frozen encoders, stored as Zarr and read in batches."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ _LAZY = {
     "build_store": "cache.building.build",
     "verify_store": "cache.checking.verify",
 }
-"""Name -> its module, imported when the name is first used: the format itself is read without torch."""
+"""Public name -> its module, imported on first use, so that the format can be read without torch."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Cost of a store on this machine, and when it pays, from a short measurement of a real build."""
+"""Estimates a store's cost on this machine, and when it pays off, from a short real build."""
 
 import math
 import os
@@ -29,17 +29,17 @@ from idif.progress import Progress, silent
 FIRST_SAMPLES = 8
 MOST_SAMPLES = 64
 ENOUGH_SECONDS = 1.5
-"""A sample of the data grows until a live pass over it takes this long, or it has `MOST_SAMPLES`."""
+"""The measured sample grows until a live pass over it takes this long, or it has `MOST_SAMPLES`."""
 BATCH = 8
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """Speeds measured on ``images`` images of the data; inputs that a sample has once count as images."""
+    """Speeds measured on ``images`` images of the data; per-sample inputs count as images."""
 
     images: int
     encoder_images_per_s: float
-    """Forward pass alone, decoded inputs already on the device."""
+    """Forward pass only, with decoded inputs already on the device."""
     decode_images_per_s: float
     """Decoding, one thread."""
     live_images_per_s: float
@@ -47,32 +47,32 @@ class Speeds:
     build_images_per_s: float
     """A real build: decoding, encoding, hashing and writing overlapped, every file synced."""
     write_gb_per_s: float
-    """Of that build's shard files, written again one after another and synced."""
+    """Speed of copying the build's shard files sequentially, with sync."""
     read_gb_per_s: float
-    """Batches of a store, every row checked, from the disk itself where the system can empty its cache."""
+    """Reading checked batches of a store; from the disk if the system can empty its page cache."""
     read_cached_gb_per_s: float
     """The same from the page cache."""
     cold: bool
-    """Whether ``read_gb_per_s`` really came from the disk."""
+    """Whether ``read_gb_per_s`` was measured on the disk, not on the page cache."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One split of the data, or all of it: with a store and without."""
+    """Estimates with and without a store, for one split of the data or all of it."""
 
     split: str
     images: int
     bytes: int
-    """Of the store, masks not yet compressed."""
+    """Size of the store, with uncompressed masks."""
     build_s: float
     pass_live_s: float
-    """An epoch, an evaluation or a sweep without a store: everything is decoded and encoded."""
+    """Duration of an epoch, evaluation or sweep without a store: everything is decoded and encoded."""
     pass_store_s: float
-    """The same from the store, without the trained part."""
+    """Duration of the same pass from the store, without the method's own computation."""
     cached: bool
     """Whether the store is expected to stay in free memory after the first pass."""
     pays_after: int | None
-    """Passes after which building has paid; None where the store is no faster than the encoder."""
+    """Number of passes after which building pays off; None if the store is not faster than the encoder."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Plan:
     speeds: Speeds
     estimates: tuple[Estimate, ...]
     free_bytes: int
-    """Of the disk that the store would lie on."""
+    """Free space on the disk of the store."""
 
     @property
     def fits(self) -> bool:
@@ -91,14 +91,14 @@ class Plan:
 
 
 def plan_store(request: BuildRequest, *, progress: Progress = silent) -> Plan:
-    """Build and read a store of a few samples beside the request's place, remove it, and estimate from that.
+    """Build, read and remove a store of a few samples beside the requested one, and extrapolate.
 
     Args:
-        request: a store in a folder; the disk of its nearest folder that exists is measured.
-        progress: told the steps done.
+        request: a store in a folder; the disk of its nearest existing parent is measured.
+        progress: called with the steps done.
 
     Raises:
-        DatasetError: no samples, or a file cannot be read. Whatever `build_store` raises.
+        DatasetError: no samples, or a file cannot be read. Also the exceptions of `build_store`.
     """
     index, spec = request.index, request.spec
     if not len(index):
@@ -122,7 +122,7 @@ def estimate(name: str, index: Index, spec: FeatureSpec, speeds: Speeds, memory:
     """Estimate one split from measured speeds.
 
     Args:
-        memory: bytes of main memory that are free, or None where that is unknown.
+        memory: free main memory in bytes, or None if unknown.
     """
     images = sum(map(count_inputs, select_inputs(index, spec.inputs).samples))
     arrays = (*value_layouts(spec, len(index.view_numbers)), *truth_layouts(spec, index))
@@ -146,7 +146,7 @@ def _measure(request: BuildRequest, folder: Path, progress: Progress) -> Speeds:
         progress(0, 5, "live pass")
         few = _spread(index, count)
         live = LiveFeatures(root, few, replace(encoders, variants=()), device)
-        _drain(live, 1)  # the first call pays for what is set up once
+        _drain(live, 1)  # the first call includes one-time setup
         seconds = _seconds(partial(_drain, live, len(few)), device)
         if seconds >= ENOUGH_SECONDS or count >= min(MOST_SAMPLES, len(index)):
             break
@@ -191,14 +191,14 @@ def _measure(request: BuildRequest, folder: Path, progress: Progress) -> Speeds:
 
 
 def _spread(index: Index, count: int) -> Index:
-    """``count`` samples from all over the index, as one group after another."""
+    """``count`` samples evenly spaced over the index, ordered by group."""
     rows = sorted({round(i * (len(index) - 1) / max(1, count - 1)) for i in range(count)})
     groups = sorted_groups(index.take(rows)).values()
     return Index(index.view_numbers, tuple(sample for group in groups for sample in group.samples))
 
 
 def _drain(source: FeatureSource, rows: int) -> None:
-    """Hand out the first rows and drop them."""
+    """Iterate over the first rows and discard them."""
     for _ in source.batches(range(rows), BATCH):
         pass
 
@@ -212,7 +212,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def _copy_all(files: Sequence[Path]) -> None:
-    """Write each file again beside itself, synced, and remove the copy."""
+    """Copy each file beside itself, sync it, and remove the copy."""
     for path in files:
         copy = path.with_name(path.name + ".copy")
         data = path.read_bytes()
@@ -224,7 +224,7 @@ def _copy_all(files: Sequence[Path]) -> None:
 
 
 def _evict(path: Path) -> bool:
-    """Take a synced file out of the page cache; False where the system cannot."""
+    """Evict a synced file from the page cache; False if the system does not support it."""
     if not hasattr(os, "posix_fadvise"):
         return False
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""A store as one HDF5 file that plain h5py reads, and back to the same bytes.
+"""Exports a store to one HDF5 file that plain h5py reads, and imports it again with the same bytes.
 
 /                              attribute idif_store: version of the format
   manifest.json                uint8: the root's manifest, byte for byte
@@ -42,17 +42,17 @@ MARK = "idif_store"
 
 
 def export_store(store: StorePath, out: Path, *, progress: Progress = silent) -> int:
-    """Write every group of a store into one new HDF5 file; every row is checked on the way.
+    """Write every group of a store into one new HDF5 file, checking every row.
 
     Args:
-        progress: told the samples done.
+        progress: called with the samples done.
 
     Returns:
         The file's size in bytes.
 
     Raises:
-        StoreError: no store at ``store``, or ``out`` is there already or cannot be written.
-        StoreIncomplete, StoreDamaged: the store is not whole; no file is left then.
+        StoreError: no store at ``store``, or ``out`` exists or cannot be written.
+        StoreIncomplete, StoreDamaged: the store is unfinished or damaged; no file is left behind.
     """
     opened = FeatureStore.open(store)
     if out.exists():
@@ -90,19 +90,19 @@ def _export_groups(opened: FeatureStore, file: Any, progress: Progress) -> None:
 
 
 def import_store(source: Path, store: Path, *, progress: Progress = silent) -> int:
-    """Make the store that `export_store` wrote into a file; every row is checked against its manifest.
+    """Restore a store from a file written by `export_store`, checking every row against the manifest.
 
-    The store appears whole or not at all: it is made beside and renamed.
+    The store is created atomically: built in a temporary folder and renamed.
 
     Args:
-        progress: told the samples done.
+        progress: called with the samples done.
 
     Returns:
         The number of samples.
 
     Raises:
-        StoreError: no such file, not an exported store, or there is something at ``store``.
-        StoreDamaged: a row or manifest is not what was exported; it is named.
+        StoreError: no such file, not an exported store, or ``store`` exists.
+        StoreDamaged: a row or manifest differs from the exported one; it is named.
         CannotFinish: no space is left.
     """
     if store.exists() and not (store.is_dir() and not any(store.iterdir())):
@@ -205,7 +205,7 @@ def _write(
     record: ShardRecord,
     values: Mapping[str, Array],
 ) -> ShardRecord:
-    """Write one shard; its record, with the files' digests as they came out here."""
+    """Write one shard; returns its record, with the digests of the new files."""
     plan = manifest.plan
     start, stop = plan.bounds[record.shard]
     shard = ShardValues(record.shard, start, stop, values)

@@ -1,4 +1,4 @@
-"""Phase one: runs the frozen encoders over a dataset once and writes the store, shard by shard."""
+"""`build_store`: runs the frozen encoders over a dataset once and writes the store, shard by shard."""
 
 import contextlib
 import time
@@ -33,38 +33,38 @@ ALONE = Ranks()
 
 @dataclass
 class BuildReport:
-    """Outcome of a build; with several processes, the first one's, which knows of all."""
+    """Result of a build; with several processes, only the first one's report covers all of them."""
 
     groups: tuple[str, ...] = ()
-    """``category/split`` of every group that is in place now and was asked for."""
+    """``category/split`` of every requested group; all are complete after the build."""
     shards_encoded: int = 0
     shards_kept: int = 0
-    """Shards found finished, by this or an earlier build, and not encoded again."""
+    """Number of shards that were already finished and thus not encoded again."""
     views_encoded: int = 0
-    """Views, and other inputs that a sample has once."""
+    """Number of encoded views and per-sample inputs."""
     bytes_written: int = 0
-    """Of the shard files."""
+    """Size of the written shard files."""
     seconds: float = 0.0
 
 
 def build_store(request: BuildRequest, *, ranks: Ranks = ALONE, progress: Progress = silent) -> BuildReport:
-    """Build, continue or extend a store in a folder so that it holds every row of the request's index.
+    """Build, continue or extend a store in a folder so that it contains every row of the request's index.
 
-    Nothing is written before everything is known to fit: settings, samples, content of what is already
-    there, space. A build that was cut short, however it ended, is continued by the same call and encodes
-    no finished shard again. Groups the index does not name are left as they are.
+    Settings, samples, existing content and disk space are checked before anything is written. The same call
+    continues an interrupted build and does not encode finished shards again. Groups outside the index are
+    not changed.
 
     Args:
         ranks: processes that make the same call together: the first plans and publishes, all encode their
-            share of the shards, and the store is the one that a single process would have made.
-        progress: told the number of inputs done, of all that this process compares and encodes.
+            share of the shards, and the store equals that of a single process.
+        progress: called with the number of inputs done, among all that this process compares and encodes.
 
     Raises:
         ConfigError: a setting that cannot be used.
         DatasetError: no rows, or a file that cannot be read (named); nothing is published.
-        StoreError: the folder is no store, cannot be written, or another process is building there.
+        StoreError: the folder is not a store, cannot be written, or another process is building there.
         StoreMismatch: the store has other settings or other data; the first difference is named.
-        StoreDamaged: a manifest is not what was written.
+        StoreDamaged: a manifest differs from the written one.
         CannotFinish: too little space, a feature that is not finite, or another process of ``ranks`` is gone.
     """
     began = time.monotonic()
@@ -95,7 +95,7 @@ def build_store(request: BuildRequest, *, ranks: Ranks = ALONE, progress: Progre
             meter = _Meter(progress, states, ranks)
         missing = _missing(states)
         kept = sum(len(state.shards) for state in states)
-        ranks.wait()  # all have seen the same before the first shard is added
+        ranks.wait()  # all processes have read the same state before the first shard is added
         _encode(request, store, states, ranks, meter)
         ranks.wait()
         if ranks.first:
@@ -155,7 +155,7 @@ def _write_pending_groups(store: Path, states: Sequence[GroupBuildState], reques
     for state in states:
         folder = group_folder(store, state.plan.group)
         if state.finished:
-            remove_journals(folder)  # a build killed just after its manifest left them
+            remove_journals(folder)  # left behind by a build that was killed just after writing its manifest
             continue
         Journal.begin(folder, state.plan, state.shards)
         write_file(folder.parent / ZARR_JSON, group_metadata())
@@ -164,14 +164,14 @@ def _write_pending_groups(store: Path, states: Sequence[GroupBuildState], reques
 
 
 def _missing(states: Sequence[GroupBuildState]) -> list[tuple[GroupBuildState, int]]:
-    """The shards yet to be made, in the store's order."""
+    """The missing shards, in the store's order."""
     return [(state, shard) for state in states for shard in state.missing]
 
 
 def _encode(
     request: BuildRequest, store: Path, states: Sequence[GroupBuildState], ranks: Ranks, meter: _Meter
 ) -> None:
-    """Make this process's share, one thread writing behind, and publish a group with its last shard."""
+    """Make this process's share with one writer thread; publish each group after its last shard."""
     by_group = {state.plan.group: state for state in states}
     spec = request.spec
 
@@ -196,14 +196,14 @@ def _encode(
                 meter.advance(item, "encoding")
                 continue
             if writing is not None:
-                writing.result()  # one shard being made and one being written, never more
+                writing.result()  # at most one shard in encoding and one in writing
             writing = pool.submit(write, item)
         if writing is not None:
             writing.result()
 
 
 def _merge_rank_journals(store: Path, states: Sequence[GroupBuildState]) -> None:
-    """Add the shards that the other processes have recorded."""
+    """Add the shards recorded by the other processes."""
     for state in states:
         journal = Journal.load(group_folder(store, state.plan.group))
         if journal is not None:
@@ -211,7 +211,7 @@ def _merge_rank_journals(store: Path, states: Sequence[GroupBuildState]) -> None
 
 
 def _publish_if_complete(store: Path, state: GroupBuildState) -> None:
-    """Write the manifest by rename once every shard is recorded; the journals have then done their work."""
+    """Write the manifest atomically once every shard is recorded, then remove the journals."""
     if state.finished or state.missing:
         return
     folder = group_folder(store, state.plan.group)

@@ -1,4 +1,4 @@
-"""Compares the present state of a store with the request of a build; writes nothing."""
+"""Compares the current state of a store with a build request; writes nothing."""
 
 import contextlib
 import shutil
@@ -31,25 +31,25 @@ from idif.prefetch import prefetch_map
 
 @dataclass
 class GroupBuildState:
-    """One group that a build was asked for, and how far it is."""
+    """A requested group and its finished shards."""
 
     plan: GroupPlan
     finished: bool = False
     shards: dict[int, ShardRecord] = field(default_factory=dict)
-    """The shards in place, by number; all of them where the group is finished."""
+    """The finished shards by number; all of them if the group is finished."""
 
     def inputs(self, shard: int) -> int:
-        """Views and other inputs of a shard's samples."""
+        """Number of views and per-sample inputs in a shard."""
         return sum(map(count_inputs, self.plan.index.samples[slice(*self.plan.bounds[shard])]))
 
     @property
     def missing(self) -> list[int]:
-        """Numbers of the shards yet to be made."""
+        """Numbers of the missing shards."""
         return [shard for shard in range(len(self.plan.bounds)) if shard not in self.shards]
 
 
 def check_settings(store: StorePath, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> None:
-    """Compare a store's settings, if there is one yet, with those asked for.
+    """Compare the requested settings with those of the store, if it exists.
 
     Raises:
         StoreMismatch: names every part that differs.
@@ -66,10 +66,10 @@ def check_settings(store: StorePath, spec: FeatureSpec, view_numbers: tuple[int,
 
 
 def check_folder(store: StorePath) -> None:
-    """Refuse a folder that holds anything but a store, or the beginnings of one.
+    """Refuse a folder with any content other than a store or an unfinished store.
 
     Raises:
-        StoreError: it does, is a file, or cannot be read.
+        StoreError: the folder has other content, is a file, or cannot be read.
     """
     if not store.exists():
         return
@@ -87,10 +87,10 @@ def check_folder(store: StorePath) -> None:
 
 
 def check_space(store: Path, states: Sequence[GroupBuildState], spec: FeatureSpec) -> None:
-    """Refuse to begin what will not fit.
+    """Refuse to start a build that does not fit on the disk.
 
     Raises:
-        CannotFinish: says what is needed and what is free.
+        CannotFinish: states the required and the free space.
     """
     needed = 0
     for state in states:
@@ -103,21 +103,21 @@ def check_space(store: Path, states: Sequence[GroupBuildState], spec: FeatureSpe
 
 
 def load_build_state(store: StorePath, plan: GroupPlan, shard_rows: int | None) -> GroupBuildState:
-    """The part of a group that is in place. A group that was begun keeps its own shard and batch sizes.
+    """Load the existing part of a group. An unfinished group keeps its shard and batch sizes.
 
     Args:
-        shard_rows: refuse another number than this, unless None.
+        shard_rows: required number of rows per shard; None accepts any.
 
     Raises:
         StoreMismatch: the group holds other samples, views or labels, or has other settings.
-        StoreDamaged: its manifest or journal is not what was written, or a finished group lacks a file.
+        StoreDamaged: the manifest or journal is damaged, or a finished group lacks a file.
     """
     folder = group_folder(store, plan.group)
     try:
         manifest = GroupManifest.load(folder)
         stored, records, finished = manifest.plan, manifest.shards, True
     except FileNotFoundError:
-        # nothing is built in an object store, so no journal is there
+        # stores are never built in an object store, so there is no journal
         journal = Journal.load(folder) if isinstance(folder, Path) else None
         if journal is None:
             return GroupBuildState(plan)
@@ -128,7 +128,7 @@ def load_build_state(store: StorePath, plan: GroupPlan, shard_rows: int | None) 
         raise StoreMismatch(f"{folder}: shard_rows: {stored.shard_rows}, not {shard_rows}")
     for difference in index_differences(stored.index, plan.index):
         raise StoreMismatch(f"{folder}: {difference}")
-    # the data's own index, since its paths are where the images are now
+    # the data's own index, since it has the current paths of the images
     state = GroupBuildState(replace(stored, index=plan.index), finished)
     for record in records:
         if all(_size(folder / name) == file.size for name, file in record.files.items()):

@@ -1,4 +1,4 @@
-"""Makes the values of shards from the data's files: decoding ahead in threads, encoding in the caller's."""
+"""Computes the values of shards: decodes files ahead in threads, encodes in the caller's thread."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from idif.prefetch import prefetch_map
 
 @dataclass(frozen=True)
 class Job:
-    """One shard to be made."""
+    """One shard to encode."""
 
     plan: GroupPlan
     shard: int
@@ -35,7 +35,7 @@ class Job:
 
 @dataclass(frozen=True)
 class MadeShard:
-    """The values of one shard and the content of the files they were made from."""
+    """The values of one shard and the hashes of its source files."""
 
     job: Job
     values: ShardValues
@@ -43,7 +43,7 @@ class MadeShard:
 
 
 def count_inputs(sample: Sample) -> int:
-    """Views and other inputs that a sample has, the unit in which progress is counted."""
+    """Number of present views and per-sample inputs of a sample, the unit of progress."""
     return sum(sample.present) + sum(path is not None for path in sample.inputs.values())
 
 
@@ -82,11 +82,11 @@ def make_shards(
 ) -> Generator[MadeShard | int]:
     """The shards of ``jobs``, in order, and between them the number of inputs encoded since the last yield.
 
-    Decoding runs ahead across the border of shards; encoding never does, so a shard's values depend on
-    its own rows, the plan's batch size and the machine alone.
+    Decoding runs ahead across shard boundaries; encoding does not, so a shard's values depend only on its
+    own rows, the plan's batch size and the machine.
 
     Args:
-        device: where the encoders run; the CPU when None.
+        device: device of the encoders; the CPU when None.
 
     Raises:
         DatasetError: a file cannot be read. CannotFinish: a feature is not finite.
@@ -129,7 +129,7 @@ def make_shards(
 
 
 def stack_decoded(samples: Sequence[Mapping[str, Array]], device: torch.device) -> dict[str, Tensor]:
-    """Decoded samples as one, {name: [B,...]}, on ``device`` but for the masks, which no encoder takes."""
+    """Stack decoded samples to {name: [B,...]}, on ``device`` except for masks, which encoders do not use."""
     stacked = {name: torch.from_numpy(np.stack([one[name] for one in samples])) for name in samples[0]}
     return {name: x if name == MASKS else x.to(device) for name, x in stacked.items()}
 
@@ -137,7 +137,7 @@ def stack_decoded(samples: Sequence[Mapping[str, Array]], device: torch.device) 
 def _as_stored(
     plan: GroupPlan, spec: FeatureSpec, start: int, name: str, values: Tensor
 ) -> dict[str, Tensor]:
-    """An array as the store keeps it, with its scales where it has some."""
+    """An array as stored, with its scales if it is quantized."""
     array = spec.features.get(name)
     if array is None or not array.dtype.startswith("float"):
         return {name: values}
@@ -153,7 +153,7 @@ def _as_stored(
 
 
 def check_finite(plan: GroupPlan, start: int, array: ArraySpec, values: Tensor) -> None:
-    """Stop at the first feature that is not finite in the type it is kept in (float16 ends at 65,504).
+    """Raise on the first feature that is not finite in its storage type (the maximum of float16 is 65,504).
 
     Args:
         start: row of ``values[0]`` in the group.
@@ -162,7 +162,7 @@ def check_finite(plan: GroupPlan, start: int, array: ArraySpec, values: Tensor) 
     Raises:
         CannotFinish: names row, sample, view and array.
     """
-    if torch.isfinite(torch.stack(torch.aminmax(values))).all():  # a NaN is passed on by both
+    if torch.isfinite(torch.stack(torch.aminmax(values))).all():  # both propagate NaN
         return
     where = _first(plan, start, array, ~torch.isfinite(values))
     dtype = str(values.dtype).removeprefix("torch.")
@@ -185,7 +185,7 @@ def check_not_negative(plan: GroupPlan, start: int, array: ArraySpec, values: Te
 
 
 def _first(plan: GroupPlan, start: int, array: ArraySpec, bad: Tensor) -> str:
-    """Where the first True of [B,...] lies, in words."""
+    """Description of the position of the first True in [B,...], for messages."""
     place = bad.nonzero()[0].tolist()
     row = start + place[0]
     view = ""

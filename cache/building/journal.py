@@ -1,4 +1,4 @@
-"""Progress records of a build: which groups are being built, and which of a group's shards are finished."""
+"""Progress records of a build: the groups being built, and the finished shards of each group."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from idif.fingerprint import digest
 
 
 def read_pending(store: StorePath) -> list[GroupName]:
-    """The groups whose build was announced and has not finished."""
+    """The groups whose build was announced but is not finished."""
     try:
         data = unseal(store / PENDING)
     except FileNotFoundError:
@@ -25,7 +25,7 @@ def read_pending(store: StorePath) -> list[GroupName]:
 
 
 def write_pending(store: StorePath, groups: Iterable[GroupName]) -> None:
-    """Announce groups before the first is begun, so that an interrupted store never looks complete."""
+    """Record groups before the first is built, so that an interrupted store never looks complete."""
     names = sorted(groups)
     if names:
         write_file(store / PENDING, seal({"groups": [[group.category, group.split] for group in names]}))
@@ -35,10 +35,10 @@ def write_pending(store: StorePath, groups: Iterable[GroupName]) -> None:
 
 @dataclass(frozen=True)
 class Journal:
-    """The record of one group's unfinished build: a line for its plan, then one per finished shard.
+    """The record of one group's unfinished build: one line for its plan, then one per finished shard.
 
-    Each line carries its own digest; an incomplete last line is dropped. Several builders write one journal
-    each, and `load` reads all of them.
+    Each line has its own digest; an incomplete last line is ignored. Each builder writes its own journal, and
+    `load` reads all of them.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class Journal:
         """The journal in a group's folder, if there is one.
 
         Raises:
-            StoreDamaged: its first line is not what was written.
+            StoreDamaged: the first line is damaged.
         """
         journal = cls._load_one(folder / JOURNAL)
         if journal is not None:
@@ -90,7 +90,7 @@ class Journal:
 
     @classmethod
     def of_member(cls, folder: Path, plan: GroupPlan, shards: dict[int, ShardRecord], rank: int) -> Self:
-        """The journal that one of several builders adds to; the first uses the one that `begin` wrote."""
+        """The journal of one of several builders; the first uses the one written by `begin`."""
         if rank == 0:
             return cls(folder / JOURNAL, plan, shards)
         path = folder / f"build-{rank}.jsonl"
@@ -99,7 +99,7 @@ class Journal:
         return cls(path, plan, shards)
 
     def write(self) -> None:
-        """Rewrite the journal, so that new lines follow complete ones."""
+        """Rewrite the journal without incomplete lines."""
         records = (_line(record.to_json()) for _, record in sorted(self.shards.items()))
         write_file(self.path, _line(self.plan.to_json()) + b"".join(records))
 
@@ -126,7 +126,7 @@ def _later_ranks(folder: Path) -> list[Path]:
 
 
 def _line(value: object) -> bytes:
-    # round trip: a digest over what a reader will see, tuples being lists there
+    # round trip through JSON, so that the digest is over the values a reader sees (lists, not tuples)
     plain = json.loads(json.dumps(value))
     return json.dumps([digest(plain), plain], ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 

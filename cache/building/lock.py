@@ -1,4 +1,4 @@
-"""One builder at a time: the lock of a store's folder."""
+"""The lock of a store's folder, which allows one builder at a time."""
 
 import contextlib
 import errno
@@ -15,17 +15,17 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 @contextlib.contextmanager
 def builder_lock(store: Path, rank: int = 0) -> Iterator[None]:
-    """Hold the right to write into a store. The system frees the lock of a process that died.
+    """Context that holds the write lock of a store. The system frees the lock of a process that died.
 
     Args:
-        rank: of one of several builders; those after the first take their locks once the first has its own.
+        rank: rank among several builders; all others take their locks after the first has its own.
 
     Raises:
         StoreError: another process is building there (named), or the folder cannot be written.
     """
     with _locked(store, store / (LOCK if rank == 0 else f"build-{rank}.lock")):
         if rank == 0:
-            # a builder that outlived the first one of its build may still be writing
+            # a builder that outlived the first builder of its build may still be writing
             for remaining in sorted(store.glob("build-*.lock")):
                 with _locked(store, remaining):
                     pass

@@ -1,4 +1,4 @@
-"""Several processes of one command: which items each takes, and how they wait for one another."""
+"""`Ranks`: division of work among the processes of one command, and their barrier."""
 
 import time
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from idif.errors import CannotFinish
 T = TypeVar("T")
 
 LOOK_EVERY = 0.05
-"""Seconds between two looks at a barrier: while blocked inside it, a process handles no signal."""
+"""Polling interval of a barrier in seconds: a process blocked inside it handles no signals."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of ``world`` processes that work together; alone when there is only one.
+    """One of ``world`` processes that work together.
 
-    With more than one, `torch.distributed` has been initialised, and all reach the same folder.
+    With more than one, `torch.distributed` is initialized, and all can access the same folder.
     """
 
     rank: int = 0
@@ -27,18 +27,18 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """True in the one process that plans and publishes."""
+        """Whether this is the process that plans and publishes."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """Every ``world``-th item: together the members have each item once."""
+        """This process's share, every ``world``-th item; the shares are disjoint and complete."""
         return list(items[self.rank :: self.world])
 
     def wait(self) -> None:
-        """Return when every member has called this.
+        """Barrier: return when every process has called this.
 
         Raises:
-            CannotFinish: another member is gone.
+            CannotFinish: another process is gone.
         """
         if self.world == 1:
             return

@@ -1,4 +1,4 @@
-"""Arguments of a build, and the groups that follow from them."""
+"""`BuildRequest`: arguments of a build, and the groups planned from them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,20 +20,20 @@ from idif.errors import DatasetError
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """A store that is asked for: its data, its encoders and how to make it."""
+    """A requested store: its data, its encoders and build settings."""
 
     root: Path
-    """Folder that the index's paths are relative to."""
+    """Folder of the dataset; the index's paths are relative to it."""
     index: Index
-    """The samples that the store shall hold."""
+    """The samples of the store."""
     store: StorePath
-    """Place of the store; made when missing, extended when it holds a store of the same settings."""
+    """Location of the store; created if missing, extended if it contains a store with the same settings."""
     encoders: EncoderSet
     storage: StorageType = "float16"
     batch_size: int = 8
-    """Samples encoded at once. An unfinished group keeps the one it was begun with."""
+    """Samples encoded at once. An unfinished group keeps its original batch size."""
     workers: int | None = None
-    """Threads that decode; one per core (at most 8) when None."""
+    """Number of decoding threads; one per core (at most 8) when None."""
     shard_rows: int | None = None
     """Rows per shard; chosen by size when None."""
     device: torch.device | None = None
@@ -41,7 +41,7 @@ class BuildRequest:
 
     @property
     def threads(self) -> int:
-        """Threads that decode."""
+        """Number of decoding threads."""
         return self.workers or decode_threads()
 
     @cached_property
@@ -56,11 +56,11 @@ class BuildRequest:
         return spec
 
     def plan_groups(self) -> list[GroupPlan]:
-        """The groups of the dataset as they would be built, in a store's order.
+        """Plan the groups of the dataset, in a store's order.
 
         Raises:
-            ConfigError: as `spec`. DatasetError: no rows, a sample id occurs twice, or no views for an
-            encoder of images. StoreError: a category that cannot name a folder.
+            ConfigError: as `spec`. DatasetError: no rows, a duplicate sample id, or no views for an
+            encoder of images. StoreError: a category that is not a valid folder name.
         """
         spec, index = self.spec, select_inputs(self.index, self.spec.inputs)
         if not len(index):

@@ -1,4 +1,4 @@
-"""Checks a store against its origins: the data's files, and the encoders that made its features."""
+"""Checks a store against its sources: the files of the data, and the encoders of its features."""
 
 import contextlib
 import random
@@ -25,16 +25,16 @@ from idif.errors import DatasetError, StoreDamaged, StoreError, WeightsError
 from idif.prefetch import prefetch_map
 
 DEEP_ROWS = 8
-"""Rows of each group that a deep verification encodes again."""
+"""Number of rows per group that a deep verification encodes again."""
 DEEP_TOLERANCE = 2e-2
-"""Largest difference of a deep verification, relative to an array's largest feature: float16 keeps 5e-4, and
-other processors add up in another order; other weights or other pixels differ by the order of one."""
+"""Largest accepted difference in a deep verification, relative to an array's largest feature: float16 rounds
+by 5e-4 and processors differ in summation order; other weights or pixels give differences of order one."""
 
 
 def compare_data(
     root: Path, index: Index, groups: dict[GroupName, GroupManifest], report: VerifyReport, workers: int
 ) -> None:
-    """Every sample, view, label and file of the data against the fingerprints of the groups the store has."""
+    """Compare every sample, view, label and file of the data with the store's groups."""
     data = sorted_groups(index)
     for group, manifest in groups.items():
         stored = manifest.plan.index
@@ -78,10 +78,11 @@ def encode_again(
 ) -> None:
     """Compare a few rows of each group with the stored weights' output for the same inputs.
 
-    An encoder of images gets the stored ones; an input that the store does not keep is read from the data.
+    Encoders of images run on the stored images; other inputs are read from the data.
 
     Args:
-        data: the data's root and index; without them such encoders are left out and listed in the report.
+        data: the data's root and index; without them encoders of other inputs are skipped and listed in the
+            report.
     """
     spec, loaded = manifest.spec, []
     for file, encoder in files_of(spec):
@@ -102,7 +103,7 @@ def encode_again(
         try:
             source = FeatureStore.open(store, [group.category], group.split)
         except StoreError:
-            continue  # its damage is listed already
+            continue  # the damage is already in the report
         chosen = random.Random(f"{seed}/{group}").sample(
             range(len(source.index)), min(DEEP_ROWS, len(source.index))
         )
@@ -115,7 +116,7 @@ def encode_again(
                 elif (sample := samples.get(source.index.samples[row].sample_id)) is not None:
                     decoded = stack_decoded([encoders.decode(root, sample)], torch.device("cpu"))
                 else:
-                    continue  # its absence from the data is listed already
+                    continue  # the missing sample is already in the report
             except (StoreDamaged, DatasetError):
                 continue
             report.rows_encoded += 1
@@ -132,7 +133,7 @@ def _gaps(
     """Largest difference of each array of one row, relative to its largest feature.
 
     Args:
-        variants: the row, once for every variant.
+        variants: the row as one batch per variant.
     """
     row = int(variants.rows[0])
     again = encoders.encode(decoded, input_presence(source.index, [row], source.spec.inputs))

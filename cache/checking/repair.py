@@ -1,4 +1,4 @@
-"""Rebuilds exactly the damaged files of a store from the data they were built from."""
+"""Rebuilds the damaged files of a store from the data they were built from."""
 
 import contextlib
 import uuid
@@ -37,10 +37,10 @@ def repair_store(
     workers: int,
     progress: Progress,
 ) -> None:
-    """Mend the problems of ``report`` that rebuilding can mend, and take them off its list.
+    """Repair the problems of ``report`` that can be repaired by rebuilding, and remove them from it.
 
-    A manifest or an encoder's weights cannot be made again from the data; they stay on the list, and with
-    damaged weights no shard is rebuilt. So does a shard whose files are no longer those it was built from.
+    Manifests and encoder weights cannot be rebuilt from the data and remain in the report; with damaged
+    weights no shard is rebuilt. Shards whose source files have changed remain in the report, too.
 
     Raises:
         StoreError: another process is building there. DatasetError: a file cannot be read.
@@ -89,7 +89,7 @@ def _write_metadata(
 def _jobs(
     groups: dict[GroupName, GroupManifest], data: dict[GroupName, Index], report: VerifyReport
 ) -> list[Job]:
-    """The damaged shards whose samples the data still have, with the data's paths."""
+    """The damaged shards whose samples still exist in the data, with the data's paths."""
     jobs = []
     for group, manifest in groups.items():
         damaged = {p.shard for p in report.problems if p.group == str(group) and p.shard is not None}
@@ -108,12 +108,12 @@ def _replace(
     made: MadeShard,
     report: VerifyReport,
 ) -> None:
-    """Write the files of one shard that are damaged; all of them, where this machine's features differ."""
+    """Rewrite the damaged files of one shard, or all of them if this machine computes other features."""
     group, shard = made.job.plan.group, made.job.shard
     finished, folder = groups[group], group_folder(store, group)
     record = finished.shards[shard]
     if made.content != record.content:
-        return  # the data have changed since, which the comparison with them has listed
+        return  # the data has changed since the build, which the comparison has already reported
     plan = finished.plan
     files = {}
     for array in plan.array_layouts(manifest.spec):

@@ -1,4 +1,4 @@
-"""A tiny store, built, verified and opened, as a test of this machine."""
+"""Self-test: builds, verifies and opens a tiny store on this machine."""
 
 from pathlib import Path
 
@@ -19,10 +19,10 @@ SIZE, VIEWS, SAMPLES = 32, (1, 2), 2
 
 
 def run_self_test(folder: Path, device: torch.device) -> FeatureStore:
-    """A store of ``SAMPLES`` noisy training samples in ``folder``, with an untrained encoder.
+    """Build a store of ``SAMPLES`` noise images in ``folder`` with an untrained encoder, verify and open it.
 
     Raises:
-        StoreDamaged: other values are read than were written. Whatever `build_store` raises.
+        StoreDamaged: the values read differ from those written. Also the exceptions of `build_store`.
     """
     rng = np.random.default_rng(0)
     samples = []

@@ -1,4 +1,4 @@
-"""Finds every byte of a store that differs from the written one, and every file of the data that changed."""
+"""Verifies a store: finds damaged bytes, and files of the data that changed since the build."""
 
 import contextlib
 from dataclasses import dataclass
@@ -46,19 +46,20 @@ def verify_store(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> VerifyReport:
-    """Read every byte of a store once and list what is wrong; damage is reported, never raised.
+    """Read every byte of a store once and report all damage; damage does not raise.
 
     Args:
-        root, index: the data, to be compared with what the store was built from; both or neither.
+        root, index: the data, for comparison with the files the store was built from; both or neither.
         deep: also encode a seeded sample of rows again with the stored weights, from the stored images, or
             from the data where the store does not keep an encoder's input.
-        repair: rebuild the damaged shards and metadata (needs ``root``); the report then lists what remains.
-        workers: threads that hash; one per core (at most 8) when None.
-        progress: told the bytes of the store read.
+        repair: rebuild damaged shards and metadata (needs ``root``); the report then lists only the remaining
+            problems.
+        workers: number of hashing threads; one per core (at most 8) when None.
+        progress: called with the number of bytes read.
 
     Raises:
-        StoreError: there is no store at ``path``, or one of another version; with ``repair``, a builder
-            is at work there.
+        StoreError: there is no store at ``path``, or one of another version; with ``repair``, another
+            process is building there.
         DatasetError: with ``repair``, a file that a damaged shard needs cannot be read.
     """
     store = store_path(path)
@@ -105,7 +106,7 @@ def _verify_root(store: StorePath, report: VerifyReport) -> RootManifest | None:
 
 
 def _verify_without_manifest(store: StorePath, report: VerifyReport) -> None:
-    """Check the other files at the root as far as they explain themselves."""
+    """Check the other files at the root as far as possible without the root manifest."""
     metadata = _read(store / ZARR_JSON, report)
     if metadata != group_metadata(root=True):
         report.problems.append(Problem(ZARR_JSON, (), _how(metadata)))
@@ -130,7 +131,7 @@ def _list(store: StorePath, report: VerifyReport) -> dict[GroupName, bool]:
 
 
 def _load_group(store: StorePath, group: GroupName, report: VerifyReport) -> GroupManifest | None:
-    """A group's manifest, if it is whole and this group's."""
+    """A group's manifest, if it is intact and belongs to this group."""
     name = f"{group}/{MANIFEST}"
     try:
         manifest = GroupManifest.load(group_folder(store, group))
@@ -152,7 +153,7 @@ def _load_group(store: StorePath, group: GroupName, report: VerifyReport) -> Gro
 def _load_groups(
     store: StorePath, root: RootManifest, report: VerifyReport
 ) -> dict[GroupName, GroupManifest]:
-    """The groups whose manifests are sound, their metadata checked."""
+    """Check manifests and metadata; returns the groups with intact manifests."""
     groups = {}
     for group in _list(store, report):
         manifest = _load_group(store, group, report)
@@ -195,7 +196,7 @@ def _verify_shards(
         for record, array in product(manifest.shards, manifest.plan.array_layouts(root.spec))
     ]
     sizes = [f.manifest.shards[f.shard].files[f.array.shard_file(f.shard)].size for f in files]
-    # whole shards in memory: one per thread and one ahead
+    # shards are read as a whole: one per thread and one ahead in memory
     checks = prefetch_map(partial(_check_shard_file, store), files, workers=workers, depth=workers + 1)
     with contextlib.closing(checks):
         for file, size, problem in zip(files, sizes, checks, strict=True):
@@ -226,7 +227,7 @@ def _check_shard_file(store: StorePath, file: _ShardFile) -> Problem | None:
     if FileRecord.of(data) != record.files[name]:
         size = record.files[name].size
         cut = f" ({len(data)} bytes, expected {size})" if len(data) != size else ""
-        # where no row is touched, the damage lies between them; the shard is rebuilt all the same
+        # if no row is affected, the damage is between the rows; the shard is rebuilt nevertheless
         touched = wrong or tuple(range(start, stop))
         what = f"not the bytes that were written{cut}"
         return Problem(path, touched, what, str(file.group), file.shard)

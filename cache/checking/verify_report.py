@@ -1,4 +1,4 @@
-"""Findings of a verification, in words for people and in parts for a repair."""
+"""Report of a verification, readable by people and by the repair."""
 
 from dataclasses import dataclass, field
 
@@ -7,17 +7,17 @@ from cache.format.row_spans import spans_of_rows
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is not as it should be."""
+    """One problem found by a verification."""
 
     file: str
-    """Path relative to the store; a sample id where the data, not the store, have changed."""
+    """Path relative to the store, or a sample id if the data has changed instead."""
     rows: tuple[int, ...]
-    """Rows of the group that it touches; all of them where it is unknown which."""
+    """Affected rows of the group; all of them if unknown."""
     what: str
     group: str = ""
-    """``category/split``, or empty for a file that all groups share."""
+    """``category/split``; empty for a file shared by all groups."""
     shard: int | None = None
-    """The shard to rebuild, where that mends it."""
+    """The shard to rebuild, if that repairs the problem."""
 
     def __str__(self) -> str:
         where = f" ({spans_of_rows(self.rows)} of {self.group})" if self.rows else ""
@@ -26,20 +26,20 @@ class Problem:
 
 @dataclass
 class VerifyReport:
-    """Counts and findings of a verification."""
+    """Counts and problems of a verification."""
 
     problems: list[Problem] = field(default_factory=list)
     files: int = 0
     bytes: int = 0
     views_compared: int = 0
-    """Views, and other inputs that a sample has once: with the data's files, by hash."""
+    """Number of views and per-sample inputs compared with the data's files by hash."""
     rows_encoded: int = 0
-    """By a deep verification."""
+    """Number of rows encoded again by a deep verification."""
     encoders_left_out: tuple[str, ...] = ()
-    """Encoders that a deep verification could not run again, since the store does not keep their input."""
+    """Encoders that a deep verification skipped, since the store does not contain their input."""
     shards_repaired: int = 0
 
     @property
     def sound(self) -> bool:
-        """True where nothing was found."""
+        """Whether there are no problems."""
         return not self.problems

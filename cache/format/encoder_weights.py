@@ -1,4 +1,4 @@
-"""Weights of a store's encoders: as bytes when it is built, and loaded wherever the store lies."""
+"""Weights of a store's encoders: serialized for a build, and loaded from local or remote stores."""
 
 import tempfile
 from dataclasses import replace
@@ -23,7 +23,7 @@ def load_encoder_set(store: StorePath, spec: FeatureSpec) -> EncoderSet:
     """The encoders of a store, on the CPU, from its own copies of their weights.
 
     Raises:
-        WeightsError: a file cannot be used, or holds other weights than the store was built with.
+        WeightsError: a file cannot be used, or contains other weights than those of the build.
     """
     return set_of_encoders(
         spec, tuple(load_stored(store / file, encoder) for file, encoder in files_of(spec))
@@ -31,20 +31,20 @@ def load_encoder_set(store: StorePath, spec: FeatureSpec) -> EncoderSet:
 
 
 def files_of(spec: FeatureSpec) -> list[tuple[str, EncoderSpec]]:
-    """Each encoder with the name of its weights file."""
+    """Pairs of weights file name and encoder."""
     return list(zip(weights_files(spec.encoders), spec.encoders, strict=True))
 
 
 def set_of_encoders(spec: FeatureSpec, encoders: tuple[FrozenEncoder, ...]) -> EncoderSet:
-    """These encoders as a set that keeps beside their arrays what ``spec`` keeps."""
+    """The encoders as an `EncoderSet` with the image settings and variants of ``spec``."""
     return EncoderSet(encoders, spec.image_size, spec.stores_images, spec.variants)
 
 
 def load_stored(path: StorePath, spec: EncoderSpec) -> FrozenEncoder:
-    """The encoder whose weights lie at ``path``, on the CPU.
+    """Load the encoder with the weights at ``path``, on the CPU.
 
     Raises:
-        WeightsError: the file cannot be used (named), or holds other weights than ``spec`` says.
+        WeightsError: the file cannot be used (named), or contains other weights than ``spec`` states.
     """
     encoder = _load(path, spec.name)
     if encoder.sha256 != spec.weights_sha256:

@@ -1,4 +1,4 @@
-"""Names every way in which data differ from what a store was built from."""
+"""Reports all differences between a dataset and the data that a store was built from."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from idif.data.index import Index, Sample
 
 @dataclass(frozen=True)
 class Difference:
-    """One sample, or one view of it, in which data and store differ."""
+    """A difference between data and store, in one sample or view."""
 
     sample_id: str
-    """Empty where all samples are concerned."""
+    """Empty for a difference that concerns all samples."""
     what: str
 
     def __str__(self) -> str:
@@ -20,9 +20,9 @@ class Difference:
 
 
 def index_differences(stored: Index, data: Index) -> Iterator[Difference]:
-    """Samples, views and labels that differ; no image is read and paths may differ.
+    """Differences in samples, views and labels; reads no images and ignores paths.
 
-    The order of the samples does not matter, only their ids.
+    Samples are matched by id, regardless of their order.
     """
     if stored.view_numbers != data.view_numbers:
         yield Difference(
@@ -72,7 +72,7 @@ def _only_in(place: str) -> str:
 
 
 def content_differences(sample: Sample, stored: SampleContent, data: SampleContent) -> Iterator[Difference]:
-    """Files of a sample that have other bytes than the store was built from."""
+    """Files of a sample whose content has changed since the store was built."""
     for view, before, now in zip(sample.views, stored.views, data.views, strict=True):
         if view is None or before is None or now is None:
             continue

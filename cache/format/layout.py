@@ -1,4 +1,4 @@
-"""Where everything in a store lies: names of files and arrays, chunk and shard sizes, Zarr metadata.
+"""Layout of a store: names of files and arrays, chunk and shard sizes, Zarr metadata.
 
     STORE/
       zarr.json  manifest.json  teacher.safetensors        shared by all groups; the first encoder's weights
@@ -6,15 +6,15 @@
       <category>/zarr.json
       <category>/<split>/
         zarr.json  manifest.json                           contents of this group, written last
-        layer1 layer2 layer3   float16 [N,V,C,h,w]         the encoders' arrays, float32 where asked for; one
+        layer1 layer2 layer3   float16 [N,V,C,h,w]         the encoders' arrays, float32 if requested; one
           ...                          [N,(A,)(V,)...]     row (a sample: all variants and views) is one chunk
           (or uint8, signed arrays int8, each with scales: layer1_scale float16 [N,C]; a feature is level
           times scale, see `cache.format.quantize`)
-        images                 uint8   [N,V,3,S,S]         where the store keeps images
-        masks                  bool    [N,V,S,S]           where samples have images
-        view_mask labels       bool    [N,V]               where samples have views
-        present_<input>        bool    [N]                 for each input that a sample has once
-        sample_labels          bool    [N]                 where samples have a class of their own
+        images                 uint8   [N,V,3,S,S]         if the store contains images
+        masks                  bool    [N,V,S,S]           if samples have images
+        view_mask labels       bool    [N,V]               if samples have views
+        present_<input>        bool    [N]                 for each per-sample input
+        sample_labels          bool    [N]                 if samples have their own class
           zarr.json  c/<shard>/0/...                       one file per array and shard
 
 Every array of a group has the same rows per shard, so shard ``i`` is one file of each array.
@@ -35,7 +35,7 @@ from idif.data.index import Index, Split
 from idif.errors import ConfigError, StoreError
 
 FORMAT = 1
-"""Version of everything written here; a store of another version is refused, never guessed at."""
+"""Version of the format; stores of other versions are refused."""
 
 ZARR_JSON = "zarr.json"
 MANIFEST = "manifest.json"
@@ -48,13 +48,13 @@ LOCK = "build.lock"
 SPLITS: tuple[Split, ...] = ("train", "test")
 MAX_SHARD_ROWS = 32
 MAX_SHARD_BYTES = 128 * 2**20
-"""Upper bound of the largest array's shard: large for sequential reading, small to rebuild or resend."""
+"""Maximum shard size: large enough for sequential reading, small enough to rebuild or upload again."""
 
 VIEW_MASK, LABELS, SAMPLE_LABELS = "view_mask", "labels", "sample_labels"
 
 WIDTHS = {"float32": 4, "float16": 2, "uint8": 1, "int8": 1, "bool": 1}
 """Type in a store -> bytes of one value."""
-# NaN is the only honest fill for a float: zeros would pass for features
+# NaN as fill value of floats: zeros could be mistaken for features
 _FILLS = {"float32": "NaN", "float16": "NaN", "uint8": 0, "int8": 0, "bool": False}
 
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -63,7 +63,7 @@ _BYTE: dict[str, Any] = {"name": "bytes"}
 
 @dataclass(frozen=True, order=True)
 class GroupName:
-    """One category and split, ordered as a store lists them: by category, train before test."""
+    """One category and split; ordered by category, train before test, as in a store."""
 
     category: str
     order: int
@@ -71,7 +71,7 @@ class GroupName:
 
     @classmethod
     def of(cls, category: str, split: Split) -> "GroupName":
-        """The group of a sample."""
+        """The group of the samples of a category and split."""
         return cls(category, SPLITS.index(split))
 
     @property
@@ -85,23 +85,23 @@ class GroupName:
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """One array of a group, apart from its number of rows."""
+    """One array of a group, without its number of rows."""
 
     name: str
     dtype: str
     row_shape: tuple[int, ...]
     dimensions: tuple[str, ...]
     codecs: tuple[dict[str, Any], ...]
-    """Codecs of one row's chunk. Raw where speed counts: the manifest keeps a CRC-32C per row, which a
-    reader checks several times faster than a checksum codec inside the shard."""
+    """Codecs of one row's chunk. Large arrays are raw for speed: the manifest contains a CRC-32C per
+    row, which a reader checks several times faster than a checksum codec inside the shard."""
     per_row: bool = True
-    """Whether a shard holds one chunk per row; else all its rows are a single chunk."""
+    """Whether a shard has one chunk per row; otherwise all its rows are a single chunk."""
     scale: str | None = None
-    """The array whose values these levels are to be multiplied by, named in the array's attributes."""
+    """Name of the array with the scales of these levels, recorded in the array's attributes."""
 
     @property
     def raw(self) -> bool:
-        """Whether a row lies in its shard as it lies in memory."""
+        """Whether rows are stored uncompressed, with the same bytes as in memory."""
         native = sys.byteorder == "little" or WIDTHS[self.dtype] == 1
         return self.per_row and native and all(codec["name"] == "bytes" for codec in self.codecs)
 
@@ -142,7 +142,7 @@ class ArrayLayout:
 
 
 def value_layouts(spec: FeatureSpec, views: int) -> tuple[ArrayLayout, ...]:
-    """The arrays with values that a reader needs: the encoders', their scales, images and masks."""
+    """The arrays read by `FeatureStore`: the encoders' arrays, their scales, images and masks."""
     names = spec.variants
     features, scales = [], []
     for array in spec.features.values():
@@ -153,10 +153,10 @@ def value_layouts(spec: FeatureSpec, views: int) -> tuple[ArrayLayout, ...]:
         features.append(ArrayLayout(array.name, kept, shape, dimensions, codecs, scale=scale))
         if scale is not None:
             axes = scaled_axes(array)
-            # a few hundred bytes a row: a chunk for all rows of a shard is read once and then cached
+            # a few hundred bytes per row: one chunk for all rows of a shard is read once and then cached
             own = tuple(shape[axis] for axis in axes), tuple(dimensions[axis] for axis in axes)
             scales.append(ArrayLayout(scale, "float16", *own, (_LITTLE,), per_row=False))
-    # masks are nearly all zeros: compression makes them vanish
+    # masks are nearly all zeros and compress to almost nothing
     zstd = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
     pixels = [
         ArrayLayout(
@@ -173,7 +173,7 @@ def value_layouts(spec: FeatureSpec, views: int) -> tuple[ArrayLayout, ...]:
 
 
 def truth_layouts(spec: FeatureSpec, index: Index) -> tuple[ArrayLayout, ...]:
-    """The arrays for other readers: here the manifest's index says the same."""
+    """Presence and label arrays, for other readers; `FeatureStore` uses the manifest's index instead."""
     views = len(index.view_numbers)
     per_view = [VIEW_MASK, LABELS] if views else []
     per_sample = [present_name(name) for name in spec.inputs]
@@ -186,7 +186,7 @@ def truth_layouts(spec: FeatureSpec, index: Index) -> tuple[ArrayLayout, ...]:
 
 
 def stored_type(array: ArraySpec, spec: FeatureSpec) -> str:
-    """Type in which a store keeps an encoder's array; only floating-point values are converted."""
+    """Storage type of an encoder's array; only floating-point values are converted."""
     if not array.dtype.startswith("float"):
         return array.dtype
     if spec.storage == "uint8" and array.signed:
@@ -195,7 +195,7 @@ def stored_type(array: ArraySpec, spec: FeatureSpec) -> str:
 
 
 def scaled_axes(array: ArraySpec) -> tuple[int, ...]:
-    """Positions, in one sample's array, of the axes along which each place has a scale of its own."""
+    """Positions, in one sample's array, of the axes along which each position has its own scale."""
     axes = [VARIANT] if array.has_variants else []
     if array.own_axes:
         axes.append("channel" if "channel" in array.own_axes else array.own_axes[-1])
@@ -203,22 +203,22 @@ def scaled_axes(array: ArraySpec) -> tuple[int, ...]:
 
 
 def _dimensions(array: ArraySpec) -> tuple[str, ...]:
-    """Names of an encoder's array's axes: the ``y x`` of a feature map are not those of the pixels."""
+    """Axis names of an encoder's array, in which ``y x`` of feature maps differ from those of the pixels."""
     return tuple({"y": "h", "x": "w"}.get(axis, axis) for axis in array.axes)
 
 
 def scale_name(array: str) -> str:
-    """The array that holds an array's scales in a ``uint8`` store."""
+    """Name of the array with an array's scales in a ``uint8`` store."""
     return f"{array}_scale"
 
 
 def present_name(input_name: str) -> str:
-    """The array that tells which samples have an input."""
+    """Name of the array with the presence of an input."""
     return f"present_{input_name}"
 
 
 def weights_files(encoders: tuple[EncoderSpec, ...]) -> tuple[str, ...]:
-    """File at a store's root with the weights of each encoder."""
+    """Weights file of each encoder, at the store's root."""
     further = (f"{encoder.name}{WEIGHTS_SUFFIX}" for encoder in encoders[1:])
     return (TEACHER, *further)[: len(encoders)]
 
@@ -227,7 +227,7 @@ def check_names(spec: FeatureSpec) -> None:
     """Refuse encoders whose arrays or weights would have the same name in a store.
 
     Raises:
-        ConfigError: names the first such name and who else has it.
+        ConfigError: gives the first duplicate name and its owners.
     """
     owners: dict[str, str] = {}
     for name, owner in _names(spec):
@@ -239,7 +239,7 @@ def check_names(spec: FeatureSpec) -> None:
 
 
 def _names(spec: FeatureSpec) -> Iterator[tuple[str, str]]:
-    """Every name in a store that an encoder could take, with its owner."""
+    """Every name in a store that an encoder's could collide with, with its owner."""
     for name in (ZARR_JSON, MANIFEST, JOURNAL, VIEW_MASK, LABELS, SAMPLE_LABELS, "rows"):
         yield name, "the store"
     for array in spec.arrays.values():
@@ -266,21 +266,21 @@ def shard_bounds(rows: int, shard_rows: int) -> list[tuple[int, int]]:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Metadata as it is written: the same bytes for the same value."""
+    """Serialize metadata deterministically."""
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def group_metadata(*, root: bool = False) -> bytes:
-    """The ``zarr.json`` of a group; the root's carries a mark by which a store is known."""
+    """The ``zarr.json`` of a group; that of the root contains the mark of a store."""
     attributes = {"idif_store": FORMAT} if root else {}
     return json_bytes({"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 
 def check_category(name: str) -> None:
-    """Refuse a category that cannot be one folder's name on every system.
+    """Refuse a category that is not a valid folder name on every system.
 
     Raises:
-        StoreError: the name is empty, reserved, or holds a separator, a control or another unsafe character.
+        StoreError: the name is empty, reserved, or contains a separator, control or other unsafe character.
     """
     reserved = name in {ZARR_JSON, MANIFEST, PENDING, LOCK, "c"} or name.endswith(WEIGHTS_SUFFIX)
     unsafe = any(ord(ch) < 32 or ch in '/\\:*?"<>|' for ch in name)
@@ -294,5 +294,5 @@ def group_folder(store: Path, group: GroupName) -> Path: ...
 @overload
 def group_folder(store: StorePath, group: GroupName) -> StorePath: ...
 def group_folder(store: StorePath, group: GroupName) -> StorePath:
-    """Where a group lies."""
+    """Folder of a group."""
     return store / group.category / group.split

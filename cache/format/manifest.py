@@ -1,4 +1,4 @@
-"""Manifests of a store: settings shared by all groups, and per group its rows, content and files."""
+"""Manifests of a store: the shared settings, and for each group its rows, content and files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -35,7 +35,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class ViewContent:
-    """SHA-256 (hex) of the files one view was built from."""
+    """SHA-256 (hex) of the source files of one view."""
 
     image: str
     mask: str | None
@@ -43,15 +43,15 @@ class ViewContent:
 
 @dataclass(frozen=True)
 class SampleContent:
-    """SHA-256 (hex) of the files one sample was built from."""
+    """SHA-256 (hex) of the source files of one sample."""
 
     views: tuple[ViewContent | None, ...]
-    """One slot per view number; None where the view is absent."""
+    """One slot per view number; None if the view is absent."""
     inputs: Mapping[str, str | None] = field(default_factory=dict)
-    """{input that a sample has once: its file's}; None where it is absent."""
+    """{per-sample input: hash of its file}; None if it is absent."""
 
     def to_json(self) -> Any:
-        """A JSON value from which `from_json` makes an equal content: a list where there are views alone."""
+        """A JSON value from which `from_json` makes an equal object; a list if there are only views."""
         views = [None if view is None else asdict(view) for view in self.views]
         return {"views": views, "inputs": dict(self.inputs)} if self.inputs else views
 
@@ -64,15 +64,15 @@ class SampleContent:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """A finished shard: written only when all its files are in place."""
+    """A finished shard; recorded only after all its files are written."""
 
     shard: int
     files: dict[str, FileRecord]
     """Path relative to the group -> size and digest."""
     crc32c: dict[str, tuple[int, ...]]
-    """Array -> CRC-32C of each row's values in memory, checked on every read."""
+    """Array -> CRC-32C of each row's values in memory, which every read checks."""
     sources: list[Any]
-    """Content of each row as JSON: most readers never make objects of it."""
+    """Content of each row as raw JSON, since most readers do not need it as objects."""
 
     @classmethod
     def of(
@@ -87,7 +87,7 @@ class ShardRecord:
 
     @cached_property
     def content(self) -> tuple[SampleContent, ...]:
-        """Content of the files that each row was built from."""
+        """Hashes of each row's source files."""
         return tuple(SampleContent.from_json(row) for row in self.sources)
 
     def to_json(self) -> dict[str, Any]:
@@ -108,15 +108,15 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """The rows and settings of a group, known before the first image is read."""
+    """The rows and settings of a group, complete before the first image is read."""
 
     group: GroupName
     spec_fingerprint: str
     index: Index
-    """Its rows, ordered by sample id."""
+    """The rows of the group, ordered by sample id."""
     shard_rows: int
     batch_size: int
-    """Samples encoded at once; kept so that a rebuilt shard repeats the same arithmetic."""
+    """Samples encoded at once; recorded so that rebuilding a shard repeats the same arithmetic."""
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
@@ -124,7 +124,7 @@ class GroupPlan:
         return shard_bounds(len(self.index), self.shard_rows)
 
     def array_layouts(self, spec: FeatureSpec) -> tuple[ArrayLayout, ...]:
-        """All arrays of the group: the encoders', scales, images, masks, and the truth for other readers."""
+        """All arrays of the group: the encoders', scales, images, masks, presence and labels."""
         return (*value_layouts(spec, len(self.index.view_numbers)), *truth_layouts(spec, self.index))
 
     def truth_arrays(self, spec: FeatureSpec, start: int, stop: int) -> dict[str, Array]:
@@ -180,7 +180,7 @@ class GroupManifest:
 
     @cached_property
     def content(self) -> tuple[SampleContent, ...]:
-        """Content of the files that each row was built from."""
+        """Hashes of each row's source files."""
         return tuple(row for shard in self.shards for row in shard.content)
 
     def crc32c(self, array: str, row: int) -> int:
@@ -190,7 +190,7 @@ class GroupManifest:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over ids, view numbers, classes and content: no path, no time."""
+        """SHA-256 (hex) over ids, view numbers, classes and content; independent of paths and times."""
         rows = [
             _row_identity(sample, content)
             for sample, content in zip(self.plan.index.samples, self.content, strict=True)
@@ -204,7 +204,7 @@ class GroupManifest:
 
     @classmethod
     def load(cls, folder: StorePath) -> Self:
-        """The manifest in a group's folder; raises what `unseal` raises."""
+        """Load the manifest in a group's folder; raises as `unseal`."""
         return cls.from_json(unseal(folder / MANIFEST), str(folder / MANIFEST))
 
     @classmethod
@@ -237,14 +237,14 @@ class RootManifest:
             "spec": self.spec.to_json(),
             "view_numbers": list(self.view_numbers),
             "files": {name: asdict(record) for name, record in self.files.items()},
-            # for people: the spec decides them, and each array's own zarr.json states them
+            # informative only: derived from the spec, and also in each array's zarr.json
             "codecs": {array.name: [codec["name"] for codec in array.codecs] for array in arrays},
         }
         return seal(value)
 
     @classmethod
     def load(cls, store: StorePath) -> Self:
-        """The manifest at a store's root; raises what `unseal` raises."""
+        """Load the manifest at a store's root; raises as `unseal`."""
         return cls.from_json(unseal(store / MANIFEST), str(store / MANIFEST))
 
     @classmethod
@@ -270,7 +270,7 @@ def _row_identity(sample: Sample, content: SampleContent) -> list[Any]:
 
 
 def select_inputs(index: Index, inputs: Sequence[str]) -> Index:
-    """The index with these inputs of every sample and no others: those that a store's encoders take."""
+    """The index restricted to the given inputs of every sample, i.e. those of a store's encoders."""
 
     def select(sample: Sample) -> Sample:
         if tuple(sample.inputs) == tuple(inputs):
@@ -281,7 +281,7 @@ def select_inputs(index: Index, inputs: Sequence[str]) -> Index:
 
 
 def sorted_groups(index: Index) -> dict[GroupName, Index]:
-    """One index per group, each ordered by sample id, in the order a store lists its groups."""
+    """One index per group, ordered by sample id; groups in the store's order."""
     rows: dict[GroupName, list[int]] = {}
     for row, sample in enumerate(index.samples):
         rows.setdefault(GroupName.of(sample.category, sample.split), []).append(row)

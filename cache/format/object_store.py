@@ -1,4 +1,4 @@
-"""Paths in an object store, ``s3://BUCKET/PREFIX``, with the part of `pathlib.Path` that a store needs."""
+"""Paths in an object store, ``s3://BUCKET/PREFIX``, with the subset of `pathlib.Path` that stores use."""
 
 import base64
 import contextlib
@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 from idif.errors import CannotFinish, StoreError
 
 REQUESTS = 16
-"""Requests under way at once."""
+"""Maximum number of concurrent requests."""
 ATTEMPTS = 4
-"""Attempts of a request, and of a transfer that breaks off."""
+"""Maximum attempts of a request, and of an interrupted transfer."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -32,7 +32,7 @@ class _Stat(NamedTuple):
 
 
 class _Bucket:
-    """The objects below one prefix: their listing, and whole or partial transfers."""
+    """The objects below one prefix: listing, and complete or partial transfers."""
 
     def __init__(self, url: str, bucket: str, prefix: str, client: Any = None) -> None:
         self.url, self.bucket, self.prefix = url, bucket, prefix
@@ -54,19 +54,19 @@ class _Bucket:
         with self.translate_errors(self.url):
             try:
                 return boto3.client("s3", config=config)
-            except ValueError:  # boto3's word for an endpoint that is no address
+            except ValueError:  # boto3's error for an invalid endpoint
                 raise StoreError(f"{self.url}: AWS_ENDPOINT_URL: expected http(s)://HOST") from None
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """{key relative to the prefix: size in bytes}, listed once at the first use."""
+        """{key relative to the prefix: size in bytes}, listed once on first use."""
         start = len(self.prefix) + 1 if self.prefix else 0
         sizes: dict[str, int] = {}
         pages = self.client.get_paginator("list_objects_v2")
         with self.translate_errors(self.url):
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix and f"{self.prefix}/"):
                 for entry in page.get("Contents", ()):
-                    if not entry["Key"].endswith("/"):  # web consoles mark an empty folder so
+                    if not entry["Key"].endswith("/"):  # marker of an empty folder, created by web consoles
                         sizes[entry["Key"][start:]] = entry["Size"]
         return sizes
 
@@ -81,7 +81,7 @@ class _Bucket:
         return folders
 
     def get(self, key: str, span: tuple[int, int] | None = None) -> bytes:
-        """An object's bytes, or those from ``span[0]`` up to but without ``span[1]``."""
+        """An object's bytes, or those from ``span[0]`` to ``span[1]`` (exclusive)."""
         from botocore import exceptions
 
         part = {} if span is None else {"Range": f"bytes={span[0]}-{span[1] - 1}"}
@@ -91,7 +91,7 @@ class _Bucket:
                     data: bytes = self.client.get_object(**self.name(key), **part)["Body"].read()
                     return data
                 except (exceptions.IncompleteReadError, exceptions.HTTPClientError):
-                    # botocore repeats requests, but not a transfer that breaks off
+                    # botocore repeats requests, but not interrupted transfers
                     if attempt + 1 == ATTEMPTS:
                         raise
         raise AssertionError
@@ -109,11 +109,11 @@ class _Bucket:
 
     @contextlib.contextmanager
     def translate_errors(self, where: str) -> Iterator[None]:
-        """Turn boto3's exceptions into one sentence. The server's own text is left out: it may hold keys.
+        """Translate boto3's exceptions. Omits the server's own text, which may contain keys.
 
         Raises:
-            FileNotFoundError, OSError: no such object; not so many bytes. StoreError: no bucket, no
-            credentials, or not allowed. CannotFinish: no answer, or a failure of the server's.
+            FileNotFoundError, OSError: no such object; range beyond its end. StoreError: no bucket, no
+            credentials, or not allowed. CannotFinish: no answer, or a server error.
         """
         from botocore import exceptions
 
@@ -159,12 +159,12 @@ class _Bucket:
 class ObjectPath:
     """An object or a folder of objects, with the methods of `pathlib.Path` that a store uses.
 
-    Names and sizes are those of one listing, made at the first use; paths below one root share it.
+    Names and sizes come from one listing, made on first use and shared by all paths below one root.
     """
 
     bucket: _Bucket
     key: str = ""
-    """Relative to the store; empty for the store itself."""
+    """Key relative to the store; empty for the store itself."""
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -191,15 +191,15 @@ class ObjectPath:
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """The last component of the path."""
         return self.key.rpartition("/")[2]
 
     def is_file(self) -> bool:
-        """Whether there is such an object."""
+        """Whether the object exists."""
         return self.key in self.bucket.sizes
 
     def is_dir(self) -> bool:
-        """Whether there are objects below."""
+        """Whether there are objects below this path."""
         return self.key in self.bucket.folders
 
     def exists(self) -> bool:
@@ -207,7 +207,7 @@ class ObjectPath:
         return self.is_file() or self.is_dir()
 
     def iterdir(self) -> Iterator["ObjectPath"]:
-        """The objects and folders directly below, sorted by name."""
+        """The objects and folders directly below this path, sorted by name."""
         return iter([self / name for name in sorted(self.bucket.folders.get(self.key, ()))])
 
     def stat(self) -> _Stat:
@@ -217,27 +217,27 @@ class ObjectPath:
         return _Stat(self.bucket.sizes[self.key])
 
     def read_bytes(self) -> bytes:
-        """The whole object; raises FileNotFoundError, and what `_Bucket.translate_errors` does."""
+        """The whole object; raises FileNotFoundError, and as `_Bucket.translate_errors`."""
         self.stat()
         return self.bucket.get(self.key)
 
     def open(self, mode: Literal["rb"], buffering: Literal[0]) -> "ObjectFile":
-        """The object as a file in which every read is a request; raises FileNotFoundError."""
+        """Open the object as a file whose every read is a request; raises FileNotFoundError."""
         return ObjectFile(self, self.stat().st_size)
 
     def sha256(self) -> str | None:
-        """The hash (hex) that `write_bytes` stored with the object; None for an object of another program."""
+        """The hash (hex) that `write_bytes` stored with the object; None for objects of other programs."""
         with self.bucket.translate_errors(str(self)):
             answer = self.bucket.client.head_object(**self.bucket.name(self.key))
             digest: str | None = answer["Metadata"].get("sha256")
             return digest
 
     def write_bytes(self, data: bytes) -> None:
-        """Write the object atomically, with its SHA-256 for the server to check."""
+        """Write the object atomically, with its SHA-256, which the server checks."""
         self.bucket.put(self.key, data)
 
     def write_new(self, data: bytes) -> bool:
-        """As `write_bytes`, but return False and write nothing where there is such an object already."""
+        """As `write_bytes`, but if the object exists, write nothing and return False."""
         try:
             self.bucket.put(self.key, data, IfNoneMatch="*")
         except FileExistsError:
@@ -271,7 +271,7 @@ class ObjectFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move, without a request; raises OSError before the beginning."""
+        """Set the position, without a request; raises OSError for a negative position."""
         at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         if at < 0:
             raise OSError(errno.EINVAL, "before the beginning", str(self._path))
@@ -279,7 +279,7 @@ class ObjectFile(io.RawIOBase):
         return at
 
     def readinto(self, buffer: Any) -> int:
-        """Fill ``buffer`` as far as the object goes, in one request."""
+        """Read into ``buffer`` up to the end of the object, in one request."""
         view = memoryview(buffer).cast("B")
         stop = min(self._at + len(view), self._size)
         if stop <= self._at:
@@ -295,10 +295,10 @@ StorePath: TypeAlias = Path | ObjectPath
 
 
 def store_path(place: str | StorePath) -> StorePath:
-    """The folder or object store that a user names.
+    """Parse the location of a store: a folder or ``s3://BUCKET/PREFIX``.
 
     Raises:
-        StoreError: an address of another kind than ``s3://BUCKET/PREFIX``, or one that a path has swallowed.
+        StoreError: another kind of address, or one that was converted to a `Path`.
     """
     if isinstance(place, ObjectPath):
         return place

@@ -1,8 +1,7 @@
 """Compact storage: features as integer levels, uint8 or int8, times float16 scales.
 
-An array has one scale for each sample (and variant) and each place along its scaled axis: the axis
-``channel``, or the last of its own axes where it has no channels. An array without axes of its own has one
-scale for each sample (and variant).
+An array has one scale per sample (and variant) and position along its scaled axis: the axis ``channel``, or
+else the last of its own axes. An array without own axes has one scale per sample (and variant).
 """
 
 from collections.abc import Collection
@@ -16,17 +15,17 @@ from idif.data.arrays import ArraySpec
 UNSIGNED_LEVELS = 255
 SIGNED_LEVELS = 127
 LARGEST_SCALE = {UNSIGNED_LEVELS: 256.75, SIGNED_LEVELS: 515.5}
-"""The next float16 up, times the number of levels, would no longer be finite."""
+"""Largest scale whose product with the number of levels is finite in float16."""
 
 
 def quantize(features: Tensor, array: ArraySpec) -> tuple[Tensor, Tensor]:
     """Round features to levels counted from zero to the largest magnitude under the same scale.
 
-    The scale is rounded to float16 first and the levels are counted in it, so its rounding adds no error of
-    its own: a feature is off by half a scale at most, and by float16's rounding of the product.
+    The levels are computed with the scale already rounded to float16, so this rounding adds no error: the
+    error of a feature is at most half a scale, plus float16's rounding of the product.
 
     Args:
-        features: [B,...] of ``array``, finite in float16, and nowhere negative where it is unsigned.
+        features: [B,...] of ``array``, finite in float16, and not negative for an unsigned array.
 
     Returns:
         Levels [B,...], uint8 in 0..255 or int8 in -127..127, and scales float16 [B,...] over `scaled_axes`,
@@ -38,7 +37,7 @@ def quantize(features: Tensor, array: ArraySpec) -> tuple[Tensor, Tensor]:
     magnitudes = features.float().abs() if array.signed else features.float()
     top = magnitudes.amax(dim=reduced) if reduced else magnitudes
     scales = (top / largest).half()
-    # among the smallest float16 numbers rounding down could lose a third: there the next one up is taken
+    # for the smallest float16 numbers rounding down could lose a third, so these are rounded up
     up = (scales.view(torch.int16) + 1).view(torch.float16)
     scales = torch.where(scales.float() * (largest + 0.5) < top, up, scales).clamp_max(LARGEST_SCALE[largest])
     steps = _spread(torch.where(scales > 0, scales, 1).float(), features.shape, scaled)
@@ -47,17 +46,17 @@ def quantize(features: Tensor, array: ArraySpec) -> tuple[Tensor, Tensor]:
 
 
 def dequantize(levels: Tensor, scales: Tensor, axes: Collection[int]) -> Tensor:
-    """The features that `quantize` kept: float16, of the levels' shape.
+    """Inverse of `quantize`: features float16, of the levels' shape.
 
-    A level has 8 bits and a scale 11, so the product is exact before it is rounded once: every device gives
+    A level has 8 bits and a scale 11, so the product is exact before a single rounding: all devices give
     the same bits.
 
     Args:
-        axes: axes of ``levels`` that ``scales`` has too, in the same order: 0 and the scaled ones.
+        axes: the axes of ``levels`` that ``scales`` also has, in the same order: 0 and the scaled ones.
     """
     return levels.half().mul_(_spread(scales, levels.shape, axes))
 
 
 def _spread(scales: Tensor, shape: torch.Size, axes: Collection[int]) -> Tensor:
-    """The scales as a view that multiplies an array of this shape."""
+    """View of the scales that broadcasts to the given shape."""
     return scales.reshape([size if axis in axes else 1 for axis, size in enumerate(shape)])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def spans_of_rows(rows: Sequence[int]) -> str:
-    """Rows in words: ``row 5`` or ``rows 0-3, 7``."""
+    """Rows as text: ``row 5`` or ``rows 0-3, 7``."""
     spans: list[list[int]] = []
     for row in sorted(rows):
         if spans and row == spans[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""A store's files: written atomically, hashed, and for JSON sealed with their own digest."""
+"""Writes a store's files: atomic and hashed; JSON files contain their own digest."""
 
 import errno
 import hashlib
@@ -30,7 +30,7 @@ class FileRecord:
 
 
 def write_failed(path: Path, error: OSError) -> Exception:
-    """The user's error for a write that the system refused."""
+    """The `IdifError` for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CannotFinish(f"{path}: no space left on the device")
     return StoreError(f"{path}: cannot be written ({error.strerror or error})")
@@ -40,7 +40,7 @@ def make_folder(path: Path) -> None:
     """Create a folder and its parents.
 
     Raises:
-        StoreError: the system refuses.
+        StoreError: the folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -49,10 +49,10 @@ def make_folder(path: Path) -> None:
 
 
 def write_file(path: StorePath, data: bytes) -> None:
-    """Write a file of a store atomically (`idif.files.replace_file`), its folders with it.
+    """Write a file of a store atomically (`idif.files.replace_file`); creates its folders.
 
     Raises:
-        StoreError: the system refuses. CannotFinish: no space is left.
+        StoreError: the file cannot be written. CannotFinish: no space is left.
     """
     if isinstance(path, ObjectPath):
         path.write_bytes(data)
@@ -65,7 +65,7 @@ def write_file(path: StorePath, data: bytes) -> None:
 
 
 def seal(value: dict[str, Any]) -> bytes:
-    """A JSON object as bytes that carry their own SHA-256 (over themselves, the digest read as zeros)."""
+    """Serialize a JSON object with its own SHA-256 (computed with the digest field set to zeros)."""
     body = json.dumps({"format": FORMAT, **value}, ensure_ascii=False, separators=(",", ":"))
     text = f'{_PREFIX}{_ZEROS}",{body[1:]}\n'
     sha256 = hashlib.sha256(text.encode()).hexdigest()
@@ -73,11 +73,11 @@ def seal(value: dict[str, Any]) -> bytes:
 
 
 def unseal(path: StorePath) -> dict[str, Any]:
-    """The object that `seal` made, from its file.
+    """Read and check a file written with `seal`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        StoreDamaged, StoreError: as `unseal_bytes`, or it cannot be read.
+        FileNotFoundError: the file does not exist.
+        StoreDamaged, StoreError: as `unseal_bytes`, or the file cannot be read.
     """
     try:
         raw = path.read_bytes()
@@ -89,10 +89,10 @@ def unseal(path: StorePath) -> dict[str, Any]:
 
 
 def unseal_bytes(raw: bytes, where: str) -> dict[str, Any]:
-    """The object that `seal` made.
+    """Check and parse the bytes made by `seal`.
 
     Raises:
-        StoreDamaged: a byte differs from what was written; ``where`` is named.
+        StoreDamaged: a byte differs from the written one; ``where`` is named.
         StoreError: it was written by another version of the format.
     """
     start = len(_PREFIX)

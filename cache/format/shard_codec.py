@@ -1,4 +1,4 @@
-"""Turns the rows of one shard into files: one file per array, encoded in memory and put in place whole."""
+"""Encodes the rows of one shard to files, one per array, in memory; each is written atomically."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,19 +29,19 @@ class ShardValues:
 def row_checksums(rows: Array) -> tuple[int, ...]:
     """CRC-32C of each row's bytes in memory."""
     view = rows.reshape(len(rows), -1).view()
-    view.flags.writeable = False  # the C function takes nothing that could change under it
+    view.flags.writeable = False  # the C function accepts only read-only buffers
     return tuple(google_crc32c.value(row) for row in view)
 
 
 def memory_array(array: ArrayLayout, rows: int, shard_rows: int) -> Any:
-    """The Zarr array as an empty tensorstore in a memory of its own."""
+    """The Zarr array as an empty tensorstore in its own memory store."""
     context = ts.Context()
     spec = {
         "driver": "zarr3",
         "kvstore": {"driver": "memory", "path": f"{array.name}/"},
         "metadata": array.metadata(rows, shard_rows),
         "create": True,
-        # an empty mask is data too, and a missing chunk is damage: nothing is left to the fill value
+        # store empty masks explicitly: a missing chunk counts as damage
         "store_data_equal_to_fill_value": True,
         "fill_missing_data_reads": False,
     }
@@ -49,7 +49,7 @@ def memory_array(array: ArrayLayout, rows: int, shard_rows: int) -> Any:
 
 
 def encode_shard_file(array: ArrayLayout, rows: int, shard_rows: int, shard: int, values: Array) -> bytes:
-    """The bytes of one shard file: a function of the values alone, so that a rebuilt shard is the same.
+    """The bytes of one shard file: a function of the values only, so that a rebuilt shard is identical.
 
     Args:
         rows: rows of the whole array.
@@ -78,7 +78,7 @@ def decode_shard_file(
     for read in reads:
         try:
             values.append(np.asarray(read.result()))
-        except (ValueError, OSError, RuntimeError):  # what tensorstore raises differs with the damage
+        except (ValueError, OSError, RuntimeError):  # tensorstore's exception depends on the kind of damage
             values.append(None)
     return values
 
@@ -86,7 +86,7 @@ def decode_shard_file(
 def write_shard(
     folder: Path, layouts: tuple[ArrayLayout, ...], rows: int, shard_rows: int, values: ShardValues
 ) -> tuple[dict[str, FileRecord], dict[str, tuple[int, ...]]]:
-    """Write the files of one shard; returns their records and the CRC-32C of every array's rows."""
+    """Write the files of one shard; returns their records and the CRC-32C of each array's rows."""
     files: dict[str, FileRecord] = {}
     checks: dict[str, tuple[int, ...]] = {}
     for array in layouts:

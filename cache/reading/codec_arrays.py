@@ -1,4 +1,4 @@
-"""Opens the arrays that have codecs, for tensorstore to decode: shards on disk, or fetched into memory."""
+"""Opens compressed arrays with tensorstore: shards on disk, or fetched into memory."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +14,7 @@ from idif.errors import StoreDamaged
 
 
 def open_array(folder: Path, context: Any) -> Any:
-    """An array on disk.
+    """Open an array on disk.
 
     Raises:
         StoreDamaged: its metadata cannot be read.
@@ -33,10 +33,10 @@ def open_array(folder: Path, context: Any) -> Any:
 
 
 def fetch_array(folder: ObjectPath, array: ArrayLayout, plan: GroupPlan, requests: ThreadPoolExecutor) -> Any:
-    """A group's array in an object store, its shards brought into memory as they are stored.
+    """Open a group's array in an object store; its shards are fetched into memory in their stored form.
 
-    Arrays with codecs are small: masks are nearly all zeros, and a row's scales a few hundred numbers. A
-    shard that is not there is missing in memory too, and damage in one shows in its rows' checksums.
+    Arrays with codecs are small: masks are nearly all zeros, and a row has a few hundred scales. A missing
+    shard is missing in memory, too, and the rows' checksums reveal damage.
     """
 
     def get(shard: int) -> bytes | None:

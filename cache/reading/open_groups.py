@@ -1,4 +1,4 @@
-"""Decides whether a store may be opened: missing, unfinished or damaged parts are refused by name."""
+"""Opens a store's finished groups; raises, naming the missing, unfinished or damaged part."""
 
 import contextlib
 import difflib
@@ -30,9 +30,9 @@ class OpenGroup:
 
 @contextlib.contextmanager
 def _gc_disabled() -> Iterator[None]:
-    """Keep Python from looking for garbage while a manifest's many small objects are made.
+    """Disable garbage collection while a manifest's many small objects are created.
 
-    None of them is garbage, and looking takes three times as long as making them.
+    None of them is garbage, and collection takes three times as long as creating them.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -57,18 +57,18 @@ def list_groups(store: StorePath) -> dict[GroupName, bool]:
 
 
 def store_bytes(store: StorePath) -> int:
-    """Bytes of everything that lies in a store."""
+    """Total size of a store's files in bytes."""
     if isinstance(store, ObjectPath):
         return sum(store.bucket.sizes.values())
     return sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
 
 
 def load_root(store: StorePath) -> RootManifest:
-    """The root manifest, with the files it names checked for their size.
+    """Load the root manifest and check the sizes of its files.
 
     Raises:
-        StoreError: no folder, or no store. StoreIncomplete: its build was cut short at the very start.
-        StoreDamaged: the manifest or another file is not what was written.
+        StoreError: no folder, or not a store. StoreIncomplete: its build was interrupted at the start.
+        StoreDamaged: the manifest or another file differs from the written one.
     """
     if not store.is_dir():
         raise StoreError(f"{store}: no such store; build one with 'idif cache build'")
@@ -86,7 +86,7 @@ def load_root(store: StorePath) -> RootManifest:
 
 
 def check_sizes(folder: StorePath, files: dict[str, FileRecord]) -> None:
-    """Refuse files that are missing or of another size than written.
+    """Refuse files that are missing or of another size than recorded.
 
     Raises:
         StoreDamaged: names the first such file.
@@ -103,15 +103,15 @@ def check_sizes(folder: StorePath, files: dict[str, FileRecord]) -> None:
 def choose_groups(
     store: StorePath, groups: dict[GroupName, bool], categories: Sequence[str] | None, split: Split | None
 ) -> list[GroupName]:
-    """The groups asked for, in the store's order.
+    """Select groups, in the store's order.
 
     Args:
-        groups: what `list_groups` found.
+        groups: result of `list_groups`.
         categories: all when None. split: both when None.
 
     Raises:
-        StoreError: one is not in the store; the nearest names are offered.
-        StoreIncomplete: one is not finished.
+        StoreError: a category is not in the store; the nearest names are suggested.
+        StoreIncomplete: a selected group is not finished.
     """
     known = sorted({group.category for group in groups})
     for category in categories or ():
@@ -142,7 +142,7 @@ def _how_far(store: StorePath, group: GroupName) -> str:
 
 
 def open_groups(store: StorePath, root: RootManifest, groups: Sequence[GroupName]) -> list[OpenGroup]:
-    """Finished groups, in this order; raises what `open_group` raises."""
+    """Open finished groups, in the given order; raises as `open_group`."""
     with _gc_disabled():
         if isinstance(store, Path):
             return [open_group(store, root, group) for group in groups]
@@ -157,10 +157,10 @@ def store_fingerprint(spec: FeatureSpec, groups: Sequence[OpenGroup]) -> str:
 
 
 def open_group(store: StorePath, root: RootManifest, group: GroupName) -> OpenGroup:
-    """A finished group, its metadata and the sizes of its files checked.
+    """Open a finished group; checks its metadata and the sizes of its files.
 
     Raises:
-        StoreDamaged: something is missing or not what was written; the file is named.
+        StoreDamaged: a file is missing or differs from the written one; it is named.
     """
     folder = group_folder(store, group)
     manifest = GroupManifest.load(folder)

@@ -1,4 +1,4 @@
-"""A batch whose features are as a store keeps them, and the step from there to a plain batch."""
+"""`PackedBatch`: a batch with features in their stored form, and its conversion to a plain batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,32 +16,32 @@ from idif.data.features import FeatureSpec
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """A batch with features as they are stored, on any device."""
+    """A batch with features in their stored form, on any device."""
 
     batch: Batch
     """Arrays with all their variants; features float16 or float32, or levels uint8 or int8."""
     scales: dict[str, Tensor]
-    """{array: float16 [B,...]} of the levels, see `cache.format.quantize`."""
+    """{array: float16 [B,...]}: scales of the levels, see `cache.format.quantize`."""
     features: Mapping[str, ArraySpec]
-    """The encoders' arrays."""
+    """Specifications of the encoders' arrays."""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The same with every tensor changed; ``change`` keeps the meaning of the first axis."""
+        """Apply ``change`` to every tensor; it must keep the meaning of the first axis."""
         scales = {name: change(scale) for name, scale in self.scales.items()}
         return replace(self, batch=self.batch.map(change), scales=scales)
 
     def tensors(self) -> list[Tensor]:
-        """Every tensor, in an order that depends on the specification alone."""
+        """Every tensor, in an order that depends only on the specification."""
         batch = self.batch
         parts = [batch.rows, batch.view_mask, batch.labels, batch.sample_labels]
         return [*parts, *batch.present.values(), *batch.arrays.values(), *self.scales.values()]
 
     def unpack(self, variants: Tensor | None = None, rows: Tensor | None = None) -> Batch:
-        """The plain batch: one variant of each row, levels times scales as float16.
+        """Convert to a plain batch: one variant of each row, levels times scales as float16.
 
         Args:
             variants: int64 [B], the variant of each row; the plain one (0) when None.
-            rows: int64 [B], positions in this batch to take, all when None; ``categories`` stay as they are.
+            rows: int64 [B], positions in this batch to take, all when None; ``categories`` is not changed.
         """
         batch = self.batch if rows is None else _take_rows(self.batch, rows, self.features)
         arrays = dict(batch.arrays)
@@ -62,7 +62,7 @@ class PackedBatch:
 
 
 def _take_rows(batch: Batch, rows: Tensor, features: Mapping[str, ArraySpec]) -> Batch:
-    """Some rows of a batch, but for arrays with variants, of which only one per row is to be copied."""
+    """Some rows of a batch, without arrays with variants, of which only one variant per row is copied."""
     varied = {name for name in batch.arrays if name in features and features[name].has_variants}
     plain = batch.with_arrays({name: x for name, x in batch.arrays.items() if name not in varied})
     taken = plain.map(lambda x: x.index_select(0, rows))
@@ -72,7 +72,7 @@ def _take_rows(batch: Batch, rows: Tensor, features: Mapping[str, ArraySpec]) ->
 def check_variants(
     spec: FeatureSpec, order: Sequence[int], variants: Sequence[int] | None
 ) -> list[int] | None:
-    """The variant of each entry of ``order`` as plain integers; None where there is but the plain one.
+    """The variant of each entry of ``order`` as plain integers; None if there is only the plain one.
 
     Raises:
         IndexError: there is no such variant.

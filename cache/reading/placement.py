@@ -1,4 +1,4 @@
-"""Placement of a source's rows while they are used: on disk, all in memory, or all on the device."""
+"""Placement of a source's rows during a run: on disk, all in memory, or all on the device."""
 
 import os
 import sys
@@ -21,21 +21,21 @@ from idif.errors import CannotFinish
 Placement = Literal["auto", "disk", "memory", "device"]
 
 LOAD_ROWS = 16
-"""Rows read at once while a source is made resident."""
+"""Rows read at once while a source is loaded."""
 ROW_NUMBER_BYTES = 8
 DEVICE_SHARE = 0.6
 MEMORY_SHARE = 0.5
-"""Share of the free memory that ``auto`` will take."""
+"""Maximum share of the free memory that ``auto`` uses."""
 
 
 class Resident:
-    """A `FeatureSource` that holds every row of another, all variants of it, and indexes it on one device."""
+    """A `FeatureSource` with all rows and variants of another, loaded on one device."""
 
     def __init__(self, source: FeatureSource, device: torch.device) -> None:
-        """Reads all of ``source`` once, so that its own checks see every row once.
+        """Read all of ``source`` once, including its own checks of every row.
 
         Raises:
-            What ``source.batches`` raises. CannotFinish: the device's memory does not hold it.
+            The exceptions of ``source.batches``. CannotFinish: not enough memory on the device.
         """
         self._spec, self._index, self.device = source.spec, source.index, device
         try:
@@ -77,9 +77,9 @@ class Resident:
 
 
 def _load(source: FeatureSource, device: torch.device) -> PackedBatch:
-    """All rows of a source as one batch, filled part by part so that nothing is held twice.
+    """All rows of a source as one batch, filled in parts so that no row is in memory twice.
 
-    A store's features stay as they are stored: compact ones take half the room here too.
+    A store's features remain in their stored form: compact ones take half the memory.
     """
     rows = len(source.index)
     filled: PackedBatch | None = None
@@ -106,32 +106,32 @@ def _packed(source: FeatureSource) -> Iterator[PackedBatch]:
 
 
 def _stack_variants(batches: Sequence[Batch], features: Mapping[str, ArraySpec]) -> Batch:
-    """Batches of the same rows, one for each variant, as one with all variants."""
+    """Stack batches of the same rows, one per variant, to one with all variants."""
     varied = [name for name, array in features.items() if array.has_variants]
     stacked = {name: torch.stack([batch.arrays[name] for batch in batches], dim=1) for name in varied}
     return batches[0].with_arrays(batches[0].arrays | stacked)
 
 
 def source_bytes(source: FeatureSource) -> int:
-    """Bytes that all rows of a source take when they are made resident."""
+    """Size of all rows of a source in memory, in bytes."""
     return len(source.index) * row_bytes(source.spec, len(source.index.view_numbers))
 
 
 def row_bytes(spec: FeatureSpec, views: int) -> int:
-    """Bytes of one row: its number, presence, labels, and arrays as ``spec`` stores them."""
+    """Size of one row in bytes: its number, presence, labels, and arrays in their stored form."""
     flags = 2 * views + 1 + len(spec.inputs)
     return ROW_NUMBER_BYTES + flags + sum(array.row_bytes for array in value_layouts(spec, views))
 
 
 def free_memory() -> int | None:
-    """Bytes of main memory that a new allocation can have, or None where the system does not tell."""
+    """Main memory available to new allocations in bytes, or None if the system does not report it."""
     free: list[int] = []
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         free.append(int(fields["MemAvailable"].split()[0]) * 1024)
     elif sys.platform == "darwin":
-        # macOS compresses and purges: a third of the whole is what can be counted on
+        # macOS compresses and purges memory: assume that a third of the total is available
         free.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 3)
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
@@ -140,9 +140,9 @@ def free_memory() -> int | None:
 
 
 def choose_placement(source: FeatureSource, device: torch.device) -> tuple[Placement, str]:
-    """The placement that ``auto`` means here, and a reason for people.
+    """The placement that ``auto`` selects, and the reason as text.
 
-    Main memory is shared out among the processes that torchrun started on this machine: each places its own.
+    Main memory is divided among the processes that torchrun started on this machine.
     """
     need = source_bytes(source)
     if device.type == "cuda":
@@ -162,15 +162,15 @@ def choose_placement(source: FeatureSource, device: torch.device) -> tuple[Place
 
 
 def place(source: FeatureSource, placement: Placement, device: torch.device) -> FeatureSource:
-    """A source with the same rows and the same bits, placed where ``placement`` says.
+    """A source with the same rows and bits, at the given placement.
 
     Args:
-        source: a store, or any other source that is to be read once and kept.
-        placement: ``disk`` leaves it where it is; ``memory`` and ``device`` hold it whole there; ``auto``
-            takes the fastest that fits, see `choose_placement`.
+        source: a store, or any other source.
+        placement: ``disk`` returns the source unchanged; ``memory`` and ``device`` load it completely;
+            ``auto`` selects the fastest placement that fits, see `choose_placement`.
 
     Raises:
-        CannotFinish: the placement asked for by name does not fit; nothing is allocated then.
+        CannotFinish: the explicit placement does not fit; nothing is allocated then.
     """
     chosen = choose_placement(source, device)[0] if placement == "auto" else placement
     if chosen == "disk":

@@ -1,8 +1,8 @@
-"""Reads rows of uncompressed arrays from shard files into place and checks each.
+"""Reads rows of uncompressed arrays from shard files into given memory and checks each row.
 
-A shard of such an array is its rows one after another and an index at the end: offset and length of each as
+A shard of such an array consists of its rows and an index at the end: offset and length of each row as
 little-endian 64-bit numbers, then their CRC-32C (Zarr's ``sharding_indexed``). One copy from the page cache
-and a checksum over what was just copied cost less than a general reader's decoding alone.
+plus a checksum of the copied bytes is cheaper than the decoding of a general reader.
 """
 
 import struct
@@ -27,11 +27,11 @@ class RowFiles:
     """The shard files of one array of one group."""
 
     folder: StorePath
-    """The group's."""
+    """Folder of the group."""
     array: ArrayLayout
     shard_rows: int
     crc32c: Any
-    """Callable: row of the group -> CRC-32C of its values."""
+    """Function: row of the group -> CRC-32C of its values."""
     _offsets: dict[int, tuple[int | None, ...]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -42,7 +42,7 @@ class RowFiles:
             wanted: rows of the group, each with the contiguous tensor that takes its values.
 
         Returns:
-            The places in ``wanted`` whose values are missing or not what was written.
+            The positions in ``wanted`` whose values are missing or damaged.
         """
         shards: dict[int, list[tuple[int, int, Tensor]]] = {}
         for place, (row, out) in enumerate(wanted):
@@ -66,18 +66,18 @@ class RowFiles:
         file.seek(offset)
         if file.readinto(values.data.cast("B")) != values.nbytes:
             return False
-        values.flags.writeable = False  # the C function takes nothing that could change under it
+        values.flags.writeable = False  # the C function accepts only read-only buffers
         return bool(google_crc32c.value(values) == self.crc32c(row))
 
     def _index(self, shard: int, file: Any) -> tuple[int | None, ...]:
-        """Where each row begins, None where that is not in the file; other faults show in the checksums."""
+        """Offset of each row, None for an offset outside the file; checksums reveal other damage."""
         with self._lock:
             if shard in self._offsets:
                 return self._offsets[shard]
         size = self.shard_rows * ENTRY
         end = file.seek(-size - CHECKSUM, 2)
         entries = struct.unpack(f"<{2 * self.shard_rows}Q", file.read(size))
-        # a row that was never written has an offset beyond every file
+        # the offset of a row that was never written is larger than any file
         offsets = tuple(offset if offset < end else None for offset in entries[::2])
         with self._lock:
             self._offsets[shard] = offsets
@@ -86,7 +86,7 @@ class RowFiles:
 
 @dataclass(frozen=True)
 class RowObjects:
-    """As `RowFiles` for shards in an object store: a row is a request, several of them under way at once."""
+    """As `RowFiles`, for shards in an object store: one request per row, several of them concurrently."""
 
     files: RowFiles
     requests: ThreadPoolExecutor

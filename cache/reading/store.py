@@ -1,4 +1,4 @@
-"""FeatureStore: opens a store, refuses an unfinished or damaged one, reads whole samples in any order."""
+"""`FeatureStore`: opens a finished, undamaged store and reads whole samples in any order."""
 
 import threading
 from bisect import bisect_right
@@ -42,11 +42,11 @@ from idif.prefetch import prefetch_map
 T = TypeVar("T")
 
 CACHE_BYTES = 64 * 2**20
-"""Of tensorstore's cache, which keeps scales and the indexes of compressed shards from being read again."""
+"""Size of tensorstore's cache, which avoids repeated reads of scales and indexes of compressed shards."""
 READERS = 2
-"""Batches read at once by `FeatureStore.batches`."""
+"""Number of batches that `FeatureStore.batches` reads concurrently."""
 READ_AHEAD = 3
-"""Batches in memory ahead of the one handed out; with it they bound the memory of `batches`."""
+"""Batches prefetched besides the current one; bounds the memory of `batches`."""
 
 
 class FeatureStore(Dataset[dict[str, Tensor]]):
@@ -55,10 +55,10 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
     It is also a map-style dataset for `torch.utils.data.DataLoader`: ``store[row]`` is one sample.
 
     Opening reads manifests and file sizes, no data. Every read checks each row's CRC-32C. Nothing is ever
-    written. Pickled by its path, so that spawned workers open it anew; open it after a fork, not before.
+    written. Pickled by its path, so that spawned workers reopen it; open it after a fork, not before.
 
-    A row is one chunk of each array, with all its variants: a reader of one variant reads them all from the
-    disk, and only the chosen one is in its batches.
+    A row is one chunk of each array, with all its variants: reading one variant reads all of them from the
+    disk, but batches contain only the selected one.
     """
 
     def __init__(
@@ -87,9 +87,9 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
             categories: all when None. split: both when None.
 
         Raises:
-            StoreError: no store there, or it does not hold what is asked for (nearest names are offered).
-            StoreIncomplete: the build of a group asked for has not finished.
-            StoreDamaged: a manifest or metadata is not what was written, a file is missing or cut short.
+            StoreError: not a store, or a requested category or split is missing (nearest names listed).
+            StoreIncomplete: a requested group is not finished.
+            StoreDamaged: a manifest or metadata differs from the written one, or a file is missing or cut.
         """
         store = store_path(path)
         root = load_root(store)
@@ -108,7 +108,7 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
 
     @property
     def index(self) -> Index:
-        """Row -> sample: the opened groups one after another, by category, train before test."""
+        """Row -> sample: the concatenated groups, by category, train before test."""
         return self._index
 
     @property
@@ -129,16 +129,16 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
 
         Returns:
             Every array of `spec`, ``rows`` int64 [], ``view_mask`` and ``labels`` bool [V], ``sample_labels``
-            bool [], and ``present_<input>`` bool [] for each input that a sample has once; of variants the
-            plain one. The default collation of a `DataLoader` stacks them.
+            bool [], and ``present_<input>`` bool [] for each per-sample input; the plain variant only. The
+            default collation of a `DataLoader` stacks them.
 
         Raises:
-            What `read` raises.
+            The exceptions of `read`.
         """
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Tensor]]:
-        """Several samples as by `__getitem__`, read at once; a `DataLoader` asks for a batch this way."""
+        """Several samples as by `__getitem__`, read at once; used by `DataLoader` for batches."""
         batch = self.read(rows)
         tensors = batch.arrays | {
             "rows": batch.rows,
@@ -170,7 +170,7 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
         """The frozen encoders of the arrays, on the CPU, from the store's own copies of their weights.
 
         Raises:
-            StoreDamaged: the weights are not those the store was built with.
+            StoreDamaged: the weights differ from those of the build.
         """
         try:
             return load_encoder_set(self.path, self._spec)
@@ -178,24 +178,24 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
             raise StoreDamaged(str(error)) from None
 
     def load_encoders(self) -> tuple[FrozenEncoder, ...]:
-        """The encoders of `encoder_set`, in the order of `spec`; raises the same."""
+        """The encoders of `encoder_set`, in the order of `spec`; raises the same exceptions."""
         return self.encoder_set().encoders
 
     def read(self, rows: Sequence[int], variants: Sequence[int] | None = None) -> Batch:
-        """These rows, in this order; a row may occur more than once.
+        """Read the given rows, in order; a row may occur more than once.
 
         Args:
             variants: the variant of each row; the plain one (0) when None.
 
         Raises:
             IndexError: a row is not in the index, or there is no such variant.
-            StoreDamaged: a chunk is missing or not what was written; its row, sample and file are named.
+            StoreDamaged: a chunk is missing or damaged; its row, sample and file are named.
         """
         chosen = check_variants(self._spec, rows, variants)
         return self.read_packed(rows).unpack(None if chosen is None else torch.tensor(chosen))
 
     def read_packed(self, rows: Sequence[int]) -> PackedBatch:
-        """As `read`, with features as they are stored, all variants of them."""
+        """As `read`, with all variants and features in their stored form."""
         plain = check_rows(self._index, rows)
         return self._pack(plain, self._room(len(plain)))
 
@@ -208,10 +208,10 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
         )
 
     def read_arrays(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """The stored values of these rows, checked, by array; presence and labels are in `index`.
+        """Read the stored values of the given rows, by array; presence and labels are in `index`.
 
         Raises:
-            What `read` raises.
+            The exceptions of `read`.
         """
         plain = check_rows(self._index, rows)
         tensors = self._room(len(plain))
@@ -222,7 +222,7 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
         return {name: _empty(array, rows) for name, array in self._arrays.items()}
 
     def _fill(self, plain: list[int], tensors: dict[str, Tensor]) -> None:
-        """Read these rows of every array into ``tensors``; raises what `read` raises."""
+        """Read the given rows of every array into ``tensors``; raises as `read`."""
         groups: dict[int, list[tuple[int, int]]] = {}
         for position, row in enumerate(plain):
             group, local = self._place(row)
@@ -242,9 +242,9 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
     def batches(
         self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
     ) -> Iterator[Batch]:
-        """The rows of ``order``, in that order, read ahead in threads; see `FeatureSource.batches`.
+        """Batches of the rows of ``order``, read ahead in threads; see `FeatureSource.batches`.
 
-        Holds at most `READ_AHEAD` batches beside the one handed out. Raises what `read` raises, in turn.
+        At most `READ_AHEAD` batches are in memory besides the current one. Raises as `read`, at the batch.
         """
         chosen = check_variants(self._spec, order, variants)
 
@@ -256,7 +256,7 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
         return self._ahead(read, order, batch_size)
 
     def packed_batches(self, order: Sequence[int], batch_size: int) -> Iterator[PackedBatch]:
-        """As `batches`, with features as they are stored, all variants of them."""
+        """As `batches`, with all variants and features in their stored form."""
         return self._ahead(lambda part: self._pack(*part[1:]), order, batch_size)
 
     def _ahead(
@@ -265,12 +265,12 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
         order: Sequence[int],
         batch_size: int,
     ) -> Iterator[T]:
-        """``read`` of every batch's position in ``order``, rows and room, called ahead in threads."""
+        """Results of ``read``, called ahead in threads with each batch's position, rows and memory."""
         assert batch_size > 0, batch_size
         plain = check_rows(self._index, order)
         parts = ((start, plain[start : start + batch_size]) for start in range(0, len(plain), batch_size))
-        # room is made in the caller's thread: memory that a thread of its own had allocated would go back to
-        # the system with every batch, and be cleared again for the next
+        # memory is allocated in the caller's thread: memory allocated by a worker thread would be returned to
+        # the system after every batch, and cleared again for the next
         rooms = ((start, part, self._room(len(part))) for start, part in parts)
         return prefetch_map(read, rooms, workers=READERS, depth=READ_AHEAD)
 
@@ -279,14 +279,14 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
         return group, row - self._starts[group]
 
     def _decode(self, group: int, name: str, places: list[tuple[int, int]], out: Tensor) -> list[int]:
-        """Fill in the rows of an array that has codecs; the places that are damaged or missing."""
+        """Read rows of an array with codecs; returns the positions that are damaged or missing."""
         handle, crc32c = self._handle(group, name), partial(self._groups[group].manifest.crc32c, name)
-        # one request for all rows first: tensorstore spreads them over its threads
+        # first one request for all rows, which tensorstore distributes over its threads
         positions, locals_ = [list(part) for part in zip(*places, strict=True)]
         unreadable = []
         try:
             ts.array(out.numpy())[positions].write(handle[locals_]).result()
-        except (ValueError, OSError, RuntimeError):  # what tensorstore raises differs with the damage
+        except (ValueError, OSError, RuntimeError):  # tensorstore's exception depends on the kind of damage
             for place, (position, local) in enumerate(places):
                 try:
                     out[position] = torch.from_numpy(handle[local].read().result())
@@ -347,5 +347,5 @@ def _empty(array: ArrayLayout, rows: int) -> Tensor:
 
 def _crc32c(row: Tensor) -> int:
     view = row.numpy().reshape(-1).view()
-    view.flags.writeable = False  # the C function takes nothing that could change under it
+    view.flags.writeable = False  # the C function accepts only read-only buffers
     return int(google_crc32c.value(view))

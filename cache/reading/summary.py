@@ -1,6 +1,6 @@
-"""Summary of a store from its manifests alone.
+"""Summary of a store from its manifests.
 
-No data are read, and neither torch nor tensorstore is imported.
+Reads no data, and imports neither torch nor tensorstore.
 """
 
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class GroupSummary:
     split: Split
     samples: int
     views: int
-    """Views that are present."""
+    """Number of present views."""
     anomalous: int
-    """Samples that are anomalous."""
+    """Number of anomalous samples."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class StoreSummary:
     view_numbers: tuple[int, ...]
     spec: FeatureSpec
     groups: tuple[GroupSummary, ...]
-    """By category, train before test."""
+    """Groups by category, train before test."""
 
 
 def summarize_store(path: str | StorePath) -> StoreSummary:
-    """Summarize a store after the checks that opening it makes.
+    """Summarize a store, with the same checks as opening it.
 
     Args:
         path: a folder, or ``s3://BUCKET/PREFIX`` as text.
 
     Raises:
-        What `cache.FeatureStore.open` raises.
+        The exceptions of `cache.FeatureStore.open`.
     """
     store = store_path(path)
     root = load_root(store)

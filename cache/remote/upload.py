@@ -1,4 +1,4 @@
-"""Builds a store in a staging folder of this machine and uploads it to an object store."""
+"""Builds a store in a local staging folder and uploads it to an object store."""
 
 import contextlib
 import hashlib
@@ -36,8 +36,8 @@ from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
 
 SENDERS = 4
-"""Objects sent at once, each whole in memory: with
-`cache.format.layout.MAX_SHARD_BYTES` they bound its use."""
+"""Number of concurrent uploads, each fully in memory; with `cache.format.layout.MAX_SHARD_BYTES` this bounds
+memory."""
 
 _STAGED = "store"
 _REMOVED = "store.tmp"
@@ -49,13 +49,13 @@ def build_remote(
 ) -> BuildReport:
     """As `build_store`, for a store in an object store.
 
-    Groups that are finished there are compared with the data and left. The others are built in a folder of
-    this store's own below ``staging``, published, and the folder removed. Cut short at any moment, the same
-    call goes on: it encodes no shard again that is in the folder, and sends no object again that has arrived.
+    Finished remote groups are compared with the data and not changed. The others are built in the store's own
+    folder below ``staging`` and uploaded, then the folder is removed. The same call continues an interrupted
+    build: it does not encode staged shards or send uploaded objects again.
 
     Raises:
-        What `build_store` raises. StoreError: no access, or another machine is publishing there.
-        StoreDamaged: what was staged is no longer what was built. CannotFinish: the object store fails.
+        The exceptions of `build_store`. StoreError: no access, or another machine is publishing there.
+        StoreDamaged: the staged files differ from the built ones. CannotFinish: the object store fails.
     """
     began = time.monotonic()
     spec, plans, store = request.spec, request.plan_groups(), request.store
@@ -64,7 +64,7 @@ def build_remote(
     staged = home / _STAGED
     with _writing(store, home) if ranks.first else contextlib.nullcontext():
         ranks.wait()
-        store = store.refreshed()  # as it is now that nobody else writes
+        store = store.refreshed()  # list again now that the lock excludes other writers
         check_settings(store, spec, request.index.view_numbers)
         states = [load_build_state(store, plan, request.shard_rows) for plan in plans]
         if ranks.first:
@@ -79,7 +79,9 @@ def build_remote(
                 _publish(staged, store, progress)
             _clear_pending(store.refreshed())
             if staged.exists() and all(list_groups(staged).values()):
-                staged.replace(home / _REMOVED)  # whole or gone, however this ends
+                staged.replace(
+                    home / _REMOVED
+                )  # renamed first: an interrupted removal must not look like a store
                 shutil.rmtree(home / _REMOVED, ignore_errors=True)
     ranks.wait()
     return replace(
@@ -99,7 +101,7 @@ def _folder_name(store: ObjectPath) -> str:
 
 @contextlib.contextmanager
 def _writing(store: ObjectPath, home: Path) -> Iterator[None]:
-    """Lock the staging folder and the remote store; at the end remove the folder if all is uploaded."""
+    """Context that locks the staging folder and the remote store; removes the folder if all is uploaded."""
     check_folder(store)
     make_folder(home)
     with builder_lock(home):
@@ -123,7 +125,7 @@ def _token(home: Path) -> str:
 def _compare(
     request: BuildRequest, store: ObjectPath, finished: list[GroupBuildState], progress: Progress
 ) -> None:
-    """Raise StoreMismatch where the data are not what the finished groups were built from."""
+    """Raise StoreMismatch if the data differs from the source of the finished groups."""
     total = sum(state.inputs(shard) for state in finished for shard in state.shards)
     done = 0
 
@@ -139,7 +141,7 @@ def _compare(
 def _publish(staged: Path, store: ObjectPath, progress: Progress) -> None:
     """Upload every finished group that the remote store lacks; an interruption leaves an unfinished build.
 
-    The groups are announced before the first object of theirs, and a group's manifest is its last.
+    The groups are announced before their first object, and a group's manifest is uploaded last.
     """
     there = list_groups(store)
     new = [group for group, finished in list_groups(staged).items() if finished and not there.get(group)]
@@ -161,7 +163,7 @@ def _publish(staged: Path, store: ObjectPath, progress: Progress) -> None:
     def tell(size: int) -> None:
         nonlocal sent
         sent += size
-        progress(views * sent // total, views, "publishing")  # as the build counted
+        progress(views * sent // total, views, "publishing")  # in the units of the build
 
     for group, records in files.items():
         _upload(staged, store, records, tell)
@@ -177,7 +179,7 @@ def _files(group: GroupName, manifest: GroupManifest, root: RootManifest) -> dic
 
 
 def _manifest(staged: Path, name: str) -> dict[str, FileRecord]:
-    """The record of a manifest, which carries its own digest and has been loaded."""
+    """The file record of a manifest, which has been loaded and thus checked before."""
     return {name: FileRecord.of((staged / name).read_bytes())}
 
 
@@ -187,7 +189,7 @@ def _upload(
     files: Mapping[str, FileRecord],
     tell: Callable[[int], None] = lambda size: None,
 ) -> None:
-    """Upload these files except those that have arrived already; return when all have."""
+    """Upload the given files except those already uploaded; returns when all are uploaded."""
     sending = prefetch_map(partial(_send_one, staged, store), files.items(), workers=SENDERS, depth=SENDERS)
     with contextlib.closing(sending):
         for record, _ in zip(files.values(), sending, strict=True):

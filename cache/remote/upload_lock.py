@@ -13,14 +13,14 @@ from idif.errors import IdifError, StoreError
 
 @contextlib.contextmanager
 def claim(store: ObjectPath, token: str, folder: Path) -> Iterator[None]:
-    """Hold the right to write into a store.
+    """Context that holds the upload lock of a store.
 
     An object store does not free the lock of a process that died. A process with the same token takes it
-    over; others are told where to continue, or which object to remove.
+    over; for others the error names the machine to continue on, or the object to remove.
 
     Args:
-        token: identifies this staging folder; no other folder has it.
-        folder: the staging folder, for the message to others.
+        token: unique token of this staging folder.
+        folder: the staging folder, for error messages of others.
 
     Raises:
         StoreError: another machine or folder holds the lock (named). CannotFinish: the object store cannot
@@ -33,7 +33,7 @@ def claim(store: ObjectPath, token: str, folder: Path) -> Iterator[None]:
             holder = json.loads(lock.refreshed().read_bytes())
             held_token, who = holder["token"], f"{holder['host']} (from its folder {holder['folder']})"
         except FileNotFoundError:
-            continue  # released meanwhile
+            continue  # the lock was released meanwhile
         except (ValueError, KeyError, TypeError):
             held_token, who = None, "another machine"
         if held_token == token:
@@ -45,7 +45,7 @@ def claim(store: ObjectPath, token: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(IdifError):  # the first error is the one to report
+        with contextlib.suppress(IdifError):  # report the first error
             lock.unlink(missing_ok=True)
         raise
     lock.unlink(missing_ok=True)
