@@ -1,4 +1,4 @@
-"""Entry point: runs the app and turns what went wrong into one sentence and an exit code."""
+"""Entry point: runs the app and reports an error as one sentence and an exit code."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from cli.terminal.signals import Terminated
 from idif.errors import IdifError
 from idif.package_names import hidden_package
 
-# Typer does not export the base of its usage errors, and newer ones bring click along under another name
+# Typer does not export the base of its usage errors, and newer versions bundle click under another name
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 _INTERRUPTED = 130
@@ -34,10 +34,10 @@ def _fail(message: str, code: int, arguments: list[str]) -> int:
 def run(arguments: list[str]) -> int:
     """Run one command line; returns its exit code.
 
-    0 done; 1 a check found something or a store is damaged or incomplete; 2 the user's mistake;
-    3 could not finish; 130 and 143 for Ctrl-C and SIGTERM.
+    0 success; 1 a check found a problem or a store is damaged or incomplete; 2 usage error; 3 could not
+    finish; 130 and 143 for Ctrl-C and SIGTERM.
     """
-    # Here and not above: a spawned worker imports this module again, and needs none of the commands nor torch
+    # imported here, since spawned workers import this module again and need neither the commands nor torch
     from cli.main import app
 
     try:
@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
         return _fail(str(error), error.exit_code, arguments)
     except _UsageError as error:
         message: str = error.format_message()  # type: ignore[attr-defined]
-        if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed already, or is the message
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help is already printed, or is the message
             sys.stdout.write(message)
             return 2
         return _fail(f"{message} (see --help)", 2, arguments)
@@ -75,8 +75,8 @@ def run(arguments: list[str]) -> int:
 
 def main() -> None:
     """The console script."""
-    # Read once, when torch loads GNU's OpenMP, whose threads would else spin for milliseconds after each
-    # operation and keep the cores from the threads that read the store and that convolve
+    # Read once, when torch loads GNU's OpenMP. Its threads would otherwise spin for milliseconds after each
+    # operation and block the cores for the threads that read the store and compute convolutions
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     signal.signal(signal.SIGTERM, _terminate)

@@ -16,13 +16,13 @@ Command: TypeAlias = Any
 
 @dataclass(frozen=True)
 class LazyCommand:
-    """Where a command is, and what the list of commands says of it."""
+    """Location of a command, and its line in the list of commands."""
 
     module: str
     attribute: str
-    """A function, or a `typer.Typer` with commands of its own."""
+    """Name of a function, or of a `typer.Typer` with subcommands."""
     summary: str
-    """The first paragraph of the command's help: it is shown without importing the command."""
+    """The first paragraph of the command's help, shown without importing the command."""
 
 
 COMMANDS: dict[str, LazyCommand] = {
@@ -42,7 +42,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "fuse": LazyCommand(
         "cli.commands.fuse",
         "fuse_runs",
-        "Fuse the scores and maps of runs, e.g. of colour and of depth, by their weighted mean on one scale.",
+        "Fuse the scores and maps of runs, e.g. of color and of depth, by their weighted mean on one scale.",
     ),
     "sweep": LazyCommand("cli.commands.sweep", "app", "Evaluate a trained run with views missing."),
     "runs": LazyCommand("cli.commands.runs", "runs", "List runs with their state and mean metrics."),
@@ -77,14 +77,14 @@ COMMANDS: dict[str, LazyCommand] = {
         "Check that this machine has what a run needs; exit code 1 if a run would fail.",
     ),
 }
-"""Name -> command, in the order in which a user meets them."""
+"""Name -> command, in the order of a typical workflow."""
 
 
 class LazyGroup(TyperGroup):
     """A group whose commands are placeholders until one is invoked, asked for its help or completed."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Command, list[str]]:
-        """The command that ``args`` begin with, imported, and the arguments that remain for it."""
+        """Import the command that ``args`` begin with; returns it with its remaining arguments."""
         name, placeholder, rest = super().resolve_command(ctx, args)
         return name, placeholder if name is None else load_command(name), rest
 
@@ -97,7 +97,7 @@ def load_command(name: str) -> Command:
 
 
 def complete_app() -> typer.Typer:
-    """The app with every command imported, for what must see all options: references and their tests."""
+    """The app with every command imported, for code that needs all options, e.g. the reference pages."""
     everything = _new_app()
     for name in COMMANDS:
         _add(everything, name)
@@ -127,7 +127,7 @@ def _add(parent: typer.Typer, name: str) -> None:
 
 
 def _placeholder() -> None:
-    """Stand in for a command in the list of commands; never called."""
+    """Placeholder for a command in the list of commands; never called."""
 
 
 def _show_version(wanted: bool) -> None:

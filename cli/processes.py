@@ -1,4 +1,4 @@
-"""Which of the processes that torchrun started this is."""
+"""Rank of this process among those started by torchrun."""
 
 import os
 

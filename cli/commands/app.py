@@ -68,7 +68,7 @@ def serve_page(
     opened = open_run(run, overrides)
     require_images(opened.features())
     with tempfile.TemporaryDirectory(prefix="idif-uploads-") as uploads:
-        # Gradio reads these when it is imported: folder of uploads, no telemetry
+        # read by Gradio at import: folder of uploads, no telemetry
         os.environ |= {
             "GRADIO_TEMP_DIR": uploads,
             "GRADIO_ANALYTICS_ENABLED": "False",
@@ -88,7 +88,7 @@ def serve_page(
 
 
 def wait_until_stopped() -> None:
-    """Wait for Ctrl-C or SIGTERM, which end the command normally; prints nothing more."""
+    """Wait for Ctrl-C or SIGTERM, which end the command normally; prints nothing."""
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
@@ -112,7 +112,7 @@ def _check_address(host: str, password: str | None) -> None:
 
 
 def _open_session(run: Run) -> tuple[AppSession, list[str]]:
-    """The run opened for the page, and notes about what the page cannot do."""
+    """Open the run for the page; returns the session and notes about unavailable features."""
     numbers, device, spec = run.view_numbers(), evaluation_device(), run.features()
     categories, notes = run.known_categories(), []
     samples = matcher = None
@@ -165,7 +165,7 @@ def _trained(
 
 
 def _scores(run: Run, category: str) -> tuple[float, float] | None:
-    """Lowest and highest score of the category's test samples; None without any."""
+    """Lowest and highest score of the category's test samples; None if there are none."""
     path = run.results / "predictions.h5"
     if not path.exists():
         return None
@@ -176,6 +176,6 @@ def _scores(run: Run, category: str) -> tuple[float, float] | None:
 
 
 def _caveats(run: Run) -> list[str]:
-    """The caveats that the run's ``environment.json`` records."""
+    """The caveats recorded in the run's ``environment.json``."""
     facts: dict[str, Any] = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
     return [str(caveat) for caveat in facts.get("caveats", [])]

@@ -1,4 +1,4 @@
-"""`idif cache`: phase one, and questions to a store.
+"""`idif cache`: builds, verifies, inspects, exports and imports feature stores.
 
 Modules that import torch are imported by the commands that need them: `idif cache info` does not.
 """
@@ -244,7 +244,7 @@ def _data_keys(
     category: list[str],
     drop_incomplete: bool = False,
 ) -> dict[str, Any]:
-    """The keys of a config's section ``data`` that options set; None where they do not."""
+    """The keys of a config's section ``data`` given as options; None if not given."""
     return {
         "root": root,
         "images": images,
@@ -345,7 +345,7 @@ def import_(
     store: Annotated[str, typer.Argument(help="The store to make, a folder.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Make a store again from an exported file: the same arrays, bytes and promises.
+    """Restore a store from an exported file, with the same bytes, manifests and checksums.
 
     Example:
 
@@ -365,7 +365,7 @@ def info(
     store: StoreArgument,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a store holds.
+    """Print a store's samples, arrays and sizes.
 
     Example:
 

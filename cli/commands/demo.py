@@ -1,4 +1,4 @@
-"""`idif demo`: the main job end to end on rendered parts."""
+"""`idif demo`: all phases end to end on rendered parts."""
 
 import json
 import time
@@ -92,7 +92,7 @@ def _config(raw: dict[str, Any], out: Path, store: Path) -> Config:
 
 
 def _teacher(store: Path) -> FrozenEncoder:
-    """The store's own teacher where there is a store, else ImageNet's, else one untrained, and says so."""
+    """The teacher of an existing store, else with ImageNet weights, else untrained, with a notice."""
     if (store / "manifest.json").exists():
         encoder = FeatureStore.open(store).load_encoders()[0]
     else:

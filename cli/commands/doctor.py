@@ -31,7 +31,7 @@ from idif.training.task import Task
 
 COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
 SMOKE_TEST = {"epochs": 1, "batch_size": 2}
-"""Section ``train`` of the smoke test."""
+"""Keys of the section ``train`` in the smoke test."""
 
 
 def diagnose(

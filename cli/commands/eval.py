@@ -1,4 +1,4 @@
-"""`idif eval`: the test pass of a run, and its metrics."""
+"""`idif eval`: runs the test pass of a run and computes its metrics."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ from idif.runs.run import open_results, open_run
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder, or one category's folder inside it.")],
-    split: Annotated[Split, typer.Option(help="Which samples.")] = "test",
+    split: Annotated[Split, typer.Option(help="Split to evaluate.")] = "test",
     from_predictions: Annotated[
         bool, typer.Option("--from-predictions", help="Compute metrics again from predictions.h5.")
     ] = False,

@@ -1,4 +1,4 @@
-"""`idif export`: a trained run as files that run without this project."""
+"""`idif export`: exports a trained run to files that do not require this project."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,9 +19,12 @@ from idif.runs.run import Run, open_run, run_facts
 
 def export_run(
     run: Annotated[Path, typer.Argument(help="A run's folder, or one category's folder inside it.")],
-    kind: Annotated[Format, typer.Option("--format", help="What kind of file.")] = "onnx",
+    kind: Annotated[Format, typer.Option("--format", help="File format.")] = "onnx",
     chosen: Annotated[
-        list[str], typer.Option("--category", metavar="C", help="Of a run of several; repeatable.")
+        list[str],
+        typer.Option(
+            "--category", metavar="C", help="Category to export, for runs with several; repeatable."
+        ),
     ] = [],  # noqa: B006
     to: Annotated[Path | None, typer.Option("--out", help="Folder; the default is RUN/export.")] = None,
     overrides: SetOption = [],  # noqa: B006
@@ -29,9 +32,9 @@ def export_run(
 ) -> None:
     """Write one file for each category: preprocessing, teacher, student and scores in one graph.
 
-    A file takes images (uint8, [batch, views, 3, side, side], RGB, resized with Pillow's bilinear filter) and
-    a view mask, and gives maps, view scores and sample scores. Views, size, thresholds and versions are in
-    its metadata. Every file is checked against the run before it gets its name.
+    A file's inputs are images (uint8, [batch, views, 3, side, side], RGB, resized with Pillow's bilinear
+    filter) and a view mask; its outputs are maps, view scores and sample scores. Its metadata contains views,
+    size, thresholds and versions. Every file is checked against the run before it is published.
 
     Examples:
 
@@ -61,7 +64,7 @@ def export_run(
 
 
 def deployment(run: Run, category: str) -> Deployment:
-    """One category of a run, ready to be written."""
+    """The `Deployment` of one category of a run."""
     features, numbers = run.features(), run.view_numbers()
     limits, calibration = load_thresholds(run, category, note)
     facts = run_facts(run.folder)

@@ -1,4 +1,4 @@
-"""`idif fuse`: the scores of several runs about the same samples, fused into what reads like a run."""
+"""`idif fuse`: fuses the scores of several runs on the same samples into a new result folder."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from idif.runs.provenance import environment
 from idif.runs.run import run_home
 
 RESULTS = ("config.yaml", "environment.json", "metrics.json", "report.html")
-"""What stands beside the fused predictions and is about them."""
+"""Files derived from the fused predictions, in the same folder."""
 
 
 def fuse_runs(
@@ -38,11 +38,11 @@ def fuse_runs(
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
-    """Fuse the scores and maps of runs, e.g. of colour and of depth, by their weighted mean on one scale.
+    """Fuse the scores and maps of runs, e.g. of color and of depth, by their weighted mean on one scale.
 
     The scale of each run is the mean and spread of its scores of training normals, which `idif eval` records
     with `eval.record_normal_scores`. Metrics are measured as the first run's. `idif report OUT RUN...`
-    compares them.
+    compares the fusion with the runs.
 
     Examples:
 
@@ -83,7 +83,7 @@ def _weights(text: str) -> list[float]:
 
 
 def _fused_config(run: Path, out: Path, members: Sequence[Member], overrides: Sequence[str]) -> Config:
-    """The first run's config under the fusion's name, without what a fusion has not."""
+    """The first run's config with the fusion's name, without settings that do not apply to a fusion."""
     named = {
         "run.name": out.name,
         "run.dir": str(out.parent),
@@ -103,7 +103,7 @@ def _threshold_caveat(config: Config) -> list[str]:
 
 
 def _member_caveats(runs: Sequence[Path], members: Sequence[Member]) -> list[str]:
-    """The runs' own caveats."""
+    """Caveats of the individual runs."""
     found = []
     for run, member in zip(runs, members, strict=True):
         path = run_home(run) / "environment.json"

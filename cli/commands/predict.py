@@ -1,4 +1,4 @@
-"""`idif predict`: judge photographs with a trained run, without its store or dataset."""
+"""`idif predict`: score photographs with a trained run, without its store or dataset."""
 
 import json
 import sys
@@ -33,7 +33,8 @@ def predict_images(
         list[Path], typer.Argument(metavar="IMAGE...", help="Photographs, or folders of them.")
     ],
     category: Annotated[
-        str | None, typer.Option(help="Category of images whose name lacks it; for runs of several.")
+        str | None,
+        typer.Option(help="Category of images whose name lacks it; required for runs with several."),
     ] = None,
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder for heat maps (.png) and raw maps (.npy).")
@@ -44,9 +45,9 @@ def predict_images(
 ) -> None:
     """Score photographs of parts and mark where they are anomalous.
 
-    Files named as Real-IAD's (``<category>_<number>_..._C<view>_...``) are put together by their names.
-    Other files are the views of one part, in the order given; a folder of them is one part. A view that is
-    not there or cannot be read is missing, and the part is judged by the rest.
+    Files named as in Real-IAD (``<category>_<number>_..._C<view>_...``) are grouped by name. Other files are
+    the views of one part, in the order given; a folder of them is one part. A view that is absent or cannot
+    be read counts as missing, and the part is scored by its other views.
 
     Examples:
 
@@ -76,7 +77,7 @@ def predict_images(
 def _predict(
     run: Run, numbers: tuple[int, ...], parts: list[PredictInput], to: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """Results of all parts, a category at a time."""
+    """Results of all parts, grouped by category."""
     encoders, features = run.encoders(), run.features()
     for category in dict.fromkeys(part.category for part in parts):
         of_category = [part for part in parts if part.category == category]

@@ -1,4 +1,4 @@
-"""`idif sweep`: what a trained run is worth when cameras fail."""
+"""`idif sweep`: evaluate a trained run with views missing."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ def missing_views(
     subsets: Annotated[
         Subsets, typer.Option(help="Every subset of the cameras, or the paper's random choices.")
     ] = "all",
-    seed: Annotated[int, typer.Option(help="Random seed, with --subsets paper.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed (only with --subsets paper).", min=0)] = 0,
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
@@ -52,11 +52,11 @@ def strategies(
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
-    """Compare what can be done about missing views, as the paper's Fig. 4 does, and write strategies.json.
+    """Compare strategies for missing views, as in the paper's Fig. 4, and write strategies.json.
 
-    `dropout` scores the views present alone; `retrieve` borrows missing ones from the nearest training
-    samples; `reconstruct` paints them, with a network that is trained into RUN/CATEGORY/reconstruct where
-    there is none. The config's `strategies` section has the choices.
+    `dropout` scores only the present views; `retrieve` imputes missing ones from the nearest training
+    samples; `reconstruct` inpaints them with a network, which is trained into RUN/CATEGORY/reconstruct if it
+    does not exist. The config's section `strategies` has the settings.
 
     Examples:
 
@@ -81,7 +81,7 @@ def strategies_table(found: dict[str, Any]) -> Table:
 
 
 def sweep_table(sweep: dict[str, Any]) -> Group:
-    """S- and P-AUROC by number of missing views, and what each camera is worth."""
+    """S- and P-AUROC by number of missing views, and the value of each camera."""
     table = Table("missing", "S-AUROC", "95 %", "lost, 95 %", "visible", "P-AUROC")
     for missing, values in sweep["by_missing"].items():
         cells = [percent(values[key]) for key in ("s_auroc", "s_auroc_visible", "p_auroc")]

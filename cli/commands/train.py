@@ -35,7 +35,7 @@ def train(
 
         idif train --config configs/ablations/table3.yaml
 
-    A file with a `matrix` makes several runs; they are evaluated too and shown side by side.
+    A file with a `matrix` defines several runs, which are also evaluated and compared.
     """
     configs = load_configs(config, overrides)
     table = None if dry_run or not first_process() else LiveTable(as_json=as_json)
@@ -55,7 +55,7 @@ def train(
 
 
 def _estimates(results: list[dict[str, Any]]) -> Table:
-    """What a dry run found; memory besides that of the features and of torch itself."""
+    """Table of a dry run; memory without that of the features and of torch itself."""
     table = Table(
         "run", "model", "parameters", "weights, MB", "activations, MB", "steps", "s/step", "min/epoch"
     )

@@ -1,4 +1,4 @@
-"""How `idif cache plan` puts its figures to people."""
+"""Text output of `idif cache plan`."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ def plan_table(plan: Plan, store: str) -> Table:
 
 
 def plan_words(plan: Plan) -> Iterator[str]:
-    """What was measured, and what follows from it."""
+    """The measurements and conclusions as sentences."""
     speeds, whole = plan.speeds, plan.estimates[-1]
     source = "disk" if speeds.cold else "page cache (this system cannot empty it)"
     yield (

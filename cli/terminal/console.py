@@ -1,4 +1,4 @@
-"""What every command prints with: results on stdout, everything else on stderr."""
+"""Consoles of all commands: results on stdout, everything else on stderr."""
 
 import json
 import sys
@@ -31,12 +31,12 @@ JsonOption = Annotated[
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal, on stderr. Brackets in ``text`` are text, not markup."""
+    """Print a message on stderr. Brackets in ``text`` are not interpreted as markup."""
     err.print(Text(text))
 
 
 def print_result(value: Any, *, as_json: bool, otherwise: Any = None) -> None:
-    """The command's result: one JSON object, or ``otherwise`` (anything rich can print) for people."""
+    """Print the command's result: one JSON object, or ``otherwise``, any rich renderable."""
     if as_json:
         sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
     elif otherwise is not None:
@@ -53,7 +53,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_bar(title: str, unit: str, *, show: bool = True) -> Iterator[Listener]:
-    """A bar with rate and time left while the block runs; nothing where stderr is no terminal."""
+    """Context with a progress bar with rate and remaining time; shows nothing if stderr is not a terminal."""
     if not show or not err.is_terminal:
         yield silent
         return

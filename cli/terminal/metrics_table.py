@@ -11,7 +11,7 @@ SHOWN = ("s_auroc", "i_auroc", "p_auroc", "p_ap", "aupro")
 
 
 def metrics_table(metrics: dict[str, Any]) -> Table:
-    """A row per category and one for the mean, in percent; a dash where a metric is undefined."""
+    """One row per category and one for the mean, in percent; a dash for an undefined metric."""
     names = [metric_name(0.3) if name == "aupro" else name for name in SHOWN]
     table = Table("category", *(name.replace("_", "-").upper() for name in names))
     rows = dict(metrics["categories"])

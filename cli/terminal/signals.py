@@ -1,5 +1,5 @@
-"""SIGTERM as an exception, so that everything is closed on the way out."""
+"""Raises SIGTERM as an exception, so that all contexts are closed."""
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised where the program is."""
+    """SIGTERM, raised at the current position of the program."""

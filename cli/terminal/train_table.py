@@ -1,4 +1,4 @@
-"""The table of a training: a row for each model as it is finished."""
+"""The table of a training: prints one row when a model is finished."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +18,9 @@ COLUMNS = (("samples", 7), ("epochs", 6), ("loss", 8), ("S-AUROC", 7), ("time", 
 
 
 def model_summary(name: str, folder: Path, samples: int | None, state: str) -> dict[str, Any]:
-    """What a model's folder says of its training, ready for JSON.
+    """Summary of a model's training from its folder, as JSON values.
 
-    ``s_auroc`` is the last epoch's, null where `train.eval_every` gave none; ``seconds`` is the time spent in
+    ``s_auroc`` is that of the last epoch, null if `train.eval_every` is 0; ``seconds`` is the time spent in
     epochs, stages and earlier attempts included.
     """
     checkpoint = find_checkpoint(folder)
@@ -29,7 +29,7 @@ def model_summary(name: str, folder: Path, samples: int | None, state: str) -> d
     lines = _lines(folder / "log.jsonl")
     losses = [line["loss"] for line in lines if "loss" in line]
     scores = [line["eval"].get("s_auroc") for line in lines if "eval" in line and line["epoch"] == epoch]
-    # stages before the last have folders of their own
+    # stages before the last have their own folders
     timing = [line for path in sorted(folder.glob("*/timing.jsonl")) for line in _lines(path)]
     timing += _lines(folder / "timing.jsonl")
     return {
@@ -49,21 +49,21 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 class LiveTable:
-    """Rows on stdout as they come, or on stderr where stdout is for JSON. Widths are fixed beforehand."""
+    """Prints rows as they arrive, on stdout, or on stderr if stdout is for JSON. Column widths are fixed."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._console = err if as_json else out
         self._width = 0
 
     def begin(self, run: str, models: Sequence[str]) -> None:
-        """The run and the headings; ``models`` are all that rows will come for."""
+        """Print the run's name and the headings; ``models`` are the names of all later rows."""
         self._width = max(len("model"), *map(len, models))
         self._console.print(run, markup=False)
         headed = self._table(show_header=True)
         self._console.print(headed)
 
     def add(self, model: dict[str, Any]) -> None:
-        """A row, from `model_summary`."""
+        """Print the row of a `model_summary`."""
         row = self._table(show_header=False)
         row.add_row(
             model["name"],
@@ -86,7 +86,7 @@ class LiveTable:
 
 
 def duration(seconds: float) -> str:
-    """12 s, 4:05 min, 3:20 h."""
+    """A duration as text: 12 s, 4:05 min, 3:20 h."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

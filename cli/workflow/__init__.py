@@ -1,1 +1,1 @@
-"""What the commands do, callable from Python."""
+"""The work of the commands, callable from Python."""

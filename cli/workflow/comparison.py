@@ -1,4 +1,4 @@
-"""The runs of one config file side by side, with published figures of the variants they stand for."""
+"""Compares the runs of one config file with each other and with published figures of the same variants."""
 
 import json
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ METRICS = ("s_auroc", "i_auroc", "p_auroc")
 
 
 def comparison(configs: Sequence[Config], trained: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Evaluate the runs that were trained just now or have no metrics yet; their means, ready for JSON.
+    """Evaluate the runs that were just trained or have no metrics yet; returns their means as JSON values.
 
     Args:
-        trained: what `cli.workflow.train.train_run` returned for each config.
+        trained: result of `cli.workflow.train.train_run` for each config.
     """
     rows = []
     for config, result in zip(configs, trained, strict=True):
@@ -47,7 +47,7 @@ def comparison(configs: Sequence[Config], trained: Sequence[dict[str, Any]]) -> 
 
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """A row for each run, in percent; published figures are those of Real-IAD's 30 categories."""
+    """One row per run, in percent; published figures are for the 30 categories of Real-IAD."""
     names = [key.replace("_", "-").upper() for key in METRICS]
     table = Table("run", "variant", "head", "categories", *names, "published S-AUROC, 30 categories")
     for row in rows:

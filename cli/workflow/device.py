@@ -1,4 +1,4 @@
-"""Which device a command computes on, and which processes it shares its work with."""
+"""Device and processes of a command."""
 
 import os
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ import torch.distributed as dist
 from cache.building.ranks import Ranks
 
 PATIENCE = timedelta(days=7)
-"""How long builders wait for the slowest; a member that dies is noticed at once."""
+"""Timeout of builders waiting for the slowest one; a process that dies is detected immediately."""
 
 
 def evaluation_device() -> torch.device:
-    """The accelerator where there is one, else the CPU; with torchrun, each process has its own."""
+    """The accelerator if there is one, else the CPU; with torchrun, a separate one for each process."""
     found = torch.accelerator.current_accelerator(check_available=True)
     if found is None:
         return torch.device("cpu")
@@ -25,13 +25,13 @@ def evaluation_device() -> torch.device:
 
 
 def processes_here() -> int:
-    """Processes that torchrun started on this machine; 1 without it."""
+    """Number of processes that torchrun started on this machine; 1 without torchrun."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @contextmanager
 def join_team() -> Iterator[Ranks]:
-    """The processes that torchrun started, or this one alone."""
+    """Context with the processes started by torchrun, or only this one."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Ranks()

@@ -14,10 +14,10 @@ from idif.runs.run import Run
 
 
 def evaluation_of(run: Run, sources: Sources, progress: Progress = silent) -> Evaluation:
-    """A run with the sources of its config, ready to be evaluated."""
+    """The `Evaluation` of a run on the sources of its config."""
 
     def open_source(category: str, split: Split) -> FeatureSource:
-        # each training row is read once, so nothing is gained by placing it
+        # each training row is read only once, so placing the source in memory has no benefit
         return sources.placed([category], split) if split == "test" else sources.unplaced([category], split)
 
     categories: Sequence[str] = sources.categories()

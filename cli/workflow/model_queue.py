@@ -16,16 +16,16 @@ from idif.training.checkpoint_files import find_checkpoint
 
 LOCK = "training.lock"
 LOOK_EVERY = 2.0
-"""Seconds between two looks at models that other processes are training."""
+"""Polling interval, in seconds, for models that other processes are training."""
 
 
 def take_models(folders: Mapping[str, Path], trained_elsewhere: Callable[[str], None]) -> Iterator[str]:
-    """Names of models to train, each locked until the next is asked for; ends when all are finished.
+    """Yield names of models to train, each locked until the next is requested; ends when all are finished.
 
-    A model whose process stops before it is finished is given to the next process that looks.
+    A model whose process stops before finishing it is taken by the next process that polls.
 
     Args:
-        folders: of the models, by name, in the order in which they are taken.
+        folders: folder of each model, by name, in the order in which they are taken.
         trained_elsewhere: called for each model that another process has finished.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A run's report, with the images it shows."""
+"""Writes the report of runs, with images from their stores or datasets."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from idif.report.gallery import Images
 from idif.runs.run import Run
 
 _BATCH = 8
-"""Samples read at once; a gallery asks for fewer than that of each category."""
+"""Samples read at once; a gallery has fewer than that per category."""
 
 
 def report_run(runs: Sequence[Run]) -> Path:
@@ -29,7 +29,7 @@ def _write(configs: Mapping[Path, Config]) -> Path:
 
 
 def _clean_images(configs: Mapping[Path, Config]) -> ImageLoader:
-    """A loader that reads each run's store, or its dataset where it ran without one."""
+    """A loader of images from each run's store, or from its dataset for runs without a store."""
     sources: dict[Path, Sources] = {}
     told: set[str] = set()
 
@@ -48,7 +48,7 @@ def _clean_images(configs: Mapping[Path, Config]) -> ImageLoader:
 
 
 def images_only(config: Config) -> Config:
-    """The config of a reader of images alone: a store needs no dataset."""
+    """The config for reading images only: without a dataset if there is a store."""
     data = config.data if config.live else config.data.model_copy(update={"root": None})
     return config.model_copy(update={"data": data})
 

@@ -27,15 +27,15 @@ from idif.methods.protocol import ResourceRequest
 from idif.training.precision import fabric_precision
 
 LIVE_ENCODER = "resnet18"
-"""Encoder of a config that names none."""
+"""Default live encoder."""
 LIVE_IMAGE_SIZE = 256
-"""Image size of a live encoder whose config names none."""
+"""Default image size of a live encoder."""
 
 
 def make_fabric(config: Config) -> Fabric:
     """Device, precision and processes: one process, or those torchrun started.
 
-    With ``train.distribute: categories`` each process has its own device and no part in another's batch.
+    With ``train.distribute: categories`` each process has its own device and batches.
     """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     nodes = int(os.environ.get("WORLD_SIZE", "1")) // local
@@ -51,14 +51,14 @@ def make_fabric(config: Config) -> Fabric:
 
 
 class Sources:
-    """The feature sources of one config, each opened when it is first asked for."""
+    """The feature sources of one config, each opened on first use."""
 
     def __init__(self, config: Config, device: torch.device) -> None:
-        """Opens the store, where there is one, for the config's categories.
+        """Open the store, if there is one, for the config's categories.
 
         Raises:
-            StoreError: it is missing, damaged, unfinished, lacks a category, or an explicit setting differs
-                from it: the store is authoritative.
+            StoreError: the store is missing, damaged, unfinished, lacks a category, or differs from an
+                explicit setting.
         """
         self.config, self.device = config, device
         self._store: FeatureStore | None = None
@@ -91,7 +91,7 @@ class Sources:
             raise StoreMismatch(f"data.views: {views}, but {path} holds views {list(numbers)}")
 
     def categories(self) -> list[str]:
-        """The config's categories, or all there are, sorted."""
+        """The config's categories, by default all of the data, sorted."""
         if self._store is not None:
             return sorted(self._store.index.categories)
         self._root()
@@ -103,7 +103,7 @@ class Sources:
         return sorted(self.config.data.categories) or known
 
     def placed(self, categories: Sequence[str], split: Split) -> FeatureSource:
-        """Clean images and frozen features of these categories, placed as the config says."""
+        """Clean images and frozen features of the given categories, placed according to the config."""
         source, placement = self.unplaced(categories, split), self.config.cache.placement
         if self._store is None:
             return source
@@ -115,7 +115,7 @@ class Sources:
         return place(source, placement, self.device)
 
     def unplaced(self, categories: Sequence[str], split: Split) -> FeatureSource:
-        """As `placed`, but left where it lies: for whoever asks what there is, or reads a few rows."""
+        """As `placed`, but without loading into memory, for reading the index or a few rows."""
         config = self.config
         if config.cache.store is None or self._store is None:
             index = self._read(categories, split)
@@ -141,9 +141,9 @@ class Sources:
         return None if self._store is None else self._store.fingerprint
 
     def resources(self, features: FeatureSpec) -> dict[str, Any]:
-        """What the method's training needs beside the data, by name.
+        """The resources of the method's training, by name.
 
-        It is kept beside a store on disk, else beside the run's folder, for other runs too.
+        They are cached beside a store on disk, else beside the run's folder, and shared by runs.
         """
         config, beside = self.config, self.config.run.dir
         if isinstance(config.cache.store, Path) and not config.live:
@@ -164,7 +164,7 @@ class Sources:
 
 
 def _compare(stored: Index, data: Index, path: str | Path) -> None:
-    """Raise where sample ids, views or labels of the annotations are not the store's. Reads no image."""
+    """Raise if sample ids, views or labels of the annotations differ from the store's. Reads no images."""
     difference = next(index_differences(stored, data), None)
     if difference is not None:
         raise StoreMismatch(f"{path}: the annotations of data.root are not the store's: {difference}")

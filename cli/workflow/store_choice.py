@@ -1,4 +1,4 @@
-"""From options, a config, or both to the store that `idif cache build` or `idif cache plan` needs."""
+"""Resolves the store of `idif cache build` and `idif cache plan` from options and a config."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from idif.errors import ConfigError
 
 @dataclass(frozen=True)
 class StoreChoice:
-    """A store that a user asks for, before any data are read or weights loaded."""
+    """The store requested by a user, before any data or weights are loaded."""
 
     data: DataConfig
     store: str | None
@@ -31,7 +31,7 @@ class StoreChoice:
     encoders: tuple[str, ...]
     """Keys of `idif.encoders.frozen.ENCODERS`."""
     weights: tuple[str, ...]
-    """Weights of all encoders, or ``NAME=WEIGHTS`` of one."""
+    """Weights of all encoders, or ``NAME=WEIGHTS`` for one of them."""
     image_size: int
 
     def request(
@@ -65,7 +65,7 @@ class StoreChoice:
 
 
 def load_encoders(names: Sequence[str], weights: Sequence[str]) -> tuple[FrozenEncoder, ...]:
-    """Encoders with their weights.
+    """Load encoders with their weights.
 
     Args:
         weights: ``imagenet``, ``untrained`` or a file for all encoders, or ``NAME=WEIGHTS`` for one of them.
@@ -106,10 +106,10 @@ def choose_store(
     image_size: int | None = None,
     default_weights: str = "imagenet",
 ) -> StoreChoice:
-    """The store that options ask for; where one is missing the config counts, then the default.
+    """The requested store: options take precedence over the config, and the config over defaults.
 
     Args:
-        data: keys of the config's section ``data`` that options set; None where they do not.
+        data: keys of the config's section ``data`` given as options; None if not given.
 
     Raises:
         ConfigError: the config cannot be used, or its runs (``matrix``) need different stores.

@@ -21,7 +21,7 @@ from idif.training.sampling import training_rows
 
 
 def strategies_of(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
-    """Every strategy on every run, into ``strategies.json`` of the first."""
+    """Score every strategy on every run; writes ``strategies.json`` into the first run."""
     curves: list[dict[str, Any]] = []
     compared: dict[str, list[str]] = {}
     for run in runs:
@@ -72,7 +72,7 @@ def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:
 
 
 def _inpainter(run: Run, sources: Sources, name: str, device: torch.device) -> ViewInpainter:
-    """The inpainter of a model: the one in its folder, or one trained into it now."""
+    """The inpainter of a model: loaded from its folder, or trained and saved there."""
     folder, chosen = run.folder / name / "reconstruct", run.config.strategies.inpainter
     members = sources.categories() if run.config.train.mode == "unified" else [name]
     source = sources.placed(members, "train")

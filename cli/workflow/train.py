@@ -46,20 +46,20 @@ from idif.training.validation import ValidationResult, validate
 def train_run(
     config: Config, *, resume: bool, dry_run: bool = False, table: LiveTable | None = None
 ) -> dict[str, Any]:
-    """Train every model of one run, with the other processes on it; returns what was done, ready for JSON.
+    """Train every model of one run, jointly with other processes; returns a summary as JSON values.
 
     Args:
-        table: where a row for each model goes as soon as it is finished.
+        table: prints a row for each model when it is finished.
 
     Raises:
         RunError: the run exists and ``resume`` is false, or it was made with another config.
-        ConfigError: ``run.tracking`` names what is not installed.
-        CannotFinish: another process has stopped before the training began.
+        ConfigError: ``run.tracking`` names a tracker that is not installed.
+        CannotFinish: another process stopped before the training began.
     """
-    require_tracker(config.run.tracking)  # one that is missing is told before anything is written
+    require_tracker(config.run.tracking)  # report a missing tracker before anything is written
     fabric = make_fabric(config)
     by_category = config.train.distribute == "categories"
-    # The process group lives until all are ready to train: training alone must see none.
+    # The process group exists until all are ready to train: training in a single process must not see it.
     with join_team() if by_category else nullcontext(Ranks()) as ranks:
 
         def everybody() -> None:
@@ -67,7 +67,7 @@ def train_run(
             ranks.wait()
 
         check_folder(config, fabric, resume=resume)
-        everybody()  # else a quick process would write what a slow one then takes for an earlier run
+        everybody()  # otherwise a slow process would mistake the files of a fast one for an earlier run
         sources = Sources(config, fabric.device)
         models = _Models(config, sources.categories(), table)
         waiting = models.waiting()
@@ -100,7 +100,7 @@ def train_run(
 
 
 class _Models:
-    """The models of a run, those that are finished with their row for the table."""
+    """The models of a run, with the summaries of the finished ones."""
 
     def __init__(self, config: Config, categories: list[str], table: LiveTable | None) -> None:
         unified = config.train.mode == "unified"
@@ -114,13 +114,13 @@ class _Models:
                 self.add(model_summary(name, config.folder / name, None, "finished before"))
 
     def add(self, model: dict[str, Any]) -> None:
-        """Take the summary of a finished model."""
+        """Add the summary of a finished model."""
         self._finished[model["name"]] = model
         if self._table is not None:
             self._table.add(model)
 
     def waiting(self) -> list[str]:
-        """Names of the models yet to be trained."""
+        """Names of the models that are not finished."""
         return [name for name in self.groups if name not in self._finished]
 
     def in_order(self) -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ class _Models:
 def _start(
     config: Config, sources: Sources, members: list[str], fabric: Fabric, *, write: bool
 ) -> dict[str, Any]:
-    """Load the method's resources onto the device, tell caveats, and write the run's folder."""
+    """Load the method's resources onto the device, print caveats, and write the run's folder."""
     first = sources.unplaced(members, "train")
     resources = sources.resources(first.spec)
     if first_process():
@@ -167,7 +167,7 @@ def _train_model(config: Config, task: Task, members: list[str], sources: Source
 
 
 def _compile_convolutions(config: Config, fabric: Fabric) -> None:
-    """Before the first step, which would else stand still; or say what they lack."""
+    """Compile the Winograd convolutions before the first step, or note why they are unavailable."""
     if training_convolutions(config.train, fabric.device) == "winograd":
         from idif.kernels.winograd import compile_transforms  # numba is an extra
 
