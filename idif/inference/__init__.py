@@ -1,1 +1,1 @@
-"""Prediction on new images, and export."""
+"""Prediction on new photographs, and export."""

@@ -1,4 +1,4 @@
-"""Write a deployment as one ONNX or TorchScript file, and check the file before it gets its name."""
+"""Writes a deployment to one ONNX or TorchScript file, which is checked before it is published."""
 
 import warnings
 from collections.abc import Callable
@@ -17,16 +17,16 @@ Format = Literal["onnx", "torchscript"]
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt"}
 FACTS = "idif.json"
-"""Name of the extra file that holds `Deployment.facts` inside a TorchScript file, as one JSON object."""
+"""Name of the extra file inside a TorchScript file that contains `Deployment.facts` as one JSON object."""
 
 TOLERANCE = 1e-3
-"""Largest difference between a file's maps and the method's own."""
+"""Largest accepted difference between a file's maps and the method's own."""
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def require_packages(kind: Format) -> None:
-    """Raise `ConfigError` where a package that ``kind`` needs is not installed; it says how to get it."""
+    """Raise `ConfigError` with installation instructions if a package that ``kind`` needs is missing."""
     missing = [name for name in ONNX_PACKAGES if find_spec(name) is None] if kind == "onnx" else []
     if missing:
         raise ConfigError(
@@ -36,21 +36,21 @@ def require_packages(kind: Format) -> None:
 
 
 def write_deployment(deployment: Deployment, path: Path, kind: Format) -> float:
-    """Write ``path``: beside it first, renamed once its answers on random images are the method's.
+    """Write ``path`` atomically, after checking its output on random images against the method's.
 
-    The check uses another batch size than the one that was traced, with views missing.
+    The check uses missing views and a batch size that differs from the traced one.
 
     Returns:
         Largest difference of any map value from the method's own.
 
     Raises:
-        CannotFinish: the file's answers differ by more than `TOLERANCE`.
+        CannotFinish: the maps differ by more than `TOLERANCE`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     graph = deployment.graph()
     with replacing(path) as partial:
         with warnings.catch_warnings():
-            # what the exporters say of their own deprecations and of shapes that are fixed on purpose
+            # suppress the exporters' warnings about their own deprecations and intentionally fixed shapes
             warnings.simplefilter("ignore")
             load = _write_onnx if kind == "onnx" else _write_torchscript
             answer = load(deployment, graph, partial)

@@ -1,4 +1,4 @@
-"""One graph with everything inside: from images to maps and scores, without this project beside it."""
+"""Self-contained graph of a trained method: from images to maps and scores, independent of this project."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -26,20 +26,20 @@ OUTPUTS = ("maps", "view_scores", "sample_scores")
 
 @dataclass(frozen=True)
 class Deployment:
-    """A trained method with what its scores mean, ready to leave the run."""
+    """A trained method with encoders, thresholds and metadata, ready for export."""
 
     category: str
     scorer: Scorer
-    """With a method in eval mode on the CPU."""
+    """Scorer with a method in eval mode on the CPU."""
     encoders: EncoderSet
     features: FeatureSpec
     view_numbers: tuple[int, ...]
     limits: Thresholds
     caveats: tuple[str, ...]
-    """What a user of the results must know, from the run's ``environment.json``."""
+    """Caveats for users of the results, from the run's ``environment.json``."""
 
     def graph(self) -> "Graph":
-        """All of it as one module, on the CPU and in eval mode.
+        """The deployment as one module, on the CPU and in eval mode.
 
         Raises:
             ConfigError: the method, its encoders or its scoring rule cannot be exported.
@@ -53,12 +53,12 @@ class Deployment:
 
     @torch.inference_mode()
     def maps(self, images: Tensor, view_mask: Tensor) -> Tensor:
-        """The maps that `idif predict` would give: as `Graph.forward`'s."""
+        """The maps of `idif predict`, in the form of `Graph.forward`'s."""
         batch = image_batch(self.encoders, {IMAGES: images, MASKS: images[:, :, 0] > 255}, view_mask, ())
         return self.scorer.method.score(batch).maps["map"]
 
     def example(self, samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Random images and view masks of the right shapes; every view is missing once where V allows."""
+        """Random images and view masks as example inputs; if possible, every view is missing once."""
         generator = torch.Generator().manual_seed(seed)
         size, views = self.features.image_size, len(self.view_numbers)
         assert size is not None, "only methods of images are exported"
@@ -70,7 +70,7 @@ class Deployment:
         return images, mask
 
     def facts(self) -> dict[str, str]:
-        """What the file says of itself: name -> JSON text."""
+        """Metadata of the file: name -> JSON text."""
         settings, calibration = self.scorer.config, self.scorer.calibration
         (encoder,) = self.features.encoders
         facts = {
@@ -91,10 +91,10 @@ class Deployment:
 
 
 def require_exportable(scorer: Scorer, encoders: EncoderSet) -> None:
-    """Refuse what cannot leave the run as one graph.
+    """Refuse methods and encoders that cannot be exported as one graph.
 
     Raises:
-        ConfigError: names what stands in the way.
+        ConfigError: gives the reason.
     """
     if not isinstance(scorer.method, SupportsExport):
         raise ConfigError("method.name: this method cannot be exported as one graph; use `idif predict`")
@@ -125,11 +125,11 @@ class Graph(nn.Module):
         self.register_buffer("spread", spread)
 
     def forward(self, images: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Judge whole samples.
+        """Score whole samples.
 
         Args:
-            images: uint8 [B,V,3,S,S], RGB, resized to the run's size; a missing view may hold anything.
-            view_mask: bool [B,V], true where a view is there.
+            images: uint8 [B,V,3,S,S], RGB, resized to the run's size; missing views may have any content.
+            view_mask: bool [B,V], true where a view is present.
 
         Returns:
             maps float32 [B,V,S,S], zero on missing views; view_scores float32 [B,V], NaN on missing views;

@@ -1,4 +1,4 @@
-"""Which photographs given to `idif predict` are which views of which sample."""
+"""Assigns the photographs of `idif predict` to samples and views."""
 
 import re
 from collections import defaultdict
@@ -14,35 +14,34 @@ from idif.paths import is_plain, shown
 
 @dataclass(frozen=True)
 class PredictInput:
-    """One object to judge."""
+    """One part to score."""
 
     name: str
-    """Unique among the parts of one call, and fit for a file name."""
+    """Unique among the parts of one call, and valid as a file name."""
     category: str
     images: tuple[Path | None, ...]
-    """One slot per view of the run; None where no photograph was given."""
+    """One slot per view of the run; None if there is no photograph."""
 
 
 def find_parts(
     given: Sequence[Path], view_numbers: Sequence[int], categories: Sequence[str], category: str | None = None
 ) -> list[PredictInput]:
-    """Sort photographs into parts.
+    """Group photographs into parts.
 
-    A file named as Real-IAD names them (``<category>_<number>_..._C<view>_...``) says itself what it is;
-    those of one folder, category and number are one part. Of other files, the ones of one folder (or all
-    given one by one) are one part, in the order of their names (or as given), and of ``category``; a run
-    with one view takes each for a part of its own.
+    Files named as in Real-IAD (``<category>_<number>_..._C<view>_...``) are grouped by folder, category and
+    number. All other files of one folder (or all given individually) are one part of ``category``, with
+    views in the order of their names (or as given); for a run with one view each file is a part.
 
     Args:
-        given: files, or folders that are searched to the bottom; a PNG beside a JPEG of its name, or a
-            file ``X_mask`` beside an ``X``, is a mask and is left out. A file need not exist.
+        given: files, or folders that are searched recursively; a PNG beside a JPEG of the same name, or a
+            file ``X_mask`` beside ``X``, is a mask and is skipped. Files need not exist.
         view_numbers: the run's cameras, one for each slot.
-        categories: the run's.
-        category: of files whose names do not say it; may be left out where the run has one category.
+        categories: the run's categories.
+        category: category of files whose names do not contain it; optional for runs with one category.
 
     Raises:
-        DatasetError: nothing to look at, a category, view or grouping that cannot be told, two files for
-            one view, or a name with control characters.
+        DatasetError: no photographs, an ambiguous category, view or grouping, two files for one view, or a
+            name with control characters.
     """
     if category is not None and category not in categories:
         raise DatasetError(f"--category {shown(category)}: the run has {', '.join(categories)}")
@@ -74,16 +73,16 @@ def find_parts(
 
 
 def _files(given: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
-    """Every photograph, with the folder it was found in; None for those given one by one."""
+    """Every photograph with its folder; None for files given individually."""
     for path in given:
         if not path.is_dir():
             yield _plain(path), None
             continue
         found = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
         jpegs = {p.with_suffix("") for p in found if p.suffix.lower() in (".jpg", ".jpeg")}
-        # Real-IAD keeps the mask of a JPEG beside it, as a PNG of the same name
+        # in Real-IAD the mask of a JPEG is a PNG of the same name beside it
         found = [p for p in found if p.suffix.lower() != ".png" or p.with_suffix("") not in jpegs]
-        # and imported data keep that of X.png as X_mask.png
+        # in imported data the mask of X.png is X_mask.png
         stems = {p.with_suffix("") for p in found}
         masks = {stem.with_name(f"{stem.name}_mask") for stem in stems} & stems
         found = [p for p in found if p.with_suffix("") not in masks]
@@ -92,14 +91,14 @@ def _files(given: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
 
 
 def _plain(path: Path) -> Path:
-    """``path``, whose name ends up in messages and file names."""
+    """Check ``path``, since its name becomes part of messages and file names."""
     if not is_plain(str(path)):
         raise DatasetError(f"{shown(str(path))}: expected a name without control characters")
     return path
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that puts ``view10`` behind ``view2``."""
+    """Sort key in natural order: ``view2`` before ``view10``."""
     return [(int(t), "") if t.isdecimal() else (-1, t) for t in re.split(r"([0-9]+)", name.lower())]
 
 
@@ -132,7 +131,7 @@ def _uniquely_named(parts: list[PredictInput]) -> list[PredictInput]:
     unique = []
     for part in parts:
         name, again = part.name, 2
-        # file systems that ignore case would put two parts into one folder
+        # on case-insensitive file systems two parts could otherwise share a folder
         while name.lower() in used:
             name, again = f"{part.name}-{again}", again + 1
         used.add(name.lower())

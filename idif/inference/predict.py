@@ -1,4 +1,4 @@
-"""Predict on photographs: scores, a decision and maps of a trained method, from the images alone."""
+"""Predicts on photographs: scores, decisions and maps of a trained method."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from idif.progress import Progress, silent
 from idif.visualization.heatmap import OPACITY, Pixels, color_limits, heatmap_image
 
 LONGEST_SIDE = 1024
-"""Pixels of an overlay's longer side; a smaller photograph keeps its size."""
+"""Maximum length of an overlay's longer side in pixels; smaller photographs are not enlarged."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Prediction:
     view_scores: npt.NDArray[np.float32]
     """float32 [V]; NaN where a view is missing."""
     score: float | None
-    """None where no view could be read."""
+    """Sample score; None if no view could be read."""
     maps: npt.NDArray[np.float32] | None
     """float32 [V,S,S], zero where a view is missing; None without a score or a map."""
     problems: tuple[str, ...]
-    """Why a photograph that was given counts as missing."""
+    """Reasons why given photographs count as missing."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class DecodedPart:
 
     part: PredictInput
     arrays: dict[str, npt.NDArray[Any]]
-    """{name: [V,...]}, as `EncoderSet.decode_files` gives them."""
+    """{name: [V,...]}, from `EncoderSet.decode_files`."""
     present: npt.NDArray[np.bool_]
     problems: tuple[str, ...]
 
 
 def decode_part(part: PredictInput, encoders: EncoderSet) -> DecodedPart:
-    """Decode a part; a photograph that cannot be read is absent, and named among the problems."""
+    """Decode a part; unreadable photographs become absent and are listed in ``problems``."""
     views, problems = [], []
     present = np.zeros(len(part.images), np.bool_)
     for slot, path in enumerate(part.images):
@@ -76,14 +76,14 @@ def decode_part(part: PredictInput, encoders: EncoderSet) -> DecodedPart:
 def predict(
     scorer: Scorer, encoders: EncoderSet, parts: Sequence[PredictInput], *, progress: Progress = silent
 ) -> Iterator[Prediction]:
-    """Score parts in their order, decoding ahead; a photograph that cannot be read counts as missing.
+    """Score parts in order, decoding ahead; unreadable photographs count as missing.
 
     Args:
         scorer: a trained method, of one category or of all of ``parts``' categories, with the run's scoring
             rules; ``eval.batch_size`` parts are scored at once. The method is moved to its device.
-        encoders: the frozen encoders the method was trained beside; moved there too.
-        parts: what to score.
-        progress: told parts done and parts in all.
+        encoders: the frozen encoders of the method's training; also moved there.
+        parts: the parts to score.
+        progress: called with the parts done and the number of parts.
 
     Raises:
         CannotFinish: a score is not finite.
@@ -105,10 +105,10 @@ def predict(
 
 
 def require_images(features: FeatureSpec) -> None:
-    """Refuse a run whose encoders do not take photographs alone.
+    """Refuse a run whose encoders need other inputs than photographs.
 
     Raises:
-        ConfigError: another input is taken; it is named.
+        ConfigError: names the other input.
     """
     if features.inputs:
         raise ConfigError(
@@ -120,12 +120,12 @@ def require_images(features: FeatureSpec) -> None:
 def image_batch(
     encoders: EncoderSet, arrays: Mapping[str, Tensor], view_mask: Tensor, categories: Sequence[str]
 ) -> Batch:
-    """A batch without labels, encoded now.
+    """Encode a batch without labels.
 
     Args:
         arrays: {name: [B,V,...]}, stacked from `EncoderSet.decode_files`, on the encoders' device.
         view_mask: bool [B,V], on the same device.
-        categories: B names.
+        categories: category name of each of the B samples.
     """
     encoded = encoders.encode(arrays, {"image": view_mask})
     if IMAGES in arrays:
@@ -179,16 +179,16 @@ def _score(scorer: Scorer, encoders: EncoderSet, decoded: list[DecodedPart]) -> 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Scores from which on something is called anomalous; None where a run has chosen none."""
+    """Decision thresholds: a score from the threshold on is anomalous; None if the run recorded none."""
 
     part: float | None = None
     view: float | None = None
 
 
 def prediction_json(judged: Prediction, view_numbers: Sequence[int], limits: Thresholds) -> dict[str, object]:
-    """A part's result, ready for JSON: score, decision, and each view's file, score and decision.
+    """A part's result as JSON values: score, decision, and each view's file, score and decision.
 
-    ``anomalous`` is true from the limit on, and None without a score or a limit.
+    ``anomalous`` is true if the score reaches the threshold, and None without a score or threshold.
     """
     score = judged.score
     return {
@@ -226,10 +226,10 @@ def write_pictures(
     Nothing is written for a part without maps.
 
     Args:
-        folder: the part's own, made where it is missing.
-        judged: what to draw.
-        view_numbers: of its slots.
-        scale: (low, high) of the colours; None takes the part's own maps.
+        folder: the part's own folder, created if missing.
+        judged: the prediction to draw.
+        view_numbers: camera number of each slot.
+        scale: (low, high) of the color scale; None uses the range of the part's own maps.
 
     Raises:
         OSError: the folder cannot be written.
@@ -257,11 +257,11 @@ def overlay(
     """A view's map float32 [S,S] over its photograph: uint8 [h,w,3], RGB, in the photograph's proportions.
 
     Args:
-        path: of the photograph.
+        path: path of the photograph.
         values: the map.
-        scale: (low, high) of the colours.
-        longest_side: in pixels; a smaller photograph keeps its size.
-        opacity: the colours' share, 0..1.
+        scale: (low, high) of the color scale.
+        longest_side: maximum longer side in pixels; smaller photographs are not enlarged.
+        opacity: opacity of the colors, 0..1.
 
     Raises:
         DatasetError: the photograph cannot be read.

@@ -1,1 +1,1 @@
-"""Code that exists only for speed on a CPU."""
+"""Optimizations for training on a CPU."""

@@ -1,4 +1,4 @@
-"""Keeps the memory that a training step frees for the next one, where the C library is GNU's."""
+"""Lets glibc reuse the memory freed by a training step instead of returning it to the system."""
 
 import ctypes
 import sys
@@ -14,11 +14,11 @@ _USUAL_MMAP_MAX = 65_536
 
 @contextmanager
 def keep_freed_memory() -> Iterator[bool]:
-    """Inside, memory that is freed stays with the process; says whether the C library has agreed.
+    """Context in which freed memory stays with the process; yields whether the C library supports it.
 
-    GNU's gives large blocks, from 32 MB on at the latest, back to the system and takes new ones, page by page
-    and zeroed, a moment later. A training step on a CPU has dozens of them, and was seen to spend up to a
-    third of its time there. What is kept is handed back in the end. Other C libraries are left as they are.
+    By default glibc returns large blocks, at the latest from 32 MB on, to the system and soon requests new
+    ones, zeroed page by page. A training step on a CPU has dozens of them and spent up to a third of its time
+    there. The memory is returned at the end. Other C libraries are not affected.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if library is None or not hasattr(library, "mallopt") or not hasattr(library, "gnu_get_libc_version"):
@@ -28,7 +28,7 @@ def keep_freed_memory() -> Iterator[bool]:
     try:
         yield agreed
     finally:
-        # the thresholds that the library finds by itself once large blocks have been freed
+        # the values that glibc itself adopts after large blocks have been freed
         library.mallopt(_MMAP_MAX, _USUAL_MMAP_MAX)
         library.mallopt(_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
         library.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)

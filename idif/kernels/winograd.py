@@ -32,9 +32,9 @@ from torch.overrides import TorchFunctionMode
 from idif.kernels.winograd_transforms import gradient_tiles, input_tiles, output_tiles
 
 FEWEST_CHANNELS = 32
-"""Below it the transforms cost what the products save."""
+"""With fewer channels the transforms cost as much as the products save."""
 FEWEST_TILES = 64
-"""Below it the products wait for the filters, which are four times as large as untransformed ones."""
+"""With fewer tiles, loading the filters, four times as large as untransformed ones, limits the speed."""
 TILES_AT_ONCE = 64
 TILE_CHANNELS_AT_ONCE = 8192
 """Tiles of a piece times their channels, at least `TILES_AT_ONCE` tiles: 1.2 MB of products."""
@@ -91,8 +91,8 @@ def is_supported(
 ) -> bool:
     """Whether `convolve` can compute this ``F.conv2d``, and faster.
 
-    That is: 3x3, stride 1, padding 1, float32 and on the CPU, with enough channels and tiles. What torch
-    would refuse is left to torch.
+    That is: 3x3, stride 1, padding 1, float32 and on the CPU, with enough channels and tiles. Arguments that
+    torch rejects are left to torch.
     """
     ones = (1, [1], (1,), [1, 1], (1, 1))
     return (
@@ -108,7 +108,7 @@ def is_supported(
 
 
 def convolve(x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
-    """Cross-correlation with padding 1: what ``F.conv2d(x, weight, padding=1, groups=groups)`` is.
+    """Cross-correlation with padding 1, as ``F.conv2d(x, weight, padding=1, groups=groups)``.
 
     Args:
         x: float32 [N,G*C,H,W] on the CPU, best laid out channels last.
@@ -131,7 +131,7 @@ def convolve(x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
 
 
 def _shapes_match(x: Tensor, weight: Tensor, groups: int) -> bool:
-    """Whether these are images, at least one, and 3x3 filters for them."""
+    """Whether ``x`` is at least one image and ``weight`` are matching 3x3 filters."""
     return (
         x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
@@ -162,7 +162,7 @@ def _convolved(
 
 
 def compile_transforms() -> None:
-    """Have numba compile what `convolve` needs, or load what it has compiled: 5 s or 0.5 s."""
+    """Compile the functions of `convolve` with numba (5 s), or load them from its cache (0.5 s)."""
     x, weight = torch.zeros(1, 1, 4, 4, requires_grad=True), torch.zeros(1, 1, 3, 3, requires_grad=True)
     torch.autograd.grad(convolve(x, weight).sum(), (x, weight))
 
@@ -180,7 +180,7 @@ class _Convolve(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         dx = dw = None
         if ctx.needs_input_grad[0]:
-            # columns in reverse turn the filters by 180 degrees
+            # reversing the columns rotates the filters by 180 degrees
             dx = _products(gradient, _multipliers(weight, ctx.groups, FILTERS_2D.flip(1)))
         if ctx.needs_input_grad[1]:
             dw = _weight_gradient(x, gradient, ctx.groups)
@@ -188,7 +188,7 @@ class _Convolve(torch.autograd.Function):
 
 
 def _multipliers(weight: Tensor, groups: int, transform: Tensor) -> Tensor:
-    """[G,36,K,C] of ``weight`` [G*K,C,3,3], in memory that the next call takes again."""
+    """[G,36,K,C] of ``weight`` [G*K,C,3,3], in memory that the next call reuses."""
     outputs, inputs = weight.shape[0] // groups, weight.shape[1]
     filters = (
         weight.detach().view(groups, outputs, inputs, 3, 3).permute(0, 3, 4, 1, 2).reshape(groups, 9, -1)
@@ -203,7 +203,7 @@ def _products(x: Tensor, multipliers: Tensor) -> Tensor:
     """[N,G*Y,H,W], channels last, of ``x`` [N,G*X,H,W] and ``multipliers`` [G,36,X,Y]."""
     groups, _, inputs, outputs = multipliers.shape
     pixels = _pixels(x, groups)
-    # no view of another tensor, so that what follows may change it in place
+    # not a view of another tensor, so that later operations may change it in place
     convolved = torch.empty(len(x), groups * outputs, *x.shape[2:], memory_format=torch.channels_last)
     made = _pixels(convolved, groups)
 
@@ -250,13 +250,13 @@ def _tiles(x: Tensor) -> int:
 
 
 def _pixels(x: Tensor, groups: int) -> Tensor:
-    """[N,H,W,G,C] of ``x`` [N,G*C,H,W], in one piece; a copy where ``x`` is not channels last."""
+    """Contiguous [N,H,W,G,C] of ``x`` [N,G*C,H,W]; a copy if ``x`` is not channels last."""
     pixels = x.detach().permute(0, 2, 3, 1).contiguous()
     return pixels.view(*pixels.shape[:3], groups, -1)
 
 
 def _tile_blocks(groups: int, tiles: int, channels: int) -> list[Piece]:
-    """All tiles of all groups in pieces of nearly the same size."""
+    """Divide all tiles of all groups into pieces of nearly the same size."""
     count = -(-tiles // max(TILES_AT_ONCE, TILE_CHANNELS_AT_ONCE // channels))
     edges = [tiles * i // count for i in range(count + 1)]
     return [(g, a, b - a) for g in range(groups) for a, b in pairwise(edges)]
@@ -279,7 +279,7 @@ class _Workspace:
 
 
 def _run_in_threads(work: Callable[[Sequence[Piece]], Result], pieces: Sequence[Piece]) -> list[Result]:
-    """``work`` of as many shares of the pieces as torch has threads, results in the order of the pieces."""
+    """Run ``work`` on one share of the pieces per torch thread; results in the order of the pieces."""
     threads = min(torch.get_num_threads(), len(pieces))
     if threads == 1:
         return [work(pieces)]
@@ -289,15 +289,16 @@ def _run_in_threads(work: Callable[[Sequence[Piece]], Result], pieces: Sequence[
 
 
 def _kept_memory(numbers: int) -> Tensor:
-    """Uninitialised float32 [numbers], the same memory at each call of a thread.
+    """Uninitialized float32 [numbers], the same memory at each call in a thread.
 
-    The system gives large memory page by page, which took as long as filling it.
+    The system maps new memory page by page, which took as long as filling it.
     """
-    kept: Tensor | None = getattr(_KEPT, "memory", None)
-    if kept is None or len(kept) < numbers:
-        with torch.inference_mode(False):  # else training could not use what a prediction has left
-            kept = _KEPT.memory = torch.empty(numbers)
-    return kept[:numbers]
+    buffer: Tensor | None = getattr(_KEPT, "memory", None)
+    if buffer is None or len(buffer) < numbers:
+        # training cannot use memory that was allocated in inference mode
+        with torch.inference_mode(False):
+            buffer = _KEPT.memory = torch.empty(numbers)
+    return buffer[:numbers]
 
 
 _KEPT = threading.local()
@@ -305,11 +306,11 @@ _KEPT = threading.local()
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads in each of which torch computes alone."""
+    """A pool of threads in each of which torch uses a single thread."""
     together = threading.Barrier(threads)
 
     def begin() -> None:
-        # torch sets the number of a thread once by itself; afterwards it would undo ours
+        # torch sets a thread's number of threads once by itself, which would later override ours
         torch.get_num_threads()
         torch.set_num_threads(1)
         together.wait()
@@ -318,9 +319,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     try:
         list(pool.map(lambda _: None, range(threads)))
     except BaseException:
-        together.abort()  # a thread that could not be started would be waited for
+        together.abort()  # otherwise the others would wait for a thread that could not be started
         raise
     finally:
-        # every thread has set its own number; this sets it for whatever thread comes later
+        # every pool thread has set its own number; this sets it for all later threads
         torch.set_num_threads(threads)
     return pool

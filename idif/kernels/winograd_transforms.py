@@ -1,11 +1,11 @@
 """The small transforms of Winograd's F(4x4, 3x3), compiled by numba: tiles of an image to products and back.
 
-Every tile makes 4x4 numbers of the output from 6x6 of the input, its neighbours' margins included. Tiles are
+Every tile maps 6x6 numbers of the input, including its neighbors' margins, to 4x4 of the output. Tiles are
 counted image by image, row by row; those at the right and lower edge may reach past the image. N images,
-G groups of C channels, T tiles. Nothing here checks its arguments: `idif.kernels.winograd` chooses them.
+G groups of C channels, T tiles. Arguments are not checked; `idif.kernels.winograd` is the only caller.
 
-Rows are picked by whole indexes alone: of a slice numba would not know that it lies in one piece, and the
-loops over channels would not become vector instructions (three times as slow).
+Rows are selected by integer indexes only: numba cannot prove that a slice is contiguous and would not
+vectorize the loops over channels (three times as slow).
 """
 
 import numpy as np
@@ -21,8 +21,8 @@ def input_tiles(images: Floats, group: int, first: int, tiles: Floats, scratch: 
 
     Args:
         images: [N,H,W,G,C].
-        group: the one of G that is read.
-        first: the first tile's number.
+        group: index of the group to read.
+        first: number of the first tile.
         tiles: written, [36,T,C]: the tiles ``first`` to ``first + T``.
         scratch: [6,6,C].
     """
@@ -70,7 +70,7 @@ def input_tiles(images: Floats, group: int, first: int, tiles: Floats, scratch: 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def output_tiles(tiles: Floats, group: int, first: int, images: Floats, scratch: Floats) -> None:
-    """A' m A of each tile of products m, written where the image has room for it.
+    """A' m A of each tile of products m, written to the part inside the image.
 
     Args:
         tiles: [36,T,C]: the tiles ``first`` to ``first + T``.
@@ -163,7 +163,7 @@ def gradient_tiles(images: Floats, group: int, first: int, tiles: Floats, scratc
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _six_of_six(a, b, c, d, e, f, o0, o1, o2, o3, o4, o5):  # type: ignore[no-untyped-def]
-    """B': what the products need of six numbers in a row."""
+    """B': six inputs in a row to six factors of the products."""
     two, four, five = np.float32(2), np.float32(4), np.float32(5)
     for k in range(len(o0)):
         ak, bk, ck, dk, ek, fk = a[k], b[k], c[k], d[k], e[k], f[k]

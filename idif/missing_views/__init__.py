@@ -1,1 +1,1 @@
-"""What a method loses when views are missing, and how to impute them."""
+"""Evaluation with missing views, and their imputation."""

@@ -12,19 +12,19 @@ from idif.metrics.bootstrap import bootstrap_auroc, percentile_interval
 from idif.randomness import numpy_rng
 
 SubsetAuroc = Mapping[frozenset[int], float | None]
-"""S-AUROC by the camera numbers of a subset; None where it is undefined."""
+"""Camera numbers of a subset -> S-AUROC; None if undefined."""
 
 EMPTY_SET_AUROC = 0.5
-"""S-AUROC of no camera at all, the start of every Shapley sum."""
+"""S-AUROC of the empty set of cameras, the baseline of Shapley values."""
 
 MAX_EXACT_CAMERAS = 10
-"""Up to so many cameras every subset is measured (1,023); beyond, the subsets of `camera_orders`."""
+"""Largest number of cameras for which every subset (1,023) is measured; else those of `camera_orders`."""
 PERMUTATIONS = 32
-"""Random orders of the cameras that stand for all of them beyond `MAX_EXACT_CAMERAS`."""
+"""Number of random camera orders used as a sample of all orders beyond `MAX_EXACT_CAMERAS`."""
 
 
 def camera_orders(numbers: Sequence[int], seed: int = 0) -> list[tuple[int, ...]]:
-    """`PERMUTATIONS` random orders of the cameras, always the same ones.
+    """`PERMUTATIONS` random orders of the cameras, determined by ``seed``.
 
     The first s cameras of each are a uniform draw among the subsets of size s, and the gain of each next
     camera an unbiased draw of its Shapley value (Castro et al., 2009).
@@ -36,7 +36,7 @@ def camera_orders(numbers: Sequence[int], seed: int = 0) -> list[tuple[int, ...]
 def camera_subsets(numbers: Sequence[int]) -> list[tuple[int, ...]]:
     """The subsets to measure, the largest first: all 2^V - 1, or for V > `MAX_EXACT_CAMERAS` a sample.
 
-    The sample is every beginning of `camera_orders` and every subset that lacks one camera.
+    The sample contains every prefix of `camera_orders` and every subset that lacks one camera.
     """
     if len(numbers) <= MAX_EXACT_CAMERAS:
         return [
@@ -51,11 +51,11 @@ def camera_subsets(numbers: Sequence[int]) -> list[tuple[int, ...]]:
 def shapley(worth: SubsetAuroc, numbers: Sequence[int]) -> dict[str, float] | None:
     """Shapley value of each camera for S-AUROC: its mean gain over all orders in which cameras are added.
 
-    The values add up to the worth of all cameras less `EMPTY_SET_AUROC`. None where a subset's worth is
-    undefined.
+    The values add up to the S-AUROC of all cameras minus `EMPTY_SET_AUROC`. None if the S-AUROC of a subset
+    is undefined.
 
     Args:
-        worth: of every non-empty subset.
+        worth: S-AUROC of every non-empty subset.
         numbers: the cameras.
     """
     if any(value is None for value in worth.values()):
@@ -79,7 +79,7 @@ def shapley_sampled(
     """Shapley values estimated from some orders, and the standard error of each; None as `shapley`.
 
     Args:
-        worth: of every beginning of every order.
+        worth: S-AUROC of every prefix of every order.
         orders: at least two, each of all cameras.
     """
     if any(value is None for value in worth.values()):
@@ -102,7 +102,7 @@ def _gain(worth: SubsetAuroc, before: Sequence[int], camera: int) -> float:
 
 
 def leave_one_out(worth: SubsetAuroc, numbers: Sequence[int]) -> dict[str, float | None]:
-    """Loss of S-AUROC when one camera fails and all others stay; negative where it is better without it."""
+    """Drop in S-AUROC when one camera is removed; negative if removing it helps."""
     whole = worth[frozenset(numbers)]
     lost: dict[str, float | None] = {}
     for camera in numbers:
@@ -113,9 +113,9 @@ def leave_one_out(worth: SubsetAuroc, numbers: Sequence[int]) -> dict[str, float
 
 
 def best_subsets(worth: SubsetAuroc) -> dict[str, dict[str, Any]]:
-    """The best of the measured subsets of each size, by size; the first by camera number among equals.
+    """The best measured subset of each size, by size; ties are broken by camera number.
 
-    The choice is made on the test data, so its S-AUROC is optimistic.
+    The choice is made on the test data, so the S-AUROC is optimistic.
     """
     best: dict[str, dict[str, Any]] = {}
     for size in sorted({len(subset) for subset in worth}):
@@ -141,11 +141,11 @@ def missing_intervals(
     """95 % intervals over samples of the mean S-AUROC by number of missing views, and of its loss.
 
     Args:
-        scores: number of missing views, from 0 -> sample scores [N] of every choice of that many.
+        scores: number of missing views, from 0 -> sample scores [N] of every choice of missing views.
         labels: bool [N].
 
     Returns:
-        The same numbers -> ``s_auroc_ci``, and ``loss_ci`` of the paired difference to no view missing.
+        Number of missing views -> ``s_auroc_ci``, and ``loss_ci`` of the paired difference to none missing.
     """
     draws = {missing: bootstrap_auroc(alike, labels) for missing, alike in scores.items()}
     whole = draws[0]

@@ -18,37 +18,37 @@ class ImputedViews(NamedTuple):
     """Replacements for some views of a batch."""
 
     arrays: dict[str, Tensor]
-    """{name: [P,...]}, every array that each view has, in the order of ``missing.nonzero()``."""
+    """{name: [P,...]} for every per-view array, in the order of ``missing.nonzero()``."""
     known: Tensor
-    """bool [P]: false where there is no replacement; the view stays missing."""
+    """bool [P]: false if there is no replacement and the view stays missing."""
 
 
 class Imputer(Protocol):
-    """Makes replacements for missing views from those present."""
+    """Computes replacements of missing views from the present ones."""
 
     def fill(self, batch: Batch, missing: Tensor) -> ImputedViews:
-        """Replacements for every view of ``missing`` bool [B,V]; only views of ``view_mask`` may be read."""
+        """Impute every view of ``missing`` bool [B,V]; only views of ``view_mask`` may be read."""
         ...
 
 
 @dataclass(frozen=True)
 class ImputedSource:
-    """``source`` with only the ``visible`` views, and an imputer's replacements for the rest."""
+    """A source with only the ``visible`` views of another, and imputed replacements for the others."""
 
     source: FeatureSource
     visible: npt.NDArray[np.bool_]
-    """[N,V]."""
+    """[N,V]: the views to keep."""
     imputer: Imputer | None
-    """None leaves the rest missing."""
+    """None leaves the other views missing."""
 
     @property
     def spec(self) -> FeatureSpec:
-        """The source's."""
+        """Specification of the source's arrays."""
         return self.source.spec
 
     @property
     def index(self) -> Index:
-        """The source's: labels are those of the real views."""
+        """Index of the source, with the labels of the real views."""
         return self.source.index
 
     def batches(
@@ -61,7 +61,7 @@ class ImputedSource:
             yield self._impute(hide(batch, visible, per_view_arrays(self.spec)))
 
     def _impute(self, batch: Batch) -> Batch:
-        # a sample without any visible view has nothing to impute from
+        # a sample without visible views cannot be imputed
         missing = ~batch.view_mask & batch.view_mask.any(dim=1, keepdim=True)
         if self.imputer is None or not missing.any():
             return batch
@@ -78,17 +78,17 @@ class ImputedSource:
 
 
 def per_view_arrays(spec: FeatureSpec) -> list[str]:
-    """Names of the arrays that each view has and a method may read, in order; masks are the truth."""
+    """Names of the per-view arrays that a method may read, in order, i.e. all except masks."""
     return [name for name, array in spec.arrays.items() if array.per_view and name != MASKS]
 
 
 def hide(batch: Batch, visible: Tensor, names: Sequence[str]) -> Batch:
-    """``batch`` with every view that is not ``visible`` bool [B,V] absent: zeros, not in ``view_mask``.
+    """Remove all views that are not ``visible`` bool [B,V] from a batch: zeros, not in ``view_mask``.
 
-    Labels and masks stay: the sample is still what it is.
+    Labels and masks are not changed.
 
     Args:
-        names: of `per_view_arrays`.
+        names: result of `per_view_arrays`.
     """
 
     def shown(x: Tensor) -> Tensor:

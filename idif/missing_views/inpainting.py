@@ -23,12 +23,12 @@ from idif.training.checkpoint_files import TrainingProgress, find_checkpoint
 
 
 class ViewInpainter(nn.Module):
-    """All views of a sample from some of them: images [B,V,3,H,W] in 0..1 -> the same shape.
+    """Predicts all views of a sample from some of them: images [B,V,3,H,W] in 0..1 -> the same shape.
 
-    Views enter side by side with a plane each that tells whether they are there, and two that tell the place,
-    since cameras do not see a thing at the same one. Four strided convolutions and a layer that sees all
-    positions at once; then upsampling ones, which paint what differs from the mean colour of the views
-    present. There is no norm: it would take away the brightness that one view tells of another.
+    The input channels are the views, one presence plane for each, and two coordinate planes, since cameras
+    see the same point at different positions. Four strided convolutions and a layer over all positions are
+    followed by upsampling layers, which predict the difference from the mean color of the present views.
+    There is no norm, since it would remove the brightness shared by the views.
     """
 
     def __init__(self, views: int, width: int) -> None:
@@ -43,7 +43,7 @@ class ViewInpainter(nn.Module):
         self.paint = nn.Conv2d(width + 2, 3 * views, 3, padding=1)
 
     def forward(self, images: Tensor, visible: Tensor) -> Tensor:
-        """See the class; views not in ``visible`` bool [B,V] are not looked at. Not cut to 0..1."""
+        """See the class; views not in ``visible`` bool [B,V] are ignored. Output not clamped to 0..1."""
         batch, _, _, height, width = images.shape
         keep = visible[:, :, None, None, None].to(images.dtype)
         shown, planes = images * keep, keep.expand(-1, -1, 1, height, width)
@@ -71,7 +71,7 @@ def _step(before: int, after: int, stride: int) -> nn.Sequential:
 
 
 def settings_of(config: InpainterConfig, source: FeatureSource) -> dict[str, Any]:
-    """What a trained painter depends on beside the images' content."""
+    """Everything a trained inpainter depends on besides the images."""
     return {
         **config.model_dump(mode="json"),
         "image_size": source.spec.image_size,
@@ -80,7 +80,7 @@ def settings_of(config: InpainterConfig, source: FeatureSource) -> dict[str, Any
 
 
 def load_inpainter(folder: Path, config: InpainterConfig, source: FeatureSource) -> ViewInpainter | None:
-    """The painter trained into ``folder``; None where there is none.
+    """Load the inpainter saved in ``folder``; None if there is none.
 
     Raises:
         RunError: it was trained with other settings, or its files are damaged.
@@ -109,10 +109,10 @@ def train_inpainter(
     *,
     progress: Progress = silent,
 ) -> ViewInpainter:
-    """Train on the clean images of ``rows`` and keep the result in ``folder``.
+    """Train on the clean images of ``rows`` and save the result in ``folder``.
 
-    Every sample has one to V-1 of its views hidden, anew in every epoch; the loss is the mean absolute error
-    on the hidden ones. The same settings give the same weights on one kind of device.
+    In every epoch one to V-1 random views of each sample are hidden; the loss is the mean absolute error on
+    them. The same settings give the same weights on the same kind of device.
 
     Raises:
         CannotFinish: the loss is no longer finite.
@@ -131,7 +131,7 @@ def train_inpainter(
     for batch, visible in _training_batches(config, source, rows):
         target = batch.images.to(device).float() / 255
         hidden = (batch.view_mask.cpu() & ~visible).to(device)
-        if hidden.any():  # a sample of one view has none to hide
+        if hidden.any():  # a sample with a single view has none to hide
             error = (inpainter(target, visible.to(device)) - target).abs().mean(dim=(2, 3, 4))
             loss = error[hidden].mean()
             if not torch.isfinite(loss):
@@ -152,7 +152,7 @@ def train_inpainter(
 def _training_batches(
     config: InpainterConfig, source: FeatureSource, rows: Sequence[int]
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Batches of all epochs, each with the views bool [B,V] that the painter may see."""
+    """Batches of all epochs, each with the views bool [B,V] that are visible to the inpainter."""
     for epoch in range(config.epochs):
         rng = numpy_rng("painter", config.seed, epoch)
         order = [rows[place] for place in rng.permutation(len(rows))]
@@ -167,11 +167,11 @@ def _training_batches(
 
 @dataclass(frozen=True)
 class Reconstructor:
-    """An `Imputer` that inpaints missing views, and runs the encoder on them where they are scored."""
+    """An `Imputer` that inpaints missing views, and runs the encoder on them if they are scored."""
 
     inpainter: ViewInpainter
     encoder: FrozenEncoder | None
-    """On ``device``; None where imputed views are not scored, and their features are zeros."""
+    """Encoder on ``device``; None if imputed views are not scored, whose features are then zeros."""
     device: torch.device
 
     @torch.inference_mode()

@@ -21,19 +21,19 @@ _BATCH = 16
 class Retriever:
     """An `Imputer` that takes a missing view from the nearest training sample that has it.
 
-    Samples are compared by `distances`, each with every training sample, so the nearest is exact. Only stored
-    arrays are read: no image file is opened and no encoder runs.
+    Each sample is compared with every training sample by `distances`, so the search is exact. Only stored
+    arrays are read; no image files are opened and no encoder runs.
     """
 
     source: FeatureSource
     """The training samples."""
     layer: str
     neighbors: int
-    """k: the replacement is the mean of the k nearest samples' views, of every array alike."""
+    """k: the replacement is the mean of the views of the k nearest samples, for every array."""
     pooled: Tensor
-    """float32 [N,V,C], unit length: ``layer`` averaged over positions; zero where a view is absent."""
+    """float32 [N,V,C], unit length: ``layer`` averaged over positions; zero for absent views."""
     present: Tensor
-    """bool [N,V]."""
+    """bool [N,V]: presence of the training views."""
 
     @classmethod
     def build(cls, source: FeatureSource, layer: str, neighbors: int, progress: Progress = silent) -> Self:
@@ -56,7 +56,7 @@ class Retriever:
         return cls(source, layer, neighbors, torch.cat(pooled), torch.cat(present))
 
     def fill(self, batch: Batch, missing: Tensor) -> ImputedViews:
-        """See `Imputer.fill`. A view that fewer than k comparable training samples have stays missing."""
+        """See `Imputer.fill`. A view stays missing if fewer than k comparable training samples have it."""
         seen = batch.view_mask.cpu()
         pooled = pool_views(batch.arrays[self.layer]).cpu()
         distance = distances(pooled, seen, self.pooled, self.present)
@@ -68,7 +68,7 @@ class Retriever:
         return ImputedViews({name: self._mean(values) for name, values in arrays.items()}, known)
 
     def _mean(self, views: Tensor) -> Tensor:
-        """[P*k,...] -> [P,...], over the k neighbors: float32, and integers rounded to their own type."""
+        """Mean over the k neighbors, [P*k,...] -> [P,...]: float32; integers rounded to their own type."""
         mean = views.float().view(-1, self.neighbors, *views.shape[1:]).mean(dim=1)
         return mean if views.is_floating_point() else mean.round().to(views.dtype)
 

@@ -24,12 +24,12 @@ STRATEGIES = ("dropout", "retrieve", "reconstruct")
 
 @dataclass(frozen=True)
 class Strategy:
-    """What is done about missing views."""
+    """A strategy for missing views."""
 
     imputer: Imputer | None
-    """None leaves them out."""
+    """None leaves the views missing."""
     score_imputed: bool = False
-    """Whether imputed views count beside the views present."""
+    """Whether imputed views are scored in addition to the present ones."""
 
 
 def score_strategy(
@@ -41,15 +41,15 @@ def score_strategy(
     progress: Progress = silent,
     title: str = "scoring",
 ) -> dict[str, Any]:
-    """One strategy on one category with 0, 1, ... V-1 random views of each sample missing.
+    """Evaluate one strategy on one category with 0, 1, ... V-1 random views of each sample missing.
 
-    A sample is anomalous when any of its views is, visible or not, as in the paper.
+    A sample is anomalous if any of its views is, visible or not, as in the paper.
 
     Args:
         scorer: the trained method and its scoring rules.
         source: test samples.
-        seed: of the masks, see `random_masks`.
-        progress: told samples done, of all masks together.
+        seed: seed of the masks, see `random_masks`.
+        progress: called with the samples done, over all masks.
         title: text of the progress bar.
 
     Returns:
@@ -67,7 +67,7 @@ def score_strategy(
 def _of_all(
     progress: Progress, before: int, parts: int, title: str, done: int, total: int, what: str = ""
 ) -> None:
-    """Progress of one mask as progress of all."""
+    """Report the progress of one mask as progress over all masks."""
     progress(before * total + done, parts * total, title)
 
 
@@ -110,7 +110,7 @@ def _score_mask(
 
 
 def mean_curve(categories: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean over categories of what `score_strategy` gave each; one category keeps its interval."""
+    """The mean over categories of the results of `score_strategy`; a single category keeps its interval."""
     parts: Sequence[Mapping[str, Any]] = list(categories.values())
     mean: dict[str, Any] = {}
     for missing in parts[0]:

@@ -36,10 +36,10 @@ from idif.randomness import numpy_rng
 Bools = npt.NDArray[np.bool_]
 
 MASKS_AT_ONCE = 32
-"""View masks scored together; their maps are in memory at once."""
+"""Number of view masks scored at once, whose maps are in memory together."""
 
 NO_SUBSETS = dict.fromkeys(("view_value", "view_value_se", "leave_one_out", "best_subsets"))
-"""Keys that a sweep over random choices of views leaves empty."""
+"""Keys that are None in a sweep over random choices of views."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class MaskedScores:
     visible: Bools
     """bool [N,V]."""
     scores: npt.NDArray[np.float32]
-    """float32 [N]: sample scores; NaN where no view is seen."""
+    """float32 [N]: sample scores; NaN without visible views."""
     pixels: PixelMetrics
 
     def metrics(self, labels: Bools) -> dict[str, Any]:
-        """S-AUROC, P-AUROC and counts; samples without a visible view are left out and counted.
+        """S-AUROC, P-AUROC and counts; samples without visible views are excluded and counted.
 
         Args:
-            labels: bool [N,V], of all views, seen or not.
+            labels: bool [N,V], labels of all views, visible or not.
         """
         seen: Bools = np.any(self.visible, axis=1, keepdims=False)
         any_view, visible_only = np.any(labels, axis=1), np.any(labels & self.visible, axis=1)
@@ -124,7 +124,7 @@ class _SubsetScores(NamedTuple):
     views: Tensor
     """float32 [B,V] on the CPU, zero where not visible."""
     samples: npt.NDArray[np.float32] | None
-    """[B], NaN where nothing is visible; None where the views decide."""
+    """[B], NaN without visible views; None: sample scores are reduced from the views."""
     maps: Tensor | None
     """float16 [P,H,W] of the visible views, in the order of ``visible.nonzero()``."""
 
@@ -132,7 +132,7 @@ class _SubsetScores(NamedTuple):
 def _score_together(
     scorer: Scorer, method: ScoresSubsets, batch: Batch, masks: Sequence[Bools]
 ) -> Iterator[_SubsetScores]:
-    """By a method that shares work among choices of views."""
+    """Score with a method that shares work among choices of views."""
     encoded, config = method.encode_batch(batch), scorer.config
     rule = "max" if config.score == "method" else config.score
     for start in range(0, len(masks), MASKS_AT_ONCE):
@@ -148,7 +148,7 @@ def _score_together(
 def _score_one_by_one(
     scorer: Scorer, source: FeatureSource, batch: Batch, masks: Sequence[Bools]
 ) -> Iterator[_SubsetScores]:
-    """By a method that knows nothing of choices of views: the others are hidden from it."""
+    """Score with any other method, by hiding the views that are not chosen."""
     names = per_view_arrays(source.spec)
     for mask in masks:
         visible = torch.from_numpy(mask)
@@ -172,8 +172,8 @@ def _score_one_by_one(
 def _count_pixels(
     pixels: PixelMetrics, maps: Tensor, visible: Bools, defects: Bools, labels: Bools, has_mask: Bools
 ) -> None:
-    """Count float16 maps [P,H,W] of the views that ``visible`` [B,V] shows."""
-    # every visible view counts as a sample of one view
+    """Count the pixels of float16 maps [P,H,W] of the ``visible`` [B,V] views."""
+    # every visible view counts as a sample with one view
     truths = (defects[visible], visible[visible], labels[visible], has_mask[visible])
     update_pixels(pixels, maps[:, None], *(truth[:, None] for truth in truths))
 
@@ -181,7 +181,7 @@ def _count_pixels(
 def random_masks(index: Index, seed: int) -> list[Bools]:
     """The paper's protocol: masks bool [N,V] with 0, 1, ... V-1 views of each sample hidden.
 
-    Which ones depends on the sample's id and ``seed`` alone; who loses more views loses the same and others.
+    The choice depends only on the sample's id and ``seed``; larger sets of hidden views include smaller ones.
     """
     present, _ = presence(index)
     views = present.shape[1]
@@ -199,7 +199,7 @@ def sweep_all(
     *,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Every subset of the cameras that `camera_subsets` names; one category's part of ``sweep.json``."""
+    """Evaluate every subset of `camera_subsets`; returns one category's part of ``sweep.json``."""
     numbers = source.index.view_numbers
     present, labels = presence(source.index)
     subsets = camera_subsets(numbers)
@@ -219,10 +219,10 @@ def sweep_all(
 
 
 def summarise_subsets(subsets: list[dict[str, Any]], numbers: Sequence[int]) -> dict[str, Any]:
-    """``subsets`` with the mean by number of missing cameras and what each camera is worth.
+    """``subsets`` with the mean by number of missing cameras and the value of each camera.
 
-    Where the subsets are a sample of all, ``s_auroc_se`` and ``view_value_se`` are the standard errors that
-    come from the sampling.
+    If the subsets are a sample of all, ``s_auroc_se`` and ``view_value_se`` are the standard errors of the
+    sampling.
     """
     orders = camera_orders(numbers) if len(numbers) > MAX_EXACT_CAMERAS else None
     worth = {frozenset(s["views"]): s["s_auroc"] for s in subsets}
@@ -256,7 +256,7 @@ def sweep_paper(
     seed: int,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """The paper's protocol: every sample loses 0..V-1 views chosen at random, by its id and ``seed``."""
+    """The paper's protocol: 0..V-1 views of each sample are missing, chosen by its id and ``seed``."""
     _, labels = presence(source.index)
     masks = random_masks(source.index, seed)
     scored = score_masks(scorer, source, masks, progress=progress)
@@ -268,7 +268,7 @@ def sweep_paper(
 
 
 def mean_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean of each metric over results in which it is defined (None where in none); counts add up."""
+    """The mean of each metric over the results that define it (None if none does); counts are summed."""
     mean: dict[str, Any] = {}
     for key in ("s_auroc", "s_auroc_visible", "p_auroc"):
         mean[key], _ = mean_defined(result[key] for result in results)
@@ -278,7 +278,7 @@ def mean_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def mean_sweep(categories: Mapping[str, dict[str, Any]], numbers: Sequence[int]) -> dict[str, Any]:
-    """All categories' sweeps and their mean: the whole of ``sweep.json``."""
+    """Sweeps of all categories and their mean: the content of ``sweep.json``."""
     sweeps = list(categories.values())
     subsets = [
         {"views": parts[0]["views"], **mean_of(parts)}
@@ -291,7 +291,7 @@ def mean_sweep(categories: Mapping[str, dict[str, Any]], numbers: Sequence[int])
         by_missing = {key: mean_of([sweep["by_missing"][key] for sweep in sweeps]) for key in keys}
         whole = {"subsets": [], "by_missing": by_missing, **NO_SUBSETS}
     if len(sweeps) == 1:
-        # an interval of a mean is not the mean of the intervals, but of one category it is its own
+        # the interval of a mean is not the mean of the intervals; a single category keeps its own
         for missing, values in whole["by_missing"].items():
             values |= {key: sweeps[0]["by_missing"][missing][key] for key in ("s_auroc_ci", "loss_ci")}
     return {**whole, "categories": dict(categories)}
