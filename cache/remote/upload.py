@@ -79,9 +79,8 @@ def build_remote(
                 _publish(staged, store, progress)
             _clear_pending(store.refreshed())
             if staged.exists() and all(list_groups(staged).values()):
-                staged.replace(
-                    home / _REMOVED
-                )  # renamed first: an interrupted removal must not look like a store
+                # renamed first: an interrupted removal must not look like a store
+                staged.replace(home / _REMOVED)
                 shutil.rmtree(home / _REMOVED, ignore_errors=True)
     ranks.wait()
     return replace(

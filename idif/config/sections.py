@@ -76,7 +76,7 @@ class TrainConfig(Section):
     mode: Literal["per-category", "unified"] = "per-category"
     """One model for each category, or one for all."""
     distribute: Literal["batch", "categories"] = "batch"
-    """How several processes share the work: each takes a part of every batch, or, with one model for each
+    """Division of work among processes: each takes a part of every batch, or, with one model for each
     category, whole categories; each process then trains as it would alone."""
     epochs: Count = 50
     sub_epochs: Count = 1
@@ -114,7 +114,7 @@ class TrainConfig(Section):
 
 
 class EvalConfig(Section):
-    """How maps become scores, and scores become metrics."""
+    """Reduction of maps to scores, and the metrics computed from them."""
 
     score: Literal["max", "topk", "method"] = "max"
     """Reduction of pixels to a view score; ``method``: the rule of the method's authors (else ``max``)."""

@@ -153,8 +153,8 @@ def load_whole_mask(path: Path) -> npt.NDArray[np.bool_]:
     image = decode(read_file(path, "mask"), path, "mask")
     channels = np.asarray(image).reshape(image.height, image.width, -1)
     # ignore an alpha channel (the last of 2 or 4): it does not mark defects
-    colours = channels[..., : channels.shape[2] - (channels.shape[2] in (2, 4))]
-    return np.asarray((colours > 0).any(axis=2))
+    colors = channels[..., : channels.shape[2] - (channels.shape[2] in (2, 4))]
+    return np.asarray((colors > 0).any(axis=2))
 
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")

@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def input_tiles(images: Floats, group: int, first: int, tiles: Floats, scratch: Floats) -> None:
-    """B' d B of the 6x6 neighbourhood d of each tile.
+    """B' d B of the 6x6 neighborhood d of each tile.
 
     Args:
         images: [N,H,W,G,C].

@@ -54,9 +54,9 @@ class ViewInpainter(nn.Module):
         for step in self.up:
             x = step(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
         x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
-        colour = shown.mean(dim=(3, 4)).sum(dim=1) / keep.sum(dim=1)[..., 0, 0]
+        color = shown.mean(dim=(3, 4)).sum(dim=1) / keep.sum(dim=1)[..., 0, 0]
         painted = self.paint(torch.cat([x, place], dim=1)).unflatten(1, (self.views, 3))
-        whole_views: Tensor = painted + colour[:, None, :, None, None]
+        whole_views: Tensor = painted + color[:, None, :, None, None]
         return whole_views
 
 
