@@ -21,7 +21,7 @@ METRICS = ("s_auroc", "i_auroc", "p_auroc", "aupro")
 
 @dataclass(frozen=True)
 class StageProgress:
-    """How far one stage of a model's training is."""
+    """Progress of one stage of a model's training."""
 
     name: str | None
     """None where the run's folder holds only one stage."""
@@ -33,7 +33,7 @@ class StageProgress:
 
 @dataclass(frozen=True)
 class ModelProgress:
-    """How far one model of a run is."""
+    """Progress of one model of a run."""
 
     name: str
     """A category, or ``all`` in a unified run."""

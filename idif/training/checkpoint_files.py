@@ -1,4 +1,4 @@
-"""Where checkpoints lie and how far each is: found and read without torch and without reading weights."""
+"""Locations and progress of checkpoints, read without torch and without reading weights."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ NOTE = "checkpoint.json"
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """How far training is."""
+    """Progress of a training at a checkpoint."""
 
     epoch: int
     """Epochs finished."""
@@ -32,7 +32,7 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 def read_note(checkpoint: Path) -> tuple[TrainingProgress, dict[str, str]]:
-    """How far a checkpoint is, and the recorded SHA-256 of each of its files; the files are not read.
+    """Progress of a checkpoint, and the recorded SHA-256 of each of its files, which are not read.
 
     Raises:
         RunError: the note is missing or not one.
