@@ -79,16 +79,16 @@ def load_config(source: Path | str | Mapping[str, Any], overrides: Sequence[str]
 
 def resolve(raw: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str) -> list[Config]:
     """As `load_configs`, from a mapping already read; ``source`` names it in errors."""
-    base = {key: value for key, value in raw.items() if key != "matrix"}
+    base = _rename_keys({key: value for key, value in raw.items() if key != "matrix"}, source)
     matrix = raw.get("matrix") or [{}]
     if not isinstance(matrix, list) or not all(isinstance(entry, dict) for entry in matrix):
         raise ConfigError(f"{source}: matrix: expected a list of mappings, each with a `name`")
     configs = []
     for entry in matrix:
         variant = {key: value for key, value in entry.items() if key != "name"}
-        merged = _merge(base, variant)
+        merged = _merge(base, _rename_keys(variant, source))
         for override in overrides:
-            merged = _merge(merged, _parse_override(override))
+            merged = _merge(merged, _rename_keys(_parse_override(override), f"--set {override}"))
         config = _validate(merged, source)
         if entry:
             if not isinstance(entry.get("name"), str):
@@ -140,13 +140,13 @@ RENAMED: dict[str, tuple[str, Mapping[Any, Any]]] = {
 
 
 def _validate(raw: Mapping[str, Any], source: str) -> Config:
-    renamed = _rename_keys(raw, source)
-    if isinstance(renamed.get("method"), Mapping):
-        renamed["method"] = {"name": Config.model_fields["method"].default.name, **renamed["method"]}
+    named = dict(raw)
+    if isinstance(named.get("method"), Mapping):
+        named["method"] = {"name": Config.model_fields["method"].default.name, **named["method"]}
     try:
-        return Config.model_validate(renamed)
+        return Config.model_validate(named)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(renamed, e, source) for e in error.errors())) from None
+        raise ConfigError("; ".join(_explain(named, e, source) for e in error.errors())) from None
 
 
 def _rename_keys(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
