@@ -23,7 +23,6 @@ import torch
 
 from cli.commands.export import deployment
 from idif.data.images import load_image
-from idif.encoders.encode import encode_views
 from idif.inference.export_file import SUFFIXES, write_deployment
 from idif.inference.photo_grouping import find_parts
 from idif.runs.run import open_run
@@ -42,6 +41,7 @@ def main() -> None:
     category = run.known_categories()[0]
     given = deployment(run, category)
     size, numbers = given.features.image_size, given.view_numbers
+    assert size is not None
     parts = [p for p in find_parts([options.images], numbers, (category,)) if None not in p.images]
     parts = parts[:: max(1, len(parts) // options.parts)][: options.parts]
     images = torch.from_numpy(
@@ -51,10 +51,6 @@ def main() -> None:
     short = whole.clone()
     for row in range(len(parts)):
         short[row, row % len(numbers)] = False
-
-    def by_run(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        features = encode_views(given.teacher, x, mask)
-        return given.method.anomaly_maps(given.method.encode(x.float() / 255, mask), features, mask)
 
     result: dict[str, Any] = {"parts": len(parts), "views": len(numbers), "image_size": size}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
@@ -68,12 +64,12 @@ def main() -> None:
             result[f"write_{kind}_cpu_s"] = round(time.process_time() - spent, 1)
             result[f"{kind}_mb"] = round(files[kind].stat().st_size / 1e6, 1)
         ways = {
-            "run": by_run,
+            "run": given.maps,
             "onnx": with_onnx(files["onnx"]),
             "torchscript": with_script(files["torchscript"]),
         }
         for name, mask in (("whole", whole), ("one_view_missing", short)):
-            wanted = by_run(images, mask)
+            wanted = given.maps(images, mask)
             result[name] = {
                 way: {"difference": float((judge(images, mask) - wanted).abs().max()), **times}
                 for (way, judge), times in zip(

@@ -11,7 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -23,17 +23,20 @@ from lightning_fabric import Fabric
 from idif.config.loader import resolve
 from idif.config.sections import Config
 from idif.corruption.textures import load_textures
-from idif.data.batch import Batch
+from idif.data.batch import Batch, make_batch
 from idif.data.decode import decode_sample
-from idif.data.features import FeatureSpec
+from idif.data.features import IMAGES, MASKS, FeatureSpec
 from idif.data.index import Index
 from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
-from idif.encoders.frozen import FrozenEncoder, load_encoder
+from idif.encoders.encode import EncoderSet
+from idif.encoders.frozen import load_encoder
 from idif.metrics import auroc
 from idif.randomness import numpy_rng
-from idif.training.loop import Task, train
+from idif.runs.run import method_context
+from idif.training.loop import train
 from idif.training.sampling import split_holdout
+from idif.training.task import Task
 
 Image = npt.NDArray[np.uint8]
 
@@ -44,32 +47,25 @@ class InMemory:
 
     spec: FeatureSpec
     index: Index
-    images: torch.Tensor
-    features: dict[str, torch.Tensor]
+    arrays: dict[str, torch.Tensor]
 
-    def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
+    def batches(
+        self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
+    ) -> Iterator[Batch]:
         """See `FeatureSource.batches`."""
         for start in range(0, len(order), batch_size):
-            rows = torch.tensor(order[start : start + batch_size])
-            shape = (len(rows), self.images.shape[1])
-            yield Batch(
-                rows=rows,
-                images=self.images[rows],
-                features={name: f[rows] for name, f in self.features.items()},
-                view_mask=torch.ones(shape, dtype=torch.bool),
-                labels=torch.zeros(shape, dtype=torch.bool),
-                masks=torch.zeros(*shape, *self.images.shape[-2:], dtype=torch.bool),
-            )
+            rows = list(order[start : start + batch_size])
+            yield make_batch(self.index, rows, {name: x[rows] for name, x in self.arrays.items()})
 
 
-def in_memory(encoder: FrozenEncoder, index: Index, images: torch.Tensor) -> InMemory:
-    flat = images.flatten(0, 1)
-    parts = [encoder(chunk) for chunk in flat.split(20)]
-    features = {}
-    for layer in encoder.layers:
-        whole = torch.cat([part[layer.name] for part in parts])
-        features[layer.name] = whole.view(*images.shape[:2], *whole.shape[1:])
-    return InMemory(encoder.spec(images.shape[-1], "float32"), index, images, features)
+def in_memory(encoders: EncoderSet, index: Index, images: torch.Tensor) -> InMemory:
+    """All arrays of images uint8 [N,V,3,S,S] of which none is absent."""
+    parts = []
+    for few in torch.split(images, 4):
+        decoded = {IMAGES: few, MASKS: torch.zeros(*few.shape[:2], *few.shape[3:], dtype=torch.bool)}
+        parts.append(encoders.encode(decoded, {"image": torch.ones(few.shape[:2], dtype=torch.bool)}))
+    arrays = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return InMemory(encoders.spec("float32"), index, arrays)
 
 
 def paint_defect(image: Image, rng: np.random.Generator) -> Image:
@@ -89,23 +85,27 @@ def paint_defect(image: Image, rng: np.random.Generator) -> Image:
             moved, cv2.getRotationMatrix2D((float(x), float(y)), float(rng.uniform(30, 330)), 1), (size, size)
         )
         weight = (fall > 0.5).astype(np.float32)[..., None]
-        return (image * (1 - weight) + turned * weight).astype(np.uint8)
+        pasted: Image = (image * (1 - weight) + turned * weight).astype(np.uint8)
+        return pasted
     if kind == "bend":
         angle, amount = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.6, 1.2)
-        return cv2.remap(
+        bent = cv2.remap(
             image,
             xx + (fall * amount * np.cos(angle)).astype(np.float32),
             yy + (fall * amount * np.sin(angle)).astype(np.float32),
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
+        return bent.astype(np.uint8)
     if kind == "smudge":
         gain = 1 + fall[..., None] * rng.choice([-1, 1]) * rng.uniform(0.3, 0.6)
-        return np.clip(image * gain, 0, 255).astype(np.uint8)
+        smudged: Image = np.clip(image * gain, 0, 255).astype(np.uint8)
+        return smudged
     angle = rng.uniform(0, 2 * np.pi)
     end = (int(x + 2 * radius * np.cos(angle)), int(y + 2 * radius * np.sin(angle)))
     shade = int(np.clip(image[y, x].mean() + rng.choice([-1, 1]) * rng.uniform(50, 100), 0, 255))
-    return cv2.line(image.copy(), (int(x), int(y)), end, (shade,) * 3, max(1, size // 100), cv2.LINE_AA)
+    line = cv2.line(image.copy(), (int(x), int(y)), end, (shade,) * 3, max(1, size // 100), cv2.LINE_AA)
+    return line.astype(np.uint8)
 
 
 def with_defects(images: torch.Tensor, seed: int, *, all_views: bool) -> torch.Tensor:
@@ -139,17 +139,19 @@ def main() -> None:
         RealIADLayout(args.root, images=args.images), categories=[args.category], split="train"
     )
     images = torch.from_numpy(np.stack([decode_sample(args.root, s, args.size)[0] for s in index.samples]))
-    encoder = load_encoder(args.teacher_weights)
+    encoders = EncoderSet((load_encoder(args.teacher_weights),), args.size)
     rows, held = split_holdout(range(len(index)), args.holdout, seed=12345)
     textures = load_textures(
         args.textures if args.textures == "procedural" else Path(args.textures), args.size, args.out
     )
     fabric = Fabric(accelerator="cpu", devices=1)
     began = time.perf_counter()
-    source = in_memory(encoder, index, images)
+    source = in_memory(encoders, index, images)
     folder = args.out / f"try-{time.time_ns()}"
     folder.mkdir(parents=True)
-    method = train(config, Task("try", folder, source, rows, textures), fabric)
+    context = method_context(config, source.spec, index.view_numbers, index.categories)
+    context = replace(context, resources={"textures": textures})
+    method = train(config, Task("try", folder, source, rows, context), fabric)
     seconds = time.perf_counter() - began
 
     normal = images[held]
@@ -161,13 +163,10 @@ def main() -> None:
     scores: dict[str, list[npt.NDArray[np.float32]]] = {}
     method.eval()
     for hit, chosen in [("none", normal), *painted]:
-        evaluated = in_memory(encoder, index.take(held), chosen)
-        maps = []
+        evaluated = in_memory(encoders, index.take(held), chosen)
         with torch.inference_mode():
-            for batch in evaluated.batches(range(len(held)), 8):
-                encoded = method.encode(batch.images.float() / 255, batch.view_mask)
-                maps.append(method.anomaly_maps(encoded, batch.features, batch.view_mask).flatten(2))
-        flat = torch.cat(maps)
+            batches = evaluated.batches(range(len(held)), 8)
+            flat = torch.cat([method.score(batch).maps["map"].flatten(2) for batch in batches])
         pixels = flat.shape[-1]
         for name, top in (
             ("max", 1),

@@ -19,27 +19,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from cli.workflow.device import evaluation_device
 from cli.workflow.sources import Sources
-from idif.config.sections import Config, EvalConfig
-from idif.data.batch import Batch
-from idif.data.features import FeatureSource, FeatureSpec
+from idif.config.sections import Config
+from idif.data.batch import Batch, make_batch
+from idif.data.features import IMAGES, MASKS, FeatureSource, FeatureSpec
 from idif.data.index import Index, Sample, View
+from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import load_encoder
-from idif.evaluation.calibration import final_scores
 from idif.evaluation.category_metrics import update_pixels
 from idif.evaluation.predictions import Predictions
-from idif.evaluation.predictions_writer import half_maps
-from idif.evaluation.scoring import score_batches
+from idif.evaluation.scoring import Scorer, SourceScores
 from idif.evaluation.test_pass import CategoryTask, metrics_of, write_predictions
 from idif.methods.catalog import METHODS
-from idif.methods.protocol import Method
+from idif.methods.protocol import MethodContext
 from idif.metrics import PixelMetrics, auroc
 from idif.missing_views.camera_value import camera_subsets
 from idif.missing_views.sweep import sweep_all
-from idif.runs.run import load_method, open_run
+from idif.runs.run import open_run
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class Held:
     index: Index
     held: tuple[Batch, ...]
 
-    def batches(self, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
+    def batches(
+        self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
+    ) -> Iterator[Batch]:
         """The held batches, whatever their size; ``order`` must be all rows."""
         assert list(order) == list(range(len(self.index)))
         yield from self.held
@@ -62,27 +64,21 @@ class Held:
         def hidden(x: torch.Tensor) -> torch.Tensor:
             return x * keep.view(1, -1, *(1,) * (x.ndim - 2)).to(x.dtype)
 
-        batches = tuple(
-            Batch(
-                b.rows,
-                hidden(b.images),
-                {name: hidden(f) for name, f in b.features.items()},
-                b.view_mask & keep,
-                b.labels & keep,
-                b.masks & keep[:, None, None],
-            )
-            for b in self.held
-        )
         samples = tuple(
             replace(s, views=tuple(v if k else None for v, k in zip(s.views, keep.tolist(), strict=True)))
             for s in self.index.samples
         )
-        return Held(self.spec, Index(self.index.view_numbers, samples), batches)
+        index = Index(self.index.view_numbers, samples)
+        batches = tuple(
+            make_batch(index, b.rows.tolist(), {name: hidden(x) for name, x in b.arrays.items()})
+            for b in self.held
+        )
+        return Held(self.spec, index, batches)
 
 
 def noise(samples: int, size: int, views: int, batch_size: int) -> Held:
     """Samples of noise, every other one with a defect in every view."""
-    spec = load_encoder("untrained").spec(size, "float16")
+    spec = EncoderSet((load_encoder("untrained"),), size).spec("float16")
     generator = torch.Generator().manual_seed(0)
     rows = []
     for number in range(samples):
@@ -96,7 +92,7 @@ def noise(samples: int, size: int, views: int, batch_size: int) -> Held:
                 tuple(View(v + 1, stem, stem if bad else None, "cut" if bad else "OK") for v in range(views)),
             )
         )
-    held = []
+    index, held = Index(tuple(range(1, views + 1)), tuple(rows)), []
     for start in range(0, samples, batch_size):
         numbers = torch.arange(start, min(samples, start + batch_size))
         shape = (len(numbers), views)
@@ -104,19 +100,21 @@ def noise(samples: int, size: int, views: int, batch_size: int) -> Held:
         masks = torch.zeros(*shape, size, size, dtype=torch.bool)
         masks[..., size // 4 : size // 2, size // 4 : size // 2] = labels[..., None, None]
         features = {
-            layer.name: torch.randn(*shape, *spec.shape(layer), generator=generator).half()
-            for layer in spec.layers
+            name: torch.randn(*shape, *array.shape, generator=generator).half()
+            for name, array in spec.features.items()
         }
         images = torch.randint(0, 256, (*shape, 3, size, size), generator=generator, dtype=torch.uint8)
-        held.append(Batch(numbers, images, features, torch.ones(shape, dtype=torch.bool), labels, masks))
-    return Held(spec, Index(tuple(range(1, views + 1)), tuple(rows)), tuple(held))
+        held.append(make_batch(index, numbers.tolist(), {**features, IMAGES: images, MASKS: masks}))
+    return Held(spec, index, tuple(held))
 
 
-def of_run(run_folder: Path, overrides: list[str], samples: int) -> tuple[Config, Method, Held]:
+def of_run(
+    run_folder: Path, overrides: list[str], samples: int, device: torch.device
+) -> tuple[Config, Scorer, Held]:
     """A trained run with its first test samples, read beforehand."""
     run = open_run(run_folder, overrides)
     sources = Sources(run.config, torch.device("cpu"))
-    category, name = run.models(sources.categories())[0]
+    category = sources.categories()[0]
     source: FeatureSource = sources.unplaced([category], "test")
     # from both ends, since normal and anomalous samples lie apart
     count = len(source.index)
@@ -129,35 +127,35 @@ def of_run(run_folder: Path, overrides: list[str], samples: int) -> tuple[Config
             strict=True,
         )
     ]
-    method = load_method(run, name, source.spec, source.index.view_numbers)
-    return run.config, method, Held(source.spec, source.index.take(rows), tuple(batches))
+    scorer = run.scorer(category, source, device)
+    return run.config, scorer, Held(source.spec, source.index.take(rows), tuple(batches))
 
 
-def evaluate(config: Config, method: Method, source: Held, device: torch.device) -> None:
+def evaluate(config: Config, scorer: Scorer, source: Held) -> None:
     """What `idif eval` does after its sources are open."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "predictions.h5"
-        subject = CategoryTask(source.index.categories[0], method, source, None)
-        numbers, size = source.index.view_numbers, source.spec.image_size
-        write_predictions(config, [subject], path, numbers, size, device)
-        metrics_of(Predictions.open(path), config.eval.fpr_limits)
+        write_predictions(config, [CategoryTask(source.index.categories[0], scorer, source)], path)
+        metrics_of(Predictions.open(path), config.eval)
 
 
-def test_pass(config: EvalConfig, method: Method, source: Held, device: torch.device) -> dict[str, Any]:
+def test_pass(scorer: Scorer, source: Held) -> dict[str, Any]:
     """One test pass with the sweep's metrics."""
     rows, views = len(source.index), len(source.index.view_numbers)
     scores, present = np.zeros((rows, views), np.float32), np.zeros((rows, views), np.bool_)
     labels, pixels, at = np.zeros((rows, views), np.bool_), PixelMetrics(fpr_limits=()), 0
     has_mask = np.array([s.has_mask for s in source.index.samples])
-    for scored in score_batches(config, method, source, range(rows), device):
+    for scored in scorer.batches(source, range(rows)):
         b, here = scored.batch, slice(at, at + len(scored.batch))
-        scores[here], present[here], labels[here] = scored.scores, b.view_mask, b.labels
+        scores[here], present[here], labels[here] = scored.views, b.view_mask, b.labels
+        assert scored.maps is not None
         update_pixels(
-            pixels, half_maps(scored.maps), b.masks.numpy(), present[here], labels[here], has_mask[here]
+            pixels, scored.maps.half(), b.masks.numpy(), present[here], labels[here], has_mask[here]
         )
         at += len(b)
-    _, whole = final_scores(config, scores, present, None)
-    return {"s_auroc": auroc(whole, labels.any(axis=1)), "p_auroc": pixels.compute()["p_auroc"]}
+    _, whole = scorer.final(SourceScores(scores, present, None))
+    anomalous: npt.NDArray[np.bool_] = np.any(labels, axis=1)
+    return {"s_auroc": auroc(whole, anomalous), "p_auroc": pixels.compute()["p_auroc"]}
 
 
 Timed = tuple[float, float, Any]
@@ -188,25 +186,26 @@ def main() -> None:
     options = parser.parse_args()
     device = evaluation_device()
     if options.run is not None:
-        config, method, source = of_run(options.run, options.overrides, options.samples)
+        config, scorer, source = of_run(options.run, options.overrides, options.samples, device)
     else:
         config = Config()
         source = noise(options.samples, options.size, options.views, config.eval.batch_size)
         torch.manual_seed(0)
-        method = METHODS["idif"](config, source.spec, source.index.view_numbers)
-    method = method.to(device).eval()
+        context = MethodContext(source.spec, source.index.view_numbers)
+        method = METHODS["idif"].build(config.method, context).to(device)
+        scorer = Scorer(config.eval, method.eval(), device)
     subsets = camera_subsets(source.index.view_numbers)
     restricted = [source.only(subset) for subset in subsets]
-    test_pass(config.eval, method, source, device)  # warms the allocator up
+    test_pass(scorer, source)  # warms the allocator up
     evaluations, passes = [], []
     sweep: Timed = (0.0, 0.0, None)
     naive: Timed = (0.0, 0.0, None)
     for middle in (True, False):
-        evaluations.append(timed(device, lambda: evaluate(config, method, source, device)))
-        passes.append(timed(device, lambda: test_pass(config.eval, method, source, device)))
+        evaluations.append(timed(device, lambda: evaluate(config, scorer, source)))
+        passes.append(timed(device, lambda: test_pass(scorer, source)))
         if middle:
-            sweep = timed(device, lambda: sweep_all(config.eval, method, source, device))
-            naive = timed(device, lambda: [test_pass(config.eval, method, r, device) for r in restricted])
+            sweep = timed(device, lambda: sweep_all(scorer, source))
+            naive = timed(device, lambda: [test_pass(scorer, r) for r in restricted])
     clock = 0 if device.type == "cpu" else 1
     single, bare = (sum(run[clock] for run in runs) / 2 for runs in (evaluations, passes))
     differences = {

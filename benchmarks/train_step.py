@@ -24,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,6 @@ from cache.building.request import BuildRequest
 from cli.workflow.sources import make_fabric
 from idif.config.loader import resolve
 from idif.config.sections import Config
-from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import load_textures
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource
@@ -52,9 +52,11 @@ from idif.kernels.malloc import keep_freed_memory
 from idif.methods.catalog import METHODS
 from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.model import IDIF
-from idif.randomness import view_seeds
-from idif.training.loop import Task, optimizer_step, train_step
+from idif.runs.run import method_context
+from idif.training.loop import step_inputs, train_step
 from idif.training.precision import convolution_backend, training_convolutions
+from idif.training.state import StepInput, StepModule
+from idif.training.task import Task
 
 
 class SeparateDecoders(nn.Module):
@@ -89,14 +91,14 @@ class PlainEncoder(nn.Module):
     def forward(self, images: Tensor, view_mask: Tensor) -> Tensor:
         """As `StudentEncoder.forward`."""
         encoded: Tensor = self.trunk(normalize(images.flatten(0, 1)).contiguous())
-        return encoded.unflatten(0, view_mask.shape)
+        return encoded.view(*view_mask.shape, *encoded.shape[1:])
 
 
 def plain_copy(model: IDIF) -> IDIF:
     """The same function of the same weights, laid out plainly."""
     plain = deepcopy(model)
-    plain.encoder = PlainEncoder(plain.encoder.trunks[0])
-    plain.decoders = SeparateDecoders(plain.decoders)
+    plain.encoder = PlainEncoder(plain.encoder.trunks[0])  # type: ignore[assignment]
+    plain.decoders = SeparateDecoders(plain.decoders)  # type: ignore[assignment]
     for module in plain.modules():
         if isinstance(module, ViewDecoders):
             module.memory_format = torch.contiguous_format
@@ -132,6 +134,25 @@ class Clock:
         return {name: statistics.median(t[which] for t in found) for name, found in self.times.items()}
 
 
+class StudentInput:
+    """A batch that is corrupted already. No dataclass: Fabric would take it apart and convert it."""
+
+    def __init__(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> None:
+        self.images, self.features, self.view_mask = images, features, view_mask
+
+
+class Student(StepModule):
+    """A step of the whole method, or of what follows the corruption."""
+
+    method: IDIF
+
+    def forward(self, step: StepInput | StudentInput) -> dict[str, Tensor]:
+        """The losses."""
+        if isinstance(step, StudentInput):
+            return self.method.losses(step.images, step.features, step.view_mask)
+        return super().forward(step)
+
+
 class Bench:
     """One model set up as training sets it up."""
 
@@ -142,38 +163,33 @@ class Bench:
         parameters = model.parameters()
         optimizer = torch.optim.AdamW(parameters, lr=1e-3, fused=fused, foreach=False)
         self.method = model
-        self.model, self.optimizer = fabric.setup(model, optimizer)
+        self.module, self.optimizer = fabric.setup(Student(model), optimizer)
 
     def whole_steps(self, source: FeatureSource, batch_size: int) -> None:
         """Whole steps, from opening the source to the last update."""
         rows = list(range(self.steps * batch_size))
+        settings = self.config.train
         for step, batch in enumerate(source.batches(rows, batch_size)):
-            moved = batch.to(self.fabric.device)
-            train_step(
-                self.config, self.task, self.model, self.optimizer, self.fabric, moved, epoch=0, step=step
-            )
+            inputs = step_inputs(settings, source.index, [batch], 0, step, self.fabric)
+            train_step(settings, self.module, self.optimizer, self.fabric, inputs)
 
-    def student_steps(self, inputs: "Inputs") -> None:
+    def student_steps(self, given: StudentInput) -> None:
         """Steps whose input is there already."""
+        inputs: list[Any] = [given]
         for _ in range(self.steps):
-            with self.computing():
-                optimizer_step(self.model, self.optimizer, self.fabric, self.config.train.clip_norm, *inputs)
+            train_step(self.config.train, self.module, self.optimizer, self.fabric, inputs)
+
+    def corrupted(self, batch: Batch) -> StudentInput:
+        """The student's input of a batch."""
+        (given,) = step_inputs(self.config.train, self.task.source.index, [batch], 0, 0, self.fabric)
+        assert self.method.perturbation is not None
+        perturbed = self.method.perturbation(given.batch, given.draws)
+        features = given.batch.features(self.method.layer_names)
+        return StudentInput(perturbed.images, features, perturbed.view_mask)
 
     def computing(self) -> AbstractContextManager[None]:
         """The convolutions that training would take here."""
         return convolution_backend(training_convolutions(self.config.train, self.fabric.device))
-
-
-Inputs = tuple[Tensor, dict[str, Tensor], Tensor, Tensor]
-"""Corrupted images, features, view mask and defects."""
-
-
-def corrupted_input(config: Config, task: Task, batch: Batch) -> Inputs:
-    samples = task.source.index.samples
-    ids = [samples[row].sample_id for row in batch.rows.tolist()]
-    seeds = view_seeds(config.train.seed, 0, ids, task.source.index.view_numbers)
-    corrupted, defects = corrupt(batch.images, seeds, task.textures)
-    return corrupted, batch.features, batch.view_mask, defects
 
 
 def profile(bench: Bench, batch_size: int, rounds: int, which: int) -> dict[str, float]:
@@ -200,9 +216,9 @@ def profile(bench: Bench, batch_size: int, rounds: int, which: int) -> dict[str,
             batch = next(iter(bench.task.source.batches(range(batch_size), batch_size)))
             batch = batch.to(bench.fabric.device)
         with clock.timed("corruption"):
-            inputs = corrupted_input(bench.config, bench.task, batch)
+            inputs = bench.corrupted(batch)
         with clock.timed("forward"), bench.computing():
-            losses = bench.model(*inputs)
+            losses = bench.module(inputs)
         with clock.timed("backward"):
             bench.fabric.backward(losses["loss"])
         with clock.timed("optimizer"):
@@ -239,26 +255,28 @@ def measure(
     store = FeatureStore.open(folder / "store")
     live = LiveFeatures(folder / "data", index, encoders, fabric.device)
     textures = load_textures("procedural", size, folder).to(fabric.device)
-    task = Task("object", folder, store, list(range(len(index))), textures)
+    context = method_context(config, store.spec, index.view_numbers, index.categories)
+    context = replace(context, resources={"textures": textures})
+    task = Task("object", folder, store, list(range(len(index))), context)
 
     torch.manual_seed(0)
-    model = METHODS["idif"](config, store.spec, index.view_numbers)
+    model = METHODS["idif"].build(config.method, context)
     assert isinstance(model, IDIF)
     full = resolve({"train": {"precision": "float32", "convolutions": "direct"}}, source="plain")[0]
     plain = Bench(full, task, make_fabric(full), plain_copy(model), steps, fused=False)
     ours = Bench(config, task, fabric, model, steps, fused=True)
     first = next(iter(store.batches(range(batch_size), batch_size))).to(fabric.device)
-    inputs = corrupted_input(config, task, first)
+    inputs = ours.corrupted(first)
 
     with torch.no_grad():  # the two are one function before either has learned
         losses = []
         for bench in (ours, plain):
             torch.manual_seed(1)
             with bench.computing():
-                losses.append(float(bench.model(*inputs)["loss"]))
+                losses.append(float(bench.module(inputs)["loss"]))
     # the counter takes a grouped convolution's weight gradient for an ungrouped one's: V times the work
     with FlopCounterMode(display=False) as counter:
-        plain.fabric.backward(plain.model(*inputs)["loss"])
+        plain.fabric.backward(plain.module(inputs)["loss"])
     plain.optimizer.zero_grad(set_to_none=True)
 
     works: dict[str, Callable[[], None]] = {
