@@ -75,7 +75,7 @@ def strategies_table(found: dict[str, Any]) -> Table:
     for curve in found["curves"]:
         cells = [percent(curve["by_missing"][m]["s_auroc"]) for m in missing]
         table.add_row(curve["run"], f"{curve['view_dropout']:g}", curve["strategy"], *cells)
-    scored = "present and filled in" if found["protocol"]["score_filled"] else "present"
+    scored = "present and imputed" if found["protocol"]["score_imputed"] else "present"
     table.caption = f"S-AUROC in percent by number of random views missing, scored on the views {scored}"
     return table
 

@@ -71,10 +71,11 @@ def train_run(
         sources = Sources(config, fabric.device)
         models = _Models(config, sources.categories(), table)
         waiting = models.waiting()
+        # before the folder is written: a run that cannot start leaves none
+        starts = {name: starting_checkpoint(config, name) for name in waiting}
         resources: Mapping[str, Any] = {}
         if waiting:
             resources = _start(config, sources, models.groups[waiting[0]], fabric, write=not dry_run)
-        starts = {name: starting_checkpoint(config, name) for name in waiting}
         everybody()
 
     def trained_elsewhere(name: str) -> None:

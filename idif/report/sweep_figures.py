@@ -59,7 +59,7 @@ def strategies(results: Json) -> Figure | None:
         return None
     numbers = sorted(curves[0]["by_missing"], key=int)
     alt = "S-AUROC by strategy. " + "; ".join(text for line in lines for text in line.dots)
-    scored = "present and imputed views" if results["protocol"]["score_filled"] else "the views present"
+    scored = "present and imputed views" if results["protocol"].get("score_imputed") else "the views present"
     dropout = {curve["run"]: curve["view_dropout"] for curve in curves}
     trained = ", ".join(f"{run} {share:g}" for run, share in dropout.items())
     caption = (

@@ -119,7 +119,7 @@ def test_strategies_train_a_painter_once_and_compare_runs(
     painter = first / "cup" / "reconstruct" / "checkpoint" / "model.safetensors"
     before = painter.stat().st_mtime_ns
     assert run([*command, "--set=strategies.score_imputed=true"]) == 0
-    assert one_json(capsys)["protocol"]["score_filled"] is True
+    assert one_json(capsys)["protocol"]["score_imputed"] is True
     assert painter.stat().st_mtime_ns == before, "a painter is trained once"
     assert run(["sweep", "strategies", str(first / "cup")]) == 2
     assert "delete the folder to train it again" in capsys.readouterr().err

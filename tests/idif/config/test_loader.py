@@ -96,7 +96,20 @@ def test_keys_of_version_0_1_are_read_under_their_new_names(
         assert old_key not in yaml.safe_load(config.to_yaml())[old_section]
     both = f"c.yaml: {old} is the former name of {new}; give one of them"
     with pytest.raises(ConfigError, match=re.escape(both)):
-        load(tmp_path, nested(old, given), f"{new}={given}")
+        load(tmp_path, yaml.safe_dump(together(old, new, yaml.safe_load(given))))
+    (config,) = load(
+        tmp_path, "run: {name: t}", f"{new}={given}".replace("samples", "batch"), f"{old}={given}"
+    )
+    assert getattr(getattr(config, section), key) == wanted, "an override comes last under either name"
+
+
+def together(old: str, new: str, value: object) -> dict[str, dict[str, object]]:
+    """A config that gives both names."""
+    sections: dict[str, dict[str, object]] = {}
+    for key in (old, new):
+        section, name = key.split(".")
+        sections.setdefault(section, {})[name] = value
+    return sections
 
 
 def nested(key: str, value: str) -> str:

@@ -332,8 +332,8 @@ def test_the_command_writes_what_eval_and_report_read(
     assert any("rgb: the teacher is an untrained" in text for text in facts["caveats"])
     assert run(["report", str(out), *map(str, runs)]) == 0
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "A fusion of rgb and depth was tested on 8" in page
-    assert "A fusion has no model of its own, so no views can be left out" in page
+    assert "A late fusion of rgb and depth was evaluated on 8" in page
+    assert "A late fusion has no model to run with missing views" in page
     assert "shows no photographs" not in capsys.readouterr().err
     for arguments, words in (
         (["eval", str(out)], "is a fusion of runs and has no model"),

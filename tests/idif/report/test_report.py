@@ -257,7 +257,7 @@ def test_strategies_of_several_runs_share_one_figure(tmp_path: Path) -> None:
         for run, share in (("with", 0.2), ("without", 0.0))
         for place, strategy in enumerate(("dropout", "retrieve", "reconstruct"), start=1)
     ]
-    found = {"curves": curves, "protocol": {"seed": 0, "score_filled": False}}
+    found = {"curves": curves, "protocol": {"seed": 0, "score_imputed": False}}
     (folder / "strategies.json").write_text(json.dumps(found))
     page = page_of(folder)
     assert "View dropout in training: with 0.2, without 0." in page.text
