@@ -4,7 +4,7 @@ from idif.settings import Probability, Section
 
 
 class CorruptionConfig(Section):
-    """What the student's input suffers (DeSTSeg's recipe)."""
+    """Corruption of the student's input (DeSTSeg's recipe)."""
 
     textures: str | None = None
     """Folder of the Describable Textures Dataset, or ``procedural`` for generated ones."""

@@ -20,7 +20,7 @@ from idif.metrics.threads import map_in_threads
 MAGNITUDE_BITS = 0x7FFFFFFF
 """All bits of a float32 but the sign."""
 _OFFSET_BITS = MAGNITUDE_BITS & ~0x3FFFF
-"""Of the smallest magnitude: a new one that is less by under 3 % need not move the counts to other places."""
+"""Slack of the smallest magnitude: one that is less by under 3 % need not move the counts to other cells."""
 # cv2.calcHist counts in float32, exact to 2^24.
 _HISTOGRAM_PIXELS = 1 << 24
 _CHUNK = 1 << 15
@@ -31,7 +31,7 @@ class Magnitudes(NamedTuple):
     """Range of the magnitudes of some scores, see `idif.metrics.float32_counts`."""
 
     smallest: int = MAGNITUDE_BITS
-    """Of all scores but zero; all bits where there is none."""
+    """Bits of the smallest magnitude among scores other than zero; all bits set without any."""
     below: int = 0
     """The greatest below zero, 0 where there is none."""
     above: int = 0

@@ -77,7 +77,7 @@ class Gallery:
 
     samples: tuple[GallerySample, ...]
     side: int
-    """Of every image, in pixels."""
+    """Side of every image in pixels."""
     low: str
     high: str
     """Ends of the color scale."""

@@ -54,7 +54,7 @@ class RunSection:
     sweep_tables: list[Table]
     sweep_note: str | None
     training: list[Figure]
-    """Of one model for all categories; the charts of a category's model are in its section."""
+    """Charts of one model for all categories; those of a category's model are in its section."""
     categories: list[CategorySection]
     details: list[tuple[str, list[Table]]]
     """(title, tables), collapsed on the page."""

@@ -50,7 +50,7 @@ def summary(run: RunData) -> str:
 
 
 def caveats(run: RunData) -> list[str]:
-    """What limits the metrics: the run's own caveats, then what its files show."""
+    """Limits of the metrics: the run's own caveats, then what its files show."""
     texts = [as_sentence(text) for text in run.caveats]
     default = TrainConfig().epochs
     if run.config.train.epochs < default and not run.fused:
