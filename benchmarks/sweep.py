@@ -116,9 +116,9 @@ def of_run(
     sources = Sources(run.config, torch.device("cpu"))
     category = sources.categories()[0]
     source: FeatureSource = sources.unplaced([category], "test")
-    # from both ends, since normal and anomalous samples lie apart
-    count = len(source.index)
-    rows = sorted({*range(samples // 2), *range(count - (samples - samples // 2), count)})
+    # from both ends, since normal and anomalous samples lie apart; each subset must have a view of each
+    complete = source.index.rows(lambda sample: all(sample.present))
+    rows = sorted({*complete[: samples // 2], *complete[-(samples - samples // 2) :]})
     batches = [
         replace(b, rows=torch.arange(start, start + len(b)))
         for start, b in zip(
