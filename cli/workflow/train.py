@@ -27,6 +27,7 @@ from idif.runs.start import (
     caveats,
     check_folder,
     make_task,
+    model_groups,
     resumed_otherwise,
     write_run_folder,
 )
@@ -104,8 +105,7 @@ class _Models:
     """The models of a run, with the summaries of the finished ones."""
 
     def __init__(self, config: Config, categories: list[str], table: LiveTable | None) -> None:
-        unified = config.train.mode == "unified"
-        self.groups: dict[str, list[str]] = {"all": categories} if unified else {c: [c] for c in categories}
+        self.groups = model_groups(config, categories)
         self._finished: dict[str, dict[str, Any]] = {}
         self._table = table
         if table is not None:

@@ -150,6 +150,13 @@ def resumed_otherwise(config: Config, fabric: Fabric) -> list[str]:
     return [line for line in carried if line != config.run.note] + changed
 
 
+def model_groups(config: Config, categories: Sequence[str]) -> dict[str, list[str]]:
+    """Name of each model of a run -> the categories that it is for."""
+    if config.train.mode == "unified":
+        return {"all": list(categories)}
+    return {category: [category] for category in categories}
+
+
 def make_task(
     config: Config,
     name: str,

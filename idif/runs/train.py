@@ -25,6 +25,7 @@ from idif.runs.start import (
     caveats,
     check_folder,
     make_task,
+    model_groups,
     resumed_otherwise,
     write_run_folder,
 )
@@ -78,6 +79,10 @@ def train(
     precision = fabric_precision(config.train.precision, chosen)
     fabric = Fabric(accelerator=chosen.type, devices=1, precision=precision)
     check_folder(config, fabric, resume=resume)
+    categories = tuple(sorted(source.index.categories))
+    groups = model_groups(config, categories)
+    # before the folder is written: a run that cannot start leaves none
+    starts = {name: starting_checkpoint(config, name) for name in groups}
     samples, encoders = source.index.samples, source.encoder_set()
     request = ResourceRequest(config.corruption, source.spec, config.run.dir, progress)
     resources = METHODS[config.method.name].resources(config.method, request)
@@ -85,16 +90,13 @@ def train(
     start = TrainingStart(resources, tuple(dict.fromkeys(lines)))
     for line in start.caveats:
         notify(f"note: {line}")
-    categories = tuple(sorted(source.index.categories))
     fingerprint = getattr(source, "fingerprint", None)
     data = TrainingData(source.spec, source.index.view_numbers, categories, encoders, fingerprint)
     write_run_folder(config, data, start, fabric)
     on_device = {name: resource.to(fabric.device) for name, resource in resources.items()}
-    unified = config.train.mode == "unified"
-    groups: dict[str, Sequence[str]] = {"all": categories} if unified else {c: [c] for c in categories}
     for name, members in groups.items():
         part = _members(source, members, "train")
-        task = make_task(config, name, part, members, on_device, starting_checkpoint(config, name))
+        task = make_task(config, name, part, members, on_device, starts[name])
 
         def after_epoch(method: Method, epoch: int, members: Sequence[str] = members) -> ValidationResult:
             if validation is None:
