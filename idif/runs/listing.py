@@ -10,7 +10,7 @@ from typing import Literal
 from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.errors import IdifError, RunError
-from idif.training.checkpoint_files import CURRENT, NOTE, find_checkpoint, read_note
+from idif.training.checkpoint_files import find_checkpoint, read_note
 
 State = Literal["finished", "stopped", "not started", "fusion", "unreadable"]
 """``stopped``: begun and not finished, a run in training included; ``fusion``: made by `idif fuse`."""
@@ -118,7 +118,7 @@ def _status(path: Path) -> tuple[int, float] | None:
 def _models(folder: Path, config: Config) -> Iterator[ModelProgress]:
     """Progress of all models of a run, those included that are not started."""
     names = ("all",) if config.train.mode == "unified" else config.data.categories
-    stages = _stages(config, [folder / name for name in names])
+    stages = _stages(folder, config)
     for name in names:
         # the last stage lies in the model's folder, those before it in folders of their own
         places = [folder / name / stage for stage, _ in stages[:-1] if stage is not None] + [folder / name]
@@ -134,18 +134,11 @@ def _models(folder: Path, config: Config) -> Iterator[ModelProgress]:
         )
 
 
-def _stages(config: Config, folders: Sequence[Path]) -> list[tuple[str | None, int]]:
-    """Name and epochs of each stage of a run; one without a name unless earlier stages have left folders."""
-    nested = (path for folder in folders for path in folder.glob(f"*/{CURRENT}*/{NOTE}"))
-    if next(nested, None) is None:
-        return [(None, config.train.epochs)]
-    # a method names its stages, and methods import torch
-    from idif.training.stages import stage_config, stages_of
-
-    stages: list[tuple[str | None, int]] = [
-        (stage.name, stage_config(config, stage).train.epochs) for stage in stages_of(config)
-    ]
-    return stages if len(stages) > 1 else [(None, config.train.epochs)]
+def _stages(folder: Path, config: Config) -> list[tuple[str | None, int]]:
+    """Name and epochs of each stage as recorded at the start; one without a name if there is only one."""
+    path = folder / "environment.json"
+    recorded = json.loads(path.read_text(encoding="utf-8")).get("stages", {}) if path.is_file() else {}
+    return [*recorded.items()] if len(recorded) > 1 else [(None, config.train.epochs)]
 
 
 def _state(models: Sequence[ModelProgress]) -> State:

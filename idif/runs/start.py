@@ -22,6 +22,7 @@ from idif.runs.provenance import environment
 from idif.runs.run import method_context, run_facts, weights_files
 from idif.training.precision import numerics
 from idif.training.sampling import training_rows
+from idif.training.stages import stage_config, stages_of
 from idif.training.task import Task
 
 
@@ -65,6 +66,7 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
         world_size=fabric.world_size,
         features=spec.to_json(),
         store_fingerprint=data.fingerprint,
+        stages={stage.name: stage_config(config, stage).train.epochs for stage in stages_of(config)},
         **{name: resource_facts(resource) for name, resource in start.resources.items()},
         caveats=[*start.caveats, *([config.run.note] if config.run.note else [])],
     )

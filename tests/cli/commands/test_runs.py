@@ -9,6 +9,8 @@ import pytest
 
 from cli.__main__ import run
 from idif.config.loader import resolve
+from idif.runs.listing import StageProgress, summarize_run
+from tests.helpers.tiny_run import FAST
 
 MEAN = {"s_auroc": 0.9812, "i_auroc": 0.9, "p_auroc": None, "aupro": 0.5}
 
@@ -51,7 +53,8 @@ def test_every_state_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     make_run(tmp_path, "new", {})
     make_run(tmp_path, "one", {"all": 20}, "train.mode=unified")
     two = ["data.categories=[cup]", "method.head=segmentation", "method.head_epochs=30"]
-    make_run(tmp_path, "two", {"cup/student": 20, "cup": 2}, *two)
+    staged = make_run(tmp_path, "two", {"cup/student": 20, "cup": 2}, *two)
+    (staged / "environment.json").write_text('{"stages": {"student": 20, "head": 30}}', encoding="utf-8")
     fused = make_run(tmp_path, "fused", {}, mean=MEAN)
     (fused / "environment.json").write_text('{"fused": []}', encoding="utf-8")
     damaged = make_run(tmp_path, "damaged", {"bolt": 3})
@@ -119,3 +122,13 @@ def test_a_trained_run_is_finished(world: Path, capsys: pytest.CaptureFixture[st
     entry = listed(world / "runs" / "tiny", capsys)["tiny"]
     assert entry["state"] == "finished"
     assert stages(entry) == [(None, 1, 1), (None, 1, 1)]
+
+
+def test_a_run_records_its_stages_when_it_starts(world: Path, tmp_path: Path) -> None:
+    staged = ["--set=method.head=segmentation", "--set=method.head_epochs=2", "--set=data.categories=[cup]"]
+    train = ["train", f"--config={world / 'c.yaml'}", f"--set=run.dir={tmp_path.as_posix()}"]
+    assert run([*train, *FAST, *staged]) == 0
+    assert summarize_run(tmp_path / "tiny").models[0].stages == (
+        StageProgress("student", 1, 1),
+        StageProgress("head", 2, 2),
+    )
