@@ -3,6 +3,7 @@
 `idif.config.loader` reads one from YAML. A config is immutable.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -200,11 +201,16 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _method_defaults(cls, raw: Any) -> Any:
-        """Apply the method's own defaults of ``train`` to the keys that are not given."""
-        if not isinstance(raw, dict) or not isinstance(raw.get("train", {}), dict):
+        """Apply the method's own defaults of other sections to the keys that are not given."""
+        section = method_section(cls, raw.get("method")) if isinstance(raw, dict) else None
+        if section is None:
             return raw
-        section = method_section(cls, raw.get("method"))
-        return raw if section is None else raw | {"train": {**section.train_defaults, **raw.get("train", {})}}
+        given = {name: raw.get(name, {}) for name in section.section_defaults}
+        return raw | {
+            name: _with_defaults(section.section_defaults[name], value)
+            for name, value in given.items()
+            if isinstance(value, dict)
+        }
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -238,6 +244,18 @@ class Config(Section):
     def to_yaml(self) -> str:
         """The resolved config, every key written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _with_defaults(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` over ``defaults``, by key at every depth; one with another ``name`` takes none."""
+    merged = dict(defaults)
+    for key, value in given.items():
+        default = defaults.get(key)
+        if isinstance(default, Mapping) and isinstance(value, Mapping):
+            named = default.get("name")
+            value = _with_defaults(default, value) if value.get("name", named) == named else value
+        merged[key] = value
+    return merged
 
 
 def method_sections(config: type[Config] = Config) -> dict[str, type[MethodSection]]:

@@ -14,8 +14,8 @@ class MethodSection(Section):
     name: str
     """Key of `idif.methods.catalog.METHODS`; each method narrows it to its own key."""
 
-    train_defaults: ClassVar[Mapping[str, Any]] = {}
-    """Defaults of the section ``train`` that differ for this method."""
+    section_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """{section: {key: default}}: defaults of other sections that differ for this method."""
     uses_corruption: ClassVar[bool] = False
     """Whether the method reads the section ``corruption``; otherwise setting that section is an error."""
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import h5py
 import pytest
+import yaml
+
+from tests.helpers.vector_method import ConfigWithVector
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -99,6 +102,21 @@ def test_its_defaults_are_its_own(home: Path, answers: dict[str, tuple[int, Any]
     losses = [json.loads(line)["loss"] for line in log if '"loss"' in line]
     assert losses[-1] < losses[0]
     assert not list((home / "runs").rglob("textures*"))
+
+
+def test_a_given_key_overrides_one_default_of_the_method() -> None:
+    given = {"optimizer": {"momentum": 0.5}, "schedule": {"name": "cosine"}}
+    config = ConfigWithVector.model_validate({"method": {"name": "vector"}, "train": given})
+    assert (config.train.optimizer.name, config.train.optimizer.momentum) == ("sgd", 0.5)
+    assert config.train.schedule.name == "cosine"
+    assert config.eval.score == "method"
+    other = ConfigWithVector.model_validate(
+        {"method": {"name": "vector"}, "train": {"optimizer": {"name": "adam"}}, "eval": {"score": "max"}}
+    )
+    assert (other.train.optimizer.name, other.train.optimizer.momentum) == ("adam", 0.9)
+    assert other.eval.score == "max"
+    written = yaml.safe_load(other.to_yaml())
+    assert ConfigWithVector.model_validate(written) == other
 
 
 def test_its_results_are_of_samples_alone(home: Path, answers: dict[str, tuple[int, Any]]) -> None:

@@ -28,11 +28,14 @@ from tests.helpers.vector_encoder import installed, signal_index
 class VectorConfig(MethodSection):
     """A linear autoencoder of the stored vector."""
 
-    train_defaults: ClassVar[Mapping[str, Any]] = {
-        "optimizer": {"name": "sgd"},
-        "schedule": {"name": "constant"},
-        "lr": 0.05,
-        "warmup": 0.0,
+    section_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "train": {
+            "optimizer": {"name": "sgd", "momentum": 0.9},
+            "schedule": {"name": "constant"},
+            "lr": 0.05,
+            "warmup": 0.0,
+        },
+        "eval": {"score": "method"},
     }
 
     name: Literal["vector"] = "vector"
