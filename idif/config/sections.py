@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from idif.corruption.config import CorruptionConfig
 from idif.datasets.config import DataConfig
 from idif.methods.idif.config import IDIFConfig
+from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.section import MethodSection, ViewDropoutConfig
 from idif.settings import Count, Probability, Section
 
@@ -181,8 +182,14 @@ class RunConfig(Section):
     """A sentence for the run's ``environment.json`` and report, e.g. about the data."""
 
 
-MethodConfig = IDIFConfig
-"""The methods' own sections: a union discriminated by ``name`` as soon as there are two."""
+MethodConfig = Annotated[
+    IDIFConfig | PaDiMConfig | PatchCoreConfig,
+    Field(discriminator="name"),
+]
+"""The methods' own sections."""
+
+FIT_KEYS = ("mode", "distribute", "batch_size", "seed", "holdout")
+"""Keys of the section ``train`` that apply to a method that is fitted and not trained."""
 
 
 class Config(Section):
@@ -216,6 +223,8 @@ class Config(Section):
     def _consistent(self) -> Self:
         if not self.method.uses_corruption and self.corruption != CorruptionConfig():
             raise ValueError(f"corruption: the method {self.method.name} uses none; leave the section out")
+        if self.method.fitted:
+            self._require_fit_keys()
         if self.cache.source == "store" and self.cache.store is None:
             raise ValueError("cache.source is 'store' but cache.store names none")
         if self.train.distribute == "categories" and self.train.mode == "unified":
@@ -230,6 +239,18 @@ class Config(Section):
                 "e.g. 0.1"
             )
         return self
+
+    def _require_fit_keys(self) -> None:
+        """Refuse settings of gradient steps with a method that makes none."""
+        name = self.method.name
+        expected = TrainConfig.model_validate(self.method.section_defaults.get("train", {}))
+        for key in TrainConfig.model_fields:
+            if key not in FIT_KEYS and getattr(self.train, key) != getattr(expected, key):
+                raise ValueError(
+                    f"train.{key}: {name} is fitted in one pass without gradient steps; leave it out"
+                )
+        if self.run.tracking in ("tensorboard", "wandb"):
+            raise ValueError(f"run.tracking: {name} is fitted in one pass and has no curves; leave it out")
 
     @property
     def live(self) -> bool:

@@ -3,9 +3,12 @@
 from typing import Any
 
 from idif.methods.idif.spec import IDIF_SPEC
+from idif.methods.memory.spec import PADIM_SPEC, PATCHCORE_SPEC
 from idif.methods.protocol import MethodSpec
 
 METHODS: dict[str, MethodSpec[Any]] = {
     "idif": IDIF_SPEC,
+    "padim": PADIM_SPEC,
+    "patchcore": PATCHCORE_SPEC,
 }
 """``method.name`` of a config -> the method."""

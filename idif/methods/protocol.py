@@ -1,7 +1,7 @@
 """Interface between the engine and a method: `Method`, and its optional capabilities."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
@@ -14,7 +14,7 @@ from idif.data.batch import Batch
 from idif.data.features import FeatureSpec
 from idif.encoders.frozen import FrozenEncoder
 from idif.methods.section import MethodSection, ViewDropoutConfig
-from idif.progress import Progress
+from idif.progress import Progress, silent
 from idif.randomness import Draws
 
 
@@ -40,11 +40,33 @@ class Scores:
 
 
 class Method(nn.Module, ABC):
-    """A trainable model on top of frozen arrays. Purely abstract: it inherits only from torch's module."""
+    """A model on top of frozen arrays: a `TrainedMethod` or a `FittedMethod`.
+
+    Purely abstract: it inherits only from torch's module.
+    """
 
     needs: Needs
     draws_maps: bool = True
     """Whether `score` returns the map ``map``."""
+    independent_views: bool = False
+    """Whether the map and score of a view depend on no other view, and sample scores on view scores alone. A
+    sweep then scores every view once."""
+
+    @abstractmethod
+    def score(self, batch: Batch) -> Scores:
+        """Score samples, in eval mode; absent views and inputs have no influence.
+
+        Args:
+            batch: samples with the arrays of ``needs.scoring``.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, str]:
+        """Description of how scores are computed, for files and reports, e.g. ``head`` and ``map``."""
+
+
+class TrainedMethod(Method):
+    """A method whose parameters are trained by gradient steps."""
 
     @abstractmethod
     def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
@@ -58,17 +80,26 @@ class Method(nn.Module, ABC):
             Scalars: ``loss``, which is minimized, and its parts by name.
         """
 
+
+class FittedMethod(Method):
+    """A method without trainable parameters, which is fitted in one pass over the training samples.
+
+    Its buffers are its state. They may grow with the number of samples: loading a state dict takes over their
+    sizes. The config section of such a method has ``fitted`` set.
+    """
+
     @abstractmethod
-    def score(self, batch: Batch) -> Scores:
-        """Score samples, in eval mode; absent views and inputs have no influence.
+    def fit(self, batches: Iterable[Batch], seed: int, progress: Progress = silent) -> None:
+        """Learn from clean samples; on a fitted method, in addition to those fitted before.
 
         Args:
-            batch: samples with the arrays of ``needs.scoring``.
-        """
+            batches: clean samples with the arrays of ``needs.training``, on the method's device; read once.
+            seed: seed of all randomness of the fit.
+            progress: called while the method works after the last batch.
 
-    @abstractmethod
-    def describe(self) -> dict[str, str]:
-        """Description of how scores are computed, for files and reports, e.g. ``head`` and ``map``."""
+        Raises:
+            CannotFinish: the samples do not determine the model.
+        """
 
 
 @runtime_checkable

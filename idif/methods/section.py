@@ -18,6 +18,19 @@ class MethodSection(Section):
     """{section: {key: default}}: defaults of other sections that differ for this method."""
     uses_corruption: ClassVar[bool] = False
     """Whether the method reads the section ``corruption``; otherwise setting that section is an error."""
+    fitted: ClassVar[bool] = False
+    """Whether the method is fitted in one pass instead of trained; keys of ``train`` that only gradient steps
+    have are then errors."""
+
+
+class FittedSection(MethodSection):
+    """Base of the sections of methods that are fitted in one pass."""
+
+    section_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "train": {"epochs": 1, "batch_size": 16, "precision": "float32", "convolutions": "direct"},
+        "eval": {"batch_size": 16},
+    }
+    fitted: ClassVar[bool] = True
 
 
 class ViewDropoutConfig(Section):

@@ -95,7 +95,9 @@ def score_masks(
     for batch in source.batches(range(count), scorer.config.batch_size):
         rows = batch.rows.cpu().numpy()
         moved = batch.to(scorer.device)
-        if isinstance(method, ScoresSubsets):
+        if method.independent_views:
+            parts = _score_once(scorer, moved, [mask[rows] for mask in masks])
+        elif isinstance(method, ScoresSubsets):
             parts = _score_together(scorer, method, moved, [mask[rows] for mask in masks])
         else:
             parts = _score_one_by_one(scorer, source, moved, [mask[rows] for mask in masks])
@@ -127,6 +129,16 @@ class _SubsetScores(NamedTuple):
     """[B], NaN without visible views; None: sample scores are reduced from the views."""
     maps: Tensor | None
     """float16 [P,H,W] of the visible views, in the order of ``visible.nonzero()``."""
+
+
+def _score_once(scorer: Scorer, batch: Batch, masks: Sequence[Bools]) -> Iterator[_SubsetScores]:
+    """Score with a method whose views are independent: every present view once."""
+    scored = scorer.score(batch)
+    halves = None if scored.maps is None else scored.maps.half()
+    for mask in masks:
+        visible = torch.from_numpy(mask)
+        maps = None if halves is None else halves[visible.to(halves.device)]
+        yield _SubsetScores(mask, scored.views * visible, None, maps)
 
 
 def _score_together(

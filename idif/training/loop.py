@@ -1,4 +1,4 @@
-"""The training loop: `train` runs all epochs, `train_step` one optimizer step."""
+"""The training loop: `train` runs all epochs or the one pass of a fit, `train_step` one optimizer step."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,16 +14,17 @@ from idif.config.sections import Config, TrainConfig
 from idif.data.batch import Batch
 from idif.data.features import FeatureSource
 from idif.data.index import Index
-from idif.methods.protocol import Method
+from idif.methods.protocol import FittedMethod, Method, TrainedMethod
 from idif.progress import Progress, silent
 from idif.randomness import Draws, integers, stream, view_seeds
+from idif.training.fit import fit
 from idif.training.precision import convolution_backend, training_convolutions
 from idif.training.run_log import RunLog
 from idif.training.sampling import epoch_order
 from idif.training.schedule import StepCount
 from idif.training.state import StepInput, TrainingState
 from idif.training.step_metrics import FLUSH_EVERY, PART, StepMetrics, out_of_memory_as_error
-from idif.training.task import Task
+from idif.training.task import Task, build_method
 from idif.training.tracking import Tracker, tracking
 from idif.training.validation import ValidationResult
 
@@ -39,7 +40,7 @@ def train(
     progress: Progress = silent,
     after_epoch: AfterEpoch | None = None,
 ) -> Method:
-    """Train one model to the last epoch, starting from its checkpoint if there is one.
+    """Train one model to the last epoch, or fit it, starting from its checkpoint if there is one.
 
     Args:
         config: the run, with the method's section and the epochs of this stage.
@@ -55,10 +56,15 @@ def train(
         CannotFinish: the loss or its gradient is no longer finite, or memory ran out.
         ConfigError: `run.tracking` names a tracker that is not installed or does not start.
         RunError: a checkpoint to resume or start from is damaged or does not fit the config.
+        StoreMismatch: the source lacks arrays that the method needs for training.
     """
+    method = build_method(config, task)
+    if isinstance(method, FittedMethod):
+        return fit(config, task, method, fabric, progress=progress)
+    assert isinstance(method, TrainedMethod), type(method)
     settings, first = config.train, fabric.is_global_zero
     steps = StepCount.of(settings, len(task.rows), fabric.world_size)
-    state = TrainingState.start(config, task, steps, fabric)
+    state = TrainingState.start(config, task, method, steps, fabric)
     done = state.progress
     follow = (
         tracking(config, task.folder, after_step=done.step, run_id=state.tracked_as)

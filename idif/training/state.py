@@ -11,9 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from idif.config.sections import Config
 from idif.data.batch import Batch
-from idif.data.features import check_arrays
-from idif.methods.catalog import METHODS
-from idif.methods.protocol import Method
+from idif.methods.protocol import TrainedMethod
 from idif.randomness import Draws
 from idif.training.checkpoint import load_into, load_state, read_progress, save_checkpoint
 from idif.training.checkpoint_files import TrainingProgress, find_checkpoint
@@ -25,12 +23,12 @@ from idif.training.task import Task
 class StepModule(nn.Module):
     """Module whose forward pass is a method's training step, as DDP requires for synchronization."""
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: TrainedMethod) -> None:
         super().__init__()
         self.method = method
 
     def forward(self, step: "StepInput") -> dict[str, Tensor]:
-        """The losses, see `Method.training_step`."""
+        """The losses, see `TrainedMethod.training_step`."""
         return self.method.training_step(step.batch, step.draws)
 
 
@@ -48,7 +46,7 @@ class TrainingState:
     folder: Path
     """Folder of the checkpoints."""
     epochs: int
-    method: Method
+    method: TrainedMethod
     average: AveragedModel | None
     module: Any
     """The method's `StepModule`, wrapped by Fabric."""
@@ -61,17 +59,18 @@ class TrainingState:
     """The tracker's id of the training, if the checkpoint contains one."""
 
     @classmethod
-    def start(cls, config: Config, task: Task, steps: StepCount, fabric: Fabric) -> Self:
+    def start(
+        cls, config: Config, task: Task, method: TrainedMethod, steps: StepCount, fabric: Fabric
+    ) -> Self:
         """Start a new training, or restore it from the checkpoint in the task's folder.
+
+        Args:
+            method: a new method, from `build_method`.
 
         Raises:
             RunError: a checkpoint is damaged or does not fit the config.
-            StoreMismatch: the source lacks arrays that the method needs for training.
         """
         settings = config.train
-        torch.manual_seed(settings.seed)
-        method = METHODS[config.method.name].build(config.method, task.context)
-        check_arrays(method.needs.training, task.source.spec)
         checkpoint = find_checkpoint(task.folder)
         if checkpoint is None and task.init is not None:
             load_into(method, task.init, submodule=task.init_submodule)
@@ -110,12 +109,12 @@ class TrainingState:
         )
 
     @property
-    def kept(self) -> Method:
+    def kept(self) -> TrainedMethod:
         """The method with the weights saved in checkpoints: the current ones, or their moving average."""
         if self.average is None:
             return self.method
         averaged = self.average.module
-        assert isinstance(averaged, Method)
+        assert isinstance(averaged, TrainedMethod)
         return averaged
 
     @property

@@ -1,10 +1,14 @@
-"""`Task`: one model to train."""
+"""`Task`: one model to train, and the new method of it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from idif.data.features import FeatureSource
-from idif.methods.protocol import MethodContext
+import torch
+
+from idif.config.sections import Config
+from idif.data.features import FeatureSource, check_arrays
+from idif.methods.catalog import METHODS
+from idif.methods.protocol import Method, MethodContext
 
 
 @dataclass(frozen=True)
@@ -24,3 +28,15 @@ class Task:
     """Checkpoint whose weights a new training starts from; None: random initialization."""
     init_submodule: str | None = None
     """The submodule whose weights ``init`` contains; None means the whole model."""
+
+
+def build_method(config: Config, task: Task) -> Method:
+    """A new method of a task, initialized from ``train.seed``.
+
+    Raises:
+        StoreMismatch: the source lacks arrays that the method needs for training.
+    """
+    torch.manual_seed(config.train.seed)
+    method = METHODS[config.method.name].build(config.method, task.context)
+    check_arrays(method.needs.training, task.source.spec)
+    return method

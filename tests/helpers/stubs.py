@@ -12,7 +12,6 @@ from idif.data.index import Index, Sample, View
 from idif.evaluation.calibration import Calibration
 from idif.evaluation.scoring import Scorer
 from idif.methods.protocol import Method, Needs, Scores
-from idif.randomness import Draws
 
 SIZE = 32
 CPU = torch.device("cpu")
@@ -25,9 +24,6 @@ class BrightestOneByOne(Method):
         super().__init__()
         self.needs = Needs(training=(IMAGES,), scoring=(IMAGES,))
         self.weight = torch.nn.Parameter(torch.ones(()))
-
-    def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        return {"loss": self.weight}
 
     def score(self, batch: Batch) -> Scores:
         return Scores(maps={"map": self.maps_of(batch.images, batch.view_mask)})

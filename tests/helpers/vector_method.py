@@ -19,7 +19,7 @@ from idif.datasets.config import DataConfig
 from idif.datasets.readers import READERS, Reader
 from idif.methods.catalog import METHODS
 from idif.methods.idif.config import IDIFConfig
-from idif.methods.protocol import Method, MethodContext, MethodSpec, Needs, Scores, Stage
+from idif.methods.protocol import MethodContext, MethodSpec, Needs, Scores, Stage, TrainedMethod
 from idif.methods.section import MethodSection
 from idif.randomness import Draws, stream, uniform
 from tests.helpers.vector_encoder import installed, signal_index
@@ -43,7 +43,7 @@ class VectorConfig(MethodSection):
     noise: float = 0.1
 
 
-class VectorAutoencoder(Method):
+class VectorAutoencoder(TrainedMethod):
     """Reconstructs ``vector`` [B,6] through ``width`` numbers; the error is the sample's score."""
 
     draws_maps = False

@@ -18,7 +18,7 @@ from idif.methods.idif.layers import LayerSpec
 from idif.methods.idif.perturbation import Perturbation
 from idif.methods.idif.view_transform import ViewTransform
 from idif.methods.idif.voxel import VoxelConstruction
-from idif.methods.protocol import Method, Needs, Scores
+from idif.methods.protocol import Needs, Scores, TrainedMethod
 from idif.randomness import Draws
 
 SAMPLES_AT_ONCE, VIEWS_AT_ONCE = 32, 64
@@ -34,7 +34,7 @@ class Encoded(NamedTuple):
     """(H, W) of the images and of the anomaly maps."""
 
 
-class IDIF(Method):
+class IDIF(TrainedMethod):
     """The student of IDIF. Shapes are in `idif.data.batch`'s legend; C = 256 and h = H/16 for f_E.
 
     With ``fusion: none`` and no bottleneck it is the baseline `dkd` (V denoisers); with ``conv3d``
@@ -114,7 +114,7 @@ class IDIF(Method):
         return self._decode(encoded.f_e, features, view_mask)[0]
 
     def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """See `Method.training_step`: from corrupted images the student learns the clean ones' features."""
+        """See `TrainedMethod.training_step`: from corrupted images the student learns the clean ones' features."""
         assert self.perturbation is not None, "a student without textures is not trained"
         perturbed = self.perturbation(batch, draws)
         # the bottleneck uses torch's global generator: seeded at each step, so that a resumed run repeats it

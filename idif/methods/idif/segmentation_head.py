@@ -16,7 +16,7 @@ from idif.encoders.frozen import FrozenEncoder
 from idif.methods.idif.layers import LayerSpec
 from idif.methods.idif.model import IDIF, Encoded, ExportStudent
 from idif.methods.idif.perturbation import Perturbation
-from idif.methods.protocol import Method, Scores
+from idif.methods.protocol import Scores, TrainedMethod
 from idif.randomness import Draws
 
 WIDTH = 256
@@ -68,7 +68,7 @@ class SegmentationHead(nn.Module):
         return logits
 
 
-class SegmentedIDIF(Method):
+class SegmentedIDIF(TrainedMethod):
     """A trained, frozen student with a segmentation head that is trained on it.
 
     Training uses the teacher's features of the *corrupted* images, which no store contains: the head learns
@@ -101,7 +101,7 @@ class SegmentedIDIF(Method):
         return self
 
     def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """See `Method.training_step`; teacher and student both get the corrupted images."""
+        """See `TrainedMethod.training_step`; teacher and student both get the corrupted images."""
         assert self.perturbation is not None, "a head is trained with textures"
         assert self.teacher is not None, "a head is trained beside the teacher"
         perturbed = self.perturbation(batch, draws)

@@ -12,7 +12,6 @@ from idif.data.batch import Batch
 from idif.errors import CannotFinish
 from idif.evaluation.calibration import Calibration
 from idif.methods.protocol import Method, Needs, Scores
-from idif.randomness import Draws
 from tests.helpers.stubs import InMemory, scorer
 
 SOURCE = InMemory(torch.tensor([[True, True], [True, False]] * 2), torch.zeros(4, 2, dtype=torch.bool))
@@ -25,9 +24,6 @@ class Answers(Method):
         super().__init__()
         self.needs, self.draws_maps = Needs((), ()), maps
         self.answers = maps, views, samples
-
-    def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        raise NotImplementedError
 
     def score(self, batch: Batch) -> Scores:
         maps, views, samples = self.answers

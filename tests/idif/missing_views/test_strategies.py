@@ -21,7 +21,6 @@ from idif.missing_views.inpainting import Reconstructor, ViewInpainter, load_inp
 from idif.missing_views.retrieval import Retriever
 from idif.missing_views.strategies import Strategy, mean_curve, score_strategy
 from idif.missing_views.sweep import random_masks, sweep_paper
-from idif.randomness import Draws
 from tests.helpers.stubs import CPU, SIZE, InMemory, scorer
 
 CONFIG = EvalConfig(batch_size=5)
@@ -152,9 +151,6 @@ class Loud(Method):
     """Scores a view by its brightness alone, so that what is scored can be told."""
 
     needs = Needs(training=(), scoring=(IMAGES,))
-
-    def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        raise NotImplementedError
 
     def score(self, batch: Batch) -> Scores:
         brightness = (batch.images.float() / 255).mean(dim=2)

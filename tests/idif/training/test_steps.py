@@ -25,7 +25,7 @@ from idif.training.task import Task
 from tests.helpers.stubs import InMemory
 
 
-class ColorPredictor(Method):
+class ColorPredictor(TrainedMethod):
     """Learns weights of the three mean colors whose sum is 1; every sample's loss is its own."""
 
     given: list[tuple[tuple[str, ...], int, int]]

@@ -1,0 +1,1 @@
+"""Memories: PatchCore and PaDiM, which are fitted to stored features and not trained."""

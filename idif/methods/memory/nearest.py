@@ -1,0 +1,94 @@
+"""Exact nearest neighbours by squared Euclidean distance, in bounded memory on any device."""
+
+import torch
+from torch import Tensor
+
+BLOCK = 2**24
+"""Distances, and values of the bank, that are in memory at once."""
+
+
+def nearest(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest vector of a bank for each query.
+
+    The candidates come from matrix products, whose rounding is large beside a small distance; the distance
+    to the nearest one is then computed from the difference of the vectors.
+
+    Args:
+        queries: float32 [Q,D].
+        bank: [M,D], any floating type.
+
+    Returns:
+        Distances float32 [Q] and rows of the bank int64 [Q].
+    """
+    best = queries.new_full((len(queries),), torch.inf)
+    rows = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+    height = BLOCK // queries.shape[1]
+    for start in range(0, len(bank), height):
+        part = bank[start : start + height].float()
+        norms, width = part.square().sum(1), max(1, BLOCK // len(part))
+        for first in range(0, len(queries), width):
+            some = slice(first, first + width)
+            found, at = torch.addmm(norms, queries[some], part.T, alpha=-2).min(dim=1)
+            better = found < best[some]
+            best[some] = torch.where(better, found, best[some])
+            rows[some] = torch.where(better, at + start, rows[some])
+    return distances_to(queries, bank, rows), rows
+
+
+def distances_to(queries: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
+    """Distances float32 [Q] of queries [Q,D] to one row of the bank each, int64 [Q]."""
+    count = BLOCK // queries.shape[1]
+    parts = zip(queries.split(count), rows.split(count), strict=True)
+    return torch.cat([torch.linalg.vector_norm(some - bank[at].float(), dim=1) for some, at in parts])
+
+
+def nearest_in_window(queries: Tensor, bank: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """The nearest vector of a bank for each query, among those at most ``window`` positions away.
+
+    Args:
+        queries: float32 [P,D,h,w].
+        bank: [h,w,n,D], any floating type.
+        window: largest distance along each axis, in positions.
+
+    Returns:
+        Distances float32 [P,h,w] and rows int64 [P,h,w] of the bank as [h*w*n,D].
+    """
+    count, _, height, width = queries.shape
+    each = bank.shape[2]
+    asked = queries.permute(2, 3, 0, 1).contiguous()
+    rows = torch.zeros(height, width, count, dtype=torch.int64, device=queries.device)
+    lines: dict[int, tuple[Tensor, Tensor]] = {}
+    for y in range(height):
+        near = range(max(0, y - window), min(height, y + window + 1))
+        for line in near:
+            if line not in lines:
+                values = bank[line].float()
+                lines[line] = values, values.square().sum(-1)
+        lines = {line: lines[line] for line in near}
+        for x in range(width):
+            left, right = max(0, x - window), min(width, x + window + 1)
+            best = queries.new_full((count,), torch.inf)
+            for line, (values, norms) in lines.items():
+                candidates = values[left:right].flatten(0, 1)
+                found, at = torch.addmm(
+                    norms[left:right].flatten(), asked[y, x], candidates.T, alpha=-2
+                ).min(dim=1)
+                better = found < best
+                best = torch.where(better, found, best)
+                rows[y, x] = torch.where(better, (line * width + left) * each + at, rows[y, x])
+    distances = distances_to(asked.flatten(0, 2), bank.flatten(0, 2), rows.flatten()).view_as(rows)
+    return distances.permute(2, 0, 1), rows.permute(2, 0, 1)
+
+
+def window_rows(row: int, shape: tuple[int, int, int], window: int, device: torch.device) -> Tensor:
+    """Rows of a bank [h*w*n,D] whose positions are at most ``window`` away from that of ``row``.
+
+    Args:
+        row: a row at the position of a query.
+        shape: (h, w, n).
+    """
+    height, width, each = shape
+    y, x = divmod(row // each, width)
+    grid = torch.arange(height * width * each, device=device).view(height, width, each)
+    near = grid[max(0, y - window) : y + window + 1, max(0, x - window) : x + window + 1]
+    return near.flatten()
