@@ -47,7 +47,7 @@ from idif.data.features import FeatureSource
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import load_encoder
 from idif.encoders.live import LiveFeatures
-from idif.encoders.resnet import normalize
+from idif.encoders.preparation import normalize
 from idif.kernels.malloc import keep_freed_memory
 from idif.methods.catalog import METHODS
 from idif.methods.idif.decoder import ViewDecoders

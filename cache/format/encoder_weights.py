@@ -1,7 +1,6 @@
 """Weights of a store's encoders: serialized for a build, and loaded from local or remote stores."""
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import save
@@ -10,7 +9,7 @@ from cache.format.layout import weights_files
 from cache.format.object_store import StorePath
 from idif.data.features import EncoderSpec, FeatureSpec
 from idif.encoders.encode import EncoderSet
-from idif.encoders.frozen import FrozenEncoder, load_encoder
+from idif.encoders.frozen import FrozenEncoder, reload_encoder
 from idif.errors import WeightsError
 
 
@@ -46,20 +45,13 @@ def load_stored(path: StorePath, spec: EncoderSpec) -> FrozenEncoder:
     Raises:
         WeightsError: the file cannot be used (named), or contains other weights than ``spec`` states.
     """
-    encoder = _load(path, spec.name)
-    if encoder.sha256 != spec.weights_sha256:
-        raise WeightsError(f"{path}: not the weights this store was built with")
-    return replace(encoder, weights=spec.weights)
-
-
-def _load(path: StorePath, name: str) -> FrozenEncoder:
     if isinstance(path, Path):
-        return load_encoder(path, name)
+        return reload_encoder(path, spec)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         copy = Path(folder) / path.name
         try:
             copy.write_bytes(path.read_bytes())
-            return load_encoder(copy, name)
+            return reload_encoder(copy, spec)
         except FileNotFoundError:
             raise WeightsError(f"{path}: no such weights file") from None
         except WeightsError as error:

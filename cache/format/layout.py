@@ -219,7 +219,7 @@ def present_name(input_name: str) -> str:
 
 def weights_files(encoders: tuple[EncoderSpec, ...]) -> tuple[str, ...]:
     """Weights file of each encoder, at the store's root."""
-    further = (f"{encoder.name}{WEIGHTS_SUFFIX}" for encoder in encoders[1:])
+    further = (f"{encoder.file_stem}{WEIGHTS_SUFFIX}" for encoder in encoders[1:])
     return (TEACHER, *further)[: len(encoders)]
 
 

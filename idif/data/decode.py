@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from idif.data.images import load_image, load_mask
+from idif.data.images import Resize, load_image, load_mask
 from idif.data.index import Sample
 from idif.paths import resolve_inside
 
@@ -21,13 +21,19 @@ def decode_threads() -> int:
 
 
 def decode_views(
-    images: Sequence[Path | None], masks: Sequence[Path | None], size: int
+    images: Sequence[Path | None],
+    masks: Sequence[Path | None],
+    size: int,
+    resize: Resize = "bilinear",
+    crop_from: int | None = None,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     """Decode images uint8 [V,3,S,S] and masks bool [V,S,S] of some views; absent files give zeros.
 
     Args:
         images: V files.
         masks: V files; the mask of an absent image is not read.
+        resize: as that of `load_image`.
+        crop_from: as that of `load_image`.
 
     Raises:
         DatasetError: a file is missing or unreadable, or a mask does not fit its image.
@@ -36,9 +42,9 @@ def decode_views(
     defects = np.zeros((len(images), size, size), np.bool_)
     for slot, (image, mask) in enumerate(zip(images, masks, strict=True)):
         if image is not None:
-            pixels[slot], shape = load_image(image, size)
+            pixels[slot], shape = load_image(image, size, resize, crop_from)
             if mask is not None:
-                defects[slot] = load_mask(mask, size, shape)
+                defects[slot] = load_mask(mask, size, shape, crop_from)
     return pixels, defects
 
 

@@ -24,18 +24,24 @@ class EncoderSpec:
     """One frozen encoder: everything its arrays depend on besides the input data."""
 
     name: str
-    """Key of `idif.encoders.frozen.ENCODERS`."""
+    """As that of `idif.encoders.frozen.find_family`."""
     weights: str
     """Origin of the weights, for display: ``imagenet``, ``untrained`` or ``file``. Not fingerprinted."""
     weights_sha256: str
     input: str
     """``image`` (every view's image), or the name of a per-sample file, e.g. ``audio``."""
     preparation: Mapping[str, Any]
-    """Preprocessing of the input file, as JSON values: size, crop, resize rule, mean, standard deviation."""
+    """Preprocessing of the input file and options of the encoder, as JSON values: resize rule, mean, standard
+    deviation, taps, neck."""
     arrays: tuple[ArraySpec, ...]
     """The arrays that the encoder computes, in order."""
     precision: str = "float32"
     """Arithmetic the encoder runs in."""
+
+    @property
+    def file_stem(self) -> str:
+        """The name as part of a file's name."""
+        return self.name.replace(":", "-").replace("/", "-")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal spec."""

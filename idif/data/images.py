@@ -1,4 +1,4 @@
-"""Decode and resize images: deterministic, bounded in memory, fingerprinted through `RESIZE_RULE`."""
+"""Decode and resize images: deterministic, bounded in memory, fingerprinted through `resize_rule`."""
 
 import io
 import stat
@@ -11,9 +11,26 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from idif.errors import DatasetError
 
-RESIZE_RULE = "pillow-upright-rgb8-bilinear-antialias-square/mask-nearest-nonzero/v2"
-"""Images: Pillow, EXIF orientation applied, upper 8 of 16 bits, RGB, resized to a square (aspect ratio not
-preserved) bilinearly with antialiasing. Masks: same orientation, > 0, nearest."""
+Resize = Literal["bilinear", "bicubic", "lanczos"]
+
+_RESAMPLING: dict[Resize, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def resize_rule(resize: Resize) -> str:
+    """Name of everything that `load_image` and `load_mask` do, for fingerprints.
+
+    Images: Pillow, EXIF orientation applied, upper 8 of 16 bits, RGB, resized to a square (aspect ratio not
+    preserved) with antialiasing. Masks: same orientation, > 0, nearest.
+    """
+    return f"pillow-upright-rgb8-{resize}-antialias-square/mask-nearest-nonzero/v2"
+
+
+RESIZE_RULE = resize_rule("bilinear")
+"""The rule where none is chosen."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -95,8 +112,13 @@ def _load_rgb(path: Path) -> Image.Image:
     return to_rgb(decode(read_file(path, "image"), path, "image"), path)
 
 
-def load_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+def load_image(
+    path: Path, size: int, resize: Resize = "bilinear", crop_from: int | None = None
+) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """Decode and resize one image.
+
+    Args:
+        crop_from: side to resize to before the center of ``size`` is cut out; None: no crop.
 
     Returns:
         uint8 [3,size,size], RGB, 0..255, and the original (height, width).
@@ -106,9 +128,18 @@ def load_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int,
     """
     rgb = _load_rgb(path)
     height, width = rgb.height, rgb.width
-    if (height, width) != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1)), (height, width)
+    side = crop_from or size
+    if (height, width) != (side, side):
+        rgb = rgb.resize((side, side), _RESAMPLING[resize])
+    pixels = np.asarray(rgb)[center(side, size)].transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels), (height, width)
+
+
+def center(side: int, size: int) -> tuple[slice, slice]:
+    """Rows and columns of the central square of ``size`` in a square of ``side``."""
+    start = round((side - size) / 2)
+    part = slice(start, start + size)
+    return part, part
 
 
 def load_photograph(path: Path) -> npt.NDArray[np.uint8]:
@@ -120,11 +151,14 @@ def load_photograph(path: Path) -> npt.NDArray[np.uint8]:
     return np.asarray(_load_rgb(path))
 
 
-def load_mask(path: Path, size: int, image_shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def load_mask(
+    path: Path, size: int, image_shape: tuple[int, int], crop_from: int | None = None
+) -> npt.NDArray[np.bool_]:
     """Decode and resize one defect mask: any value above 0 is anomalous.
 
     Args:
         image_shape: (height, width) of the mask's image; must equal that of the mask.
+        crop_from: as that of `load_image`.
 
     Returns:
         bool [size,size].
@@ -138,10 +172,11 @@ def load_mask(path: Path, size: int, image_shape: tuple[int, int]) -> npt.NDArra
         raise DatasetError(
             f"{path}: mask is {width}x{height}, its image is {image_shape[1]}x{image_shape[0]}"
         )
-    if image_shape == (size, size):
-        return marked
-    binary = Image.fromarray(marked.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
-    return np.asarray(binary).astype(np.bool_)
+    side = crop_from or size
+    if image_shape != (side, side):
+        binary = Image.fromarray(marked.astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
+        marked = np.asarray(binary).astype(np.bool_)
+    return marked[center(side, size)]
 
 
 def load_whole_mask(path: Path) -> npt.NDArray[np.bool_]:

@@ -15,8 +15,8 @@ from idif.data.arrays import StorageType
 from idif.data.decode import decode_views, sample_files
 from idif.data.features import IMAGES, MASKS, FeatureSpec
 from idif.data.index import Sample
-from idif.encoders.family import read_square_image
 from idif.encoders.frozen import FrozenEncoder
+from idif.encoders.preparation import SquareImage
 from idif.encoders.variants import VARIANTS
 from idif.errors import ConfigError
 from idif.paths import resolve_inside
@@ -39,6 +39,12 @@ class EncoderSet:
     def __post_init__(self) -> None:
         for encoder in self.encoders:
             check_image_size(encoder, self.image_size)
+        crops = {read.crop_from for read in self._image_readers}
+        if len(crops) > 1 or any(crop is not None and crop < (self.image_size or 0) for crop in crops):
+            raise ConfigError(
+                f"crop_from: expected one size for all encoders, not below the image size {self.image_size}, "
+                f"got {', '.join(map(str, crops))}"
+            )
         if self.variants and self.variants[0] != "plain":
             raise ConfigError(f"variants: expected 'plain' first, got {list(self.variants)}")
         unknown = [name for name in self.variants if name not in VARIANTS]
@@ -95,7 +101,9 @@ class EncoderSet:
         """
         decoded: dict[str, Array] = {}
         if self.image_size is not None:
-            decoded[IMAGES], decoded[MASKS] = decode_views(images, masks, self.image_size)
+            decoded[IMAGES], decoded[MASKS] = decode_views(
+                images, masks, self.image_size, self.image_reader.resize, self.image_reader.crop_from
+            )
         for encoder in self._own_inputs:
             if encoder.family.input == "image":
                 decoded[encoder.name] = self._read(encoder, images)
@@ -131,9 +139,18 @@ class EncoderSet:
         return arrays
 
     @cached_property
+    def image_reader(self) -> SquareImage:
+        """Reads the images of the source: as its first encoder of square images does."""
+        return next(iter(self._image_readers), SquareImage())
+
+    @property
+    def _image_readers(self) -> tuple[SquareImage, ...]:
+        return tuple(e.family.read for e in self.encoders if isinstance(e.family.read, SquareImage))
+
+    @cached_property
     def _own_inputs(self) -> tuple[FrozenEncoder, ...]:
-        """The encoders whose input is not the stored images."""
-        return tuple(e for e in self.encoders if e.family.read is not read_square_image)
+        """The encoders whose input is not the images of the source."""
+        return tuple(e for e in self.encoders if e.family.read != self.image_reader)
 
     def _varied(self, encoder: FrozenEncoder) -> bool:
         return bool(self.variants) and encoder.family.input == "image"
@@ -148,16 +165,20 @@ class EncoderSet:
 
 
 def check_image_size(encoder: FrozenEncoder, image_size: int | None) -> None:
-    """Refuse an image size that the encoder's strides do not divide.
+    """Refuse an image size that the encoder does not take.
 
     Raises:
-        ConfigError: not a positive multiple of the encoder's stride, or missing for an encoder of images.
+        ConfigError: not a positive multiple of the encoder's stride, too small, or missing for an encoder of
+            images.
     """
-    if encoder.family.input != "image":
+    family = encoder.family
+    if family.input != "image":
         return
-    stride = encoder.family.stride
-    if image_size is None or image_size < stride or image_size % stride:
-        raise ConfigError(f"image_size: expected a positive multiple of {stride}, got {image_size}")
+    if image_size is None or image_size < family.stride or image_size % family.stride:
+        raise ConfigError(f"image_size: expected a positive multiple of {family.stride}, got {image_size}")
+    if image_size < family.smallest:
+        raise ConfigError(f"image_size: {encoder.name} needs at least {family.smallest}, got {image_size}")
+    family.arrays(image_size)
 
 
 def encode_present(encoder: FrozenEncoder, inputs: Tensor, present: Tensor) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """`EncoderFamily`: architecture, input and output arrays of a kind of frozen encoder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,10 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from idif.data.arrays import ArraySpec
-from idif.data.images import load_image
+from idif.encoders.options import NO_OPTIONS, EncoderOptions
+from idif.errors import ConfigError
+
+DEFAULT_IMAGE_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class EncoderFamily:
     build: Callable[[], nn.Module]
     """Creates the module with random weights; it maps a prepared input [N,...] to {array: [N,...]}."""
     arrays: Callable[[int], tuple[ArraySpec, ...]]
-    """The output arrays for images of the given size (0 for encoders of other inputs), in order."""
+    """The output arrays for images of the given size (0 for encoders of other inputs), in order. Raises
+    ConfigError if the encoder takes no images of this size."""
     preparation: Mapping[str, Any]
     """Preprocessing of the input, as JSON values; part of the fingerprint of every store."""
     read: Callable[[Path, int], npt.NDArray[Any]]
@@ -37,8 +41,26 @@ class EncoderFamily:
     """Shape of one decoded input, for images of the given size."""
     input: str = "image"
     """``image`` for the image of each view, else the name of a per-sample input (`Sample.inputs`)."""
+    image_size: int = DEFAULT_IMAGE_SIZE
+    """The image size where none is given."""
+    smallest: int = 1
+    """The smallest image size."""
+    options: EncoderOptions = NO_OPTIONS
+    """The options of this encoder, with the taps that it has."""
+    whole_network: Callable[[], Set[str]] = frozenset
+    """Key names of the complete network, whose layers after the last used one a weights file may have."""
 
 
-def read_square_image(path: Path, size: int) -> npt.NDArray[Any]:
-    """Read an image as uint8 [3,S,S], resized by `idif.data.images.RESIZE_RULE`."""
-    return load_image(path, size)[0]
+FamilyMaker = Callable[[EncoderOptions], EncoderFamily]
+"""The family of one architecture with the given options. Raises ConfigError if they do not fit it."""
+
+
+def fixed(family: EncoderFamily) -> FamilyMaker:
+    """The maker of a family without options."""
+
+    def make(options: EncoderOptions) -> EncoderFamily:
+        if options != NO_OPTIONS:
+            raise ConfigError("taps, neck, padding, resize, crop_from: this encoder has no such options")
+        return family
+
+    return make

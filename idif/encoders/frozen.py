@@ -3,27 +3,50 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from idif.data.arrays import ArraySpec, with_variants
 from idif.data.features import EncoderSpec
-from idif.encoders.family import EncoderFamily
-from idif.encoders.resnet import RESNET18
+from idif.encoders.family import EncoderFamily, FamilyMaker
+from idif.encoders.options import NO_OPTIONS, EncoderOptions
+from idif.encoders.resnet import ARCHITECTURES, resnet_maker
+from idif.encoders.timm_models import ALIASES, PREFIX, timm_maker
+from idif.encoders.weights_file import read_weights_file
 from idif.errors import ConfigError, WeightsError
 
 UNTRAINED_SEED = 0
 """Seed of the ``untrained`` weights, which are the same on every machine."""
 
-ENCODERS: dict[str, EncoderFamily] = {
-    "resnet18": RESNET18,
+ENCODERS: dict[str, FamilyMaker] = {
+    **{name: resnet_maker(name) for name in ARCHITECTURES},
+    **{name: timm_maker(model, name) for name, model in ALIASES.items()},
 }
-"""Name in configs and stores -> family."""
+"""Name in configs and stores -> maker of the family. Names with the prefix ``timm:`` need no entry."""
+
+
+def is_known(name: str) -> bool:
+    """Whether there may be an encoder of this name: timm's models are not looked up."""
+    return name in ENCODERS or name.startswith(PREFIX)
+
+
+def find_family(name: str, options: EncoderOptions = NO_OPTIONS) -> EncoderFamily:
+    """The family of an encoder with the given options.
+
+    Args:
+        name: a key of `ENCODERS`, or a timm model's name after ``timm:``.
+
+    Raises:
+        ConfigError: there is no such encoder, or the options do not fit it.
+    """
+    if name in ENCODERS:
+        return ENCODERS[name](options)
+    if name.startswith(PREFIX):
+        return timm_maker(name.removeprefix(PREFIX), name)(options)
+    raise ConfigError(f"encoder: there is no {name!r}; known: {', '.join(ENCODERS)}, {PREFIX}NAME")
 
 
 @dataclass(frozen=True)
@@ -31,16 +54,17 @@ class FrozenEncoder:
     """An encoder in eval mode without gradients, with the name and hash of its weights."""
 
     name: str
-    """Key of `ENCODERS`."""
+    """As that of `find_family`."""
     weights: str
     """``imagenet``, ``untrained`` or ``file``."""
     sha256: str
     module: nn.Module
+    options: EncoderOptions = NO_OPTIONS
 
     @property
     def family(self) -> EncoderFamily:
         """The family: architecture, input and output arrays."""
-        return ENCODERS[self.name]
+        return find_family(self.name, self.options)
 
     def arrays(self, image_size: int) -> tuple[ArraySpec, ...]:
         """The output arrays for images of the given size, in order."""
@@ -78,22 +102,59 @@ def hash_weights(weights: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def _read_weights_file(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+def load_encoder(
+    weights: str | os.PathLike[str] = "imagenet",
+    name: str = "resnet18",
+    options: EncoderOptions = NO_OPTIONS,
+) -> FrozenEncoder:
+    """A frozen encoder on the CPU.
+
+    Args:
+        weights: ``imagenet`` (the library's cache or a download), ``untrained`` (seeded, for pipelines and
+            tests) or a file with the library's key names, see `idif.encoders.weights_file`; keys of layers
+            after the last used one are optional.
+        name: a key of `ENCODERS`, or a timm model's name after ``timm:``.
+        options: taps, neck and preparation.
+
+    Raises:
+        ConfigError: there is no such encoder, or the options do not fit it.
+        WeightsError: not found, unreadable, or a tensor is missing, unknown, not finite or of another shape.
+    """
+    family = find_family(name, options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(UNTRAINED_SEED)
+        module = family.build()
+    origin = str(weights) if str(weights) in ("imagenet", "untrained") else "file"
+    if origin != "untrained":
+        given = _pretrained(family) if origin == "imagenet" else read_weights_file(Path(weights))
+        _fill(module, given, str(weights), family)
+    module.eval().requires_grad_(False)
+    # batch norm's batch counters do not affect features, so the hash excludes them
+    state = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
+    return FrozenEncoder(name, origin, hash_weights(state), module, options)
+
+
+def reload_encoder(path: Path, recorded: EncoderSpec) -> FrozenEncoder:
+    """The encoder that a store or run recorded, from its own copy of the weights, on the CPU.
+
+    Raises:
+        WeightsError: the file cannot be used, contains other weights than recorded, or the encoder of this
+            name prepares its images otherwise than recorded.
+    """
+    encoder = load_encoder(path, recorded.name, EncoderOptions.recorded(recorded))
+    if encoder.sha256 != recorded.weights_sha256:
         raise WeightsError(
-            f"{path}: no such weights file; expected imagenet, untrained, or a .safetensors or .pth file"
+            f"{path}: not the weights that were recorded: SHA-256 {encoder.sha256[:12]}, expected "
+            f"{recorded.weights_sha256[:12]}"
         )
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path}: not readable as encoder weights ({error})") from None
-    except Exception as error:  # torch raises pickle's errors for content that it refuses to unpickle
-        raise WeightsError(f"{path}: not readable as encoder weights ({type(error).__name__})") from None
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise WeightsError(f"{path}: expected a dictionary of tensors with torchvision's key names")
-    return loaded
+    now, then = encoder.family.preparation, recorded.preparation
+    for key in dict.fromkeys([*then, *now]):
+        if now.get(key) != then.get(key):
+            raise WeightsError(
+                f"{path}: the recorded {recorded.name} prepares images with {key} {then.get(key)!r}, this "
+                f"version's with {now.get(key)!r}"
+            )
+    return replace(encoder, weights=recorded.weights)
 
 
 def _pretrained(family: EncoderFamily) -> Mapping[str, Tensor]:
@@ -102,43 +163,14 @@ def _pretrained(family: EncoderFamily) -> Mapping[str, Tensor]:
     return family.pretrained()
 
 
-def load_encoder(weights: str | os.PathLike[str] = "imagenet", name: str = "resnet18") -> FrozenEncoder:
-    """A frozen encoder on the CPU.
-
-    Args:
-        weights: ``imagenet`` (torchvision's cache or a download), ``untrained`` (seeded, for pipelines and
-            tests) or a ``.safetensors`` / ``.pth`` file with torchvision's key names; keys of layers after
-            the last used one are optional.
-        name: a key of `ENCODERS`.
-
-    Raises:
-        ConfigError: there is no such encoder.
-        WeightsError: not found, unreadable, or a tensor is missing, not finite or of another shape.
-    """
-    if name not in ENCODERS:
-        raise ConfigError(f"encoder: there is no {name!r}; known: {', '.join(ENCODERS)}")
-    family = ENCODERS[name]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(UNTRAINED_SEED)
-        module = family.build()
-    origin = str(weights) if str(weights) in ("imagenet", "untrained") else "file"
-    if origin != "untrained":
-        given = _pretrained(family) if origin == "imagenet" else _read_weights_file(Path(weights))
-        _fill(module, given, str(weights), family.key_names)
-    module.eval().requires_grad_(False)
-    # batch norm's batch counters do not affect features, so the hash excludes them
-    state = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
-    return FrozenEncoder(name=name, weights=origin, sha256=hash_weights(state), module=module)
-
-
-def _fill(module: nn.Module, given: Mapping[str, Tensor], source: str, key_names: str) -> None:
+def _fill(module: nn.Module, given: Mapping[str, Tensor], source: str, family: EncoderFamily) -> None:
     wanted = module.state_dict()
     chosen: dict[str, Tensor] = {}
     for key, default in wanted.items():
         if key not in given:
             if key.endswith("num_batches_tracked"):
                 continue
-            raise WeightsError(f"{source}: tensor {key!r} is missing; expected {key_names} key names")
+            raise WeightsError(f"{source}: tensor {key!r} is missing; expected {family.key_names} key names")
         tensor = given[key]
         if tensor.shape != default.shape:
             raise WeightsError(
@@ -147,4 +179,10 @@ def _fill(module: nn.Module, given: Mapping[str, Tensor], source: str, key_names
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise WeightsError(f"{source}: tensor {key!r} holds values that are not finite")
         chosen[key] = tensor.to(default.dtype)
+    used = {key.partition(".")[0] for key in wanted}
+    unknown = [key for key in given if key not in wanted and key.partition(".")[0] in used]
+    if unknown and (surplus := [key for key in unknown if key not in family.whole_network()]):
+        raise WeightsError(
+            f"{source}: tensor {surplus[0]!r} belongs to another network than {family.key_names}"
+        )
     module.load_state_dict(wanted | chosen)

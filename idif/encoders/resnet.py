@@ -1,78 +1,156 @@
-"""ResNet encoders (He et al., CVPR 2016), with torchvision's key names and weights."""
+"""ResNet encoders (He et al., CVPR 2016) and their relatives, with torchvision's key names and weights."""
 
-from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import (
+    ResNet18_Weights,
+    ResNet34_Weights,
+    ResNet50_Weights,
+    ResNet101_Weights,
+    ResNet152_Weights,
+    ResNeXt50_32X4D_Weights,
+    Wide_ResNet50_2_Weights,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    resnext50_32x4d,
+    wide_resnet50_2,
+)
 
 from idif.data.arrays import ArraySpec, feature_map
-from idif.data.images import IMAGENET_MEAN, IMAGENET_STD, RESIZE_RULE
-from idif.encoders.family import EncoderFamily, read_square_image
-from idif.errors import WeightsError
+from idif.encoders.family import EncoderFamily, FamilyMaker
+from idif.encoders.necks import NECKS
+from idif.encoders.options import EncoderOptions
+from idif.encoders.preparation import SquareImage, normalize, preparation_record, reflect_padding
+from idif.errors import ConfigError, WeightsError
+
+LAYERS = {2: "stem", 4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"}
+"""Stride -> layer; the stem's tap is its activation before the pooling."""
+DEFAULT_TAPS = (4, 8, 16)
 
 
-class ResNet18Trunk(nn.Module):
-    """ResNet18 from conv1 to layer3, torchvision's key names.
+@dataclass(frozen=True)
+class Architecture:
+    """One network of torchvision."""
 
-    float32 [N,3,H,W], ImageNet-normalized -> {layer1: [N,64,H/4,W/4], layer2: [N,128,H/8,W/8],
-    layer3: [N,256,H/16,W/16]}.
+    build: Callable[..., nn.Module]
+    weights: Any
+    """torchvision's ``Weights`` class; ``IMAGENET1K_V1`` is the ``imagenet`` of configs."""
+    title: str
+    expansion: int
+    """Channels of a block's output by those of its inner convolutions, in the basic network."""
+
+    def channels(self, stride: int) -> int:
+        """Channels of the tap at a stride."""
+        return 64 if stride == 2 else 16 * stride * self.expansion
+
+
+ARCHITECTURES = {
+    "resnet18": Architecture(resnet18, ResNet18_Weights, "ResNet18", 1),
+    "resnet34": Architecture(resnet34, ResNet34_Weights, "ResNet34", 1),
+    "resnet50": Architecture(resnet50, ResNet50_Weights, "ResNet50", 4),
+    "resnet101": Architecture(resnet101, ResNet101_Weights, "ResNet101", 4),
+    "resnet152": Architecture(resnet152, ResNet152_Weights, "ResNet152", 4),
+    "wide_resnet50_2": Architecture(wide_resnet50_2, Wide_ResNet50_2_Weights, "Wide ResNet50-2", 4),
+    "resnext50_32x4d": Architecture(resnext50_32x4d, ResNeXt50_32X4D_Weights, "ResNeXt50 32x4d", 4),
+}
+
+
+class ResNetTrunk(nn.Module):
+    """A ResNet up to its last tap, with torchvision's key names.
+
+    float32 [N,3,H,W], ImageNet-normalized -> the neck's arrays of {layer: [N,C,H/stride,W/stride]}.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, net: Any, options: EncoderOptions) -> None:
+        """Take over the layers of torchvision's ``net`` up to the last of ``options.taps``."""
         super().__init__()
-        net = resnet18(weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
-        self.layer1, self.layer2, self.layer3 = net.layer1, net.layer2, net.layer3
+        self._tapped = [LAYERS[stride] for stride in options.taps]
+        self._stages = [name for stride, name in LAYERS.items() if 2 < stride <= options.taps[-1]]
+        for name in self._stages:
+            setattr(self, name, getattr(net, name))
+        self._neck = NECKS[options.neck].apply
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Features of all three layers; see the class."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        layer1 = self.layer1(x)
-        layer2 = self.layer2(layer1)
-        return {"layer1": layer1, "layer2": layer2, "layer3": self.layer3(layer2)}
+        """The arrays; see the class."""
+        x = self.relu(self.bn1(self.conv1(images)))
+        maps = {"stem": x}
+        if self._stages:
+            x = self.maxpool(x)
+        for name in self._stages:
+            x = getattr(self, name)(x)
+            maps[name] = x
+        return self._neck({name: maps[name] for name in self._tapped})
 
 
-def normalize(images: Tensor) -> Tensor:
-    """uint8 [...,3,H,W] in 0..255 or float in 0..1 -> float32, normalized by ImageNet's mean and std."""
-    scaled = images.float() / 255 if images.dtype == torch.uint8 else images
-    mean = scaled.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = scaled.new_tensor(IMAGENET_STD).view(3, 1, 1)
-    return (scaled - mean) / std
+def resnet_maker(name: str) -> FamilyMaker:
+    """The maker of the family ``name``, a key of `ARCHITECTURES`."""
+    return partial(_resnet_family, name)
 
 
-def _imagenet_resnet18() -> dict[str, Tensor]:
-    try:
-        state: OrderedDict[str, Tensor] = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(
-            progress=False, check_hash=True
-        )
-    except (URLError, OSError, RuntimeError) as error:
-        cached = Path(torch.hub.get_dir()) / "checkpoints"
-        url = ResNet18_Weights.IMAGENET1K_V1.url
-        raise WeightsError(
-            f"ImageNet weights of ResNet18 are neither in {cached} nor can they be downloaded ({error}); "
-            f"put {url} there, give a .safetensors or .pth file, or ask for untrained weights"
-        ) from None
-    return state
+@cache
+def _resnet_family(name: str, options: EncoderOptions) -> EncoderFamily:
+    architecture = ARCHITECTURES[name]
+    default = EncoderOptions(taps=DEFAULT_TAPS)
+    chosen = replace(options, taps=options.taps or DEFAULT_TAPS)
+    for stride in chosen.taps:
+        if stride not in LAYERS:
+            raise ConfigError(f"taps: {name} has strides {', '.join(map(str, LAYERS))}, got {stride}")
+    deepest = chosen.taps[-1]
 
+    def build() -> nn.Module:
+        trunk = ResNetTrunk(architecture.build(weights=None), chosen)
+        if chosen.padding == "reflect":
+            reflect_padding(trunk, name)
+        return trunk
 
-def _resnet18_arrays(image_size: int) -> tuple[ArraySpec, ...]:
-    taps = (("layer1", 64, 4), ("layer2", 128, 8), ("layer3", 256, 16))
-    return tuple(
-        feature_map(name, channels, image_size // stride, "resnet18") for name, channels, stride in taps
+    def arrays(image_size: int) -> tuple[ArraySpec, ...]:
+        taps = [
+            feature_map(LAYERS[stride], architecture.channels(stride), image_size // stride, name)
+            for stride in chosen.taps
+        ]
+        return NECKS[chosen.neck].arrays(taps)
+
+    def whole_network() -> frozenset[str]:
+        with torch.device("meta"):
+            return frozenset(architecture.build(weights=None).state_dict())
+
+    return EncoderFamily(
+        build=build,
+        arrays=arrays,
+        preparation=preparation_record(normalize, chosen, default=default),
+        read=SquareImage(chosen.resize, chosen.crop_from),
+        absent_shape=lambda size: (3, size, size),
+        prepare=normalize,
+        stride=deepest,
+        # reflection needs maps larger than its width
+        smallest=2 * deepest if chosen.padding == "reflect" else deepest,
+        key_names=f"torchvision's {architecture.title}",
+        pretrained=partial(_imagenet, architecture),
+        options=chosen,
+        whole_network=whole_network,
     )
 
 
-RESNET18 = EncoderFamily(
-    build=ResNet18Trunk,
-    arrays=_resnet18_arrays,
-    preparation={"resize": RESIZE_RULE, "mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
-    read=read_square_image,
-    absent_shape=lambda size: (3, size, size),
-    prepare=normalize,
-    stride=16,
-    key_names="torchvision's ResNet18",
-    pretrained=_imagenet_resnet18,
-)
+def _imagenet(architecture: Architecture) -> Mapping[str, Tensor]:
+    weights = architecture.weights.IMAGENET1K_V1
+    try:
+        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        cached = Path(torch.hub.get_dir()) / "checkpoints"
+        raise WeightsError(
+            f"ImageNet weights of {architecture.title} are neither in {cached} nor can they be downloaded "
+            f"({error}); put {weights.url} there, give a .safetensors or .pth file, or ask for untrained "
+            "weights"
+        ) from None
+    return state

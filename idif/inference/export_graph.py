@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from idif.config.sections import EvalConfig
 from idif.data.features import IMAGES, MASKS, FeatureSpec
 from idif.encoders.encode import EncoderSet
-from idif.encoders.family import read_square_image
 from idif.encoders.frozen import FrozenEncoder
+from idif.encoders.preparation import SquareImage
 from idif.errors import ConfigError
 from idif.evaluation.calibration import Calibration
 from idif.evaluation.scoring import Scorer
@@ -98,7 +98,7 @@ def require_exportable(scorer: Scorer, encoders: EncoderSet) -> None:
     """
     if not isinstance(scorer.method, SupportsExport):
         raise ConfigError("method.name: this method cannot be exported as one graph; use `idif predict`")
-    if len(encoders.encoders) != 1 or encoders.encoders[0].family.read is not read_square_image:
+    if len(encoders.encoders) != 1 or not isinstance(encoders.encoders[0].family.read, SquareImage):
         raise ConfigError("teacher.encoder: only one encoder of square images can be exported")
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import torch
 
 from idif.config.loader import load_configs
 from idif.config.sections import Config
-from idif.data.features import EncoderSpec, FeatureSource, FeatureSpec, check_arrays
+from idif.data.features import FeatureSource, FeatureSpec, check_arrays
 from idif.encoders.encode import EncoderSet
-from idif.encoders.frozen import FrozenEncoder, load_encoder
+from idif.encoders.frozen import reload_encoder
 from idif.errors import ConfigError, RunError
 from idif.evaluation.scoring import Scorer
 from idif.methods.catalog import METHODS
@@ -89,12 +89,11 @@ class Run:
         """The run's own copies of the frozen encoders, on the CPU.
 
         Raises:
-            RunError: an encoder's weights are not those of the training.
-            WeightsError: a weights file is missing or unreadable.
+            WeightsError: a weights file is missing or unreadable, or is not that of the training.
         """
         spec = self.features()
         loaded = [
-            _load_encoder(self.folder / file, encoder)
+            reload_encoder(self.folder / file, encoder)
             for file, encoder in zip(weights_files(spec), spec.encoders, strict=True)
         ]
         return EncoderSet(tuple(loaded), spec.image_size, stores_images=spec.stores_images)
@@ -144,17 +143,7 @@ def method_context(
 def weights_files(features: FeatureSpec) -> list[str]:
     """File names of the encoders' weights in a run's or store's folder."""
     others = features.encoders[1:]
-    return ["teacher.safetensors", *(f"{encoder.name}.safetensors" for encoder in others)]
-
-
-def _load_encoder(path: Path, wanted: EncoderSpec) -> FrozenEncoder:
-    encoder = load_encoder(path, wanted.name)
-    if encoder.sha256 != wanted.weights_sha256:
-        raise RunError(
-            f"{path}: SHA-256 of the weights is {encoder.sha256[:12]}, but the run was trained beside "
-            f"{wanted.weights_sha256[:12]}"
-        )
-    return replace(encoder, weights=wanted.weights)
+    return ["teacher.safetensors", *(f"{encoder.file_stem}.safetensors" for encoder in others)]
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:

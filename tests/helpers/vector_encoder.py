@@ -1,7 +1,7 @@
 """Encoder families for tests: one of a signal that a sample has once, one with signed feature maps.
 
-Tests install them with ``monkeypatch.setitem(ENCODERS, "vector", VECTOR)``, or with `installed` where a
-fixture of wider scope needs them.
+Tests install them with ``monkeypatch.setitem(ENCODERS, "vector", fixed(VECTOR))``, or with `installed`
+where a fixture of wider scope needs them.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from idif.data.arrays import ArraySpec, feature_map
 from idif.data.index import Index, Sample, Split
-from idif.encoders.family import EncoderFamily, read_square_image
+from idif.encoders.family import EncoderFamily, fixed
 from idif.encoders.frozen import ENCODERS
+from idif.encoders.preparation import SquareImage
 from idif.errors import DatasetError
 
 STEPS = 12
@@ -77,7 +78,7 @@ SIGNED_MAP = EncoderFamily(
     build=_SignedMapModule,
     arrays=lambda size: (feature_map("contrast", 4, size // 16, "signed-map", signed=True),),
     preparation={"divisor": 128, "offset": 1},
-    read=read_square_image,
+    read=SquareImage(),
     absent_shape=lambda size: (3, size, size),
     prepare=lambda images: (images.float() if images.dtype == torch.uint8 else images * 255) / 128 - 1,
     stride=16,
@@ -85,7 +86,7 @@ SIGNED_MAP = EncoderFamily(
     pretrained=None,
 )
 
-FAMILIES = {"vector": VECTOR, "signed-map": SIGNED_MAP}
+FAMILIES = {"vector": fixed(VECTOR), "signed-map": fixed(SIGNED_MAP)}
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from idif.encoders.resnet import normalize
+from idif.encoders.preparation import normalize
 from idif.methods.idif.norm import Norm, norm_layer
 
 STUDENT_CHANNELS = 256

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from idif.data.batch import Batch
-from idif.encoders.resnet import normalize
+from idif.encoders.preparation import normalize
 from idif.methods.idif.bottleneck import ConsistencyBottleneck
 from idif.methods.idif.config import IDIFConfig
 from idif.methods.idif.conv3d import Conv3dFusion

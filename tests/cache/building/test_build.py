@@ -20,8 +20,8 @@ from cache import FeatureStore
 from cache.building.build import BuildReport
 from cache.building.lock import builder_lock
 from idif.data.index import Index, Sample, View
-from idif.encoders.frozen import ENCODERS, FrozenEncoder, hash_weights
-from idif.encoders.resnet import ResNet18Trunk
+from idif.encoders.family import fixed
+from idif.encoders.frozen import ENCODERS, FrozenEncoder, find_family, hash_weights
 from idif.errors import (
     CannotFinish,
     ConfigError,
@@ -142,7 +142,7 @@ def test_a_moved_and_touched_dataset_is_accepted(data_copy: Path, built: Path) -
 
 def other_weights() -> FrozenEncoder:
     torch.manual_seed(1)
-    module = ResNet18Trunk().eval()
+    module = find_family("resnet18").build().eval()
     return FrozenEncoder("resnet18", "file", hash_weights(module.state_dict()), module)
 
 
@@ -165,9 +165,9 @@ def test_other_settings_are_named(
 
 
 def test_another_resize_rule_is_named(data: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    family = ENCODERS["resnet18"]
+    family = find_family("resnet18")
     other = replace(family, preparation={**family.preparation, "resize": "other"})
-    monkeypatch.setitem(ENCODERS, "resnet18", other)
+    monkeypatch.setitem(ENCODERS, "resnet18", fixed(other))
     with pytest.raises(StoreMismatch, match=r"resize: .*, not 'other'"):
         build(data, built)
 

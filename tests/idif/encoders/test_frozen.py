@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet18_Weights, resnet18
 
 from idif.encoders.frozen import FrozenEncoder, hash_weights, load_encoder
-from idif.encoders.resnet import normalize
+from idif.encoders.preparation import normalize
 from idif.errors import WeightsError
 
 

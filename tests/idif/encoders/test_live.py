@@ -11,7 +11,7 @@ from idif.data.features import FeatureSource
 from idif.data.images import load_image
 from idif.encoders.encode import EncoderSet
 from idif.encoders.live import LiveFeatures
-from idif.encoders.resnet import normalize
+from idif.encoders.preparation import normalize
 from idif.errors import ConfigError, DatasetError
 from idif.prefetch import prefetch_map
 from tests import feature_source_contract as contract

@@ -118,4 +118,4 @@ def test_a_teacher_of_another_run_is_refused(
     save_file(weights, copy / "teacher.safetensors")
     photo = next((world / "data").rglob("*.jpg"))
     assert run(["predict", str(copy), str(photo)]) == 2
-    assert "trained beside" in capsys.readouterr().err
+    assert "not the weights that were recorded" in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""Reading of weights files that other projects wrote."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from idif.errors import WeightsError
+
+SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which checkpoints hold the weights."""
+_PARALLEL = "module."
+"""Prefix of all keys of weights that `torch.nn.DataParallel` wrote."""
+_POINTER = b"version https://git-lfs"
+_PAGES = (b"<!doctype", b"<html")
+
+
+def read_weights_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file or one that torch wrote, by name.
+
+    The weights may lie under ``state_dict``, ``model_state_dict`` or ``model``, and their names may all start
+    with ``module.``.
+
+    Raises:
+        WeightsError: no such file, not weights, or not readable without running code.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: no such weights file; expected imagenet, untrained, or a .safetensors or .pth file"
+        )
+    loaded = _unwrapped(_read(path))
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise WeightsError(f"{path}: expected a dictionary of tensors, by name")
+    if loaded and all(key.startswith(_PARALLEL) for key in loaded):
+        return {key.removeprefix(_PARALLEL): tensor for key, tensor in loaded.items()}
+    return dict(loaded)
+
+
+def _read(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip().lower()
+        if start.startswith(_POINTER):
+            raise WeightsError(
+                f"{path}: is a pointer of Git LFS, not the weights; fetch the file with `git lfs pull`"
+            )
+        if start.startswith(_PAGES):
+            raise WeightsError(
+                f"{path}: is an HTML page, not weights; the download was refused or redirected"
+            )
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path}: not readable as encoder weights ({error})") from None
+    except Exception as error:  # torch raises pickle's errors for content that it refuses to unpickle
+        raise WeightsError(f"{path}: not readable as encoder weights ({type(error).__name__})") from None
+
+
+def _unwrapped(loaded: Any) -> Any:
+    for key in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            return loaded[key]
+    return loaded
