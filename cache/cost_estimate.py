@@ -81,6 +81,8 @@ class Plan:
 
     speeds: Speeds
     estimates: tuple[Estimate, ...]
+    sample_bytes: dict[str, int]
+    """Uncompressed bytes of each array of one sample, with all views."""
     free_bytes: int
     """Free space on the disk of the store."""
 
@@ -115,7 +117,14 @@ def plan_store(request: BuildRequest, *, progress: Progress = silent) -> Plan:
         estimates.append(estimate(split, index.take(rows), spec, speeds, free_memory()))
     if len(estimates) > 1:
         estimates.append(estimate("all", index, spec, speeds, free_memory()))
-    return Plan(speeds, tuple(estimates), shutil.disk_usage(folder).free)
+    return Plan(
+        speeds, tuple(estimates), sample_bytes(spec, len(index.view_numbers)), shutil.disk_usage(folder).free
+    )
+
+
+def sample_bytes(spec: FeatureSpec, views: int) -> dict[str, int]:
+    """Uncompressed bytes of each array of one sample, with all views and variants."""
+    return {array.name: array.row_bytes for array in value_layouts(spec, views)}
 
 
 def estimate(name: str, index: Index, spec: FeatureSpec, speeds: Speeds, memory: int | None) -> Estimate:

@@ -14,7 +14,9 @@ from rich.table import Table
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, out, print_result, progress_bar
 from idif.data.arrays import StorageType
+from idif.data.images import Resize
 from idif.datasets.readers import READERS, Reader
+from idif.encoders.options import NeckName, Padding
 from idif.errors import StoreError
 
 app = typer.Typer(help="Build, verify and inspect feature stores.", no_args_is_help=True)
@@ -47,6 +49,29 @@ WeightsOption = Annotated[
     typer.Option(
         "--teacher-weights",
         help="imagenet, untrained, or a .safetensors or .pth file; NAME=... for one of several encoders.",
+    ),
+]
+TapsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Layers to keep, comma-separated: strides of a convolutional network, blocks of a transformer."
+    ),
+]
+NeckOption = Annotated[
+    NeckName | None,
+    typer.Option(help="Layer after the taps: one map of all of them, or pooled ones; see `teacher.neck`."),
+]
+PaddingOption = Annotated[Padding | None, typer.Option(help="Padding of the encoder's convolutions.")]
+ResizeOption = Annotated[Resize | None, typer.Option(help="Resampling of the images; default bilinear.")]
+CropOption = Annotated[
+    int | None,
+    typer.Option(help="Side that images are resized to before their center is cut out.", min=32),
+]
+StoreImagesOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--store-images/--no-store-images",
+        help="Whether to keep the clean images too; default: if the config's method reads them.",
     ),
 ]
 ConfigOption = Annotated[
@@ -123,6 +148,12 @@ def _build_command(layout: str, reader: Reader) -> Callable[..., None]:
         image_size: SizeOption = None,
         encoder: EncoderOption = [],  # noqa: B006
         teacher_weights: WeightsOption = [],  # noqa: B006
+        taps: TapsOption = None,
+        neck: NeckOption = None,
+        padding: PaddingOption = None,
+        resize: ResizeOption = None,
+        crop_from: CropOption = None,
+        store_images: StoreImagesOption = None,
         images: OwnImagesOption = None,
         annotations: OwnAnnotationsOption = None,
         drop_incomplete: DropOption = False,
@@ -148,6 +179,8 @@ def _build_command(layout: str, reader: Reader) -> Callable[..., None]:
             encoders=encoder,
             weights=teacher_weights,
             image_size=image_size,
+            options=_teacher_keys(taps, neck, padding, resize, crop_from),
+            images=store_images,
         )
         request = choice.request(
             reader,
@@ -199,6 +232,12 @@ def _plan_command(layout: str, reader: Reader) -> Callable[..., None]:
         image_size: SizeOption = None,
         encoder: EncoderOption = [],  # noqa: B006
         teacher_weights: WeightsOption = [],  # noqa: B006
+        taps: TapsOption = None,
+        neck: NeckOption = None,
+        padding: PaddingOption = None,
+        resize: ResizeOption = None,
+        crop_from: CropOption = None,
+        store_images: StoreImagesOption = None,
         images: OwnImagesOption = None,
         annotations: OwnAnnotationsOption = None,
         config: ConfigOption = None,
@@ -218,6 +257,8 @@ def _plan_command(layout: str, reader: Reader) -> Callable[..., None]:
             encoders=encoder,
             weights=teacher_weights,
             image_size=image_size,
+            options=_teacher_keys(taps, neck, padding, resize, crop_from),
+            images=store_images,
             default_weights="untrained",
         )
         if choice.store is not None:
@@ -225,7 +266,7 @@ def _plan_command(layout: str, reader: Reader) -> Callable[..., None]:
         request = choice.request(reader, storage=dtype, device=evaluation_device())
         with progress_bar("measuring", "steps") as listen:
             found = plan_store(request, progress=listen)
-        size = choice.image_size
+        size = request.spec.image_size
         value = {"store": choice.store, "storage": dtype, "image_size": size, "fits": found.fits}
         table = plan_table(found, str(choice.store))
         print_result(value | asdict(found), as_json=as_json, otherwise=table)
@@ -252,6 +293,21 @@ def _data_keys(
         "categories": tuple(category) or None,
         "drop_incomplete": drop_incomplete or None,
     }
+
+
+def _teacher_keys(
+    taps: str | None,
+    neck: NeckName | None,
+    padding: Padding | None,
+    resize: Resize | None,
+    crop_from: int | None,
+) -> dict[str, Any]:
+    """The keys of a config's section ``teacher`` given as options; None if not given."""
+    try:
+        numbers = None if taps is None else tuple(int(number) for number in taps.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--taps: expected numbers such as 4,8,16, got {taps!r}") from None
+    return {"taps": numbers, "neck": neck, "padding": padding, "resize": resize, "crop_from": crop_from}
 
 
 for _name, _reader in READERS.items():

@@ -37,6 +37,8 @@ def plan_words(plan: Plan) -> Iterator[str]:
         f"storage: writing {speeds.write_gb_per_s:.2f} GB/s; batches {speeds.read_gb_per_s:.2f} GB/s from "
         f"{source}, {speeds.read_cached_gb_per_s:.2f} GB/s from memory"
     )
+    arrays = ", ".join(f"{name} {size:,}" for name, size in plan.sample_bytes.items())
+    yield f"bytes of a sample: {arrays} (masks before compression)"
     yield "a pass is an epoch, an evaluation or a missing-view sweep, without the part that learns"
     if not plan.fits:
         yield (

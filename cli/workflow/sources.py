@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from cache.format.index_diff import index_differences
 from cache.reading.placement import Placement, choose_placement, place
 from cli.terminal.console import note, progress_bar
 from cli.workflow.device import evaluation_device
-from idif.config.sections import Config
+from idif.config.sections import Config, TeacherConfig
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Index, Split
 from idif.datasets.readers import reader_of
 from idif.encoders.encode import EncoderSet
-from idif.encoders.frozen import load_encoder
+from idif.encoders.frozen import find_family, load_encoder
 from idif.encoders.live import LiveFeatures
+from idif.encoders.options import NO_OPTIONS, EncoderOptions
 from idif.errors import ConfigError, StoreMismatch
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import ResourceRequest
@@ -28,8 +30,6 @@ from idif.training.precision import fabric_precision
 
 LIVE_ENCODER = "resnet18"
 """Default live encoder."""
-LIVE_IMAGE_SIZE = 256
-"""Default image size of a live encoder."""
 
 
 def make_fabric(config: Config) -> Fabric:
@@ -71,7 +71,7 @@ class Sources:
 
     def _check_settings(self, path: str | Path, store: FeatureStore) -> None:
         config, spec, numbers = self.config, store.spec, store.index.view_numbers
-        wanted, (first, *_) = config.teacher, spec.encoders
+        (first, *_), wanted = spec.encoders, _demanded(config)
         if wanted.encoder not in (None, first.name):
             raise StoreMismatch(f"teacher.encoder: {wanted.encoder}, but {path} was built with {first.name}")
         if wanted.image_size not in (None, spec.image_size):
@@ -79,8 +79,17 @@ class Sources:
                 f"teacher.image_size: {wanted.image_size}, but {path} holds features of "
                 f"{spec.image_size} px images"
             )
+        options = EncoderOptions.recorded(first)
+        if wanted.options() != NO_OPTIONS:
+            built_with = find_family(first.name, options).options
+            for field in fields(EncoderOptions):
+                asked, there = getattr(wanted, field.name), getattr(built_with, field.name)
+                if asked not in (None, there):
+                    raise StoreMismatch(
+                        f"teacher.{field.name}: {_words(asked)}, but {path} was built with {_words(there)}"
+                    )
         if wanted.weights is not None:
-            given = load_encoder(wanted.weights, first.name).sha256
+            given = load_encoder(wanted.weights, first.name, options).sha256
             if given != first.weights_sha256:
                 raise StoreMismatch(
                     f"teacher.weights: {wanted.weights} has SHA-256 {given[:12]}, but {path} was "
@@ -132,8 +141,9 @@ class Sources:
             if self._store is not None:
                 self._encoders = self._store.encoder_set()
             else:
-                encoder = load_encoder(wanted.weights or "imagenet", wanted.encoder or LIVE_ENCODER)
-                self._encoders = EncoderSet((encoder,), wanted.image_size or LIVE_IMAGE_SIZE)
+                name = wanted.encoder or LIVE_ENCODER
+                encoder = load_encoder(wanted.weights or "imagenet", name, wanted.options())
+                self._encoders = EncoderSet((encoder,), wanted.image_size or encoder.family.image_size)
         return self._encoders
 
     def fingerprint(self) -> str | None:
@@ -161,6 +171,16 @@ class Sources:
         self._root()
         data = self.config.data.model_copy(update={"categories": tuple(categories)})
         return reader_of(data).read(data, split)
+
+
+def _demanded(config: Config) -> TeacherConfig:
+    """The keys of ``teacher`` that differ from the method's own defaults, which demand nothing of a store."""
+    given, preferred = config.teacher.model_dump(), config.preferred_teacher.model_dump()
+    return TeacherConfig(**{key: value for key, value in given.items() if value != preferred[key]})
+
+
+def _words(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def _compare(stored: Index, data: Index, path: str | Path) -> None:

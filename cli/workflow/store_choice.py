@@ -1,7 +1,7 @@
 """Resolves the store of `idif cache build` and `idif cache plan` from options and a config."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +9,21 @@ import torch
 
 from cache.building.request import BuildRequest
 from cache.format.object_store import store_path
-from cli.workflow.sources import LIVE_ENCODER, LIVE_IMAGE_SIZE
+from cli.workflow.sources import LIVE_ENCODER
 from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.data.arrays import StorageType
-from idif.data.index import Split
+from idif.data.features import IMAGES, FeatureSpec
+from idif.data.index import Index, Split
 from idif.datasets.config import DataConfig
 from idif.datasets.readers import Reader
 from idif.encoders.encode import EncoderSet
-from idif.encoders.frozen import ENCODERS, FrozenEncoder, load_encoder
+from idif.encoders.frozen import ENCODERS, FrozenEncoder, is_known, load_encoder
+from idif.encoders.options import NO_OPTIONS, EncoderOptions
+from idif.encoders.timm_models import PREFIX
 from idif.errors import ConfigError
+from idif.methods.catalog import METHODS
+from idif.runs.run import method_context
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,17 @@ class StoreChoice:
     store: str | None
     """A folder or ``s3://BUCKET/PREFIX``."""
     encoders: tuple[str, ...]
-    """Keys of `idif.encoders.frozen.ENCODERS`."""
+    """Names as in `idif.encoders.frozen.find_family`."""
     weights: tuple[str, ...]
     """Weights of all encoders, or ``NAME=WEIGHTS`` for one of them."""
-    image_size: int
+    image_size: int | None
+    """None: the first encoder's default."""
+    options: EncoderOptions
+    """Options of the only encoder."""
+    images: bool | None
+    """Whether the store holds the clean images; None: if ``readers`` read them, or there are none."""
+    readers: tuple[Config, ...] = field(default=(), compare=False)
+    """Configs whose methods shall learn from the store."""
 
     def request(
         self,
@@ -46,7 +58,8 @@ class StoreChoice:
         """Read the index and load the encoders.
 
         Raises:
-            ConfigError: no root or no store. Whatever the reader and `load_encoder` raise.
+            ConfigError: no root or no store, or a method cannot learn from the store. Whatever the reader
+                and `load_encoder` raise.
         """
         if self.data.root is None:
             raise ConfigError(
@@ -58,20 +71,47 @@ class StoreChoice:
             )
         place = store_path(self.store)
         index = reader.read(self.data, split)
-        encoders = load_encoders(self.encoders, self.weights)
-        with_images = any(encoder.family.input == "image" for encoder in encoders)
-        chosen = EncoderSet(encoders, self.image_size if with_images else None)
+        encoders = load_encoders(self.encoders, self.weights, self.options)
+        of_images = [encoder.family for encoder in encoders if encoder.family.input == "image"]
+        size = (self.image_size or of_images[0].image_size) if of_images else None
+        chosen = EncoderSet(encoders, size)
+        needed = [arrays_needed(config, chosen.spec(storage), index) for config in self.readers]
+        asked = not needed or any(IMAGES in arrays for arrays in needed)
+        chosen = replace(chosen, stores_images=asked if self.images is None else self.images)
         return BuildRequest(self.data.root, index, place, chosen, storage, workers=workers, device=device)
 
 
-def load_encoders(names: Sequence[str], weights: Sequence[str]) -> tuple[FrozenEncoder, ...]:
+def arrays_needed(config: Config, features: FeatureSpec, index: Index) -> set[str]:
+    """Names of the arrays that a config's method reads.
+
+    Raises:
+        ConfigError: the method cannot be built for these features, or they lack an array that it reads.
+    """
+    context = method_context(config, features, index.view_numbers, index.categories)
+    with torch.random.fork_rng(devices=[]):
+        needs = METHODS[config.method.name].build(config.method, context).needs
+    needed = {*needs.training, *needs.scoring}
+    lacking = sorted(needed - {*features.arrays})
+    if lacking:
+        raise ConfigError(
+            f"method.name: {config.method.name} reads {', '.join(lacking)}, but the encoder gives "
+            f"{', '.join(features.features)}; see teacher.taps and teacher.neck"
+        )
+    return needed
+
+
+def load_encoders(
+    names: Sequence[str], weights: Sequence[str], options: EncoderOptions = NO_OPTIONS
+) -> tuple[FrozenEncoder, ...]:
     """Load encoders with their weights.
 
     Args:
         weights: ``imagenet``, ``untrained`` or a file for all encoders, or ``NAME=WEIGHTS`` for one of them.
+        options: of the only encoder.
 
     Raises:
-        ConfigError: there is no such encoder, one file is given for several, or none for one of them.
+        ConfigError: there is no such encoder, one file is given for several, none for one of them, or options
+            for several.
         WeightsError: as `load_encoder`.
     """
     for_all: dict[str, str] = {}
@@ -88,11 +128,14 @@ def load_encoders(names: Sequence[str], weights: Sequence[str]) -> tuple[FrozenE
             )
     chosen = for_all | for_one
     for name in names:
-        if name not in ENCODERS:
-            raise ConfigError(f"--encoder: there is no {name!r}; known: {', '.join(ENCODERS)}")
+        if not is_known(name):
+            known = ", ".join([*ENCODERS, f"{PREFIX}NAME"])
+            raise ConfigError(f"--encoder: there is no {name!r}; known: {known}")
         if name not in chosen:
             raise ConfigError(f"--teacher-weights: expected weights of {name} too, e.g. {name}=untrained")
-    return tuple(load_encoder(chosen[name], name) for name in names)
+    if len(names) > 1 and options != NO_OPTIONS:
+        raise ConfigError("teacher: taps, neck, padding, resize and crop_from are those of a single encoder")
+    return tuple(load_encoder(chosen[name], name, options) for name in names)
 
 
 def choose_store(
@@ -104,12 +147,16 @@ def choose_store(
     encoders: Sequence[str] = (),
     weights: Sequence[str] = (),
     image_size: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    images: bool | None = None,
     default_weights: str = "imagenet",
 ) -> StoreChoice:
     """The requested store: options take precedence over the config, and the config over defaults.
 
     Args:
         data: keys of the config's section ``data`` given as options; None if not given.
+        options: keys of the config's section ``teacher`` given as options; None if not given.
+        images: whether the store holds the clean images.
 
     Raises:
         ConfigError: the config cannot be used, or its runs (``matrix``) need different stores.
@@ -117,6 +164,7 @@ def choose_store(
     if overrides and config is None:
         raise ConfigError("--set: changes keys of a config; name one with --config")
     given = {key: value for key, value in data.items() if value is not None}
+    chosen = {key: value for key, value in (options or {}).items() if value is not None}
     configs = [Config()] if config is None else load_configs(config, overrides)
     choices = [
         StoreChoice(
@@ -124,7 +172,10 @@ def choose_store(
             store=store or (None if each.cache.store is None else str(each.cache.store)),
             encoders=tuple(encoders) or (each.teacher.encoder or LIVE_ENCODER,),
             weights=tuple(weights) or (each.teacher.weights or default_weights,),
-            image_size=image_size or each.teacher.image_size or LIVE_IMAGE_SIZE,
+            image_size=image_size or each.teacher.image_size,
+            options=each.teacher.model_copy(update=chosen).options(),
+            images=each.cache.images if images is None else images,
+            readers=tuple(reader for reader in configs if "method" in reader.model_fields_set),
         )
         for each in configs
     ]

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -11,7 +12,9 @@ import yaml
 from pydantic import Field, model_validator
 
 from idif.corruption.config import CorruptionConfig
+from idif.data.images import Resize
 from idif.datasets.config import DataConfig
+from idif.encoders.options import EncoderOptions, NeckName, Padding
 from idif.methods.idif.config import IDIFConfig
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.section import MethodSection, ViewDropoutConfig
@@ -30,18 +33,45 @@ class CacheConfig(Section):
     """``auto``: the store if one is named, else the live encoder."""
     placement: Literal["auto", "disk", "memory", "device"] = "auto"
     """Location of a store's arrays during a run; ``auto``: the fastest one they fit in."""
+    images: bool | None = None
+    """Whether `idif cache build --config` keeps the clean images too; null: if the config's method reads
+    them, and where the config names no method."""
 
 
 class TeacherConfig(Section):
-    """The frozen encoder of ``source: live`` and of `idif cache build --config`; a store contains its own."""
+    """The frozen encoder of ``source: live`` and of `idif cache build --config`; a store contains its own.
+
+    A key that is null has the method's or the encoder's own default, and demands nothing of a store.
+    """
 
     encoder: str | None = None
-    """Name of the encoder (default without a store: ``resnet18``)."""
+    """Name of the encoder, e.g. ``wide_resnet50_2``, ``tf_efficientnet_b4``, ``vit_base_patch14_dinov2``, or
+    ``timm:NAME`` for any model of timm (default without a store: ``resnet18``)."""
 
     weights: str | None = None
     """``imagenet`` (the default without a store), ``untrained`` or a weights file."""
     image_size: Annotated[int, Field(ge=32)] | None = None
-    """Side of the square images in pixels (default without a store: 256)."""
+    """Side of the square images in pixels (default without a store: 256; for models of timm their own, if
+    their strides divide it)."""
+    taps: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Layers whose outputs are kept, shallow to deep: strides of a convolutional network (default 4, 8, 16),
+    or block numbers from 0 of a transformer (default for 12 blocks: 3, 6, 9, 11)."""
+    neck: NeckName | None = None
+    """Layer without parameters after the taps: ``none`` (the default), ``aligned`` (all taps at the coarsest
+    grid, in one array ``aligned``), or ``average-pool`` and ``max-pool`` (3x3 at stride 2, arrays ``p1``,
+    ``p2``, ...)."""
+    padding: Padding | None = None
+    """``zeros`` (the default), or ``reflect`` in all padded convolutions."""
+    resize: Resize | None = None
+    """Resampling of the images to a square (default: ``bilinear``)."""
+    crop_from: Annotated[int, Field(ge=32)] | None = None
+    """Side that images and masks are resized to before their center of ``image_size`` is cut out; null: no
+    crop."""
+
+    def options(self) -> EncoderOptions:
+        """The encoder's options; the defaults for keys that are not given."""
+        given = {field.name: getattr(self, field.name) for field in fields(EncoderOptions)}
+        return EncoderOptions(**{key: value for key, value in given.items() if value is not None})
 
 
 class OptimizerConfig(Section):
@@ -251,6 +281,11 @@ class Config(Section):
                 )
         if self.run.tracking in ("tensorboard", "wandb"):
             raise ValueError(f"run.tracking: {name} is fitted in one pass and has no curves; leave it out")
+
+    @property
+    def preferred_teacher(self) -> TeacherConfig:
+        """The method's own defaults of the section ``teacher``."""
+        return TeacherConfig.model_validate(self.method.section_defaults.get("teacher", {}))
 
     @property
     def live(self) -> bool:
