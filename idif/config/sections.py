@@ -17,6 +17,7 @@ from idif.datasets.config import DataConfig
 from idif.encoders.options import EncoderOptions, NeckName, Padding
 from idif.methods.idif.config import IDIFConfig
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
+from idif.methods.msflow.config import MSFlowConfig
 from idif.methods.section import MethodSection, ViewDropoutConfig
 from idif.settings import Count, Probability, Section
 
@@ -94,6 +95,11 @@ class ScheduleConfig(Section):
     milestones: tuple[Count, ...] = ()
     """Units after which ``milestones`` takes effect."""
     factor: Probability = 0.1
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Units in which the rate rises linearly from ``warmup_start``, constant within a unit; then
+    ``train.warmup`` must be 0. 0: ``train.warmup``."""
+    warmup_start: Probability = 0.1
+    """Share of the peak in the first unit of ``warmup``."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -143,6 +149,12 @@ class TrainConfig(Section):
     It rises over the steps: min(ema, (1 + n) / (10 + n)) after n of them."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training normals kept out of training, for calibration and thresholds."""
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup and self.schedule.warmup:
+            raise ValueError("warmup: expected 0 with schedule.warmup, which is a warm-up of its own")
+        return self
 
 
 class EvalConfig(Section):
@@ -213,9 +225,12 @@ class RunConfig(Section):
 
 
 MethodConfig = Annotated[
-    IDIFConfig | PaDiMConfig | PatchCoreConfig,
+    IDIFConfig
+    | MSFlowConfig
+    | PaDiMConfig
+    | PatchCoreConfig,
     Field(discriminator="name"),
-]
+]  # fmt: skip
 """The methods' own sections."""
 
 FIT_KEYS = ("mode", "distribute", "batch_size", "seed", "holdout")

@@ -4,10 +4,12 @@ from typing import Any
 
 from idif.methods.idif.spec import IDIF_SPEC
 from idif.methods.memory.spec import PADIM_SPEC, PATCHCORE_SPEC
+from idif.methods.msflow.spec import MSFLOW_SPEC
 from idif.methods.protocol import MethodSpec
 
 METHODS: dict[str, MethodSpec[Any]] = {
     "idif": IDIF_SPEC,
+    "msflow": MSFLOW_SPEC,
     "padim": PADIM_SPEC,
     "patchcore": PATCHCORE_SPEC,
 }

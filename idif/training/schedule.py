@@ -30,12 +30,21 @@ class StepCount:
 
 
 def learning_rate(train: TrainConfig, steps: StepCount, step: int) -> float:
-    """Learning rate at ``step`` as a share of its peak: linear warm-up, then ``train.schedule``."""
-    rising = max(1, round(train.warmup * steps.total))
-    if step < rising:
-        return (step + 1) / rising
+    """Learning rate at ``step`` as a share of its peak: linear warm-up, then ``train.schedule``.
+
+    The warm-up is ``train.warmup``, over steps, or ``train.schedule.warmup``, over the schedule's units.
+    """
     schedule = train.schedule
     unit = {"step": 1, "sub_epoch": steps.per_pass, "epoch": steps.per_epoch}[schedule.unit]
+    if schedule.warmup:
+        rising = schedule.warmup * unit
+        if step < rising:
+            start = schedule.warmup_start
+            return start + (1 - start) * (step // unit) / schedule.warmup
+    else:
+        rising = max(1, round(train.warmup * steps.total))
+        if step < rising:
+            return (step + 1) / rising
     if schedule.name == "constant":
         return 1.0
     if schedule.name == "milestones":
@@ -58,6 +67,11 @@ def average_weights(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
     """Update function for torch's ``AveragedModel`` with the decay of `ema_decay`."""
 
     def update(mean: Any, current: Any, averaged: Tensor | int) -> None:
+        if not current[0].is_floating_point():
+            # integer buffers are no quantities to average, e.g. the order of a permutation
+            for kept, value in zip(mean, current, strict=True):
+                kept.copy_(value)
+            return
         get_ema_multi_avg_fn(ema_decay(int(averaged), decay))(mean, current, averaged)  # type: ignore[no-untyped-call]
 
     return update
