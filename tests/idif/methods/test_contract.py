@@ -14,7 +14,6 @@ from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import load_encoder
 from idif.encoders.live import LiveFeatures
 from idif.methods.catalog import METHODS
-from idif.methods.idif.config import IDIFConfig
 from idif.methods.protocol import Method, MethodContext
 from idif.methods.section import MethodSection
 from idif.runs.run import method_context
@@ -53,7 +52,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cases]:
 
 
 def _image_cases(home: Path) -> Cases:
-    """IDIF, each of its stages."""
+    """IDIF, each of its stages, and the other methods of images."""
     index = tiny_index(categories=("cup",), train=6, test=0)
     make_tiny_realiad(home, index)
     encoder = untrained()
@@ -67,9 +66,11 @@ def _image_cases(home: Path) -> Cases:
         "idif-segmentation": smallest.model_copy(update={"head": "segmentation"}),
     }
 
+    flow = {"name": "msflow", "scales": ["layer1", "layer2", "layer3"], "blocks": [1, 1, 1]}
+    sections["msflow"] = Config.model_validate({"method": flow}).method
+
     def made(section: MethodSection) -> contract.Case:
-        assert isinstance(section, IDIFConfig)
-        config = Config(method=section)
+        config = Config.model_validate({"method": section})
 
         def context(features: FeatureSpec) -> MethodContext:
             bare = method_context(config, features, index.view_numbers, ["cup"])
@@ -88,7 +89,7 @@ def _vector_case(home: Path) -> contract.Case:
     return _case(config, source, lambda features: method_context(config, features, (), ["weld"]))
 
 
-NAMES = ["idif", "idif-batch-norm", "idif-conv3d", "idif-segmentation", "vector"]
+NAMES = ["idif", "idif-batch-norm", "idif-conv3d", "idif-segmentation", "msflow", "vector"]
 
 
 def test_every_method_is_under_contract(cases: Cases) -> None:
