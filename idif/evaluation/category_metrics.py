@@ -1,6 +1,6 @@
 """The metrics of one category from a predictions file, and their mean over categories."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 from idif.data.index import NORMAL_CLASS
 from idif.errors import RunError
 from idif.evaluation.predictions import Predictions
+from idif.methods.protocol import MAP
 from idif.metrics.curves import AuproRule, auroc, one_class_reason
 from idif.metrics.mean import mean_defined
 from idif.metrics.pixel import PixelMetrics, metric_name
@@ -26,7 +27,7 @@ def category_metrics(
     predictions: Predictions,
     category: str | None = None,
     *,
-    pixel: PixelMetrics | None = None,
+    pixels: Mapping[str, PixelMetrics] | None = None,
     fpr_limits: Sequence[float] = (0.3,),
     connectivity: Connectivity = 8,
     aupro_rule: AuproRule = "interpolated",
@@ -38,8 +39,8 @@ def category_metrics(
     Args:
         predictions: an open predictions file.
         category: category to measure; None pools all rows.
-        pixel: pixel counts of a streaming pass over the same rows, for files without maps; None reads the
-            file's maps, to which ``fpr_limits``, ``connectivity`` and ``aupro_rule`` apply.
+        pixels: {map: pixel counts} of a streaming pass over the same rows, for files without maps; None
+            reads the file's maps, to which ``fpr_limits``, ``connectivity`` and ``aupro_rule`` apply.
         fpr_limits: limits of AUPRO.
         connectivity: connectivity of regions, 8 or 4.
         aupro_rule: see `idif.metrics.aupro`.
@@ -48,7 +49,8 @@ def category_metrics(
 
     Returns:
         The keys of `sample_metrics`, those of `PixelMetrics.compute` with ``error_bound`` as
-        ``p_error_bound``, the ``pro_curve`` where it is defined,
+        ``p_error_bound``, the ``pro_curve`` where it is defined (AUPRO and curve are those of
+        `Predictions.region_map`), ``maps`` {map: all its pixel metrics} where there are several,
         ``per_defect`` {defect: S- and I-AUROC of its samples and views against all
         normal ones}, pixel counts in ``counts`` and ``reasons`` of all that is None.
 
@@ -77,24 +79,46 @@ def category_metrics(
     found["per_defect"], why = _per_defect(predictions, rows)
     reasons.update(why)
     counts: dict[str, int] = found.pop("counts")
-    if pixel is None and not predictions.has_maps:
+    if pixels is None and not predictions.has_maps:
         names = ["p_auroc", "p_ap", "p_f1_max", *map(metric_name, fpr_limits)]
         found.update(dict.fromkeys([*names, "p_error_bound"]))
         reasons.update(
             dict.fromkeys(names, "the predictions file holds no maps (--no-maps, or the method draws none)")
         )
     else:
-        if pixel is None:
-            pixel = pixel_metrics(predictions, rows, fpr_limits, connectivity, aupro_rule)
-        values = pixel.compute()
-        found["p_error_bound"] = values.pop("error_bound")
+        if pixels is None:
+            pixels = {
+                name: pixel_metrics(predictions, rows, fpr_limits, connectivity, aupro_rule, name)
+                for name in (MAP, *predictions.other_maps)
+            }
+        values, why = _values_of_maps(pixels, predictions.region_map, [*map(metric_name, fpr_limits)])
         found.update(values)
-        if "p_auroc" not in pixel.reasons:
-            found["pro_curve"] = pixel.pro_curve(CURVE_POINTS)
-        reasons.update(pixel.reasons)
+        reasons.update(why)
+        pixel = pixels[MAP]
         counts["normal_pixels"], counts["anomalous_pixels"] = pixel.normal_pixels, pixel.anomalous_pixels
         counts["regions"] = pixel.regions
     return {**found, "counts": counts, "reasons": reasons}
+
+
+def _values_of_maps(
+    pixels: Mapping[str, PixelMetrics], region_map: str, region_metrics: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Pixel metrics of the anomaly map, ``region_metrics`` of ``region_map``; and the reasons of None values."""
+    computed = {name: pixel.compute() for name, pixel in pixels.items()}
+    bounds = [computed[name].pop("error_bound") for name in {MAP: None, region_map: None}]
+    known = [bound for bound in bounds if bound is not None]
+    of_regions, reasons = pixels[region_map], pixels[MAP].reasons
+    values: dict[str, Any] = {"p_error_bound": max(known, default=None), **computed[MAP]}
+    for name in region_metrics:
+        values[name] = computed[region_map][name]
+        reasons.pop(name, None)
+        if name in of_regions.reasons:
+            reasons[name] = of_regions.reasons[name]
+    if "p_auroc" not in of_regions.reasons:
+        values["pro_curve"] = of_regions.pro_curve(CURVE_POINTS)
+    if len(computed) > 1:
+        values["maps"] = computed
+    return values, reasons
 
 
 def pixel_metrics(
@@ -103,10 +127,11 @@ def pixel_metrics(
     fpr_limits: Sequence[float] = (0.3,),
     connectivity: Connectivity = 8,
     aupro_rule: AuproRule = "interpolated",
+    name: str = MAP,
 ) -> PixelMetrics:
-    """Pixel counts of the present views of the given rows, from a file with maps."""
+    """Pixel counts of the map ``name`` of the present views of the given rows, from a file with maps."""
     pixel = PixelMetrics(fpr_limits, connectivity, aupro_rule=aupro_rule)
-    for block, maps, masks in predictions.iter_maps(rows, _BLOCK):
+    for block, maps, masks in predictions.iter_maps(rows, _BLOCK, name):
         p = predictions
         try:
             update_pixels(pixel, maps, masks, p.present[block], p.labels[block], p.has_mask[block])
@@ -165,6 +190,12 @@ def mean_metrics(categories: dict[str, dict[str, Any]]) -> dict[str, Any]:
             nulls[name] = undefined
         if mean[name] is None:
             reasons[name] = f"null in all {len(categories)} categories"
+    maps = [values["maps"] for values in categories.values() if "maps" in values]
+    if maps:
+        mean["maps"] = {
+            name: {key: mean_defined(of[name].get(key) for of in maps)[0] for key in values}
+            for name, values in maps[0].items()
+        }
     return {**mean, "counts": {"categories": len(categories)}, "nulls": nulls, "reasons": reasons}
 
 

@@ -9,6 +9,7 @@ Datasets (N samples, V views, H W pixels), a fixed format:
     sample_scores         [N] float32, NaN for a sample without any view
     has_mask              [N,V] bool: the data has a mask of the view
     maps, masks           [N,V,H,W] float16 and bool, zeros for an absent view; absent with --no-maps
+    maps_NAME             as maps: another map of the method, see `idif.methods.protocol.Method.other_maps`
 
 Attributes: ``format``, ``view_numbers`` [V], ``protocol``, a JSON text, and ``text_sha256`` of the texts.
 All other datasets have a checksum per chunk, so that damage is detected on reading.
@@ -29,8 +30,12 @@ import numpy.typing as npt
 
 from idif.data.index import NORMAL_CLASS
 from idif.errors import RunError
+from idif.methods.protocol import MAP
 
 FORMAT = "idif predictions 2"
+
+OTHER = "maps_"
+"""Prefix of the datasets of other maps."""
 
 TEXT_PER_VIEW = ("image_path", "mask_path", "anomaly_class")
 TEXT = ("sample_id", "category", *TEXT_PER_VIEW)
@@ -77,9 +82,17 @@ class Predictions:
     """False for a file written with --no-maps, and for methods without maps."""
     sample_class: tuple[str, ...]
     """[N]: ``OK`` or the name of the defect if the data labels the sample itself; else empty."""
+    other_maps: tuple[str, ...] = ()
+    """Names of the maps besides the anomaly map."""
 
     def __len__(self) -> int:
         return len(self.sample_id)
+
+    @property
+    def region_map(self) -> str:
+        """Name of the map that AUPRO is computed from."""
+        name: str = self.protocol.get("rules", {}).get("region_map", MAP)
+        return name
 
     @property
     def scorable(self) -> BoolArray:
@@ -128,6 +141,7 @@ class Predictions:
                 sample_scores=file["sample_scores"][:],
                 has_maps="maps" in file,
                 sample_class=tuple(text.get(SAMPLE_CLASS, [""] * len(text["sample_id"]))),
+                other_maps=tuple(name.removeprefix(OTHER) for name in file if name.startswith(OTHER)),
             )
             _check_shapes(path, file, len(found), len(found.view_numbers))
             digest = hashlib.sha256()
@@ -143,13 +157,14 @@ class Predictions:
         return np.flatnonzero(np.array(self.category, dtype=object) == category)
 
     def iter_maps(
-        self, rows: Sequence[int] | RowArray, block: int = 8
+        self, rows: Sequence[int] | RowArray, block: int = 8, name: str = MAP
     ) -> Iterator[tuple[RowArray, npt.NDArray[np.float16], BoolArray]]:
         """Stream maps and masks of some rows, in their order.
 
         Args:
             rows: row numbers.
             block: samples read at a time; a sample of five views at 256 px takes about 1 MB.
+            name: which map, ``map`` or one of ``other_maps``.
 
         Yields:
             The block's rows [B], maps float16 [B,V,H,W] and masks bool [B,V,H,W].
@@ -161,7 +176,7 @@ class Predictions:
             raise RunError(f"{self.path}: expected anomaly maps; the file was written without (--no-maps)")
         wanted = np.asarray(rows, np.int64)
         with _reading(self.path), h5py.File(self.path, "r") as file:
-            maps, masks = file["maps"], file["masks"]
+            maps, masks = file[dataset_name(name)], file["masks"]
             for start in range(0, len(wanted), block):
                 part = wanted[start : start + block]
                 yield (
@@ -169,6 +184,11 @@ class Predictions:
                     np.stack([maps[row] for row in part]),
                     np.stack([masks[row] for row in part]),
                 )
+
+
+def dataset_name(name: str) -> str:
+    """The dataset that contains the map ``name``."""
+    return "maps" if name == MAP else OTHER + name
 
 
 def hash_text(digest: "hashlib._Hash", *columns: Sequence[Any]) -> None:
@@ -189,7 +209,8 @@ def _reading(path: Path) -> Iterator[None]:
 def _check_shapes(path: Path, file: h5py.File, samples: int, views: int) -> None:
     shapes: dict[str, tuple[int, ...]] = {"category": (samples,), "sample_scores": (samples,)}
     shapes.update(dict.fromkeys((*PER_VIEW, *TEXT_PER_VIEW), (samples, views)))
-    for name in ("maps", "masks"):
+    maps = ["maps", "masks", *(name for name in file if name.startswith(OTHER))]
+    for name in maps:
         if "maps" in file:
             shapes[name] = (samples, views, *file["maps"].shape[2:])
     for name, shape in shapes.items():

@@ -3,9 +3,9 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import h5py
@@ -23,9 +23,11 @@ from idif.evaluation.predictions import (
     TEXT_PER_VIEW,
     BoolArray,
     FloatArray,
+    dataset_name,
     hash_text,
 )
 from idif.files import publish, temporary
+from idif.methods.protocol import MAP
 
 
 class PredictionsWriter:
@@ -46,6 +48,7 @@ class PredictionsWriter:
         protocol: dict[str, Any] | None = None,
         derived: Sequence[Path] = (),
         sample_classes: bool = False,
+        other_maps: Sequence[str] = (),
     ) -> None:
         """Create a writer; a temporary file beside ``path`` is opened on entering the context.
 
@@ -60,12 +63,14 @@ class PredictionsWriter:
             derived: files computed from the replaced predictions; removed just before, so that they are not
                 mistaken for results of the new predictions.
             sample_classes: whether the samples have their own class, which the file then records.
+            other_maps: names of the maps besides the anomaly map that a file with maps contains.
         """
         self.path = path
         self._partial = temporary(path)
         self._view_numbers = tuple(view_numbers)
         self._size = image_size
         self._maps = maps and image_size is not None
+        self._other_maps = tuple(other_maps) if self._maps else ()
         self._protocol = {} if protocol is None else protocol
         self._derived = tuple(derived)
         self._file: h5py.File | None = None
@@ -98,7 +103,8 @@ class PredictionsWriter:
             side = (views, self._size, self._size)
             # One chunk per sample. Maps hardly compress, but with shuffled bytes LZF is worth its little
             # time; masks compress to almost nothing.
-            self._create("maps", side, np.float16, 1, compression="lzf", shuffle=True)
+            for name in (MAP, *self._other_maps):
+                self._create(dataset_name(name), side, np.float16, 1, compression="lzf", shuffle=True)
             self._create("masks", side, np.bool_, 1, compression="lzf")
         return self
 
@@ -109,6 +115,7 @@ class PredictionsWriter:
         sample_scores: Tensor | FloatArray,
         maps: Tensor | npt.NDArray[Any] | None,
         masks: Tensor | BoolArray | None,
+        other_maps: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
         """Append B samples.
 
@@ -118,6 +125,7 @@ class PredictionsWriter:
             sample_scores: [B].
             maps: [B,V,H,W], stored as float16; not read in a file without maps.
             masks: bool [B,V,H,W]; not read in a file without maps.
+            other_maps: {name: [B,V,H,W]}, like ``maps``.
 
         Raises:
             CannotFinish: the disk is full or cannot be written.
@@ -147,6 +155,8 @@ class PredictionsWriter:
             assert masks is not None, "a file with maps needs masks"
             shown = present[:, :, None, None]
             block["maps"] = np.where(shown, half_maps(maps), np.float16(0))
+            for name in self._other_maps:
+                block[dataset_name(name)] = np.where(shown, half_maps(other_maps[name]), np.float16(0))
             block["masks"] = np.where(shown, _array(masks), False)
         end = self._rows + len(samples)
         try:

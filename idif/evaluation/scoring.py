@@ -1,7 +1,8 @@
 """`Scorer`: computes maps, view scores and sample scores of a feature source with a trained method."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -13,7 +14,7 @@ from idif.data.batch import Batch
 from idif.data.features import FeatureSource
 from idif.errors import CannotFinish
 from idif.evaluation.calibration import BoolArray, Calibration, FloatArray, final_scores
-from idif.methods.protocol import Method, Scores
+from idif.methods.protocol import MAP, Method, Scores
 from idif.metrics.sample import view_scores
 from idif.progress import Progress, silent
 
@@ -55,6 +56,8 @@ class BatchScores(NamedTuple):
     """float32 [B,V] on the CPU, uncalibrated; undefined on absent views."""
     samples: Tensor | None
     """float32 [B] on the CPU; None: sample scores are reduced from the views."""
+    other_maps: Mapping[str, Tensor] = MappingProxyType({})
+    """{name: [B,V,H,W]}: the maps of `Method.other_maps`, like ``maps``."""
 
     def without_maps(self) -> SourceScores:
         """The scores without maps, on the CPU."""
@@ -106,11 +109,12 @@ class Scorer:
         """Score one batch; the method is in eval mode."""
         answer = self.method.score(batch.to(self.device))
         samples = None if answer.samples is None else answer.samples.float().cpu()
-        return BatchScores(batch, answer.maps.get("map"), self.reduce(answer, batch), samples)
+        others = {name: answer.maps[name] for name in self.method.other_maps}
+        return BatchScores(batch, answer.maps.get(MAP), self.reduce(answer, batch), samples, others)
 
     def reduce(self, answer: Scores, batch: Batch) -> Tensor:
         """View scores float32 [B,V] on the CPU by ``eval.score``."""
-        config, maps = self.config, answer.maps.get("map")
+        config, maps = self.config, answer.maps.get(MAP)
         if maps is not None and (config.score != "method" or answer.views is None):
             rule = "max" if config.score == "method" else config.score
             return view_scores(maps, rule, config.top_k).cpu()

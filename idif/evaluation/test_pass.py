@@ -1,6 +1,6 @@
 """The test pass of a run: predictions of all categories in one file, and the metrics computed from it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,9 +22,13 @@ from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
 from idif.evaluation.scoring import Scorer
 from idif.evaluation.thresholds import sample_labels_of, thresholds_of
+from idif.methods.protocol import MAP, Method
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.score_counts import BoolArray, IntArray
 from idif.progress import Progress, silent
+
+PixelCounts = dict[str, PixelMetrics]
+"""{map: counts of its pixels}."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,10 @@ class CategoryTask:
     """Scores of training normals, if the config requires them."""
 
 
-def scoring_protocol(config: Config, described: Mapping[str, str]) -> dict[str, Any]:
+def scoring_protocol(config: Config, method: Method) -> dict[str, Any]:
     """The settings behind the scores, as recorded in the predictions file, metrics.json and reports.
 
     Texts are for display; ``rules`` is machine-readable.
-
-    Args:
-        described: result of `idif.methods.protocol.Method.describe`.
     """
     evaluation = config.eval
     top = {
@@ -56,18 +57,22 @@ def scoring_protocol(config: Config, described: Mapping[str, str]) -> dict[str, 
     }[evaluation.score]
     ema = config.train.ema
     mean = f"exponential mean over steps, decay min({ema}, (1 + n) / (10 + n)) after n steps"
+    regions = (
+        "" if method.region_map == MAP else f"; AUPRO from the map {method.region_map}, the rest from map"
+    )
     return {
-        **described,
+        **method.describe(),
         "weights": mean if ema else "the last step's",
         "view_score": top,
         "sample_score": f"{evaluation.sample_score} over the views present",
         "calibrate": evaluation.calibrate,
         "epoch": "last",
-        "pixels": "present views, maps stored as float16, masks resized by nearest neighbour",
+        "pixels": "present views, maps stored as float16, masks resized by nearest neighbour" + regions,
         "rules": {
             "view_score": evaluation.score,
             "top_k": evaluation.top_k if evaluation.score == "topk" else None,
             "sample_score": evaluation.sample_score,
+            **({} if method.region_map == MAP else {"region_map": method.region_map}),
         },
     }
 
@@ -100,7 +105,7 @@ def write_predictions(
     maps: bool = True,
     derived: Sequence[Path] = (),
     progress: Progress = silent,
-) -> dict[str, PixelMetrics]:
+) -> dict[str, PixelCounts]:
     """Score every category and write the predictions file ``path`` (`idif.evaluation.predictions`).
 
     Args:
@@ -113,18 +118,21 @@ def write_predictions(
         The streaming pixel counts of each category, equal to those of the file's maps; empty if the file has
         maps or the method has none.
     """
-    pixels: dict[str, PixelMetrics] = {}
+    pixels: dict[str, PixelCounts] = {}
     calibrations: dict[str, Any] = {}
     false_positive: dict[str, Any] = {}
     normals: dict[str, Any] = {}
     learned = {"calibrations": calibrations, "false_positive": false_positive, "normals": normals}
     remaining = iter(tasks)
     first = next(remaining)
-    stated = scoring_protocol(config, first.scorer.method.describe()) | {"split": split} | learned
+    method = first.scorer.method
+    stated = scoring_protocol(config, method) | {"split": split} | learned
     index, size = first.source.index, first.source.spec.image_size
     classes = any(sample.sample_class is not None for sample in index.samples)
-    drawn = maps and first.scorer.method.draws_maps
-    writer = PredictionsWriter(path, index.view_numbers, size, drawn, stated, derived, classes)
+    drawn = maps and method.draws_maps
+    writer = PredictionsWriter(
+        path, index.view_numbers, size, drawn, stated, derived, classes, method.other_maps
+    )
     with writer:
         for task in chain([first], remaining):
             if task.scorer.calibration is not None:
@@ -134,27 +142,28 @@ def write_predictions(
             if task.normals is not None:
                 normals[task.category] = asdict(task.normals)
             counted = _predict(task, writer, count=not maps, progress=progress)
-            if counted is not None:
+            if counted:
                 pixels[task.category] = counted
     return pixels
 
 
 def _predict(
     task: CategoryTask, writer: PredictionsWriter, *, count: bool, progress: Progress
-) -> PixelMetrics | None:
+) -> PixelCounts:
     """Score a category into the file; counts its pixels if ``count`` is true and there are maps."""
     config = task.scorer.config
-    pixels: PixelMetrics | None = None
+    pixels: PixelCounts = {}
     source, samples = task.source, task.source.index.samples
     title = f"evaluating {task.category}"
     for scored in task.scorer.batches(source, range(len(samples)), progress=progress, title=title):
         batch = scored.batch.to(torch.device("cpu"))
         chosen = [samples[row] for row in batch.rows.tolist()]
         views, reduced = task.scorer.final(scored.without_maps())
-        writer.append(chosen, views, reduced, scored.maps, batch.arrays.get("masks"))
+        writer.append(chosen, views, reduced, scored.maps, batch.arrays.get("masks"), scored.other_maps)
         if count and scored.maps is not None:
-            pixels = pixels or PixelMetrics(config.fpr_limits, aupro_rule=config.aupro)
-            _count_pixels(pixels, scored.maps, batch, chosen)
+            for name, maps in {MAP: scored.maps, **scored.other_maps}.items():
+                pixel = pixels.setdefault(name, PixelMetrics(config.fpr_limits, aupro_rule=config.aupro))
+                _count_pixels(pixel, maps, batch, chosen)
     return pixels
 
 
@@ -176,7 +185,7 @@ def _count_pixels(pixels: PixelMetrics, maps: Tensor, batch: Batch, samples: Seq
 
 
 def metrics_of(
-    predictions: Predictions, settings: EvalConfig, pixels: dict[str, PixelMetrics] | None = None
+    predictions: Predictions, settings: EvalConfig, pixels: dict[str, PixelCounts] | None = None
 ) -> dict[str, Any]:
     """Content of ``metrics.json``: metrics of every category, their mean, and the protocol.
 
@@ -191,12 +200,12 @@ def metrics_of(
     counted = pixels if pixels is not None and not predictions.has_maps else {}
     labels = sample_labels_of(predictions, np.arange(len(predictions)), settings)
 
-    def measured(category: str | None, pixel: PixelMetrics | None) -> dict[str, Any]:
+    def measured(category: str | None, of_maps: PixelCounts | None) -> dict[str, Any]:
         rows = slice(None) if category is None else predictions.rows(category)
         return category_metrics(
             predictions,
             category,
-            pixel=pixel,
+            pixels=of_maps,
             sample_labels=labels[rows],
             fpr_limits=settings.fpr_limits,
             aupro_rule=settings.aupro,
@@ -217,13 +226,15 @@ def metrics_of(
     return whole | {"protocol": predictions.protocol | metric_protocol(settings)}
 
 
-def _pool(pixels: list[PixelMetrics], settings: EvalConfig) -> PixelMetrics | None:
+def _pool(pixels: list[PixelCounts], settings: EvalConfig) -> PixelCounts | None:
     """Pooled pixel counts of all categories; None if there are none."""
     if not pixels:
         return None
-    pooled = PixelMetrics(settings.fpr_limits, aupro_rule=settings.aupro)
-    for pixel in pixels:
-        pooled.merge(pixel)
+    pooled: PixelCounts = {}
+    for of_maps in pixels:
+        for name, pixel in of_maps.items():
+            kept = pooled.setdefault(name, PixelMetrics(settings.fpr_limits, aupro_rule=settings.aupro))
+            kept.merge(pixel)
     return pooled
 
 

@@ -17,6 +17,9 @@ from idif.methods.section import MethodSection, ViewDropoutConfig
 from idif.progress import Progress, silent
 from idif.randomness import Draws
 
+MAP = "map"
+"""Name of the anomaly map in `Scores.maps`."""
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -32,7 +35,7 @@ class Scores:
 
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     """{name: float32 [B,V,H,W]}, zero on absent views. ``map`` is the anomaly map, used by reports and pixel
-    metrics; empty for a method without maps."""
+    metrics; empty for a method without maps. Maps of `Method.other_maps` are measured beside it."""
     views: Tensor | None = None
     """float32 [B,V], undefined on absent views; None: the engine reduces ``map`` (`eval.score`)."""
     samples: Tensor | None = None
@@ -51,6 +54,10 @@ class Method(nn.Module, ABC):
     independent_views: bool = False
     """Whether the map and score of a view depend on no other view, and sample scores on view scores alone. A
     sweep then scores every view once."""
+    other_maps: tuple[str, ...] = ()
+    """Names of the maps of `score` besides ``map`` that evaluation stores and measures too."""
+    region_map: str = MAP
+    """The map, ``map`` or one of ``other_maps``, that AUPRO is computed from."""
 
     @abstractmethod
     def score(self, batch: Batch) -> Scores:

@@ -15,10 +15,9 @@ from idif.evaluation.calibration import Calibration, fit_calibration
 from idif.evaluation.normal_scores import normal_scores
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.scoring import Scorer
-from idif.evaluation.test_pass import CategoryTask, metrics_of, write_predictions
+from idif.evaluation.test_pass import CategoryTask, PixelCounts, metrics_of, write_predictions
 from idif.evaluation.thresholds import normal_thresholds
 from idif.files import write_json
-from idif.metrics.pixel import PixelMetrics
 from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.run import Run
 from idif.training.sampling import training_rows
@@ -119,7 +118,7 @@ def evaluate(evaluation: Evaluation, *, split: Split = "test", maps: bool = True
 def measure(
     results: Path,
     settings: EvalConfig,
-    pixels: dict[str, PixelMetrics] | None = None,
+    pixels: dict[str, PixelCounts] | None = None,
     *,
     notify: Notify = unheard,
 ) -> dict[str, Any]:

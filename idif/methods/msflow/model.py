@@ -10,14 +10,16 @@ from idif.methods.msflow.config import MSFlowConfig
 from idif.methods.msflow.fusion import FusionFlow
 from idif.methods.msflow.likelihood import energy, likelihood_maps, log_likelihood, top_mean
 from idif.methods.msflow.parallel import ParallelFlow
-from idif.methods.protocol import Method, Needs, Scores
+from idif.methods.protocol import MAP, Needs, Scores, TrainedMethod
 from idif.methods.section import ViewDropoutConfig
 from idif.methods.view_dropout import drop_views
 from idif.randomness import Draws
 
 
-class MSFlow(Method):
+class MSFlow(TrainedMethod):
     """Flows from the features of a view to standard normal latents; views are independent samples."""
+
+    independent_views = True
 
     def __init__(
         self,
@@ -37,6 +39,8 @@ class MSFlow(Method):
         super().__init__()
         self.config, self.image_size = config, image_size
         self.view_dropout = ViewDropoutConfig() if view_dropout is None else view_dropout
+        self.other_maps = ("product",)
+        self.region_map = "product" if config.region_map == "product" else MAP
         self.needs = Needs(training=config.scales, scoring=config.scales)
         self.parallel = nn.ModuleList(
             ParallelFlow(count, blocks, config.position_channels, config.permutation_seed, name)
@@ -63,7 +67,7 @@ class MSFlow(Method):
         return features
 
     def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """See `Method.training_step`: the negative log-likelihood of a view, but for a constant.
+        """See `TrainedMethod.training_step`: the negative log-likelihood of a view, but for a constant.
 
         The parts come before their sum, so that a message about a value that is not finite names the scale.
         """
@@ -89,7 +93,7 @@ class MSFlow(Method):
         products, views = torch.zeros_like(sums), sums.new_zeros(batch.view_mask.shape)
         sums[batch.view_mask], products[batch.view_mask] = maps
         views[batch.view_mask] = top_mean(maps.product, self.config.top_share)
-        return Scores(maps={"map": sums, "product": products}, views=views)
+        return Scores(maps={MAP: sums, "product": products}, views=views)
 
     def describe(self) -> dict[str, str]:
         """See `Method.describe`."""
@@ -98,8 +102,9 @@ class MSFlow(Method):
             "head": "msflow",
             "map": "sum map: likelihoods relative to each scale's largest in the image, upsampled bilinearly "
             "and added; their largest sum minus the sum",
-            "method_view_score": f"mean of the largest {share} of the product map: minus the product of the "
-            "scales' likelihoods relative to the largest in the image",
+            "product": "product map: minus the product of the scales' upsampled likelihoods, relative to the "
+            "largest in the image",
+            "method_view_score": f"mean of the largest {share} of the pixels of the product map",
         }
 
     def _features(self, batch: Batch, kept: Tensor) -> list[Tensor]:

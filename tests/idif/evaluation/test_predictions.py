@@ -272,7 +272,7 @@ def test_without_maps_pixel_metrics_come_from_the_pass_or_are_null(tmp_path: Pat
         next(without.iter_maps([0]))
     pixel, p = PixelMetrics(), without
     update_pixels(pixel, half_maps(maps), masks.numpy(), p.present, p.labels, p.has_mask)
-    assert category_metrics(without, pixel=pixel) == category_metrics(with_maps)
+    assert category_metrics(without, pixels={"map": pixel}) == category_metrics(with_maps)
 
 
 def test_an_anomalous_view_without_mask_makes_pixel_metrics_null(tmp_path: Path) -> None:
