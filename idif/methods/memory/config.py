@@ -8,7 +8,6 @@ from idif.methods.section import FittedSection
 from idif.settings import Count
 
 
-
 class PatchCoreConfig(FittedSection):
     """Settings of PatchCore: nearest neighbours in a memory of training features."""
 

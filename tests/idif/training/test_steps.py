@@ -14,7 +14,7 @@ from idif.config.sections import TrainConfig
 from idif.data.batch import Batch
 from idif.data.features import IMAGES
 from idif.methods.catalog import METHODS
-from idif.methods.protocol import Method, MethodContext, Needs, Scores
+from idif.methods.protocol import Method, MethodContext, Needs, Scores, TrainedMethod
 from idif.randomness import Draws
 from idif.training.checkpoint import load_weights, read_progress
 from idif.training.loop import step_inputs, train, train_step
