@@ -168,7 +168,7 @@ def check_finite(plan: GroupPlan, start: int, array: ArraySpec, values: Tensor) 
     dtype = str(values.dtype).removeprefix("torch.")
     raise CannotFinish(
         f"{where}: features are not finite as {dtype}; the build stopped before this shard "
-        f"(are these the right weights?)"
+        f"(are these the right weights? float32 storage holds values above 65,504)"
     )
 
 

@@ -18,7 +18,7 @@ from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.terminal.signals import Terminated
 from cli.workflow.device import evaluation_device
-from cli.workflow.report import images_only, read_images
+from cli.workflow.report import read_images
 from cli.workflow.sources import Sources
 from idif.app.category_match import CategoryMatcher
 from idif.app.session import AppSession, TestSamples, Trained
@@ -117,7 +117,7 @@ def _open_session(run: Run) -> tuple[AppSession, list[str]]:
     categories, notes = run.known_categories(), []
     samples = matcher = None
     try:
-        sources = Sources(images_only(run.config), device)
+        sources = Sources(run.config, device, compare=False)
         samples = _samples(sources, categories)
     except IdifError as error:
         note(f"note: test samples cannot be selected: {error}")

@@ -14,9 +14,6 @@ from idif.report import ImageLoader, write_report
 from idif.report.gallery import Images
 from idif.runs.run import Run
 
-_BATCH = 8
-"""Samples read at once; a gallery has fewer than that per category."""
-
 
 def report_run(runs: Sequence[Run]) -> Path:
     """Write the report of opened runs; returns its path."""
@@ -36,7 +33,7 @@ def _clean_images(configs: Mapping[Path, Config]) -> ImageLoader:
     def load(run: Path, category: str, split: Split, sample_ids: Sequence[str]) -> dict[str, Images]:
         try:
             if run not in sources:
-                sources[run] = Sources(images_only(configs[run]), torch.device("cpu"))
+                sources[run] = Sources(configs[run], torch.device("cpu"), compare=False)
             return read_images(sources[run], category, split, sample_ids)
         except IdifError as error:
             if str(error) not in told:
@@ -47,12 +44,6 @@ def _clean_images(configs: Mapping[Path, Config]) -> ImageLoader:
     return load
 
 
-def images_only(config: Config) -> Config:
-    """The config for reading images only: without a dataset if there is a store."""
-    data = config.data if config.live else config.data.model_copy(update={"root": None})
-    return config.model_copy(update={"data": data})
-
-
 def read_images(
     sources: Sources, category: str, split: Split, sample_ids: Sequence[str]
 ) -> dict[str, Images]:
@@ -60,8 +51,7 @@ def read_images(
     source = sources.unplaced([category], split)
     wanted = set(sample_ids)
     rows = source.index.rows(lambda sample: sample.sample_id in wanted)
-    found: dict[str, Images] = {}
-    for batch in source.batches(rows, _BATCH):
-        for row, images in zip(batch.rows.tolist(), batch.images, strict=True):
-            found[source.index.samples[row].sample_id] = images.cpu().numpy()
-    return found
+    samples = (source.index.samples[row] for row in rows)
+    return {
+        sample.sample_id: images for sample, images in zip(samples, sources.images(source, rows), strict=True)
+    }

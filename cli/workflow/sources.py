@@ -2,11 +2,13 @@
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 
@@ -16,18 +18,21 @@ from cache.reading.placement import Placement, choose_placement, place
 from cli.terminal.console import note, progress_bar
 from cli.workflow.device import evaluation_device
 from idif.config.sections import Config, TeacherConfig
-from idif.data.features import FeatureSource, FeatureSpec
+from idif.data.features import IMAGES, FeatureSource, FeatureSpec
 from idif.data.index import Index, Split
 from idif.datasets.readers import reader_of
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import find_family, load_encoder
 from idif.encoders.live import LiveFeatures
 from idif.encoders.options import NO_OPTIONS, EncoderOptions
-from idif.errors import ConfigError, StoreMismatch
+from idif.errors import ConfigError, StoreError, StoreMismatch
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import ResourceRequest
 from idif.training.precision import fabric_precision
 
+Images = npt.NDArray[np.uint8]
+FEW = 8
+"""Samples whose images are read at once."""
 LIVE_ENCODER = "resnet18"
 """Default live encoder."""
 
@@ -53,14 +58,17 @@ def make_fabric(config: Config) -> Fabric:
 class Sources:
     """The feature sources of one config, each opened on first use."""
 
-    def __init__(self, config: Config, device: torch.device) -> None:
+    def __init__(self, config: Config, device: torch.device, *, compare: bool = True) -> None:
         """Open the store, if there is one, for the config's categories.
+
+        Args:
+            compare: whether ``data.root``, if there is one, must have the annotations of the store.
 
         Raises:
             StoreError: the store is missing, damaged, unfinished, lacks a category, or differs from an
                 explicit setting.
         """
-        self.config, self.device = config, device
+        self.config, self.device, self._compares = config, device, compare
         self._store: FeatureStore | None = None
         self._encoders: EncoderSet | None = None
         self._said: Placement | None = None
@@ -130,9 +138,26 @@ class Sources:
             index = self._read(categories, split)
             return LiveFeatures(self._root(), index, self.encoders(), self.device)
         store = FeatureStore.open(config.cache.store, categories=categories, split=split)
-        if config.data.root is not None:
+        if config.data.root is not None and self._compares:
             _compare(store.index, self._read(categories, split), config.cache.store)
         return store
+
+    def images(self, source: FeatureSource, rows: Sequence[int]) -> Iterator[Images]:
+        """The clean images uint8 [V,3,S,S] of some rows, in order: stored ones, else those of the dataset.
+
+        Raises:
+            StoreError: the store holds no images and ``data.root`` is not set. DatasetError: a file cannot
+                be read.
+        """
+        if IMAGES in source.spec.arrays:
+            for batch in source.batches(rows, FEW):
+                yield from batch.images.cpu().numpy()
+            return
+        if self.config.data.root is None:
+            raise StoreError(f"{self.config.cache.store}: holds no images; name the dataset with data.root")
+        encoders = self.encoders()
+        for row in rows:
+            yield encoders.decode(self.config.data.root, source.index.samples[row])[IMAGES]
 
     def encoders(self) -> EncoderSet:
         """The frozen encoders: the store's own copies, or the live one, loaded once."""

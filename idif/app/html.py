@@ -124,7 +124,9 @@ def tiles(
         if prediction.maps is None:
             shown.append(f'<figure class="off"><div>no map</div>{caption}')
             continue
-        image = webp_data_uri(overlay(path, prediction.maps[slot], scale, IMAGE_SIDE, opacity))
+        image = webp_data_uri(
+            overlay(path, prediction.maps[slot], scale, prediction.crop_from, IMAGE_SIDE, opacity)
+        )
         shown.append(
             f'<figure><img src="{image}" alt="Anomaly map of camera {number}, score {score}">{caption}'
         )

@@ -12,6 +12,7 @@ from PIL import Image
 
 from idif.app.category_match import CategoryDistance, CategoryMatcher
 from idif.app.uploads import Upload, UploadError
+from idif.data.images import uncropped
 from idif.data.index import Sample
 from idif.encoders.encode import EncoderSet
 from idif.evaluation.scoring import Scorer
@@ -103,7 +104,8 @@ class AppSession:
         if sample is None:
             raise UploadError("The run has no such test sample.")
         paths = []
-        images = self.samples.images(sample)
+        # as the photographs they were cut from, since `predict` crops them again
+        images = uncropped(self.samples.images(sample), self.encoders.image_reader.crop_from)
         for number, present, image in zip(self.view_numbers, sample.present, images, strict=True):
             path = upload.folder / f"C{number}.png"
             if present:

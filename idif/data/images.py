@@ -3,7 +3,7 @@
 import io
 import stat
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -140,6 +140,20 @@ def center(side: int, size: int) -> tuple[slice, slice]:
     start = round((side - size) / 2)
     part = slice(start, start + size)
     return part, part
+
+
+def uncropped(values: npt.NDArray[Any], side: int | None, *, fill: float | None = None) -> npt.NDArray[Any]:
+    """Pad a crop [...,S,S] to [...,side,side], the inverse of `center`; unchanged if ``side`` is None.
+
+    Args:
+        fill: value of the margin; the crop's edge is repeated when None.
+    """
+    size = values.shape[-1]
+    if side is None or side == size:
+        return values
+    before = center(side, size)[0].start
+    margin = [(0, 0)] * (values.ndim - 2) + [(before, side - size - before)] * 2
+    return np.pad(values, margin, "edge") if fill is None else np.pad(values, margin, constant_values=fill)
 
 
 def load_photograph(path: Path) -> npt.NDArray[np.uint8]:

@@ -39,12 +39,11 @@ class EncoderSet:
     def __post_init__(self) -> None:
         for encoder in self.encoders:
             check_image_size(encoder, self.image_size)
-        crops = {read.crop_from for read in self._image_readers}
-        if len(crops) > 1 or any(crop is not None and crop < (self.image_size or 0) for crop in crops):
-            raise ConfigError(
-                f"crop_from: expected one size for all encoders, not below the image size {self.image_size}, "
-                f"got {', '.join(map(str, crops))}"
-            )
+        crop = self.image_reader.crop_from
+        if crop is not None and self.image_size is not None and crop < self.image_size:
+            raise ConfigError(f"crop_from: expected at least the image size {self.image_size}, got {crop}")
+        if any(read.crop_from != crop for read in self._image_readers):
+            raise ConfigError("crop_from: expected the same for all encoders of one store")
         if self.variants and self.variants[0] != "plain":
             raise ConfigError(f"variants: expected 'plain' first, got {list(self.variants)}")
         unknown = [name for name in self.variants if name not in VARIANTS]

@@ -196,9 +196,12 @@ def _create(name: str, encoder: str, **options: Any) -> Any:
         import timm
     except ImportError:
         raise ConfigError(f"encoder: {encoder} needs timm; install `idif[encoders]`") from None
-    if not timm.is_model(name.partition(".")[0]):
-        near = ", ".join(timm.list_models(f"*{name.partition('.')[0].partition('_')[0]}*")[:5])
+    model, _, tag = name.partition(".")
+    if not timm.is_model(model):
+        near = ", ".join(timm.list_models(f"*{model.partition('_')[0]}*")[:5])
         raise ConfigError(f"encoder: timm has no model {name!r}" + (f"; it has {near}, ..." if near else ""))
+    if tag and name not in timm.list_pretrained(f"{model}.*"):
+        raise ConfigError(f"encoder: timm has no weights {tag!r} of {model}")
     for sizes in _SIZE_OPTIONS:
         try:
             return timm.create_model(name, num_classes=0, **sizes, **options)

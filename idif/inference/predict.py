@@ -16,7 +16,7 @@ from torch import Tensor
 from idif.data.batch import Batch
 from idif.data.decode import DECODED_AHEAD, decode_threads
 from idif.data.features import IMAGES, FeatureSpec
-from idif.data.images import load_photograph
+from idif.data.images import load_photograph, uncropped
 from idif.encoders.encode import EncoderSet
 from idif.errors import CannotFinish, ConfigError, DatasetError
 from idif.evaluation.scoring import Scorer
@@ -44,6 +44,9 @@ class Prediction:
     """float32 [V,S,S], zero where a view is missing; None without a score or a map."""
     problems: tuple[str, ...]
     """Reasons why given photographs count as missing."""
+    crop_from: int | None = None
+    """Side of the resized photographs, in pixels of the maps, of which the maps show the center; None: the
+    maps show the whole photographs."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ def _score(scorer: Scorer, encoders: EncoderSet, decoded: list[DecodedPart]) -> 
                 score=float(score),
                 maps=None if maps is None else maps[place],
                 problems=one.problems,
+                crop_from=encoders.image_reader.crop_from,
             )
     for one in decoded:
         yield results.get(one.part.name) or Prediction(
@@ -244,13 +248,14 @@ def write_pictures(
         if not there or path is None:
             continue
         np.save(folder / f"C{number}.npy", values)
-        Image.fromarray(overlay(path, values, (low, high))).save(folder / f"C{number}.png")
+        Image.fromarray(overlay(path, values, (low, high), judged.crop_from)).save(folder / f"C{number}.png")
 
 
 def overlay(
     path: Path,
     values: npt.NDArray[np.float32],
     scale: tuple[float, float],
+    crop_from: int | None = None,
     longest_side: int = LONGEST_SIDE,
     opacity: float = OPACITY,
 ) -> Pixels:
@@ -260,6 +265,7 @@ def overlay(
         path: path of the photograph.
         values: the map.
         scale: (low, high) of the color scale.
+        crop_from: side of the square of which the map shows the center; None: the map shows all of it.
         longest_side: maximum longer side in pixels; smaller photographs are not enlarged.
         opacity: opacity of the colors, 0..1.
 
@@ -268,6 +274,7 @@ def overlay(
     """
     photo = load_photograph(path)
     low, high = scale
+    values = uncropped(values, crop_from, fill=low)
     shrink = min(1.0, longest_side / max(photo.shape[:2]))
     size = (max(1, round(photo.shape[1] * shrink)), max(1, round(photo.shape[0] * shrink)))
     heat = cv2.resize((values - low) / (high - low), size, interpolation=cv2.INTER_LINEAR)
