@@ -24,7 +24,7 @@ from idif.datasets.readers import reader_of
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import find_family, load_encoder
 from idif.encoders.live import LiveFeatures
-from idif.encoders.options import NO_OPTIONS, EncoderOptions
+from idif.encoders.options import EncoderOptions
 from idif.errors import ConfigError, StoreError, StoreMismatch
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import ResourceRequest
@@ -88,14 +88,12 @@ class Sources:
                 f"{spec.image_size} px images"
             )
         options = EncoderOptions.recorded(first)
-        if wanted.options() != NO_OPTIONS:
-            built_with = find_family(first.name, options).options
-            for field in fields(EncoderOptions):
-                asked, there = getattr(wanted, field.name), getattr(built_with, field.name)
-                if asked not in (None, there):
-                    raise StoreMismatch(
-                        f"teacher.{field.name}: {_words(asked)}, but {path} was built with {_words(there)}"
-                    )
+        asked = {field.name: getattr(wanted, field.name) for field in fields(EncoderOptions)}
+        for key, value in asked.items():
+            if value is not None and value != (own := getattr(find_family(first.name, options).options, key)):
+                raise StoreMismatch(
+                    f"teacher.{key}: {_words(value)}, but {path} was built with {_words(own)}"
+                )
         if wanted.weights is not None:
             given = load_encoder(wanted.weights, first.name, options).sha256
             if given != first.weights_sha256:
