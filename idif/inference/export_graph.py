@@ -78,6 +78,7 @@ class Deployment:
             "views": self.view_numbers,
             "image_size": self.features.image_size,
             "resize": encoder.preparation["resize"],
+            "crop_from": self.encoders.image_reader.crop_from,
             "thresholds": {"sample": self.limits.part, "view": self.limits.view},
             "view_score": {"rule": settings.score, "top_k": settings.top_k},
             "sample_score": settings.sample_score,
