@@ -90,8 +90,9 @@ class Parameter:
         """The kind of value that the option takes; empty for a switch."""
         kinds = [kind for kind in (get_args(self.type) or (self.type,)) if kind is not type(None)]
         many = ", repeatable" if get_origin(self.type) is list else ""
-        if get_origin(self.type) is Literal:
-            return ", ".join(f"`{kind}`" for kind in kinds)
+        for kind in (self.type, *kinds):
+            if get_origin(kind) is Literal:
+                return ", ".join(f"`{value}`" for value in get_args(kind))
         if kinds == [bool]:
             return ""
         words = {int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"}

@@ -162,7 +162,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the method of configs read the given arrays."""
 
     def read(*names: str) -> None:
-        method = SimpleNamespace(needs=Needs(names, names))
+        method: Any = SimpleNamespace(needs=Needs(names, names))
         spec: Any = replace(METHODS["idif"], build=lambda config, context: method)
         monkeypatch.setitem(METHODS, "idif", spec)
 

@@ -59,7 +59,7 @@ def test_every_padded_convolution_of_a_resnet_is_reflected() -> None:
 
 
 def test_weights_of_a_deeper_network_of_the_same_names_are_refused(tmp_path: Path) -> None:
-    network: ResNet = ARCHITECTURES["resnet34"].build(weights=None)  # type: ignore[assignment]
+    network: ResNet = ARCHITECTURES["resnet34"].build(weights=None)
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     assert load_encoder(tmp_path / "w.safetensors", "resnet34").weights == "file"
     with pytest.raises(WeightsError, match=r"'layer1\.2\.\S+' belongs to another network than torchvision's"):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
 
 from idif.data.images import load_image
 from idif.encoders.frozen import FrozenEncoder, find_family, load_encoder
@@ -51,7 +52,7 @@ def test_blocks_are_timm_s_without_the_tokens_of_no_patch() -> None:
     positions = weights["pos_embed"]
     grid = net.model.patch_embed.grid_size
     assert positions.shape[1] != net.model.pos_embed.shape[1], "the encoder resamples its positions"
-    resampled = timm.layers.resample_abs_pos_embed(positions, grid, num_prefix_tokens=1)
+    resampled = resample_abs_pos_embed(positions, grid, num_prefix_tokens=1)
     net.model.load_state_dict({**weights, "pos_embed": resampled}, strict=False)
     with torch.no_grad():
         expected = net(encoder.family.prepare(images))
