@@ -83,7 +83,7 @@ class Parameter:
         names = [
             name for name in (self.info.default, *(self.info.param_decls or ())) if isinstance(name, str)
         ]
-        return ", ".join(names or [f"--{self.name.replace('_', '-')}"])
+        return ", ".join(names or [f"--{self.name.replace('_', '-')}"]).partition("/")[0]
 
     @property
     def takes(self) -> str:
@@ -94,7 +94,8 @@ class Parameter:
             if get_origin(kind) is Literal:
                 return ", ".join(f"`{value}`" for value in get_args(kind))
         if kinds == [bool]:
-            return ""
+            _, _, opposite = str(self.info.default).partition("/")
+            return f"or `{opposite}`" if opposite else ""
         words = {int: "NUMBER", float: "NUMBER", str: "TEXT", Path: "PATH"}
         return f"`{self.info.metavar or words[kinds[0]]}`{many}"
 
