@@ -1,7 +1,7 @@
-"""What every method promises the engine, whatever it learns from: run for each entry of `METHODS`."""
+"""What every method promises the engine, trained or fitted: run for each entry of `METHODS`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ from torch import Tensor
 from idif.config.sections import Config
 from idif.data.batch import Batch
 from idif.data.features import IMAGES, FeatureSource, FeatureSpec
+from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer
-from idif.methods.protocol import Method, ScoresSubsets, SupportsExport
+from idif.methods.protocol import FittedMethod, Method, ScoresSubsets, SupportsExport, TrainedMethod
 from idif.randomness import Draws
 from idif.training.checkpoint import load_weights
 from idif.training.checkpoint_files import find_checkpoint
@@ -36,6 +37,13 @@ class Case:
     """A training of it into a folder."""
     source: FeatureSource
     """At least six samples; one lacks a view or an input."""
+    learned: dict[str, Tensor] = field(default_factory=dict)
+    """State of the method after its fit; filled by `ready`."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the method is fitted and not trained."""
+        return self.config.method.fitted
 
 
 def draws_of(case: Case, batch: Batch, step: int = 0) -> Draws:
@@ -64,8 +72,35 @@ def garbled(case: Case, batch: Batch) -> Batch:
     return batch.with_arrays(arrays)
 
 
+def fit_to(case: Case, batches: list[Batch], method: Method | None = None) -> FittedMethod:
+    """A new method, or the given one, fitted to some batches."""
+    fitted = case.build(case.source.spec) if method is None else method
+    assert isinstance(fitted, FittedMethod)
+    with torch.no_grad():
+        fitted.fit(batches, seed=0)
+    return fitted.eval()
+
+
+def ready(case: Case) -> Method:
+    """A method in eval mode: one as initialized before training, or one fitted to all samples."""
+    method = case.build(case.source.spec).eval()
+    if case.fitted:
+        if not case.learned:
+            rows = list(range(len(case.source.index)))
+            case.learned.update(fit_to(case, [batch_of(case, rows)]).state_dict())
+        method.load_state_dict(case.learned)
+    return method
+
+
+def check_it_is_of_the_kind_that_its_config_says(case: Case) -> None:
+    method = case.build(case.source.spec)
+    assert isinstance(method, FittedMethod if case.fitted else TrainedMethod)
+    assert not case.fitted or not list(method.parameters())
+
+
 def losses_and_gradients(case: Case, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     method = case.build(case.source.spec).train()
+    assert isinstance(method, TrainedMethod)
     losses = method.training_step(batch, draws_of(case, batch))
     losses["loss"].backward()
     gradients = {n: p.grad for n, p in method.named_parameters() if p.requires_grad and p.grad is not None}
@@ -87,20 +122,25 @@ def check_absent_views_and_inputs_have_no_influence(case: Case) -> None:
     batch = batch_of(case, [0, 1, 2])
     lacking = [~batch.view_mask, *(~shown for shown in batch.present.values())]
     assert any(mask.any() for mask in lacking), "the case needs a sample that lacks something"
-    before, after = losses_and_gradients(case, batch), losses_and_gradients(case, garbled(case, batch))
-    assert before[0].keys() == after[0].keys()
-    assert before[1].keys() == after[1].keys()
-    for one, other in zip(before, after, strict=True):
-        for name, values in one.items():
-            torch.testing.assert_close(other[name], values, rtol=0, atol=0)
+    before, after = (_learned_from(case, given) for given in (batch, garbled(case, batch)))
+    assert before.keys() == after.keys()
+    for name, values in before.items():
+        torch.testing.assert_close(after[name], values, rtol=0, atol=0)
     scores = scored(case, batch), scored(case, garbled(case, batch))
     torch.testing.assert_close(scores[1], scores[0], rtol=0, atol=0)
 
 
+def _learned_from(case: Case, batch: Batch) -> dict[str, Tensor]:
+    """The state after a fit to a batch, or the losses and gradients of a training step on it."""
+    if case.fitted:
+        return fit_to(case, [batch]).state_dict()
+    losses, gradients = losses_and_gradients(case, batch)
+    return {f"loss {name}": value for name, value in losses.items()} | gradients
+
+
 def scored(case: Case, batch: Batch) -> Tensor:
     """Sample scores [B]."""
-    method = case.build(case.source.spec).eval()
-    scorer = Scorer(case.config.eval, method, CPU)
+    scorer = Scorer(case.config.eval, ready(case), CPU)
     return torch.from_numpy(scorer.final(scorer.score(batch).without_maps())[1])
 
 
@@ -112,14 +152,14 @@ def check_scores_depend_on_no_other_sample(case: Case) -> None:
     alone = torch.cat([scored(case, batch_of(case, [row])) for row in rows])
     torch.testing.assert_close(turned, together, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-6)
-    method = case.build(case.source.spec).eval()
+    method = ready(case)
     answer = method.score(batch_of(case, rows))
     assert ("map" in answer.maps) == method.draws_maps
 
 
 def check_the_state_makes_an_equal_method(case: Case) -> None:
     batch = batch_of(case, [0, 1, 2])
-    method, other = case.build(case.source.spec), case.build(case.source.spec)
+    method, other = ready(case), case.build(case.source.spec)
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(0.01)
@@ -131,12 +171,11 @@ def check_the_state_makes_an_equal_method(case: Case) -> None:
         torch.testing.assert_close(two.samples, one.samples, rtol=0, atol=0)
 
 
-def check_the_same_draws_give_the_same_loss(case: Case) -> None:
+def check_the_same_draws_and_samples_teach_the_same(case: Case) -> None:
     batch = batch_of(case, [0, 1, 2])
-    first, again = losses_and_gradients(case, batch), losses_and_gradients(case, batch)
-    for one, other in zip(first, again, strict=True):
-        for name, values in one.items():
-            torch.testing.assert_close(other[name], values, rtol=0, atol=0)
+    first, again = _learned_from(case, batch), _learned_from(case, batch)
+    for name, values in first.items():
+        torch.testing.assert_close(again[name], values, rtol=0, atol=0)
 
 
 class Stopped(Exception):
@@ -174,24 +213,28 @@ def check_it_reads_only_what_it_needs(case: Case) -> None:
     def only(names: tuple[str, ...]) -> Batch:
         return batch.with_arrays({name: batch.arrays[name] for name in names})
 
-    losses_and_gradients(case, only(needs.training))
-    case.build(case.source.spec).eval().score(only(needs.scoring))
+    _learned_from(case, only(needs.training))
+    ready(case).score(only(needs.scoring))
 
 
 def check_export_gives_the_scores(case: Case) -> None:
-    method = case.build(case.source.spec).eval()
+    method = ready(case)
     if not isinstance(method, SupportsExport):
         assert not method.draws_maps or IMAGES not in method.needs.scoring, "say why it cannot be exported"
         return
+    try:
+        module = method.export_module()
+    except ConfigError:
+        return  # which says in one sentence why
     batch = batch_of(case, [0, 1, 2])
     features = {n: batch.arrays[n].float() for n in method.needs.scoring if n != IMAGES}
     with torch.inference_mode():
-        maps = method.export_module()(batch.images.float() / 255, features, batch.view_mask)
+        maps = module(batch.images.float() / 255, features, batch.view_mask)
         torch.testing.assert_close(maps, method.score(batch).maps["map"], rtol=1e-4, atol=1e-5)
 
 
 def check_subsets_are_scored_as_if_the_rest_were_absent(case: Case) -> None:
-    method = case.build(case.source.spec).eval()
+    method = ready(case)
     if not isinstance(method, ScoresSubsets):
         return
     batch = batch_of(case, [0, 2])
@@ -203,3 +246,38 @@ def check_subsets_are_scored_as_if_the_rest_were_absent(case: Case) -> None:
         maps = method.score_subsets(method.encode_batch(batch), batch, masks)
         wanted = [method.score(replace(batch, view_mask=mask)).maps["map"][mask] for mask in masks]
     torch.testing.assert_close(maps, torch.cat(wanted), rtol=1e-4, atol=1e-5)
+
+
+def check_independent_views_are_scored_alike_whatever_is_hidden(case: Case) -> None:
+    method = ready(case)
+    if not method.independent_views:
+        return
+    batch = batch_of(case, [0, 2, 3])
+    whole = method.score(batch)
+    assert whole.samples is None
+    mask = batch.view_mask.clone()
+    mask[0, 0] = mask[1, 1] = False
+    some = method.score(replace(batch, view_mask=mask))
+    torch.testing.assert_close(some.maps["map"][mask], whole.maps["map"][mask], rtol=1e-5, atol=1e-6)
+    if whole.views is not None and some.views is not None:
+        torch.testing.assert_close(some.views[mask], whole.views[mask], rtol=1e-5, atol=1e-6)
+
+
+def check_a_fit_depends_on_no_batch_size_and_can_be_extended(case: Case) -> None:
+    """Of a coreset only the size is the same after an extension: earlier choices stay."""
+    if not case.fitted:
+        return
+    rows, batch = [0, 1, 2, 3, 4], batch_of(case, [1, 3])
+    whole = fit_to(case, [batch_of(case, rows)])
+    parts = fit_to(case, [batch_of(case, [row]) for row in rows])
+    grown = fit_to(case, [batch_of(case, rows[3:])], fit_to(case, [batch_of(case, rows[:3])]))
+    state = whole.state_dict()
+    for name, values in parts.state_dict().items():
+        torch.testing.assert_close(values, state[name], rtol=1e-5, atol=1e-6)
+    for name, values in grown.state_dict().items():
+        assert values.shape == state[name].shape, name
+    if getattr(case.config.method, "share", 1) == 1:
+        for one, other in zip(
+            grown.score(batch).maps.values(), whole.score(batch).maps.values(), strict=True
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

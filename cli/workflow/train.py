@@ -59,6 +59,7 @@ def train_run(
     """
     require_tracker(config.run.tracking)  # report a missing tracker before anything is written
     fabric = make_fabric(config)
+    learned = "fitted" if config.method.fitted else "trained"
     by_category = config.train.distribute == "categories"
     # The process group exists until all are ready to train: training in a single process must not see it.
     with join_team() if by_category else nullcontext(Ranks()) as ranks:
@@ -81,7 +82,7 @@ def train_run(
 
     def trained_elsewhere(name: str) -> None:
         rows, _ = training_rows(config, sources.unplaced(models.groups[name], "train").index)
-        models.add(model_summary(name, config.folder / name, len(rows), "trained"))
+        models.add(model_summary(name, config.folder / name, len(rows), learned))
 
     turns: Iterator[str] = iter(waiting)
     if by_category and dry_run:
@@ -97,7 +98,7 @@ def train_run(
                 models.add(model_summary(name, task.folder, len(task.rows), "would train") | measured)
             else:
                 _train_model(config, task, members, sources, fabric)
-                models.add(model_summary(name, task.folder, len(task.rows), "trained"))
+                models.add(model_summary(name, task.folder, len(task.rows), learned))
     return {"run": str(config.folder), "models": models.in_order()}
 
 

@@ -57,16 +57,18 @@ def scoring_protocol(config: Config, method: Method) -> dict[str, Any]:
     }[evaluation.score]
     ema = config.train.ema
     mean = f"exponential mean over steps, decay min({ema}, (1 + n) / (10 + n)) after n steps"
+    fitted = config.method.fitted
+    learned = "fitted in one pass" if fitted else mean if ema else "the last step's"
     regions = (
         "" if method.region_map == MAP else f"; AUPRO from the map {method.region_map}, the rest from map"
     )
     return {
         **method.describe(),
-        "weights": mean if ema else "the last step's",
+        "weights": learned,
         "view_score": top,
         "sample_score": f"{evaluation.sample_score} over the views present",
         "calibrate": evaluation.calibrate,
-        "epoch": "last",
+        **({} if fitted else {"epoch": "last"}),
         "pixels": "present views, maps stored as float16, masks resized by nearest neighbour" + regions,
         "rules": {
             "view_score": evaluation.score,

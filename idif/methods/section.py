@@ -28,7 +28,7 @@ class FittedSection(MethodSection):
 
     section_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "train": {"epochs": 1, "batch_size": 16, "precision": "float32", "convolutions": "direct"},
-        "eval": {"batch_size": 16},
+        "eval": {"batch_size": 32},
     }
     fitted: ClassVar[bool] = True
 

@@ -29,8 +29,10 @@ def summary(run: RunData) -> str:
     if run.fused:
         subject = f"A late fusion of {' and '.join(run.fused)} was evaluated"
     else:
-        epochs = _count(config.train.epochs, "epoch", "epochs")
-        subject = f"{config.method.name.upper()} ({models}) was trained for {epochs} and evaluated"
+        learned = f"trained for {_count(config.train.epochs, 'epoch', 'epochs')}"
+        if config.method.fitted:
+            learned = "fitted in one pass, without training,"
+        subject = f"{config.method.name.upper()} ({models}) was {learned} and evaluated"
     tested = _count(samples, "sample", "samples")
     sentences = [f"{subject} on {tested} of {categories}; {anomalous} of them are anomalous"]
     defined = [key for key in ("s_auroc", "p_auroc") if mean.get(key) is not None]
@@ -52,8 +54,8 @@ def summary(run: RunData) -> str:
 def caveats(run: RunData) -> list[str]:
     """Limits of the metrics: the run's own caveats, then what its files show."""
     texts = [as_sentence(text) for text in run.caveats]
-    default = TrainConfig().epochs
-    if run.config.train.epochs < default and not run.fused:
+    default, fitted = TrainConfig().epochs, run.config.method.fitted
+    if run.config.train.epochs < default and not run.fused and not fitted:
         trained = _count(run.config.train.epochs, "epoch", "epochs")
         texts.append(f"Trained for {trained}; the default is {default}.")
     for model, lines in run.logs.items():

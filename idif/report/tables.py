@@ -205,7 +205,8 @@ def comparison(runs: Sequence[RunData]) -> Table:
         reasons = mean.get("reasons", {})
         cells = [table.percent_cell(mean.get(key), reasons.get(key), f"{run.name}: ") for key in HEADLINE]
         weights = (run.environment or {}).get("features", {}).get("weights", DASH)
-        epochs = DASH if run.fused else str(run.config.train.epochs)
+        trained = not run.fused and not run.config.method.fitted
+        epochs = str(run.config.train.epochs) if trained else DASH
         cells += [Cell(str(len(run.categories))), Cell(epochs), Cell(str(weights))]
         table.rows.append((run.name, cells))
     return table

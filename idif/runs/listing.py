@@ -39,6 +39,7 @@ class ModelProgress:
     """A category, or ``all`` in a unified run."""
     finished: bool
     stages: tuple[StageProgress, ...]
+    """Empty for a method that is fitted in one pass."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,9 @@ def _models(folder: Path, config: Config) -> Iterator[ModelProgress]:
         yield ModelProgress(
             name=name,
             finished=notes[-1] is not None and notes[-1].finished,
-            stages=tuple(
+            stages=()
+            if config.method.fitted
+            else tuple(
                 StageProgress(stage, 0 if note is None else note.epoch, epochs)
                 for (stage, epochs), note in zip(stages, notes, strict=True)
             ),
@@ -144,7 +147,7 @@ def _stages(folder: Path, config: Config) -> list[tuple[str | None, int]]:
 def _state(models: Sequence[ModelProgress]) -> State:
     if models and all(model.finished for model in models):
         return "finished"
-    started = any(stage.epochs for model in models for stage in model.stages)
+    started = any(model.finished or any(stage.epochs for stage in model.stages) for model in models)
     return "stopped" if started else "not started"
 
 

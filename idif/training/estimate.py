@@ -1,6 +1,7 @@
-"""Memory and time of a training, measured on two discarded steps."""
+"""Memory and time of a training or fit, measured on two discarded batches."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -10,14 +11,15 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from idif.config.sections import Config
-from idif.methods.catalog import METHODS
+from idif.data.batch import Batch
+from idif.methods.protocol import FittedMethod, TrainedMethod
 from idif.training.loop import step_inputs, train_step
 from idif.training.optimizers import make_optimizer
 from idif.training.schedule import StepCount
 from idif.training.stages import stage_config, stages_of
 from idif.training.state import StepModule
 from idif.training.step_metrics import out_of_memory_as_error
-from idif.training.task import Task
+from idif.training.task import Task, build_method
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,11 @@ class TrainingEstimate:
     parameters: int
     """Number of trainable parameters."""
     state_bytes: int
-    """Weights, gradients and the optimizer's moments, in float32."""
+    """Weights, gradients and the optimizer's moments, in float32; of a fit its result."""
     activation_bytes: int
     """Memory that the forward pass saves for the backward pass, without weights."""
     steps: int
-    """Number of optimizer steps in all epochs."""
+    """Number of optimizer steps in all epochs; of a fit the batches of its pass."""
     seconds_per_step: float
     """Duration of the second of the two steps, including loading its input."""
     seconds_per_epoch: float
@@ -45,8 +47,10 @@ def estimate(config: Config, task: Task, fabric: Fabric) -> TrainingEstimate:
     """
     config = stage_config(config, stages_of(config)[0])
     settings, index = config.train, task.source.index
-    torch.manual_seed(settings.seed)
-    method = METHODS[config.method.name].build(config.method, task.context)
+    method = build_method(config, task)
+    if isinstance(method, FittedMethod):
+        return _estimate_fit(config, task, method, fabric)
+    assert isinstance(method, TrainedMethod), type(method)
     own = {p.untyped_storage().data_ptr() for p in method.parameters()}
     optimizer = make_optimizer(settings, method.parameters())
     module, wrapped = fabric.setup(StepModule(method), optimizer)
@@ -83,3 +87,32 @@ def estimate(config: Config, task: Task, fabric: Fabric) -> TrainingEstimate:
         seconds_per_step=seconds,
         seconds_per_epoch=seconds * steps.per_epoch,
     )
+
+
+def _estimate_fit(config: Config, task: Task, method: FittedMethod, fabric: Fabric) -> TrainingEstimate:
+    """Fit to one batch, then to a second one; the size of the result is extrapolated linearly."""
+    size, method = config.train.batch_size, method.to(fabric.device)
+    order = (task.rows * (1 + 2 * size // len(task.rows)))[: 2 * size]
+    seconds, sizes = 0.0, []
+    batches = task.source.batches(order, size)
+    with torch.no_grad(), out_of_memory_as_error(task.name, 1, size):
+        for _ in range(2):
+            began = time.perf_counter()
+            method.fit(_on_device(batches, fabric), config.train.seed)
+            seconds = time.perf_counter() - began
+            sizes.append(sum(buffer.nbytes for buffer in method.state_dict().values()))
+    steps = -(-len(task.rows) // size)
+    return TrainingEstimate(
+        parameters=0,
+        state_bytes=sizes[0] + (sizes[1] - sizes[0]) * (steps - 1),
+        activation_bytes=0,
+        steps=steps,
+        seconds_per_step=seconds,
+        seconds_per_epoch=seconds * steps,
+    )
+
+
+def _on_device(batches: Iterator[Batch], fabric: Fabric) -> Iterator[Batch]:
+    """The next batch alone, on the device."""
+    for batch in islice(batches, 1):
+        yield batch.to(fabric.device)

@@ -72,7 +72,9 @@ def fit(
     timing = {"seconds": seconds, "samples_per_s": len(rows) / seconds}
     RunLog(task.folder / "timing.jsonl").write(summary | timing)
     done = TrainingProgress(epoch=1, step=steps, finished=True)
-    save_checkpoint(task.folder, method.state_dict(), {FITTED: before + [n for n in ids if n not in known]}, done)
+    save_checkpoint(
+        task.folder, method.state_dict(), {FITTED: before + [n for n in ids if n not in known]}, done
+    )
     return method
 
 

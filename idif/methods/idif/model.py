@@ -114,7 +114,7 @@ class IDIF(TrainedMethod):
         return self._decode(encoded.f_e, features, view_mask)[0]
 
     def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """See `TrainedMethod.training_step`: from corrupted images the student learns the clean ones' features."""
+        """See `TrainedMethod.training_step`: corrupted images, the features of the clean ones as targets."""
         assert self.perturbation is not None, "a student without textures is not trained"
         perturbed = self.perturbation(batch, draws)
         # the bottleneck uses torch's global generator: seeded at each step, so that a resumed run repeats it

@@ -68,4 +68,4 @@ def greedy_coreset(
 def _projected(vectors: Tensor, matrix: Tensor | None) -> Tensor:
     if matrix is None:
         return vectors.float()
-    return torch.cat([part.float() @ matrix for part in vectors.split(2**16)])
+    return torch.cat([part.float() @ matrix for part in torch.split(vectors, 2**16)])

@@ -5,13 +5,16 @@ from torch import Tensor
 
 BLOCK = 2**24
 """Distances, and values of the bank, that are in memory at once."""
+SAMPLED = 1024
+"""Vectors of a bank whose mean is taken as its center."""
 
 
 def nearest(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest vector of a bank for each query.
 
-    The candidates come from matrix products, whose rounding is large beside a small distance; the distance
-    to the nearest one is then computed from the difference of the vectors.
+    Candidates are compared by matrix products of vectors from which a mean is subtracted, since products of
+    long vectors round by more than a small distance; the distance to the nearest one is then computed from
+    the difference of the vectors.
 
     Args:
         queries: float32 [Q,D].
@@ -22,23 +25,30 @@ def nearest(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
     """
     best = queries.new_full((len(queries),), torch.inf)
     rows = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
-    height = BLOCK // queries.shape[1]
+    height, center = BLOCK // queries.shape[1], _center(bank)
+    centered = queries - center
     for start in range(0, len(bank), height):
-        part = bank[start : start + height].float()
+        part = bank[start : start + height].float() - center
         norms, width = part.square().sum(1), max(1, BLOCK // len(part))
         for first in range(0, len(queries), width):
             some = slice(first, first + width)
-            found, at = torch.addmm(norms, queries[some], part.T, alpha=-2).min(dim=1)
+            found, at = torch.addmm(norms, centered[some], part.T, alpha=-2).min(dim=1)
             better = found < best[some]
             best[some] = torch.where(better, found, best[some])
             rows[some] = torch.where(better, at + start, rows[some])
     return distances_to(queries, bank, rows), rows
 
 
+def _center(bank: Tensor) -> Tensor:
+    """A vector float32 [D] amid a bank [M,D]: the mean of some of it."""
+    step = max(1, len(bank) // SAMPLED)
+    return bank[::step].float().mean(dim=0)
+
+
 def distances_to(queries: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
     """Distances float32 [Q] of queries [Q,D] to one row of the bank each, int64 [Q]."""
     count = BLOCK // queries.shape[1]
-    parts = zip(queries.split(count), rows.split(count), strict=True)
+    parts = zip(torch.split(queries, count), torch.split(rows, count), strict=True)
     return torch.cat([torch.linalg.vector_norm(some - bank[at].float(), dim=1) for some, at in parts])
 
 
@@ -54,28 +64,32 @@ def nearest_in_window(queries: Tensor, bank: Tensor, window: int) -> tuple[Tenso
         Distances float32 [P,h,w] and rows int64 [P,h,w] of the bank as [h*w*n,D].
     """
     count, _, height, width = queries.shape
-    each = bank.shape[2]
-    asked = queries.permute(2, 3, 0, 1).contiguous()
+    each, reach = bank.shape[2], min(window, width - 1)
+    asked, center = queries.permute(2, 3, 0, 1).contiguous(), _center(bank.flatten(0, 2))
+    centered = asked - center
+    best = queries.new_full((height, width, count), torch.inf)
     rows = torch.zeros(height, width, count, dtype=torch.int64, device=queries.device)
+    columns = torch.arange(width, device=queries.device)
     lines: dict[int, tuple[Tensor, Tensor]] = {}
     for y in range(height):
         near = range(max(0, y - window), min(height, y + window + 1))
         for line in near:
             if line not in lines:
-                values = bank[line].float()
+                values = bank[line].float() - center
                 lines[line] = values, values.square().sum(-1)
         lines = {line: lines[line] for line in near}
-        for x in range(width):
-            left, right = max(0, x - window), min(width, x + window + 1)
-            best = queries.new_full((count,), torch.inf)
-            for line, (values, norms) in lines.items():
-                candidates = values[left:right].flatten(0, 1)
-                found, at = torch.addmm(
-                    norms[left:right].flatten(), asked[y, x], candidates.T, alpha=-2
-                ).min(dim=1)
-                better = found < best
-                best = torch.where(better, found, best)
-                rows[y, x] = torch.where(better, (line * width + left) * each + at, rows[y, x])
+        for line, (values, norms) in lines.items():
+            for shift in range(-reach, reach + 1):
+                here = slice(max(0, -shift), min(width, width - shift))
+                there = slice(here.start + shift, here.stop + shift)
+                compared = torch.baddbmm(
+                    norms[there, None], centered[y, here], values[there].transpose(1, 2), alpha=-2
+                )
+                found, at = compared.min(dim=-1)
+                first = (line * width + columns[there]) * each
+                better = found < best[y, here]
+                best[y, here] = torch.where(better, found, best[y, here])
+                rows[y, here] = torch.where(better, at + first[:, None], rows[y, here])
     distances = distances_to(asked.flatten(0, 2), bank.flatten(0, 2), rows.flatten()).view_as(rows)
     return distances.permute(2, 0, 1), rows.permute(2, 0, 1)
 

@@ -160,7 +160,7 @@ class PaDiM(FittedMethod):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], *rest: Any) -> None:
         self.whitening = [None] * len(self.whitening)
-        super()._load_from_state_dict(state_dict, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, *rest)
 
 
 def _add(count: int, mean: Tensor, scatter: Tensor, new: Tensor) -> int:
@@ -207,15 +207,17 @@ def whitening_of(scatter: Tensor, count: int, ridge: float, shrinkage: float) ->
     lower, info = torch.linalg.cholesky_ex((1 - shrinkage) * covariance + added[:, :, None] * identity)
     if bool(info.any()):
         raise singular
-    return torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False)
+    inverse: Tensor = torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False)
+    return inverse
 
 
 def mahalanobis(vectors: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     """Distances [...,L] of vectors [...,L,d] to means [L,d]; ``whitening`` as `whitening_of` returns it."""
     centered = vectors - mean
-    if whitening.ndim == 2:
-        return (centered * whitening).square().sum(-1).sqrt()
-    return torch.einsum("lij,...lj->...li", whitening, centered).square().sum(-1).sqrt()
+    whitened: Tensor = (
+        centered * whitening if whitening.ndim == 2 else torch.einsum("lij,...lj->...li", whitening, centered)
+    )
+    return whitened.square().sum(-1).sqrt()
 
 
 class ExportPaDiM(nn.Module):
@@ -240,5 +242,5 @@ class ExportPaDiM(nn.Module):
             stacked = self.stacking({name: f[:, slot] for name, f in features.items()})
             vectors = stacked.flatten(2)[:, self.dimensions].transpose(1, 2)
             distances = mahalanobis(vectors, self.mean[slot], self.whitening[slot])
-            maps.append(self.stacking.to_image(distances.unflatten(1, (side, side))))
+            maps.append(self.stacking.to_image(distances.view(-1, side, side)))
         return torch.stack(maps, dim=1).masked_fill(~view_mask[:, :, None, None], 0.0)

@@ -60,7 +60,9 @@ class PatchCore(FittedMethod):
         for bank, parts in enumerate(fresh):
             given = torch.cat(parts, dim=2) if parts else None
             fresh[bank] = []
-            merged.append(old[bank] if given is None else self._merged(bank, old[bank], given, seed, progress))
+            merged.append(
+                old[bank] if given is None else self._merged(bank, old[bank], given, seed, progress)
+            )
         self.vectors = torch.cat(merged)
         self.counts = torch.tensor([len(part) for part in merged], device=self.vectors.device)
         if not torch.isfinite(self.vectors).all():
@@ -142,7 +144,8 @@ class PatchCore(FittedMethod):
 
     def _split(self) -> tuple[Tensor, ...]:
         """The vectors of each bank, [M,D]."""
-        return self.vectors.split(self.counts.tolist())
+        banks: tuple[Tensor, ...] = torch.split(self.vectors, self.counts.tolist())
+        return banks
 
     def _require_fitted(self, bank: int, vectors: Tensor) -> None:
         if not len(vectors):
@@ -155,7 +158,9 @@ class PatchCore(FittedMethod):
         """Distances float32 and rows int64, both [P,g,g]."""
         if self.config.window is not None:
             side = self.stacking.grid
-            return nearest_in_window(stacked, vectors.view(side, side, -1, len(stacked[0])), self.config.window)
+            return nearest_in_window(
+                stacked, vectors.view(side, side, -1, len(stacked[0])), self.config.window
+            )
         asked = stacked.permute(0, 2, 3, 1)
         distances, rows = nearest(asked.flatten(0, 2), vectors)
         return distances.view(asked.shape[:3]), rows.view(asked.shape[:3])
@@ -175,9 +180,7 @@ class PatchCore(FittedMethod):
         for view, at in enumerate(place.tolist()):
             row = int(rows[view].flatten()[at])
             candidates = self._candidates(at, vectors)
-            apart = torch.linalg.vector_norm(
-                vectors[candidates].float() - vectors[row].float(), dim=1
-            )
+            apart = torch.linalg.vector_norm(vectors[candidates].float() - vectors[row].float(), dim=1)
             near = candidates[apart.topk(min(count, len(candidates)), largest=False).indices]
             query = stacked[view, :, at // side, at % side].expand(len(near), -1)
             others = distances_to(query, vectors, near)
@@ -198,7 +201,7 @@ class PatchCore(FittedMethod):
         if given is not None and given.shape[1:] == self.vectors.shape[1:]:
             # the number of vectors is known only after the fit
             self.vectors = self.vectors.new_zeros(given.shape)
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class ExportPatchCore(nn.Module):
@@ -214,7 +217,7 @@ class ExportPatchCore(nn.Module):
     def forward(self, images: Tensor, features: dict[str, Tensor], view_mask: Tensor) -> Tensor:
         """See `SupportsExport.export_module`."""
         views = view_mask.shape[1]
-        banks = self.vectors.split(self.counts)
+        banks = torch.split(self.vectors, self.counts)
         maps = []
         for slot in range(views):
             stacked = self.stacking({name: f[:, slot] for name, f in features.items()})

@@ -68,7 +68,9 @@ def chosen_layers(config: PatchCoreConfig | PaDiMConfig, features: FeatureSpec) 
         ConfigError: the source has no images, lacks a layer, or a layer is no square map of every view.
     """
     if features.image_size is None:
-        raise ConfigError(f"method.name: {config.name} needs images and feature maps of views; there are none")
+        raise ConfigError(
+            f"method.name: {config.name} needs images and feature maps of views; there are none"
+        )
     maps = {
         name: array
         for name, array in features.features.items()

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from cli.__main__ import run
 from idif.config.loader import load_configs
 from idif.methods.idif.ablations import table_3_row
+from idif.methods.idif.config import IDIFConfig
 from idif.report.reference_results import ablation_reference, published_results
 from tests.helpers.tiny_run import FAST
 
@@ -21,6 +22,8 @@ def test_the_configs_are_the_rows_of_table_3() -> None:
     together = load_configs(FOLDER / "table3.yaml")
     for name, one in zip(rows, together, strict=True):
         (alone,) = load_configs(FOLDER / f"{name}.yaml")
+        assert isinstance(alone.method, IDIFConfig)
+        assert isinstance(one.method, IDIFConfig)
         assert table_3_row(alone.method) == table_3_row(one.method) == name
         assert alone.model_copy(update={"run": one.run}) == one
     assert published_results(["dkd"]) == {}, "a row of Table 3 is no category"
