@@ -19,13 +19,16 @@ LOOK_EVERY = 2.0
 """Polling interval, in seconds, for models that other processes are training."""
 
 
-def take_models(folders: Mapping[str, Path], trained_elsewhere: Callable[[str], None]) -> Iterator[str]:
+def take_models(
+    folders: Mapping[str, Path], is_done: Callable[[str], bool], trained_elsewhere: Callable[[str], None]
+) -> Iterator[str]:
     """Yield names of models to train, each locked until the next is requested; ends when all are finished.
 
     A model whose process stops before finishing it is taken by the next process that polls.
 
     Args:
         folders: folder of each model, by name, in the order in which they are taken.
+        is_done: whether a model needs no training any more.
         trained_elsewhere: called for each model that another process has finished.
 
     Raises:
@@ -38,7 +41,7 @@ def take_models(folders: Mapping[str, Path], trained_elsewhere: Callable[[str], 
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 with file_lock(folder / LOCK) as dead:
-                    if is_finished(folder):
+                    if is_done(name):
                         trained_elsewhere(name)
                     else:
                         if dead is not None:

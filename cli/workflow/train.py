@@ -1,6 +1,6 @@
 """Training of every model of a run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from threading import Timer
@@ -32,6 +32,7 @@ from idif.runs.start import (
     write_run_folder,
 )
 from idif.training.estimate import estimate
+from idif.training.fit import FittedTo
 from idif.training.precision import (
     training_convolutions,
     winograd_applies,
@@ -71,7 +72,12 @@ def train_run(
         check_folder(config, fabric, resume=resume)
         everybody()  # otherwise a slow process would mistake the files of a fast one for an earlier run
         sources = Sources(config, fabric.device)
-        models = _Models(config, sources.categories(), table)
+        groups = model_groups(config, sources.categories())
+
+        def is_done(name: str) -> bool:
+            return _is_done(config, sources, name, groups[name])
+
+        models = _Models(config, groups, is_done, table)
         waiting = models.waiting()
         # before the folder is written: a run that cannot start leaves none
         starts = {name: starting_checkpoint(config, name) for name in waiting}
@@ -88,7 +94,8 @@ def train_run(
     if by_category and dry_run:
         turns = iter(waiting if first_process() else ())
     elif by_category:
-        turns = take_models({name: config.folder / name for name in waiting}, trained_elsewhere)
+        folders = {name: config.folder / name for name in waiting}
+        turns = take_models(folders, is_done, trained_elsewhere)
     for name in turns:
         members = models.groups[name]
         task = make_task(config, name, sources.placed(members, "train"), members, resources, starts[name])
@@ -105,14 +112,20 @@ def train_run(
 class _Models:
     """The models of a run, with the summaries of the finished ones."""
 
-    def __init__(self, config: Config, categories: list[str], table: LiveTable | None) -> None:
-        self.groups = model_groups(config, categories)
+    def __init__(
+        self,
+        config: Config,
+        groups: dict[str, list[str]],
+        is_done: Callable[[str], bool],
+        table: LiveTable | None,
+    ) -> None:
+        self.groups = groups
         self._finished: dict[str, dict[str, Any]] = {}
         self._table = table
         if table is not None:
             table.begin(str(config.folder), list(self.groups))
         for name in self.groups:
-            if is_finished(config.folder / name):
+            if is_done(name):
                 self.add(model_summary(name, config.folder / name, None, "finished before"))
 
     def add(self, model: dict[str, Any]) -> None:
@@ -128,6 +141,27 @@ class _Models:
     def in_order(self) -> list[dict[str, Any]]:
         """The summaries, in the order of the categories."""
         return [self._finished[name] for name in self.groups if name in self._finished]
+
+
+def _is_done(config: Config, sources: Sources, name: str, members: list[str]) -> bool:
+    """Whether a model is finished, and if it is fitted, to all training samples that there are now."""
+    folder = config.folder / name
+    if not is_finished(folder) or not config.method.fitted:
+        return is_finished(folder)
+    source = sources.unplaced(members, "train")
+    before, now = FittedTo.read(folder), FittedTo.of(source, training_rows(config, source.index)[0])
+    assert before is not None
+    if before == now:
+        return True
+    if before.extended_by(now):
+        more = len(now.samples - before.samples)
+        note(f"{name}: {more} samples are added to the {len(before.samples)} that it is fitted to")
+    elif before.features != now.features:
+        note(f"note: {name}: it is fitted to features of other settings; it is fitted again")
+    else:
+        gone = len(before.samples - now.samples)
+        note(f"note: {name}: {gone} of its samples are no training samples now; it is fitted again")
+    return False
 
 
 def _start(

@@ -1,13 +1,16 @@
 """`fit`: fits a method in one pass over the training samples, and writes its checkpoint."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
 
 import torch
 from lightning_fabric import Fabric
 
 from idif.config.sections import Config
 from idif.data.batch import Batch
+from idif.data.features import FeatureSource
 from idif.errors import ConfigError
 from idif.methods.protocol import FittedMethod
 from idif.progress import Progress, silent
@@ -17,8 +20,33 @@ from idif.training.run_log import RunLog
 from idif.training.step_metrics import out_of_memory_as_error
 from idif.training.task import Task
 
-FITTED = "fitted"
-"""Entry of a checkpoint's state: the ids of the samples that the method is fitted to."""
+
+class FittedTo(NamedTuple):
+    """The samples that a checkpoint is fitted to, kept in its state."""
+
+    samples: frozenset[str]
+    """Their ids."""
+    features: str
+    """Fingerprint of the specification of their features."""
+
+    @classmethod
+    def of(cls, source: FeatureSource, rows: Sequence[int]) -> Self:
+        """Some rows of a source."""
+        samples = source.index.samples
+        return cls(frozenset(samples[row].sample_id for row in rows), source.spec.fingerprint)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The samples of the checkpoint in a model's folder; None without one."""
+        checkpoint = find_checkpoint(folder)
+        if checkpoint is None:
+            return None
+        state = load_state(checkpoint)
+        return cls(frozenset(state["samples"]), state["features"])
+
+    def extended_by(self, other: Self) -> bool:
+        """Whether the other samples are these and maybe more."""
+        return self.features == other.features and self.samples <= other.samples
 
 
 def fit(
@@ -26,7 +54,7 @@ def fit(
 ) -> FittedMethod:
     """Fit one model, unless its checkpoint is of these samples already.
 
-    A checkpoint of a part of them is extended by the others; one with other samples is replaced.
+    A checkpoint of a part of them is extended by the others; any other checkpoint is replaced.
 
     Args:
         config: the run, with the method's section of this stage.
@@ -48,48 +76,29 @@ def fit(
             f"train.distribute: {config.method.name} is fitted by one process, not by {fabric.world_size}; "
             "use `categories`, with one model for each"
         )
-    settings = config.train
-    began = time.perf_counter()
-    before = fitted_ids(task) or []
-    ids = sample_ids(task)
-    if set(before) <= set(ids) and before:
-        checkpoint = find_checkpoint(task.folder)
-        assert checkpoint is not None
+    size, began = config.train.batch_size, time.perf_counter()
+    now, before = FittedTo.of(task.source, task.rows), FittedTo.read(task.folder)
+    known: frozenset[str] = frozenset()
+    checkpoint = find_checkpoint(task.folder)
+    if checkpoint is not None and before is not None and before.extended_by(now):
         load_into(method, checkpoint)
-    else:
-        before = []
-    known = set(before)
-    rows = [row for row, name in zip(task.rows, ids, strict=True) if name not in known]
+        known = before.samples
+    samples = task.source.index.samples
+    rows = [row for row in task.rows if samples[row].sample_id not in known]
     method.to(fabric.device).eval()
     if not rows:
         return method
-    steps = -(-len(rows) // settings.batch_size)
-    with torch.no_grad(), out_of_memory_as_error(task.name, steps, settings.batch_size):
-        method.fit(_batches(task, rows, settings.batch_size, fabric, progress), settings.seed, progress)
+    steps = -(-len(rows) // size)
+    with torch.no_grad(), out_of_memory_as_error(task.name, steps, size):
+        method.fit(_batches(task, rows, size, fabric, progress), config.train.seed, progress)
     seconds = time.perf_counter() - began
-    summary = {"epoch": 1, "step": steps}
-    RunLog(task.folder / "log.jsonl").write(summary)
+    done = {"epoch": 1, "step": steps}
+    RunLog(task.folder / "log.jsonl").write(done | {"samples": len(rows), "samples_before": len(known)})
     timing = {"seconds": seconds, "samples_per_s": len(rows) / seconds}
-    RunLog(task.folder / "timing.jsonl").write(summary | timing)
-    done = TrainingProgress(epoch=1, step=steps, finished=True)
-    save_checkpoint(
-        task.folder, method.state_dict(), {FITTED: before + [n for n in ids if n not in known]}, done
-    )
+    RunLog(task.folder / "timing.jsonl").write(done | timing)
+    state = {"samples": sorted(now.samples), "features": now.features}
+    save_checkpoint(task.folder, method.state_dict(), state, TrainingProgress(1, steps, finished=True))
     return method
-
-
-def sample_ids(task: Task) -> list[str]:
-    """The ids of a task's samples, in its order."""
-    return [task.source.index.samples[row].sample_id for row in task.rows]
-
-
-def fitted_ids(task: Task) -> list[str] | None:
-    """The ids of the samples that the task's checkpoint is fitted to; None without a checkpoint."""
-    checkpoint = find_checkpoint(task.folder)
-    if checkpoint is None:
-        return None
-    recorded: list[str] = load_state(checkpoint)[FITTED]
-    return recorded
 
 
 def _batches(

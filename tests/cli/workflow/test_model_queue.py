@@ -13,12 +13,15 @@ from cli.workflow.model_queue import take_models
 def test_models_are_taken_once_and_again_after_a_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli.workflow.model_queue, "is_finished", lambda folder: (folder / "done").exists())
     monkeypatch.setattr(cli.workflow.model_queue, "LOOK_EVERY", 0)
     folders = {name: tmp_path / name for name in "abc"}
     elsewhere: list[str] = []
-    first = take_models(folders, elsewhere.append)
-    second = take_models(folders, elsewhere.append)
+
+    def is_done(name: str) -> bool:
+        return (folders[name] / "done").exists()
+
+    first = take_models(folders, is_done, elsewhere.append)
+    second = take_models(folders, is_done, elsewhere.append)
     assert isinstance(second, Generator)
     assert [next(first), next(second)] == ["a", "b"]
     (folders["a"] / "done").touch()
@@ -31,6 +34,6 @@ def test_models_are_taken_once_and_again_after_a_stop(
     assert "b: process 7 on h has stopped" in capsys.readouterr().err
     (folders["b"] / "done").touch()
     assert list(first) == elsewhere == []
-    assert list(take_models(folders, elsewhere.append)) == []
+    assert list(take_models(folders, is_done, elsewhere.append)) == []
     assert elsewhere == ["a", "b", "c"]
     assert [path.name for path in tmp_path.glob("*/*")] == ["done"] * 3
