@@ -103,7 +103,7 @@ def category_metrics(
 def _values_of_maps(
     pixels: Mapping[str, PixelMetrics], region_map: str, region_metrics: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Pixel metrics of the anomaly map, ``region_metrics`` of ``region_map``; and the reasons of None values."""
+    """Pixel metrics of the anomaly map, ``region_metrics`` of ``region_map``, and why any is None."""
     computed = {name: pixel.compute() for name, pixel in pixels.items()}
     bounds = [computed[name].pop("error_bound") for name in {MAP: None, region_map: None}]
     known = [bound for bound in bounds if bound is not None]

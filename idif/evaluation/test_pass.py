@@ -1,6 +1,6 @@
 """The test pass of a run: predictions of all categories in one file, and the metrics computed from it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,7 +22,7 @@ from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
 from idif.evaluation.scoring import Scorer
 from idif.evaluation.thresholds import sample_labels_of, thresholds_of
-from idif.methods.protocol import MAP, Method
+from idif.methods.protocol import MAP
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.score_counts import BoolArray, IntArray
 from idif.progress import Progress, silent
@@ -44,10 +44,14 @@ class CategoryTask:
     """Scores of training normals, if the config requires them."""
 
 
-def scoring_protocol(config: Config, method: Method) -> dict[str, Any]:
+def scoring_protocol(config: Config, described: Mapping[str, str], region_map: str = MAP) -> dict[str, Any]:
     """The settings behind the scores, as recorded in the predictions file, metrics.json and reports.
 
     Texts are for display; ``rules`` is machine-readable.
+
+    Args:
+        described: result of `idif.methods.protocol.Method.describe`.
+        region_map: the map that AUPRO is computed from.
     """
     evaluation = config.eval
     top = {
@@ -59,11 +63,9 @@ def scoring_protocol(config: Config, method: Method) -> dict[str, Any]:
     mean = f"exponential mean over steps, decay min({ema}, (1 + n) / (10 + n)) after n steps"
     fitted = config.method.fitted
     learned = "fitted in one pass" if fitted else mean if ema else "the last step's"
-    regions = (
-        "" if method.region_map == MAP else f"; AUPRO from the map {method.region_map}, the rest from map"
-    )
+    regions = "" if region_map == MAP else f"; AUPRO from the map {region_map}, the rest from map"
     return {
-        **method.describe(),
+        **described,
         "weights": learned,
         "view_score": top,
         "sample_score": f"{evaluation.sample_score} over the views present",
@@ -74,7 +76,7 @@ def scoring_protocol(config: Config, method: Method) -> dict[str, Any]:
             "view_score": evaluation.score,
             "top_k": evaluation.top_k if evaluation.score == "topk" else None,
             "sample_score": evaluation.sample_score,
-            **({} if method.region_map == MAP else {"region_map": method.region_map}),
+            **({} if region_map == MAP else {"region_map": region_map}),
         },
     }
 
@@ -128,7 +130,7 @@ def write_predictions(
     remaining = iter(tasks)
     first = next(remaining)
     method = first.scorer.method
-    stated = scoring_protocol(config, method) | {"split": split} | learned
+    stated = scoring_protocol(config, method.describe(), method.region_map) | {"split": split} | learned
     index, size = first.source.index, first.source.spec.image_size
     classes = any(sample.sample_class is not None for sample in index.samples)
     drawn = maps and method.draws_maps
