@@ -32,6 +32,13 @@ class MSFlowConfig(MethodSection):
             "clip_norm": 2.0,
         },
         "eval": {"score": "method"},
+        "teacher": {
+            "encoder": "wide_resnet50_2",
+            "image_size": 512,
+            "neck": "average-pool",
+            "padding": "reflect",
+            "resize": "lanczos",
+        },
     }
 
     name: Literal["msflow"] = "msflow"
