@@ -10,7 +10,7 @@ from torch import Tensor
 from idif.data.index import NORMAL_CLASS
 from idif.errors import RunError
 from idif.evaluation.predictions import Predictions
-from idif.methods.protocol import MAP
+from idif.methods.maps import MAP
 from idif.metrics.curves import AuproRule, auroc, one_class_reason
 from idif.metrics.mean import mean_defined
 from idif.metrics.pixel import PixelMetrics, metric_name

@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from idif.data.index import NORMAL_CLASS
 from idif.errors import RunError
-from idif.methods.protocol import MAP
+from idif.methods.maps import MAP
 
 FORMAT = "idif predictions 2"
 

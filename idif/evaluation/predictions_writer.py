@@ -27,7 +27,7 @@ from idif.evaluation.predictions import (
     hash_text,
 )
 from idif.files import publish, temporary
-from idif.methods.protocol import MAP
+from idif.methods.maps import MAP
 
 
 class PredictionsWriter:

@@ -14,7 +14,8 @@ from idif.data.batch import Batch
 from idif.data.features import FeatureSource
 from idif.errors import CannotFinish
 from idif.evaluation.calibration import BoolArray, Calibration, FloatArray, final_scores
-from idif.methods.protocol import MAP, Method, Scores
+from idif.methods.maps import MAP
+from idif.methods.protocol import Method, Scores
 from idif.metrics.sample import view_scores
 from idif.progress import Progress, silent
 

@@ -22,7 +22,7 @@ from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
 from idif.evaluation.scoring import Scorer
 from idif.evaluation.thresholds import sample_labels_of, thresholds_of
-from idif.methods.protocol import MAP
+from idif.methods.maps import MAP
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.score_counts import BoolArray, IntArray
 from idif.progress import Progress, silent

@@ -13,12 +13,10 @@ from idif.corruption.config import CorruptionConfig
 from idif.data.batch import Batch
 from idif.data.features import FeatureSpec
 from idif.encoders.frozen import FrozenEncoder
+from idif.methods.maps import MAP
 from idif.methods.section import MethodSection, ViewDropoutConfig
 from idif.progress import Progress, silent
 from idif.randomness import Draws
-
-MAP = "map"
-"""Name of the anomaly map in `Scores.maps`."""
 
 
 @dataclass(frozen=True)

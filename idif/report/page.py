@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from idif.files import replace_file
+from idif.methods.maps import MAP
 from idif.progress import Progress, silent
 from idif.report import figures, summary_text, sweep_figures, sweep_tables, tables
 from idif.report.figures import Figure
@@ -184,8 +185,12 @@ def _category_section(run: RunData, name: str, gallery: Gallery | None, notes: l
     pro_curve = figures.pro(values)
     drawn += [] if pro_curve is None else [pro_curve]
     drawn += _training(run, name)
-    both = (tables.per_defect(values, has_views=run.has_views), tables.per_view(values))
-    shown = [table for table in both if table.rows]
+    possible = (
+        tables.per_map(values, run.protocol.get("rules", {}).get("region_map", MAP)),
+        tables.per_defect(values, has_views=run.has_views),
+        tables.per_view(values),
+    )
+    shown = [table for table in possible if table.rows]
     s_auroc = DASH if values["s_auroc"] is None else f"{percent(values['s_auroc'])} %"
     return CategorySection(name, s_auroc, drawn, shown, gallery, notes)
 

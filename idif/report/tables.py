@@ -179,6 +179,18 @@ def per_view(values: Json) -> Table:
     return table
 
 
+def per_map(values: Json, region_map: str) -> Table:
+    """One category's pixel metrics by map, for methods with several; ``region_map`` gave the headline AUPRO."""
+    keys = ("p_auroc", "p_ap", "p_f1_max", "aupro")
+    table = Table(
+        f"By map, in percent; the headline AUPRO is that of the map {region_map}",
+        [label(key) for key in keys],
+    )
+    for name, metrics in values.get("maps", {}).items():
+        table.rows.append((name, [Cell(percent(metrics.get(key), DASH)) for key in keys]))
+    return table
+
+
 def per_defect(values: Json, *, has_views: bool) -> Table:
     """One category's metrics by defect, each defect against all normal samples and views."""
     keys = ("s_auroc", "i_auroc") if has_views else ("s_auroc",)

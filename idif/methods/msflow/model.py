@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from idif.data.batch import Batch
+from idif.methods.maps import MAP
 from idif.methods.msflow.config import MSFlowConfig
 from idif.methods.msflow.fusion import FusionFlow
 from idif.methods.msflow.likelihood import energy, likelihood_maps, log_likelihood, top_mean
 from idif.methods.msflow.parallel import ParallelFlow
-from idif.methods.protocol import MAP, Needs, Scores, TrainedMethod
+from idif.methods.protocol import Needs, Scores, TrainedMethod
 from idif.methods.section import ViewDropoutConfig
 from idif.methods.view_dropout import drop_views
 from idif.randomness import Draws

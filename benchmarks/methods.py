@@ -1,0 +1,114 @@
+"""Times a method's training step from a store and with its live encoder, and its scoring, as one JSON object.
+
+    python benchmarks/methods.py CONFIG [--set KEY=VALUE] [--steps 3] [--rounds 3] [--json]
+
+CONFIG names a store, which is built, the dataset it was built from (``data.root``) and a method that trains.
+In every round, in turn: ``cached`` (steps from the store, loading included), ``live`` (steps with the encoder
+running on the images) and the scoring of one batch from the store. Medians over the rounds; seconds of the
+processor on a CPU, of the clock elsewhere; a round's first step waits for its batch and is not timed. Memory
+is by count: weights, gradients and moments, and what the forward pass keeps.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections import defaultdict
+from itertools import islice
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from cli.workflow.sources import Sources, make_fabric
+from idif.config.loader import load_config
+from idif.config.sections import Config
+from idif.data.features import FeatureSource
+from idif.evaluation.scoring import Scorer
+from idif.methods.catalog import METHODS
+from idif.methods.protocol import TrainedMethod
+from idif.runs.run import method_context
+from idif.training.estimate import estimate
+from idif.training.loop import step_inputs, train_step
+from idif.training.optimizers import make_optimizer
+from idif.training.state import StepModule
+from idif.training.task import Task
+
+
+def clock(fabric: Fabric) -> float:
+    if fabric.device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(fabric.device)
+    return time.perf_counter()
+
+
+def time_steps(
+    config: Config, method: TrainedMethod, source: FeatureSource, fabric: Fabric, steps: int
+) -> float:
+    """Seconds of a step, the mean of ``steps`` after a first one."""
+    optimizer = make_optimizer(config.train, method.parameters())
+    module, wrapped = fabric.setup(StepModule(method.train()), optimizer)
+    size = config.train.batch_size
+    rows = [row % len(source.index) for row in range((steps + 1) * size)]
+    began = 0.0
+    for step, batch in enumerate(source.batches(rows, size)):
+        inputs = step_inputs(config.train, source.index, [batch], 0, step, fabric)
+        train_step(config.train, module, wrapped, fabric, inputs)
+        if step == 0:
+            began = clock(fabric)
+    return (clock(fabric) - began) / steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    config = load_config(options.config, options.overrides)
+    fabric = make_fabric(config)
+    cached = Sources(config, fabric.device)
+    category = cached.categories()[0]
+    stored = cached.placed([category], "train")
+    live_config = config.model_copy(update={"cache": config.cache.model_copy(update={"source": "live"})})
+    live = Sources(live_config, fabric.device).placed([category], "train")
+    context = method_context(config, stored.spec, stored.index.view_numbers, [category])
+    size = config.train.batch_size
+    seconds: dict[str, list[float]] = defaultdict(list)
+    method = METHODS[config.method.name].build(config.method, context)
+    assert isinstance(method, TrainedMethod), "a method that trains"
+    for _ in range(options.rounds):
+        seconds["cached"].append(time_steps(config, method, stored, fabric, options.steps))
+        seconds["live"].append(time_steps(config, method, live, fabric, options.steps))
+        scorer = Scorer(config.eval, method.eval(), fabric.device)
+        (batch,) = islice(stored.batches(range(min(size, len(stored.index))), size), 1)
+        began = clock(fabric)
+        with torch.inference_mode():
+            scorer.score(batch)
+        seconds["score"].append((clock(fabric) - began) / len(batch))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    counted = estimate(
+        config, Task(category, Path(), stored, list(range(len(stored.index))), context), fabric
+    )
+    answer = {
+        "method": config.method.name,
+        "encoder": stored.spec.encoders[0].name,
+        "image_size": stored.spec.image_size,
+        "batch_size": size,
+        "device": str(fabric.device),
+        "precision": fabric._precision.precision,
+        "threads": torch.get_num_threads(),
+        "seconds_per_step": {name: medians[name] for name in ("cached", "live")},
+        "live_over_cached": medians["live"] / medians["cached"],
+        "images_per_s_at_test": 1 / medians["score"],
+        "parameters": counted.parameters,
+        "state_bytes": counted.state_bytes,
+        "activation_bytes": counted.activation_bytes,
+    }
+    print(json.dumps(answer, indent=None if options.json else 2))
+
+
+if __name__ == "__main__":
+    main()
