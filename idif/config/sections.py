@@ -19,6 +19,7 @@ from idif.methods.idif.config import IDIFConfig
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.msflow.config import MSFlowConfig
 from idif.methods.section import MethodSection, ViewDropoutConfig
+from idif.methods.uniad.config import UniADConfig
 from idif.settings import Count, Probability, Section
 
 Address = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]+://")]
@@ -228,7 +229,8 @@ MethodConfig = Annotated[
     IDIFConfig
     | MSFlowConfig
     | PaDiMConfig
-    | PatchCoreConfig,
+    | PatchCoreConfig
+    | UniADConfig,
     Field(discriminator="name"),
 ]  # fmt: skip
 """The methods' own sections."""

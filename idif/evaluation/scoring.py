@@ -15,7 +15,7 @@ from idif.data.features import FeatureSource
 from idif.errors import CannotFinish
 from idif.evaluation.calibration import BoolArray, Calibration, FloatArray, final_scores
 from idif.methods.maps import MAP
-from idif.methods.protocol import Method, Scores
+from idif.methods.protocol import Method, ReducesMaps, Scores
 from idif.metrics.sample import view_scores
 from idif.progress import Progress, silent
 
@@ -115,10 +115,9 @@ class Scorer:
 
     def reduce(self, answer: Scores, batch: Batch) -> Tensor:
         """View scores float32 [B,V] on the CPU by ``eval.score``."""
-        config, maps = self.config, answer.maps.get(MAP)
-        if maps is not None and (config.score != "method" or answer.views is None):
-            rule = "max" if config.score == "method" else config.score
-            return view_scores(maps, rule, config.top_k).cpu()
+        maps = answer.maps.get(MAP)
+        if maps is not None and (self.config.score != "method" or answer.views is None):
+            return reduce_maps(self.config, self.method, maps).cpu()
         if answer.views is not None:
             return answer.views.float().cpu()
         assert batch.view_mask.shape[1] == 0, "a method that scores samples alone gives no scores of views"
@@ -139,6 +138,13 @@ class Scorer:
     def final(self, scores: SourceScores) -> tuple[FloatArray, FloatArray]:
         """View scores [N,V], calibrated if there is a calibration, and sample scores [N]."""
         return final_scores(self.config, scores.views, scores.present, self.calibration, scores.samples)
+
+
+def reduce_maps(config: EvalConfig, method: Method, maps: Tensor) -> Tensor:
+    """View scores [B,V] of maps [B,V,H,W] by ``eval.score``; can be exported."""
+    if config.score != "method":
+        return view_scores(maps, config.score, config.top_k)
+    return method.reduce_maps(maps) if isinstance(method, ReducesMaps) else view_scores(maps)
 
 
 def require_finite(scores: Tensor, batch: Batch, source: FeatureSource) -> None:

@@ -3,21 +3,20 @@
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from idif.config.sections import EvalConfig
 from idif.data.features import IMAGES, MASKS, FeatureSpec
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder
 from idif.encoders.preparation import SquareImage
 from idif.errors import ConfigError
-from idif.evaluation.calibration import Calibration
-from idif.evaluation.scoring import Scorer
+from idif.evaluation.scoring import Scorer, reduce_maps
 from idif.inference.predict import Thresholds, image_batch
 from idif.methods.protocol import SupportsExport
-from idif.metrics.sample import ViewRule, sample_scores, view_scores
+from idif.metrics.sample import sample_scores
 from idif.version import __version__
 
 INPUTS = ("images", "view_mask")
@@ -48,7 +47,7 @@ class Deployment:
         method = self.scorer.method.eval()
         assert isinstance(method, SupportsExport)
         (encoder,) = self.encoders.encoders
-        graph = Graph(encoder, method.export_module(), self.scorer.config, self.scorer.calibration)
+        graph = Graph(encoder, method.export_module(), self.scorer)
         return graph.eval().requires_grad_(False)
 
     @torch.inference_mode()
@@ -109,17 +108,12 @@ class Graph(nn.Module):
     mean: Tensor | None
     spread: Tensor | None
 
-    def __init__(
-        self,
-        encoder: FrozenEncoder,
-        method: nn.Module,
-        settings: EvalConfig,
-        calibration: Calibration | None,
-    ) -> None:
+    def __init__(self, encoder: FrozenEncoder, method: nn.Module, scorer: Scorer) -> None:
         super().__init__()
+        calibration = scorer.calibration
         self.teacher, self.method, self.prepare = encoder.module.cpu().eval(), method, encoder.family.prepare
-        self.score: ViewRule = "max" if settings.score == "method" else settings.score
-        self.top_k, self.sample_score = settings.top_k, settings.sample_score
+        self.reduce = partial(reduce_maps, scorer.config, scorer.method)
+        self.sample_score = scorer.config.sample_score
         mean = None if calibration is None else torch.tensor(calibration.mean)
         spread = None if calibration is None else torch.tensor(calibration.spread)
         self.register_buffer("mean", mean)
@@ -142,7 +136,7 @@ class Graph(nn.Module):
             for name, x in self.teacher(self.prepare(seen.flatten(0, 1))).items()
         }
         maps = self.method(seen, features, view_mask)
-        of_views = view_scores(maps, self.score, self.top_k)
+        of_views = self.reduce(maps)
         if self.mean is not None and self.spread is not None:
             of_views = (of_views - self.mean) / self.spread
         of_samples = sample_scores(of_views, view_mask, self.sample_score)

@@ -6,11 +6,13 @@ from idif.methods.idif.spec import IDIF_SPEC
 from idif.methods.memory.spec import PADIM_SPEC, PATCHCORE_SPEC
 from idif.methods.msflow.spec import MSFLOW_SPEC
 from idif.methods.protocol import MethodSpec
+from idif.methods.uniad.spec import UNIAD_SPEC
 
 METHODS: dict[str, MethodSpec[Any]] = {
     "idif": IDIF_SPEC,
     "msflow": MSFLOW_SPEC,
     "padim": PADIM_SPEC,
     "patchcore": PATCHCORE_SPEC,
+    "uniad": UNIAD_SPEC,
 }
 """``method.name`` of a config -> the method."""

@@ -143,6 +143,18 @@ class SupportsExport(Protocol):
         ...
 
 
+@runtime_checkable
+class ReducesMaps(Protocol):
+    """Optional capability: the authors' view score is a function of the map ``map`` alone."""
+
+    def reduce_maps(self, maps: Tensor) -> Tensor:
+        """View scores of ``eval.score: method``: maps [B,V,H,W] -> [B,V].
+
+        No shape and no branch in it depends on a value, so that it can be exported.
+        """
+        ...
+
+
 class Resource(Protocol):
     """An input of training besides the data, e.g. a bank of textures."""
 

@@ -13,11 +13,10 @@ from idif.data.batch import Batch, presence_and_labels
 from idif.data.features import FeatureSource
 from idif.data.index import Index
 from idif.evaluation.category_metrics import update_pixels
-from idif.evaluation.scoring import Scorer, SourceScores, require_finite
+from idif.evaluation.scoring import Scorer, SourceScores, reduce_maps, require_finite
 from idif.methods.protocol import ScoresSubsets
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.mean import mean_defined
-from idif.metrics.sample import view_scores
 from idif.missing_views.camera_value import (
     MAX_EXACT_CAMERAS,
     best_subsets,
@@ -145,13 +144,12 @@ def _score_together(
     scorer: Scorer, method: ScoresSubsets, batch: Batch, masks: Sequence[Bools]
 ) -> Iterator[_SubsetScores]:
     """Score with a method that shares work among choices of views."""
-    encoded, config = method.encode_batch(batch), scorer.config
-    rule = "max" if config.score == "method" else config.score
+    encoded = method.encode_batch(batch)
     for start in range(0, len(masks), MASKS_AT_ONCE):
         visible = torch.from_numpy(np.stack(masks[start : start + MASKS_AT_ONCE]))
         maps = method.score_subsets(encoded, batch, visible.to(scorer.device))
         views = torch.zeros(visible.shape)
-        views[visible] = view_scores(maps, rule, config.top_k).cpu()
+        views[visible] = reduce_maps(scorer.config, scorer.method, maps[:, None])[:, 0].cpu()
         halves = torch.split(maps.half(), visible.flatten(1).sum(dim=1).tolist())
         for shown, of_views, half in zip(visible, views, halves, strict=True):
             yield _SubsetScores(shown.numpy(), of_views, None, half)

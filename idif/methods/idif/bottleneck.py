@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idif.methods.idif.feature_distance import mean_over_kept
 from idif.methods.idif.norm import Norm, norm_layer
+from idif.methods.view_mean import mean_over_kept
 
 LOGVAR_RANGE = (-10.0, 10.0)
 """Range to which log variances are clamped, so that no exponential overflows early in training."""

@@ -3,9 +3,10 @@
 from typing import Literal
 
 import torch
-import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor
+
+from idif.methods.view_mean import mean_over_kept
 
 SHORTEST = 1e-6
 """Lower bound of a feature's length, so that the distance of a zero feature is defined: 1."""
@@ -22,20 +23,6 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     a, b = (torch.linalg.vector_norm(f, dim=2).clamp_min(SHORTEST) for f in (student, laid_out))
     cosine: Tensor = (student * laid_out).sum(dim=2) / (a * b)
     return 1 - cosine
-
-
-def mean_over_kept(values: Tensor, view_mask: Tensor) -> Tensor:
-    """Mean of ``values`` [B,V] over the views of ``view_mask`` [B,V], a scalar.
-
-    If several processes share a batch, the mean of their results is the mean over the kept views of all: each
-    process divides by the average number of kept views. A plain mean of means would give more weight to views
-    of processes with few of them.
-    """
-    kept = view_mask.sum()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(kept)
-        kept = kept / torch.distributed.get_world_size()
-    return (values * view_mask).sum() / kept
 
 
 def distillation_loss(student: dict[str, Tensor], teacher: dict[str, Tensor], view_mask: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from idif.inference.export_graph import Deployment, Graph
 from idif.inference.photo_grouping import PredictInput, find_parts
 from idif.inference.predict import Prediction, Thresholds, predict
 from idif.methods.catalog import METHODS
-from idif.methods.protocol import MethodContext
+from idif.methods.protocol import Method, MethodContext
 from idif.runs.run import open_run
 from tests.idif.methods.idif.test_model import VARIANTS, inputs, make
 
@@ -72,7 +72,8 @@ class PixelTeacher(torch.nn.Module):
 
 def test_not_even_a_careless_method_sees_what_a_missing_view_holds() -> None:
     teacher = FrozenEncoder("resnet18", "file", "0", PixelTeacher())
-    graph = Graph(teacher, LooksEverywhere(), EvalConfig(), None)
+    method = LooksEverywhere()
+    graph = Graph(teacher, method, Scorer(EvalConfig(), cast(Method, method), CPU))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, 3, 8, 8), generator=generator).byte()
     mask = torch.tensor([[True, False, True], [True, True, True]])

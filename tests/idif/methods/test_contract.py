@@ -13,6 +13,7 @@ from idif.data.features import FeatureSource, FeatureSpec
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import load_encoder
 from idif.encoders.live import LiveFeatures
+from idif.encoders.options import EncoderOptions
 from idif.methods.catalog import METHODS
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.protocol import Method, MethodContext
@@ -49,7 +50,7 @@ def _case(
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cases]:
     home = tmp_path_factory.mktemp("contract")
     with installed_method():
-        yield {**_image_cases(home), "vector": _vector_case(home)}
+        yield {**_image_cases(home), "uniad": _uniad_case(home), "vector": _vector_case(home)}
 
 
 def _image_cases(home: Path) -> Cases:
@@ -86,6 +87,16 @@ def _image_cases(home: Path) -> Cases:
     return {name: made(section) for name, section in sections.items()}
 
 
+def _uniad_case(home: Path) -> contract.Case:
+    root = home / "aligned"
+    index = tiny_index(categories=("cup",), train=6, test=0)
+    make_tiny_realiad(root, index)
+    encoder = load_encoder("untrained", "resnet18", EncoderOptions(neck="aligned"))
+    source = LiveFeatures(root, index, EncoderSet((encoder,), SIZE), CPU)
+    config = Config(method=METHODS["uniad"].smallest())
+    return _case(config, source, lambda features: method_context(config, features, (1, 2, 3), ["cup"]))
+
+
 def _vector_case(home: Path) -> contract.Case:
     root = home / "signals"
     index = signal_index(root, train=6, test=0)
@@ -94,7 +105,7 @@ def _vector_case(home: Path) -> contract.Case:
     return _case(config, source, lambda features: method_context(config, features, (), ["weld"]))
 
 
-TRAINED = ["idif", "idif-batch-norm", "idif-conv3d", "idif-segmentation", "msflow"]
+TRAINED = ["idif", "idif-batch-norm", "idif-conv3d", "idif-segmentation", "msflow", "uniad"]
 FITTED = ["padim", "padim-diagonal", "patchcore", "patchcore-shared", "patchcore-window"]
 NAMES = [*TRAINED, *FITTED, "vector"]
 

@@ -1,0 +1,1 @@
+"""UniAD: a transformer that reconstructs frozen features; one model for all classes."""
