@@ -33,6 +33,11 @@ COMMANDS: dict[str, LazyCommand] = {
     "train": LazyCommand(
         "cli.commands.train", "train", "Train from a feature store (or with the live encoder)."
     ),
+    "import-weights": LazyCommand(
+        "cli.commands.import_weights",
+        "import_weights",
+        "Make a finished run of a checkpoint that the method's authors published or that their code wrote.",
+    ),
     "eval": LazyCommand(
         "cli.commands.eval",
         "evaluate",

@@ -1,5 +1,6 @@
 """Reading of weights files that other projects wrote."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,28 @@ _PARALLEL = "module."
 """Prefix of all keys of weights that `torch.nn.DataParallel` wrote."""
 _POINTER = b"version https://git-lfs"
 _PAGES = (b"<!doctype", b"<html")
+
+
+class _Ignored:
+    """Stands in for an object beside the weights: accepts what it is made of and runs nothing."""
+
+    def __init__(self, *parts: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        """Accept the object's attributes."""
+
+
+_BESIDE: list[Any] = [
+    # a dictionary that can be filled, which torch allows to no other stand-in
+    (OrderedDict, "easydict.EasyDict"),
+    (_Ignored, "argparse.Namespace"),
+    (_Ignored, "numpy.core.multiarray.scalar"),
+    (_Ignored, "numpy._core.multiarray.scalar"),
+    (_Ignored, "numpy.dtype"),
+    (_Ignored, "_codecs.encode"),
+]
+"""Stand-ins for the settings and figures that checkpoints hold beside the weights."""
 
 
 def read_weights_file(path: Path) -> dict[str, Tensor]:
@@ -55,7 +78,8 @@ def _read(path: Path) -> Any:
             )
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_BESIDE):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
         raise
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:

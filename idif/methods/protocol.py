@@ -228,6 +228,16 @@ class Stage(Generic[ConfigT]):
 
 
 @dataclass(frozen=True)
+class ImportedWeights:
+    """Weights of a checkpoint in the format of a method's authors."""
+
+    method: Mapping[str, Tensor]
+    """A state dict of the method."""
+    encoder: Mapping[str, Tensor] | None = None
+    """Weights of the frozen encoder by the names of its library; None if the checkpoint has none."""
+
+
+@dataclass(frozen=True)
 class MethodSpec(Generic[ConfigT]):
     """Everything the engine needs to know about a method before it is built."""
 
@@ -240,3 +250,6 @@ class MethodSpec(Generic[ConfigT]):
     """The row of a published table that a config corresponds to; None if there is none."""
     smallest: Callable[[], ConfigT]
     """A config for self-tests: trains in seconds on tiny images."""
+    import_weights: Callable[[ConfigT, MethodContext, Path], ImportedWeights] | None = None
+    """Reads a checkpoint of the method's authors, for a context with the frozen encoders; raises WeightsError
+    if the file is none. None if the method cannot import any."""

@@ -6,6 +6,7 @@ from idif.data.features import FeatureSpec, check_arrays
 from idif.errors import ConfigError
 from idif.methods.protocol import Method, MethodContext, MethodSpec, ResourceRequest, Stage
 from idif.methods.uniad.config import NeighborMaskConfig, UniADConfig
+from idif.methods.uniad.import_weights import import_weights
 from idif.methods.uniad.model import ALIGNED, UniAD
 from idif.methods.uniad.neighbor_mask import neighbors
 
@@ -75,4 +76,5 @@ UNIAD_SPEC = MethodSpec(
     resources=_resources,
     label=lambda config: None,
     smallest=_smallest,
+    import_weights=import_weights,
 )

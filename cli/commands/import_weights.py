@@ -1,0 +1,76 @@
+"""`idif import-weights`: makes a run of a checkpoint in the format of a method's authors."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from safetensors.torch import save_file
+
+from cli.options import SetOption
+from cli.terminal.console import JsonOption, note, print_result
+from cli.workflow.sources import Sources
+from idif.config.loader import load_configs
+from idif.errors import ConfigError
+from idif.files import replacing
+from idif.runs.import_weights import import_run, read_imported
+from idif.runs.start import TrainingData
+
+
+def import_weights(
+    method: Annotated[str, typer.Argument(help="Name of the method, e.g. uniad.")],
+    file: Annotated[Path, typer.Argument(help="Checkpoint that the authors' code wrote.")],
+    config: Annotated[Path, typer.Option("--config", help="YAML file of the run; its data must be there.")],
+    encoder_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only write the checkpoint's frozen encoder to this .safetensors file, for teacher.weights."
+        ),
+    ] = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Make a finished run of a checkpoint that the method's authors published or that their code wrote.
+
+    Only tensors are read, never pickled objects. A checkpoint that contains its frozen encoder is refused if
+    the config's features come from another one.
+
+    Examples:
+
+        idif import-weights uniad ckpt.pth.tar --config configs/uniad-mvtec.yaml
+
+        idif import-weights uniad ckpt.pth.tar --config configs/uniad-mvtec.yaml --encoder-out b4.safetensors
+    """
+    configs = load_configs(config, overrides)
+    if len(configs) != 1:
+        raise ConfigError(f"{config}: expected one run, got {len(configs)}")
+    (chosen,) = configs
+    if chosen.method.name != method:
+        raise ConfigError(f"{config}: method.name: expected {method}, got {chosen.method.name}")
+    sources = Sources(chosen, torch.device("cpu"))
+    categories = sources.categories()
+    first = sources.unplaced(categories, "test")
+    data = TrainingData(
+        features=first.spec,
+        view_numbers=first.index.view_numbers,
+        categories=tuple(categories),
+        encoders=sources.encoders(),
+        fingerprint=sources.fingerprint(),
+    )
+    if encoder_out is not None:
+        _write_encoder(encoder_out, file, read_imported(chosen, data, file).encoder)
+        print_result({"encoder": str(encoder_out)}, as_json=as_json, otherwise=f"encoder: {encoder_out}")
+        return
+    import_run(chosen, data, file)
+    print_result({"run": str(chosen.folder)}, as_json=as_json, otherwise=f"run: {chosen.folder}")
+    note(f"next: idif eval {chosen.folder}")
+
+
+def _write_encoder(path: Path, file: Path, weights: dict[str, torch.Tensor] | None) -> None:
+    if weights is None:
+        raise ConfigError(f"--encoder-out: {file} contains no encoder")
+    if path.suffix != ".safetensors":
+        raise ConfigError(f"--encoder-out: expected a .safetensors file, got {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
