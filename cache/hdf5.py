@@ -9,7 +9,7 @@
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from cache.reading.store import FeatureStore
 from idif.data.features import MASKS
 from idif.errors import StoreDamaged, StoreError
 from idif.files import replacing, temporary
+from idif.paths import shown
 from idif.progress import Progress, silent
 
 MARK = "idif_store"
@@ -137,14 +138,16 @@ def _import_groups(source: Path, file: Any, store: Path, progress: Progress) -> 
         shared[name] = _bytes(source, file, name)
         if FileRecord.of(shared[name]) != root.files[name]:
             raise StoreDamaged(f"{source}: {name}: not the bytes that were exported")
-    names = [f"{category}/{split}" for category in file for split in _splits(file[category])]
     manifests: dict[GroupName, GroupManifest] = {}
-    for name in names:
+    for name in _group_names(source, file):
         where = f"{name}/{MANIFEST}"
         sealed = unseal_bytes(_bytes(source, file, where), f"{source}: {where}")
         manifest = GroupManifest.from_json(sealed, f"{source}: {where}")
-        if str(manifest.plan.group) != name or manifest.plan.spec_fingerprint != root.spec.fingerprint:
+        plan = manifest.plan
+        if str(plan.group) != name or plan.spec_fingerprint != root.spec.fingerprint:
             raise StoreDamaged(f"{source}: {where}: belongs to another group or store")
+        if [record.shard for record in manifest.shards] != list(range(len(plan.bounds))):
+            raise StoreDamaged(f"{source}: {where}: does not list every shard once, in order")
         manifests[manifest.plan.group] = manifest
     for name, data in {**shared, MANIFEST: raw}.items():
         write_file(store / name, data)
@@ -166,13 +169,48 @@ def _import_groups(source: Path, file: Any, store: Path, progress: Progress) -> 
     return total
 
 
-def _splits(category: Any) -> list[str]:
-    return list(category) if isinstance(category, h5py.Group) else []
+def _group_names(source: Path, file: Any) -> Iterator[str]:
+    """``<category>/<split>`` of every group in the file, each checked as a folder's name.
+
+    Raises:
+        StoreDamaged: a name cannot be a folder's, or a link stands for a group.
+    """
+    for category in file:
+        if not isinstance(file.get(category, getlink=True), h5py.HardLink):
+            raise StoreDamaged(f"{source}: {shown(category)}: a link; expected the data itself")
+        for split in file[category] if isinstance(file[category], h5py.Group) else ():
+            try:
+                yield str(GroupName.of(category, split))
+            except StoreError as error:
+                raise StoreDamaged(f"{source}: {error}") from None
+
+
+def _dataset(source: Path, file: Any, name: str) -> Any:
+    """The dataset of this name, whose bytes are in this very file.
+
+    Raises:
+        StoreDamaged: it is missing, or a link or another file's bytes stand for it.
+    """
+    parts = name.split("/")
+    for end in range(1, len(parts) + 1):
+        path = "/".join(parts[:end])
+        link = file.get(path, getlink=True)
+        if link is None:
+            raise StoreDamaged(f"{source}: {path}: missing or unreadable")
+        if not isinstance(link, h5py.HardLink):
+            raise StoreDamaged(f"{source}: {path}: a link; expected the data itself")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
+        raise StoreDamaged(f"{source}: {name}: expected an array whose values are in this file")
+    return dataset
 
 
 def _bytes(source: Path, file: Any, name: str) -> bytes:
     try:
-        return bytes(file[name][:].tobytes())
+        dataset = _dataset(source, file, name)
+        if dataset.nbytes > source.stat().st_size:
+            raise StoreDamaged(f"{source}: {name}: {dataset.nbytes:,} bytes, more than the file has")
+        return bytes(dataset[:].tobytes())
     except (KeyError, OSError, AttributeError, TypeError, ValueError) as error:
         raise StoreDamaged(f"{source}: {name}: missing or unreadable ({error})") from None
 
@@ -184,15 +222,17 @@ def _rows(
     for array in arrays:
         name = f"{group}/{array.name}"
         try:
-            part = np.ascontiguousarray(file[name][start:stop])
+            dataset = _dataset(source, file, name)
+            found = (dataset.dtype, (max(min(stop, len(dataset)) - start, 0), *dataset.shape[1:]))
+            expected = (np.dtype(array.dtype), (stop - start, *array.row_shape))
+            if found != expected:
+                raise StoreDamaged(
+                    f"{source}: {name}: rows {start}-{stop - 1} are {found[0]} {found[1]}, "
+                    f"expected {expected[0]} {expected[1]}"
+                )
+            part = np.ascontiguousarray(dataset[start:stop])
         except (KeyError, OSError, TypeError, ValueError) as error:
             raise StoreDamaged(f"{source}: {name}: missing or unreadable ({error})") from None
-        expected = (np.dtype(array.dtype), (stop - start, *array.row_shape))
-        if (part.dtype, part.shape) != expected:
-            raise StoreDamaged(
-                f"{source}: {name}: rows {start}-{stop - 1} are {part.dtype} {part.shape}, "
-                f"expected {expected[0]} {expected[1]}"
-            )
         values[array.name] = part
     return values
 

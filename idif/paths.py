@@ -1,4 +1,4 @@
-"""Untrusted paths from data: checked before they are joined, resolved before they are opened."""
+"""Untrusted names and paths from data: checked before they are joined, resolved before they are opened."""
 
 import posixpath
 import re
@@ -9,6 +9,12 @@ from idif.errors import DatasetError
 
 _SHOWN = 200
 _LONGEST_PATH, _LONGEST_NAME = 4096, 255
+_ROOM_FOR_ENDINGS = 24
+"""Bytes of a name that stay free for what is added to it: a suffix, ``.tmp``, a number."""
+LONGEST_PORTABLE_NAME = 100
+_SEPARATORS = re.compile(r'[\\/:*?"<>|]')
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:\..*)? *", re.IGNORECASE)
+"""Names that are devices on Windows, with any ending."""
 _UNSAFE = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories forbidden in paths and names: control characters, lone surrogates, line separators."""
 
@@ -22,6 +28,34 @@ def shown(value: object) -> str:
 def is_plain(text: str) -> bool:
     """True where ``text`` holds no control character, no line separator and no lone surrogate."""
     return text.isprintable() or all(unicodedata.category(char) not in _UNSAFE for char in text)
+
+
+def is_portable_name(text: str) -> bool:
+    """Whether ``text`` can be the name of one file or folder on every system.
+
+    It is not where it is empty, hidden, ``..``, longer than 100 characters, reserved by Windows (``con``,
+    ``nul.txt``), ends in a dot or a space, or holds a separator, a control character or one of ``:*?"<>|``.
+    """
+    return (
+        0 < len(text) <= LONGEST_PORTABLE_NAME
+        and is_plain(text)
+        and len(text.encode()) <= _LONGEST_NAME - _ROOM_FOR_ENDINGS
+        and text[0] not in ". "
+        and text[-1] not in ". "
+        and not _SEPARATORS.search(text)
+        and not _RESERVED.fullmatch(text)
+    )
+
+
+def portable_name(text: str) -> str:
+    """``text`` with everything replaced that `is_portable_name` refuses; unchanged where it is portable."""
+    plain = "".join("_" if unicodedata.category(char) in _UNSAFE else char for char in text)
+    plain = _SEPARATORS.sub("_", plain)[:LONGEST_PORTABLE_NAME]
+    plain = plain.encode()[: _LONGEST_NAME - _ROOM_FOR_ENDINGS].decode(errors="ignore")
+    plain = re.sub("^[. ]|[. ]$", "_", plain) or "_"
+    plain = f"_{plain}"[:LONGEST_PORTABLE_NAME] if _RESERVED.fullmatch(plain) else plain
+    assert is_portable_name(plain), plain
+    return plain
 
 
 def relative_posix(text: str, where: str) -> str:
@@ -43,7 +77,8 @@ def relative_posix(text: str, where: str) -> str:
     if text.startswith("/") or re.match("[A-Za-z]:", text):
         raise DatasetError(f"{where}: expected a relative path, got {shown(text)}")
     path = posixpath.normpath(text)
-    if len(path) > _LONGEST_PATH or any(len(part) > _LONGEST_NAME for part in path.split("/")):
+    encoded = path.encode()  # a file system counts bytes, not characters
+    if len(encoded) > _LONGEST_PATH or any(len(part) > _LONGEST_NAME for part in encoded.split(b"/")):
         raise DatasetError(f"{where}: expected a path short enough for a file system, got {shown(text)}")
     if path.split("/", 1)[0] == "..":
         raise DatasetError(f"{where}: expected a path that stays inside its folder, got {shown(text)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cache.format.layout import check_category, check_names, choose_shard_rows, value_layouts
+from cache.format.layout import check_names, choose_shard_rows, value_layouts
 from cache.format.manifest import GroupPlan, select_inputs, sorted_groups
 from cache.format.object_store import StorePath
 from idif.data.arrays import StorageType
@@ -69,7 +69,6 @@ class BuildRequest:
             raise DatasetError("the dataset has no views, and images are asked for")
         groups = sorted_groups(index)
         for group, rows in groups.items():
-            check_category(group.category)
             ids = [sample.sample_id for sample in rows.samples]
             for first, second in pairwise(ids):
                 if first == second:

@@ -25,7 +25,7 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, overload
 
 from cache.format.object_store import StorePath
@@ -33,6 +33,7 @@ from idif.data.arrays import DATA, VARIANT, ArraySpec
 from idif.data.features import MASKS, EncoderSpec, FeatureSpec
 from idif.data.index import Index, Split
 from idif.errors import ConfigError, StoreError
+from idif.paths import is_portable_name, shown
 
 FORMAT = 1
 """Version of the format; stores of other versions are refused."""
@@ -71,7 +72,14 @@ class GroupName:
 
     @classmethod
     def of(cls, category: str, split: Split) -> "GroupName":
-        """The group of the samples of a category and split."""
+        """The group of the samples of a category and split, both checked: they become folders.
+
+        Raises:
+            StoreError: as `check_category`, or there is no such split.
+        """
+        check_category(category)
+        if split not in SPLITS:
+            raise StoreError(f"split {shown(split)}: expected {' or '.join(SPLITS)}")
         return cls(category, SPLITS.index(split))
 
     @property
@@ -277,16 +285,16 @@ def group_metadata(*, root: bool = False) -> bytes:
 
 
 def check_category(name: str) -> None:
-    """Refuse a category that is not a valid folder name on every system.
+    """Refuse a category that cannot be a folder of a store on every system.
 
     Raises:
-        StoreError: the name is empty, reserved, or contains a separator, control or other unsafe character.
+        StoreError: the name is not portable (`idif.paths.is_portable_name`), or that of a store's own file.
     """
     reserved = name in {ZARR_JSON, MANIFEST, PENDING, LOCK, "c"} or name.endswith(WEIGHTS_SUFFIX)
-    unsafe = any(ord(ch) < 32 or ch in '/\\:*?"<>|' for ch in name)
-    if not name or reserved or name[0] == "." or name[-1] in ". " or unsafe or len(name) > 100:
-        raise StoreError(f"category {name!r}: expected a name that can be a folder's name on every system")
-    assert PurePosixPath(name).parts == (name,)
+    if reserved or not is_portable_name(name):
+        raise StoreError(
+            f"category {shown(name)}: expected a name that can be a folder's name on every system"
+        )
 
 
 @overload

@@ -1,6 +1,8 @@
 """Manifests of a store: the shared settings, and for each group its rows, content and files."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -29,8 +31,21 @@ from idif.data.features import FeatureSpec
 from idif.data.index import Index, Sample
 from idif.errors import StoreDamaged
 from idif.fingerprint import digest
+from idif.paths import is_portable_name, shown
 
 Array = npt.NDArray[Any]
+
+_SHARD_FILE = re.compile(r"[^/]+/c/[0-9]+(?:/0)*")
+"""The form of `cache.format.layout.ArrayLayout.shard_file`."""
+
+
+@contextlib.contextmanager
+def _as_damage(where: str) -> Iterator[None]:
+    """Translate the errors of a sealed file whose values are not those of a manifest."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise StoreDamaged(f"{where}: not a manifest that this program wrote ({error!r})") from None
 
 
 @dataclass(frozen=True)
@@ -97,7 +112,14 @@ class ShardRecord:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The record that `to_json` wrote."""
+        """The record that `to_json` wrote.
+
+        Raises:
+            ValueError: a file's name is not that of a shard, so that it could lie outside the group.
+        """
+        for name in data["files"]:
+            if not _SHARD_FILE.fullmatch(name) or not is_portable_name(name.partition("/")[0]):
+                raise ValueError(f"file {shown(name)}: expected <array>/c/<shard>/0/...")
         return cls(
             shard=data["shard"],
             files={name: FileRecord(**record) for name, record in data["files"].items()},
@@ -212,12 +234,15 @@ class GroupManifest:
         """The manifest whose ``to_bytes`` were unsealed.
 
         Raises:
-            StoreDamaged: they are whole, but of another kind of file; ``where`` is named.
+            StoreDamaged: they are whole, but of another kind of file, or name files outside the group;
+                ``where`` is named.
+            StoreError: the category cannot be a folder's name.
         """
         if "shards" not in data:
             raise StoreDamaged(f"{where}: not the manifest of a category and split")
-        shards = tuple(ShardRecord.from_json(shard) for shard in data["shards"])
-        return cls(GroupPlan.from_json(data), shards)
+        with _as_damage(where):
+            shards = tuple(ShardRecord.from_json(shard) for shard in data["shards"])
+            return cls(GroupPlan.from_json(data), shards)
 
 
 @dataclass(frozen=True)
@@ -252,12 +277,17 @@ class RootManifest:
         """The manifest whose ``to_bytes`` were unsealed.
 
         Raises:
-            StoreDamaged: they are whole, but of another kind of file; ``where`` is named.
+            StoreDamaged: they are whole, but of another kind of file, or name files outside the store;
+                ``where`` is named.
         """
         if "files" not in data:
             raise StoreDamaged(f"{where}: not the manifest of a store's root")
-        files = {name: FileRecord(**record) for name, record in data["files"].items()}
-        return cls(FeatureSpec.from_json(data["spec"]), tuple(data["view_numbers"]), files)
+        with _as_damage(where):
+            files = {name: FileRecord(**record) for name, record in data["files"].items()}
+            for name in files:
+                if not is_portable_name(name):
+                    raise ValueError(f"file {shown(name)}: expected one of the store's root")
+            return cls(FeatureSpec.from_json(data["spec"]), tuple(data["view_numbers"]), files)
 
 
 def _row_identity(sample: Sample, content: SampleContent) -> list[Any]:

@@ -14,7 +14,7 @@ from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.workflow.device import evaluation_device
 from idif.errors import DatasetError
 from idif.evaluation.scoring import Scorer
-from idif.inference.photo_grouping import PredictInput, find_parts
+from idif.inference.photo_grouping import RESULTS_FILE, PredictInput, find_parts
 from idif.inference.predict import (
     Prediction,
     Thresholds,
@@ -70,7 +70,7 @@ def predict_images(
         raise DatasetError(f"{images[0]}: none of the photographs could be read")
     if to is not None:
         lines = "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
-        (to / "predictions.jsonl").write_text(lines, encoding="utf-8")
+        (to / RESULTS_FILE).write_text(lines, encoding="utf-8")
     print_result({"parts": results}, as_json=as_json, otherwise=None if jsonl else _table(results))
 
 

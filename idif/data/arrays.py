@@ -8,6 +8,8 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
+from idif.paths import is_portable_name, shown
+
 ArrayType = Literal["float32", "float16", "uint8", "int8", "bool"]
 StorageType = Literal["float16", "float32", "uint8"]
 """Type in which a store keeps features. ``uint8`` is compact storage: unsigned arrays as uint8, signed as
@@ -73,7 +75,13 @@ class ArraySpec:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The spec that `to_json` wrote."""
+        """The spec that `to_json` wrote.
+
+        Raises:
+            ValueError: the name cannot be that of a folder, which an array has in a store.
+        """
+        if not is_portable_name(data["name"]):
+            raise ValueError(f"array {shown(data['name'])}: expected a name that can be a folder's")
         return cls(**data | {"axes": tuple(data["axes"]), "shape": tuple(data["shape"])})
 
 

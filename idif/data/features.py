@@ -1,5 +1,6 @@
 """Features: their specification (`FeatureSpec`) and their sources (`FeatureSource`)."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from idif.data.arrays import DATA, VIEW, ArraySpec, StorageType, feature_map
 from idif.data.index import Index
 from idif.errors import StoreMismatch
 from idif.fingerprint import digest
+from idif.paths import is_portable_name, shown
 
 if TYPE_CHECKING:
     from idif.data.batch import Batch  # imports torch, which reading a spec does not need
@@ -41,7 +43,7 @@ class EncoderSpec:
     @property
     def file_stem(self) -> str:
         """The name as part of a file's name."""
-        return self.name.replace(":", "-").replace("/", "-")
+        return re.sub(r"[:/\\]", "-", self.name)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal spec."""
@@ -52,8 +54,16 @@ class EncoderSpec:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The spec that `to_json` wrote."""
-        return cls(**data | {"arrays": tuple(ArraySpec.from_json(a) for a in data["arrays"])})
+        """The spec that `to_json` wrote.
+
+        Raises:
+            ValueError: its name, its input or an array has a name that cannot be part of a file's.
+        """
+        spec = cls(**data | {"arrays": tuple(ArraySpec.from_json(a) for a in data["arrays"])})
+        for name in (spec.file_stem, spec.input):
+            if not is_portable_name(name):
+                raise ValueError(f"encoder {shown(name)}: expected a name that can be part of a file's")
+        return spec
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,7 @@ class FeatureSpec:
 
         Raises:
             KeyError, TypeError: the object lacks a part or contains an unknown one.
+            ValueError: a name in it could not be that of a file or folder.
         """
         if "encoders" not in data:
             data = _from_flat_json(data)

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from idif.paths import is_portable_name, shown
 from idif.settings import Section
 
 
@@ -28,3 +29,12 @@ class DataConfig(Section):
     """Camera number -> (azimuth, tilt, roll) in degrees: tilt 0 looks straight down, and azimuth 0, 90, 180,
     270 stands at the bottom, left, top, right of that camera's image. Cameras that are not named get the
     default rig: the first from above, the rest around at 45 degrees."""
+
+    @field_validator("categories")
+    @classmethod
+    def _check_categories(cls, categories: tuple[str, ...]) -> tuple[str, ...]:
+        """Categories become folders of runs and stores."""
+        for name in categories:
+            if not is_portable_name(name):
+                raise ValueError(f"{shown(name)} cannot be the name of a folder on every system")
+        return categories

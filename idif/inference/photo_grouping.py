@@ -9,7 +9,10 @@ from pathlib import Path
 from idif.data.images import SUFFIXES
 from idif.datasets.realiad.reader import read_file_name
 from idif.errors import DatasetError
-from idif.paths import is_plain, shown
+from idif.paths import is_plain, portable_name, shown
+
+RESULTS_FILE = "predictions.jsonl"
+"""File of all results beside the parts' folders."""
 
 
 @dataclass(frozen=True)
@@ -127,13 +130,15 @@ def _unnamed_parts(folder: Path | None, paths: list[Path], views: int, category:
 
 
 def _uniquely_named(parts: list[PredictInput]) -> list[PredictInput]:
-    used: set[str] = set()
+    used = {RESULTS_FILE}
     unique = []
     for part in parts:
-        name, again = part.name, 2
+        # a photograph's name becomes a folder's: "...jpg" without its suffix would be the parent folder
+        plain = portable_name(part.name)
+        name, again = plain, 2
         # on case-insensitive file systems two parts could otherwise share a folder
         while name.lower() in used:
-            name, again = f"{part.name}-{again}", again + 1
+            name, again = f"{plain}-{again}", again + 1
         used.add(name.lower())
         unique.append(PredictInput(name, part.category, part.images))
     return unique

@@ -1,7 +1,9 @@
 """One HDF5 file and back: plain h5py reads it, the store returns byte for byte, damage is refused by name."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -9,6 +11,8 @@ import pytest
 
 from cache import FeatureStore
 from cache.checking.verify import verify_store
+from cache.format.layout import MANIFEST
+from cache.format.sealed_files import seal, unseal_bytes
 from cache.hdf5 import export_store, import_store
 from idif.errors import StoreDamaged, StoreError
 from tests.helpers.tiny_data import tiny_index, tree
@@ -120,3 +124,101 @@ def test_nothing_is_written_over_and_other_files_are_refused(
         import_store(tmp_path / "y.h5", tmp_path / "back")
     with pytest.raises(StoreError, match="no such store"):
         export_store(tmp_path / "nowhere", tmp_path / "z.h5")
+
+
+def reseal(group: h5py.Group, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a group's manifest and give it a digest that fits, as someone who means harm would."""
+    value = unseal_bytes(bytes(group[MANIFEST][:].tobytes()), "test")
+    value.pop("sha256")
+    change(value)
+    del group[MANIFEST]
+    group[MANIFEST] = np.frombuffer(seal(value), np.uint8)
+
+
+def rename_category(name: str) -> Callable[[h5py.File], None]:
+    def harm_file(file: h5py.File) -> None:
+        file.move("cup", name)
+        for split in ("train", "test"):
+            reseal(file[f"{name}/{split}"], lambda value: value.update(category=name))
+
+    return harm_file
+
+
+def shard_outside(file: h5py.File) -> None:
+    def change(value: dict[str, Any]) -> None:
+        files = value["shards"][0]["files"]
+        files["../../../outside"] = files.pop(next(iter(files)))
+
+    reseal(file["cup/train"], change)
+
+
+def array_outside(file: h5py.File) -> None:
+    def change(value: dict[str, Any]) -> None:
+        value["spec"]["layers"][0]["name"] = "../../../layer"
+
+    reseal(file, change)
+
+
+def shard_twice(file: h5py.File) -> None:
+    reseal(file["cup/train"], lambda value: value["shards"].append(value["shards"][0]))
+
+
+def other_values(file: h5py.File) -> None:
+    reseal(file["cup/train"], lambda value: value.update(index=[1]))
+
+
+def external_link(file: h5py.File) -> None:
+    del file["cup/train/masks"]
+    file["cup/train/masks"] = h5py.ExternalLink("other.h5", "masks")
+
+
+def soft_link(file: h5py.File) -> None:
+    file["again"] = h5py.SoftLink("/cup")
+
+
+def external_bytes(file: h5py.File) -> None:
+    del file["teacher.safetensors"]
+    file.create_dataset("teacher.safetensors", (8,), np.uint8, external=[("/etc/passwd", 0, 8)])
+
+
+def bomb(file: h5py.File) -> None:
+    del file["teacher.safetensors"]
+    file.create_dataset("teacher.safetensors", (2**46,), np.uint8, chunks=(2**20,), compression=9)
+
+
+STRANGERS: dict[str, Callable[[h5py.File], None]] = {
+    "reserved": rename_category("con"),
+    "control": rename_category("cup\x1b[31m"),
+    "long": rename_category("x" * 200),
+    "shard-outside": shard_outside,
+    "array-outside": array_outside,
+    "shard-twice": shard_twice,
+    "other-values": other_values,
+    "external-link": external_link,
+    "soft-link": soft_link,
+    "external-bytes": external_bytes,
+    "bomb": bomb,
+}
+
+
+@pytest.mark.parametrize("how", STRANGERS)
+def test_a_hostile_file_writes_nothing(exported: Path, tmp_path: Path, how: str) -> None:
+    file = Path(shutil.copy(exported, tmp_path / "s.h5"))
+    with h5py.File(file, "r+") as opened:
+        STRANGERS[how](opened)
+    with pytest.raises(StoreDamaged) as refused:
+        import_store(file, tmp_path / "deep" / "er" / "back")
+    assert str(refused.value).isprintable()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["s.h5"]
+
+
+def test_a_category_named_as_the_parent_folder_is_refused(exported: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(exported, tmp_path / "s.h5"))
+    with h5py.File(file, "r+") as opened:
+        rename_category("..")(opened)
+    neighbor = tmp_path / "stores" / "test"
+    neighbor.mkdir(parents=True)
+    (neighbor / MANIFEST).write_text("another store's")
+    with pytest.raises(StoreDamaged, match=r"category '\.\.'"):
+        import_store(file, neighbor.parent / "back")
+    assert tree(neighbor.parent) == {f"test/{MANIFEST}": b"another store's"}

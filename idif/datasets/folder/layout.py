@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import get_args
 
 from idif.data.images import SUFFIXES
-from idif.data.index import NORMAL_CLASS, Split
+from idif.data.index import Split
+from idif.datasets.realiad.writer import check_folder_name
 from idif.errors import DatasetError
 from idif.paths import is_plain, shown
 
@@ -93,7 +94,7 @@ def find_categories(src: Path, wanted: Sequence[str]) -> dict[str, Path]:
             )
     chosen = {name: known[name] for name in dict.fromkeys(wanted)} or known
     for name in chosen:
-        _check_name(src / name, "category")
+        check_folder_name(name, "category", src)
     return chosen
 
 
@@ -114,7 +115,7 @@ def list_samples(folder: Path, pattern: Pattern | None) -> list[PhotoSample]:
                 )
             defect = None if class_folder.name == GOOD else class_folder.name
             if defect is not None:
-                _check_name(class_folder, "defect")
+                check_folder_name(defect, "defect", class_folder.parent)
             grouped = _group(folder, class_folder, pattern)
             masks = {} if defect is None else _masks(folder, defect)
             for name, views in grouped.items():
@@ -133,11 +134,6 @@ def list_samples(folder: Path, pattern: Pattern | None) -> list[PhotoSample]:
 
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if not path.name.startswith("."))
-
-
-def _check_name(path: Path, role: str) -> None:
-    if not is_plain(path.name) or re.search(r'[\\/:*?"<>|]', path.name) or path.name == NORMAL_CLASS:
-        raise DatasetError(f"{shown(str(path))}: cannot be the name of a {role}")
 
 
 def _photographs(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from idif.errors import DatasetError
-from idif.paths import is_plain, relative_posix, resolve_inside, shown
+from idif.paths import is_portable_name, relative_posix, resolve_inside, shown
 
 DEFAULT_IMAGES = "realiad_256"
 DEFAULT_ANNOTATIONS = "realiad_jsons"
@@ -86,8 +86,10 @@ def _all_annotation_files(layout: RealIADLayout) -> dict[str, Path]:
             # names that begin with a dot belong to the operating system
             if path.suffix.lower() != ".json" or path.name[0] == ".":
                 continue
-            if not is_plain(path.name):
-                raise DatasetError(f"{shown(str(path))}: a category's name holds control characters")
+            if not is_portable_name(path.stem):
+                raise DatasetError(
+                    f"{shown(str(path))}: expected a category's name that can be a folder's on every system"
+                )
             if resolve_inside(root, path.relative_to(root).as_posix()).is_file():
                 files[path.stem] = path
     if not files:

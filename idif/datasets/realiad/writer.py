@@ -19,7 +19,11 @@ from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
 from idif.errors import CannotFinish, DatasetError
 from idif.fingerprint import digest
+from idif.paths import is_portable_name, shown
 from idif.progress import Progress
+
+_LONGEST_FILE_NAME = 255
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,12 @@ def write_categories(
     """Write every category that is not finished yet.
 
     Raises:
-        DatasetError: a sample cannot be loaded, or the target cannot take the categories.
+        DatasetError: a sample cannot be loaded, the target cannot take the categories, or the name of a
+            category or defect cannot be a folder's.
         CannotFinish: the target cannot be written.
     """
+    for name in categories:
+        check_folder_name(name, "category", target.root)
     kept = _finished_categories(target, {name: source.settings for name, source in categories.items()})
     total, done = sum(source.count for source in categories.values()), 0
     for name, source in categories.items():
@@ -137,6 +144,31 @@ def source_digest(src: Path, files: Iterable[Path]) -> str:
         raise DatasetError(f"{error.filename}: cannot be read ({error.strerror or error})") from None
 
 
+def check_folder_name(name: str, role: str, where: Path) -> None:
+    """Refuse the name of a category or defect that cannot be a folder's on every system, or means ``OK``.
+
+    Raises:
+        DatasetError: gives the name, its role and ``where`` it was found.
+    """
+    if not is_portable_name(name) or name == NORMAL_CLASS:
+        raise DatasetError(
+            f"{shown(str(where))}: {shown(name)} cannot be the name of a {role}; expected a folder's name "
+            f"that every system allows, other than {NORMAL_CLASS!r}"
+        )
+
+
+def _picture_name(category: str, number: str, defect: str | None, view: int, stamp: str) -> str:
+    """File name of a picture without its suffix; shortened where a file system would refuse it."""
+    name = f"{category}_{number}_{defect or NORMAL_CLASS}_C{view}_{stamp}"
+    room = _LONGEST_FILE_NAME - len("_mask.png")
+    if len(name.encode()) <= room:
+        return name
+    # the label is in the annotations, so a name can do without it
+    start = f"{category}_{number}_C{view}_"
+    ending = stamp.encode()[-(room - len(start.encode())) :].decode(errors="ignore")
+    return start + ending
+
+
 class _CategoryWriter:
     """Writes one category into a staging folder; `_category_writer` moves it to its place."""
 
@@ -150,14 +182,14 @@ class _CategoryWriter:
         """Write one sample: a PNG for each view, a mask for each view that is anomalous and has one."""
         defect = sample.defect
         assert defect is not None or not any(view.anomalous for view in sample.views.values())
+        if defect is not None:
+            check_folder_name(defect, "defect", self._staging.parent)
         self._count += 1
         number = f"{self._count:04d}"
         folder = f"{NORMAL_CLASS if defect is None else f'NG/{defect}'}/S{number}"
         (self._staging / folder).mkdir(parents=True)
         for view_number, view in sorted(sample.views.items()):
-            name = (
-                f"{folder}/{self._category}_{number}_{defect or NORMAL_CLASS}_C{view_number}_{sample.stamp}"
-            )
+            name = f"{folder}/{_picture_name(self._category, number, defect, view_number, sample.stamp)}"
             Image.fromarray(view.image).save(self._staging / f"{name}.png")
             mask_path = None
             if view.anomalous and view.mask is not None:
