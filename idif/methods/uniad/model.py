@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idif.data.batch import Batch
-from idif.methods.protocol import MAP, Needs, Scores, TrainedMethod
+from idif.methods.maps import MAP
+from idif.methods.protocol import Needs, Scores, TrainedMethod
 from idif.methods.section import ViewDropoutConfig
 from idif.methods.uniad.config import JitterConfig, UniADConfig
 from idif.methods.uniad.layers import DecoderLayer, EncoderLayer
