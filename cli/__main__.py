@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 
 import typer
@@ -31,6 +32,12 @@ def _fail(message: str, code: int, arguments: list[str]) -> int:
     return code
 
 
+def _with_home(argument: str) -> str:
+    """``--option=~/x`` and ``~/x`` with the home folder written out, which not every shell does."""
+    option, equals, value = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{option}{equals}{Path(value).expanduser()}" if value.startswith(("~/", "~\\")) else argument
+
+
 def run(arguments: list[str]) -> int:
     """Run one command line; returns its exit code.
 
@@ -41,7 +48,9 @@ def run(arguments: list[str]) -> int:
     from cli.main import app
 
     try:
-        result = app(args=arguments, prog_name="idif", standalone_mode=False)
+        result = app(
+            args=[_with_home(argument) for argument in arguments], prog_name="idif", standalone_mode=False
+        )
         if result == _INTERRUPTED:  # typer takes Ctrl-C for itself and says nothing
             return _fail("interrupted", _INTERRUPTED, arguments)
         return result if isinstance(result, int) else 0

@@ -1,13 +1,17 @@
 """Base of every config section, and the types that sections share."""
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 Count = Annotated[int, Field(ge=1)]
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path; a leading ``~`` is the user's home folder."""
 
 
 class Section(BaseModel):

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from idif.config.sections import Config, method_section, method_sections
+from idif.config.value_types import mistyped
 from idif.errors import ConfigError
 
 
@@ -143,6 +144,9 @@ def _validate(raw: Mapping[str, Any], source: str) -> Config:
     named = dict(raw)
     if isinstance(named.get("method"), Mapping):
         named["method"] = {"name": Config.model_fields["method"].default.name, **named["method"]}
+    own = method_section(Config, named.get("method"))
+    for key, wanted, value in mistyped(Config, named, {} if own is None else {"method": own}):
+        raise ConfigError(f"{source}: {key}: expected {wanted}, got {value!r}")
     try:
         return Config.model_validate(named)
     except ValidationError as error:
@@ -168,7 +172,21 @@ def _rename_keys(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with the floats of YAML 1.2: an unquoted ``1e-3`` is a number."""
+    """YAML 1.1 with the floats of YAML 1.2 (an unquoted ``1e-3`` is a number), and every key given once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As in PyYAML, which would keep the last of equal keys."""
+        first: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if key in first:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} is given twice, in lines {first[key]} and {line}", None
+                )
+            first[key] = line
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

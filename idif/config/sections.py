@@ -20,7 +20,7 @@ from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.msflow.config import MSFlowConfig
 from idif.methods.section import MethodSection, ViewDropoutConfig
 from idif.methods.uniad.config import UniADConfig
-from idif.settings import Count, Probability, Section
+from idif.settings import Count, Probability, Section, UserPath
 
 Address = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]+://")]
 """URL, kept as text, since `Path` would collapse its double slash."""
@@ -29,7 +29,7 @@ Address = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]+://")]
 class CacheConfig(Section):
     """Source of the frozen features: a store or the live encoder."""
 
-    store: Address | Path | None = None
+    store: Address | UserPath | None = None
     """The feature store: a folder or ``s3://BUCKET/PREFIX``."""
     source: Literal["auto", "store", "live"] = "auto"
     """``auto``: the store if one is named, else the live encoder."""
@@ -133,7 +133,7 @@ class TrainConfig(Section):
     """Share of all steps in which the learning rate rises linearly to its peak."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm."""
-    init: Path | None = None
+    init: UserPath | None = None
     """A finished run of the same method and cameras (or one category's folder in it) whose weights training
     starts from; its images may be smaller, which makes a first stage cheap."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -217,7 +217,7 @@ class RunConfig(Section):
     """Name, folder (``<dir>/<name>/``), tracking and note of a run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "idif"
-    dir: Path = Path("runs")
+    dir: UserPath = Path("runs")
     tracking: Literal["auto", "none", "tensorboard", "wandb"] = "auto"
     """Experiment tracker: TensorBoard (``<category>/tensorboard`` in the run's folder) or Weights & Biases;
     ``auto``: TensorBoard if it is installed."""

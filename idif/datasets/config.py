@@ -1,11 +1,9 @@
 """The config section of the data."""
 
-from pathlib import Path
-
 from pydantic import Field, field_validator
 
 from idif.paths import is_portable_name, shown
-from idif.settings import Section
+from idif.settings import Section, UserPath
 
 
 class DataConfig(Section):
@@ -13,7 +11,7 @@ class DataConfig(Section):
 
     reader: str = "realiad"
     """Layout of the dataset, a key of `idif.datasets.readers.READERS`."""
-    root: Path | None = None
+    root: UserPath | None = None
     """The dataset's folder. Optional with a store, which then checks that they agree."""
     images: str = "realiad_256"
     """Folder of the images below the root."""

@@ -161,6 +161,17 @@ def test_two_processes_of_torchrun_start_without_dash_m(tmp_path: Path) -> None:
     assert process.stdout.count(f"idif {idif.__version__}") == 2
 
 
+def test_a_tilde_in_an_option_is_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert run(["runs", "~/none"]) == 2
+    assert str(tmp_path / "none") in capsys.readouterr().err
+    assert run(["train", "--config=~/c.yaml"]) == 2
+    assert str(tmp_path / "c.yaml") in capsys.readouterr().err
+
+
 def test_the_version_is_written_once() -> None:
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" not in project["project"]

@@ -37,6 +37,16 @@ def load(tmp_path: Path, text: str, *overrides: str) -> list[Config]:
         ("run: {name: ../out}", "run.name"),
         ("- 1", "expected sections"),
         ("a: [", "not valid YAML"),
+        ("train: {epochs: 3}\ndata: {}\ntrain: {seed: 1}", "'train' is given twice, in lines 1 and 3"),
+        ("train:\n  lr: 0.1\n  lr: 0.2", "'lr' is given twice, in lines 2 and 3"),
+        ("matrix: [{name: a, name: b}]", "'name' is given twice, in lines 1 and 1"),
+        ("train: {epochs: '20'}", "train.epochs: expected a value without quotes, got '20'"),
+        ("train: {lr: '2e4'}", "train.lr: expected a value without quotes"),
+        ("train: {ema: true}", "train.ema: expected a number, not true or false, got True"),
+        ("data: {drop_incomplete: 1}", "data.drop_incomplete: expected true or false, got 1"),
+        ("data: {drop_incomplete: 'yes'}", "data.drop_incomplete: expected a value without quotes"),
+        ("eval: {fpr_limits: ['0.3']}", "eval.fpr_limits: expected a value without quotes"),
+        ("method: {name: idif, bottleneck: 'no'}", "method.bottleneck: expected a value without quotes"),
         ("matrix: 3", "matrix: expected a list"),
         ("matrix: [{train: {lr: 0.1}}]", "every entry needs a `name`"),
         ("matrix: [{name: a}, {name: a}]", "two entries have the same name"),
@@ -143,3 +153,20 @@ def test_shipped_configs_are_valid(path: Path) -> None:
 def test_the_demo_config_is_valid() -> None:
     raw = yaml.safe_load((files("cli") / "demo.yaml").read_text(encoding="utf-8"))
     assert resolve(raw["config"], source="demo.yaml")[0].corruption.textures == "procedural"
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    text = (
+        "data: {root: ~/data}\ncache: {store: ~/s.zarr}\nrun: {dir: ~/runs}\ntrain: {init: ~/runs/a}\n"
+        "corruption: {textures: ~/dtd}"
+    )
+    (config,) = load(tmp_path, text)
+    assert config.data.root == tmp_path / "data"
+    assert config.cache.store == tmp_path / "s.zarr"
+    assert config.run.dir == tmp_path / "runs"
+    assert config.train.init == tmp_path / "runs" / "a"
+    assert Path(config.corruption.textures or "") == tmp_path / "dtd"
+    (written,) = resolve({}, ["run.dir=~/elsewhere"], source="c.yaml")
+    assert written.run.dir == tmp_path / "elsewhere"
