@@ -11,10 +11,10 @@ from pathlib import Path
 from cli.terminal.console import note
 from idif.errors import RunError
 from idif.locks import LockHeld, file_lock
+from idif.runs.lock import MODEL_LOCK
 from idif.training.checkpoint import read_progress
 from idif.training.checkpoint_files import find_checkpoint
 
-LOCK = "training.lock"
 LOOK_EVERY = 2.0
 """Polling interval, in seconds, for models that other processes are training."""
 
@@ -40,7 +40,7 @@ def take_models(
         for name, folder in list(unfinished.items()):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                with file_lock(folder / LOCK) as dead:
+                with file_lock(folder / MODEL_LOCK) as dead:
                     if is_done(name):
                         trained_elsewhere(name)
                     else:

@@ -1,7 +1,7 @@
 """Training of every model of a run."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from threading import Timer
 from typing import Any
@@ -20,6 +20,7 @@ from idif.encoders.frozen import FrozenEncoder
 from idif.evaluation.scoring import Scorer
 from idif.kernels.malloc import keep_freed_memory
 from idif.methods.protocol import Method
+from idif.runs.lock import model_lock, run_lock
 from idif.runs.run import starting_checkpoint
 from idif.runs.start import (
     TrainingData,
@@ -44,6 +45,9 @@ from idif.training.task import Task
 from idif.training.tracking import require_tracker
 from idif.training.validation import ValidationResult, validate
 
+START_PATIENCE = 600.0
+"""Seconds that a process waits for another one to write the run's folder, if they divide the categories."""
+
 
 def train_run(
     config: Config, *, resume: bool, dry_run: bool = False, table: LiveTable | None = None
@@ -60,6 +64,19 @@ def train_run(
     """
     require_tracker(config.run.tracking)  # report a missing tracker before anything is written
     fabric = make_fabric(config)
+    by_category = config.train.distribute == "categories"
+    with ExitStack() as locks:
+        if first_process() and not dry_run:
+            # processes that divide the categories start one after another, then lock single models
+            locks.enter_context(run_lock(config.folder, patience=START_PATIENCE if by_category else 0))
+        return _train_models(config, fabric, locks, resume=resume, dry_run=dry_run, table=table)
+
+
+def _train_models(
+    config: Config, fabric: Fabric, locks: ExitStack, *, resume: bool, dry_run: bool, table: LiveTable | None
+) -> dict[str, Any]:
+    """`train_run` behind the run's lock, which is released once the run's folder is written where processes
+    divide the categories."""
     learned = "fitted" if config.method.fitted else "trained"
     by_category = config.train.distribute == "categories"
     # The process group exists until all are ready to train: training in a single process must not see it.
@@ -85,6 +102,8 @@ def train_run(
         if waiting:
             resources = _start(config, sources, models.groups[waiting[0]], fabric, write=not dry_run)
         everybody()
+    if by_category:
+        locks.close()
 
     def trained_elsewhere(name: str) -> None:
         rows, _ = training_rows(config, sources.unplaced(models.groups[name], "train").index)
@@ -198,7 +217,12 @@ def _train_model(config: Config, task: Task, members: list[str], sources: Source
     def encoders() -> tuple[FrozenEncoder, ...]:
         return sources.encoders().encoders
 
-    with progress_bar(f"training {task.name}", "steps", show=first_process()) as listen:
+    # a model taken from the queue is locked there
+    alone = first_process() and config.train.distribute == "batch"
+    with (
+        model_lock(task.folder) if alone else nullcontext(),
+        progress_bar(f"training {task.name}", "steps", show=first_process()) as listen,
+    ):
         train_stages(config, task, encoders, fabric, progress=listen, after_epoch=after_epoch)
 
 

@@ -18,6 +18,7 @@ from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method, ResourceRequest
 from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.api import TrainedRun, load_run, resolve_device
+from idif.runs.lock import model_lock, run_lock
 from idif.runs.run import starting_checkpoint
 from idif.runs.start import (
     TrainingData,
@@ -78,12 +79,32 @@ def train(
     chosen = resolve_device(device)
     precision = fabric_precision(config.train.precision, chosen)
     fabric = Fabric(accelerator=chosen.type, devices=1, precision=precision)
+    encoders = source.encoder_set()
+    with run_lock(config.folder):
+        _train_models(
+            config, source, encoders, validation, fabric, resume=resume, progress=progress, notify=notify
+        )
+    return load_run(config.folder, device=fabric.device, progress=progress, notify=notify)
+
+
+def _train_models(
+    config: Config,
+    source: FeatureSource,
+    encoders: EncoderSet,
+    validation: FeatureSource | None,
+    fabric: Fabric,
+    *,
+    resume: bool,
+    progress: Progress,
+    notify: Notify,
+) -> None:
+    """`train` behind the run's lock."""
     check_folder(config, fabric, resume=resume)
     categories = tuple(sorted(source.index.categories))
     groups = model_groups(config, categories)
     # before the folder is written: a run that cannot start leaves none
     starts = {name: starting_checkpoint(config, name) for name in groups}
-    samples, encoders = source.index.samples, source.encoder_set()
+    samples = source.index.samples
     request = ResourceRequest(config.corruption, source.spec, config.run.dir, progress)
     resources = METHODS[config.method.name].resources(config.method, request)
     lines = caveats(config, source.spec, resources, samples) + resumed_otherwise(config, fabric)
@@ -107,8 +128,9 @@ def train(
         def loaded() -> tuple[FrozenEncoder, ...]:
             return encoders.encoders
 
-        train_stages(config, task, loaded, fabric, progress=progress, after_epoch=after_epoch)
-    return load_run(config.folder, device=fabric.device, progress=progress, notify=notify)
+        task.folder.mkdir(parents=True, exist_ok=True)
+        with model_lock(task.folder):
+            train_stages(config, task, loaded, fabric, progress=progress, after_epoch=after_epoch)
 
 
 def _members(source: FeatureSource, categories: Sequence[str], split: Split) -> FeatureSource:
