@@ -2,12 +2,11 @@
 
 import importlib.util
 import ipaddress
-import json
 import os
 import tempfile
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ from idif.errors import ConfigError, IdifError
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.scoring import Scorer
 from idif.inference.predict import require_images
+from idif.runs.files import read_facts
 from idif.runs.fitted import load_color_limits, load_thresholds
 from idif.runs.run import Run, open_run
 
@@ -177,5 +177,4 @@ def _scores(run: Run, category: str) -> tuple[float, float] | None:
 
 def _caveats(run: Run) -> list[str]:
     """The caveats recorded in the run's ``environment.json``."""
-    facts: dict[str, Any] = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
-    return [str(caveat) for caveat in facts.get("caveats", [])]
+    return [str(caveat) for caveat in read_facts(run.folder).get("caveats", [])]

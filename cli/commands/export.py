@@ -13,8 +13,9 @@ from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer
 from idif.inference.export_file import SUFFIXES, Format, require_packages, write_deployment
 from idif.inference.export_graph import Deployment
+from idif.runs.files import read_facts
 from idif.runs.fitted import load_thresholds
-from idif.runs.run import Run, open_run, run_facts
+from idif.runs.run import Run, open_run
 
 
 def export_run(
@@ -67,7 +68,7 @@ def deployment(run: Run, category: str) -> Deployment:
     """The `Deployment` of one category of a run."""
     features, numbers = run.features(), run.view_numbers()
     limits, calibration = load_thresholds(run, category, note)
-    facts = run_facts(run.folder)
+    facts = read_facts(run.folder)
     method = run.method(run.model_name(category), features, numbers)
     return Deployment(
         category=category,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -11,12 +11,11 @@ import typer
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.terminal.metrics_table import metrics_table
-from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.errors import ConfigError, RunError
 from idif.evaluation.late_fusion import Member, caveats, fuse, open_members
-from idif.files import replace_file, write_json
 from idif.runs.evaluate import measure
+from idif.runs.files import FACTS, read_config, read_facts, write_facts
 from idif.runs.listing import is_fusion
 from idif.runs.provenance import environment
 from idif.runs.run import run_home
@@ -54,7 +53,7 @@ def fuse_runs(
     """
     if (out / "config.yaml").is_file() and not is_fusion(out):
         raise RunError(f"--out {out}: expected a new folder or that of a fusion, found a run")
-    configs = [load_configs(run_home(run) / "config.yaml")[0] for run in runs]
+    configs = [read_config(run_home(run)) for run in runs]
     members = open_members(runs, _weights(weights))
     told = caveats(members) + _member_caveats(runs, members) + _threshold_caveat(configs[0])
     config = _fused_config(runs[0], out, members, overrides)
@@ -66,8 +65,7 @@ def fuse_runs(
         derived = [out / name for name in RESULTS]
         stated = fuse(members, out / "predictions.h5", derived=derived, progress=listen)
     fused = [{"folder": str(run), **entry} for run, entry in zip(runs, stated["fused"], strict=True)]
-    write_json(out / "environment.json", environment(torch.device("cpu"), fused=fused, caveats=told))
-    replace_file(out / "config.yaml", config.to_yaml())
+    write_facts(out, config, environment(torch.device("cpu"), fused=fused, caveats=told))
     for text in told:
         note(f"note: {text}")
     metrics = measure(out, config.eval, notify=note)
@@ -93,7 +91,7 @@ def _fused_config(run: Path, out: Path, members: Sequence[Member], overrides: Se
         "eval.record_normal_scores": False,
     }
     known = [f"{key}={json.dumps(value)}" for key, value in named.items()]
-    return load_configs(run_home(run) / "config.yaml", [*known, *overrides])[0]
+    return read_config(run_home(run), [*known, *overrides])
 
 
 def _threshold_caveat(config: Config) -> list[str]:
@@ -106,7 +104,7 @@ def _member_caveats(runs: Sequence[Path], members: Sequence[Member]) -> list[str
     """Caveats of the individual runs."""
     found = []
     for run, member in zip(runs, members, strict=True):
-        path = run_home(run) / "environment.json"
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        home = run_home(run)
+        known = read_facts(home) if (home / FACTS).exists() else {}
         found += [f"{member.name}: {text}" for text in known.get("caveats", [])]
     return found

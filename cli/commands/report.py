@@ -8,7 +8,7 @@ import typer
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, print_result
 from cli.workflow.report import _write
-from idif.config.loader import load_configs
+from idif.runs.files import read_config
 from idif.runs.run import run_home
 
 
@@ -30,6 +30,6 @@ def report(
 
         idif report runs/realiad runs/realiad-missing-views --set cache.store=/mnt/stores/realiad.zarr
     """
-    configs = {run: load_configs(run_home(run) / "config.yaml", overrides)[0] for run in runs}
+    configs = {run: read_config(run_home(run), overrides) for run in runs}
     path = _write(configs)
     print_result({"report": str(path), "bytes": path.stat().st_size}, as_json=as_json, otherwise=str(path))

@@ -1,6 +1,5 @@
 """Compares the runs of one config file with each other and with published figures of the same variants."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,9 @@ from cli.workflow.evaluate import evaluate_run
 from idif.config.sections import Config
 from idif.methods.catalog import METHODS
 from idif.report.reference_results import ablation_reference
+from idif.runs.files import EVALUATE_AGAIN
 from idif.runs.run import open_run
+from idif.sealed_json import read_sealed
 from idif.visualization.text import percent
 
 METRICS = ("s_auroc", "i_auroc", "p_auroc")
@@ -27,7 +28,7 @@ def comparison(configs: Sequence[Config], trained: Sequence[dict[str, Any]]) -> 
         known = config.folder / "metrics.json"
         old = all(model["state"] == "finished before" for model in result["models"])
         if old and known.is_file():
-            metrics = json.loads(known.read_text(encoding="utf-8"))
+            metrics = read_sealed(known, EVALUATE_AGAIN, ("mean", "categories", "protocol"))
         else:
             metrics = evaluate_run(open_run(config.folder))
         variant = METHODS[config.method.name].label(config.method)

@@ -10,13 +10,13 @@ from cli.workflow.device import evaluation_device
 from cli.workflow.evaluate import evaluation_of
 from cli.workflow.sources import Sources
 from idif.data.features import IMAGES, check_arrays
-from idif.files import write_json
 from idif.missing_views.imputation import Imputer
 from idif.missing_views.inpainting import Reconstructor, ViewInpainter, load_inpainter, train_inpainter
 from idif.missing_views.retrieval import Retriever
 from idif.missing_views.strategies import STRATEGIES, Strategy, mean_curve, score_strategy
 from idif.runs.run import Run
 from idif.runs.sweep import Subsets, sweep_missing_views
+from idif.sealed_json import write_sealed
 from idif.training.sampling import training_rows
 
 
@@ -41,7 +41,7 @@ def strategies_of(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
         note("note: the runs' categories differ, so their means are not comparable")
     chosen = runs[0].config.strategies.model_dump(mode="json")
     found = {"curves": curves, "protocol": {"seed": seed, "labels": "any view", **chosen}}
-    write_json(runs[0].results / "strategies.json", found)
+    write_sealed(runs[0].results / "strategies.json", found)
     return found
 
 

@@ -1,19 +1,21 @@
 """The result files of a run, read and checked once for the report."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.errors import RunError
 from idif.evaluation.predictions import Predictions
+from idif.runs.files import EVALUATE_AGAIN, FACTS, METRICS, RESTORE, STRATEGIES, SWEEP, read_config
 from idif.runs.run import run_home
+from idif.sealed_json import read_sealed
 from idif.training.run_log import read_log
 
 Json = dict[str, Any]
+
+SWEEP_AGAIN = "sweep the run again with `idif sweep`"
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ def read_run(folder: Path) -> RunData:
         ConfigError: ``config.yaml`` cannot be read.
     """
     home = run_home(folder)
-    (config,) = load_configs(home / "config.yaml")
-    metrics = _read(folder / "metrics.json", ("mean", "categories", "protocol"))
+    config = read_config(home)
+    metrics = _read(folder / METRICS, EVALUATE_AGAIN, ("mean", "categories", "protocol"))
     if metrics is None:
         raise RunError(f"{folder / 'metrics.json'}: there is none yet; evaluate the run with `idif eval`")
     has_predictions = (folder / "predictions.h5").is_file()
@@ -78,10 +80,10 @@ def read_run(folder: Path) -> RunData:
         name=config.run.name if home == folder else f"{config.run.name}/{folder.name}",
         config=config,
         metrics=metrics,
-        environment=_read(home / "environment.json", ()),
+        environment=_read(home / FACTS, RESTORE),
         predictions=Predictions.open(folder / "predictions.h5") if has_predictions else None,
-        sweep=_read(folder / "sweep.json", ("subsets", "by_missing", "view_value", "categories")),
-        strategies=_read(folder / "strategies.json", ("curves", "protocol")),
+        sweep=_read(folder / SWEEP, SWEEP_AGAIN, ("subsets", "by_missing", "view_value", "categories")),
+        strategies=_read(folder / STRATEGIES, SWEEP_AGAIN, ("curves", "protocol")),
         logs=dict(_logs(home, list(metrics["categories"]))),
     )
 
@@ -93,16 +95,6 @@ def _logs(home: Path, categories: list[str]) -> Iterator[tuple[str, list[Json]]]
             yield model, lines
 
 
-def _read(path: Path, keys: tuple[str, ...]) -> Json | None:
+def _read(path: Path, remedy: str, keys: tuple[str, ...] = ()) -> Json | None:
     """A JSON object that has ``keys``; None where there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunError(f"{path}: expected JSON, found it damaged ({error})") from None
-    if not isinstance(value, dict):
-        raise RunError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    if lacking := [key for key in keys if key not in value]:
-        raise RunError(f"{path}: expected the keys {', '.join(keys)}; {', '.join(lacking)} not found")
-    return value
+    return read_sealed(path, remedy, keys) if path.exists() else None

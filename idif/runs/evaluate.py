@@ -17,9 +17,9 @@ from idif.evaluation.predictions import Predictions
 from idif.evaluation.scoring import Scorer
 from idif.evaluation.test_pass import CategoryTask, PixelCounts, metrics_of, write_predictions
 from idif.evaluation.thresholds import normal_thresholds
-from idif.files import write_json
 from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.run import Run
+from idif.sealed_json import write_sealed
 from idif.training.sampling import training_rows
 
 OpenSource = Callable[[str, Split], FeatureSource]
@@ -124,7 +124,7 @@ def measure(
 ) -> dict[str, Any]:
     """Compute the metrics of ``predictions.h5`` in ``results`` and write ``metrics.json`` beside it."""
     metrics = metrics_of(Predictions.open(results / "predictions.h5"), settings, pixels)
-    write_json(results / "metrics.json", metrics)
+    write_sealed(results / "metrics.json", metrics)
     _notify_of_missing_views(metrics, notify)
     return metrics
 

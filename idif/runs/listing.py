@@ -1,15 +1,15 @@
 """Lists the runs in a folder with their state and figures, from their small files; torch is not imported."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.errors import IdifError, RunError
+from idif.runs.files import EVALUATE_AGAIN, FACTS, read_config, read_facts
+from idif.sealed_json import read_sealed
 from idif.training.checkpoint_files import find_checkpoint, read_note
 
 State = Literal["finished", "stopped", "not started", "fusion", "unreadable"]
@@ -82,7 +82,7 @@ def summarize_run(folder: Path) -> RunSummary:
     name, size = folder.resolve().name, sum(size for size, _ in files)
     changed = datetime.fromtimestamp(max((time for _, time in files), default=0.0), UTC)
     try:
-        (config,) = load_configs(folder / "config.yaml")
+        config = read_config(folder)
         fusion = is_fusion(folder)
         models = () if fusion else tuple(_models(folder, config))
         return RunSummary(
@@ -103,8 +103,7 @@ def summarize_run(folder: Path) -> RunSummary:
 
 def is_fusion(folder: Path) -> bool:
     """Whether `idif fuse` made this folder."""
-    path = folder / "environment.json"
-    return path.is_file() and "fused" in json.loads(path.read_text(encoding="utf-8"))
+    return (folder / FACTS).exists() and "fused" in read_facts(folder)
 
 
 def _status(path: Path) -> tuple[int, float] | None:
@@ -139,8 +138,7 @@ def _models(folder: Path, config: Config) -> Iterator[ModelProgress]:
 
 def _stages(folder: Path, config: Config) -> list[tuple[str | None, int]]:
     """Name and epochs of each stage as recorded at the start; one without a name if there is only one."""
-    path = folder / "environment.json"
-    recorded = json.loads(path.read_text(encoding="utf-8")).get("stages", {}) if path.is_file() else {}
+    recorded = read_facts(folder).get("stages", {}) if (folder / FACTS).exists() else {}
     return [*recorded.items()] if len(recorded) > 1 else [(None, config.train.epochs)]
 
 
@@ -152,7 +150,7 @@ def _state(models: Sequence[ModelProgress]) -> State:
 
 
 def _metrics(path: Path) -> dict[str, float | None] | None:
-    if not path.is_file():
+    if not path.exists():
         return None
-    mean = json.loads(path.read_text(encoding="utf-8"))["mean"]
+    mean = read_sealed(path, EVALUATE_AGAIN, ("mean",))["mean"]
     return {name: mean.get(name) for name in METRICS}

@@ -1,14 +1,11 @@
 """`Run`: a run's folder, opened for reading."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.data.features import FeatureSource, FeatureSpec, check_arrays
 from idif.encoders.encode import EncoderSet
@@ -17,6 +14,7 @@ from idif.errors import ConfigError, RunError
 from idif.evaluation.scoring import Scorer
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method, MethodContext
+from idif.runs.files import FACTS, read_config, read_facts
 from idif.runs.listing import is_fusion
 from idif.training.checkpoint import load_into, read_progress
 from idif.training.checkpoint_files import find_checkpoint
@@ -78,11 +76,10 @@ class Run:
             RunError: the file is missing or does not contain it.
         """
         try:
-            return FeatureSpec.from_json(run_facts(self.folder)["features"])
+            return FeatureSpec.from_json(read_facts(self.folder)["features"])
         except (ValueError, KeyError, TypeError) as error:
-            path = self.folder / "environment.json"
             raise RunError(
-                f"{path}: expected the run's features, but it cannot be used ({error!r})"
+                f"{self.folder / FACTS}: expected the run's features, but it cannot be used ({error!r})"
             ) from None
 
     def encoders(self) -> EncoderSet:
@@ -157,7 +154,7 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
         folder, only = path.parent, path.name
     if not (folder / "config.yaml").is_file():
         raise RunError(f"{path}: not a run (it has no config.yaml); expected a folder that `idif train` made")
-    (config,) = load_configs(folder / "config.yaml", overrides)
+    config = read_config(folder, overrides)
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and find_checkpoint(p) is not None)
     if only is not None:
         if only not in names:
@@ -181,7 +178,7 @@ def open_results(path: Path, overrides: Sequence[str] = ()) -> tuple[Path, Confi
     Raises:
         RunError: not a run.
     """
-    return path, load_configs(run_home(path) / "config.yaml", overrides)[0]
+    return path, read_config(run_home(path), overrides)
 
 
 def _require_finished(folder: Path, config: Config) -> None:
@@ -194,20 +191,6 @@ def _require_finished(folder: Path, config: Config) -> None:
             f"{folder}: trained to epoch {done.epoch} of {last_epochs(config)}; results are those of the "
             "last epoch, finish it with `idif train --resume`"
         )
-
-
-def run_facts(folder: Path) -> dict[str, Any]:
-    """Content of a run's ``environment.json``.
-
-    Raises:
-        RunError: the file is missing or unreadable.
-    """
-    path = folder / "environment.json"
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: expected the run's features, but it cannot be used ({error!r})") from None
-    return facts
 
 
 def starting_checkpoint(config: Config, name: str) -> Path | None:

@@ -9,17 +9,17 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import save_file
 
-from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Sample
 from idif.datasets.contamination import contamination
 from idif.encoders.encode import EncoderSet
 from idif.errors import RunError
-from idif.files import replace_file, replacing, write_json
+from idif.files import replacing
 from idif.methods.protocol import Resource
+from idif.runs.files import CONFIG, read_config, read_facts, write_facts
 from idif.runs.provenance import environment
-from idif.runs.run import method_context, run_facts, weights_files
+from idif.runs.run import method_context, weights_files
 from idif.training.precision import numerics
 from idif.training.sampling import training_rows
 from idif.training.stages import stage_config, stages_of
@@ -70,10 +70,9 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
         **{name: resource_facts(resource) for name, resource in start.resources.items()},
         caveats=[*start.caveats, *([config.run.note] if config.run.note else [])],
     )
-    write_json(folder / "environment.json", facts)
     # record categories and cameras by name: a store may grow, a run does not
     named = config.data.model_copy(update={"categories": data.categories, "views": data.view_numbers})
-    replace_file(folder / "config.yaml", config.model_copy(update={"data": named}).to_yaml())
+    write_facts(folder, config.model_copy(update={"data": named}), facts)
 
 
 def resource_facts(resource: Resource) -> dict[str, str]:
@@ -106,14 +105,13 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
     Raises:
         RunError: the run exists and ``resume`` is false, or it has another config or more processes.
     """
-    existing = config.folder / "config.yaml"
-    if not existing.exists():
+    if not (config.folder / CONFIG).exists():
         return
     if not resume:
         raise RunError(
             f"{config.folder}: this run exists; continue it with --resume, or choose another run.name"
         )
-    before = load_configs(existing)[0]
+    before = read_config(config.folder)
     asked, recorded = config.model_dump(mode="json"), before.model_dump(mode="json")
     for section in ("method", "train", "corruption"):
         for key in dict.fromkeys([*asked[section], *recorded[section]]):
@@ -126,7 +124,7 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
                     f"{config.folder}: {section}.{key} is {now!r}, but the run was started with {then!r}; a "
                     "run cannot change while it is resumed"
                 )
-    shared = run_facts(config.folder).get("world_size")
+    shared = read_facts(config.folder).get("world_size")
     if shared != fabric.world_size:
         raise RunError(
             f"{config.folder}: {fabric.world_size} process(es) would share each batch, but it was started "
@@ -139,7 +137,7 @@ def resumed_otherwise(config: Config, fabric: Fabric) -> list[str]:
     if not (config.folder / "config.yaml").exists():
         return []
     # versions that did not record it supported no other
-    before = {"convolutions": "direct"} | run_facts(config.folder)
+    before = {"convolutions": "direct"} | read_facts(config.folder)
     now: dict[str, Any] = {**numerics(config.train, fabric.device)}
     if fabric.device.type == "cpu":
         now["torch_threads"] = torch.get_num_threads()

@@ -4,9 +4,9 @@ from functools import partial
 from typing import Any, Literal
 
 from idif.errors import ConfigError
-from idif.files import write_json
 from idif.missing_views.sweep import mean_sweep, sweep_all, sweep_paper
 from idif.runs.evaluate import Evaluation
+from idif.sealed_json import write_sealed
 
 Subsets = Literal["all", "paper"]
 """Every subset of the cameras, or 0 to V-1 random views missing as in the paper."""
@@ -47,5 +47,5 @@ def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", see
         },
     }
     result = mean_sweep(categories, numbers) | {"protocol": protocol}
-    write_json(run.results / "sweep.json", result)
+    write_sealed(run.results / "sweep.json", result)
     return result

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from idif.errors import RunError
-from idif.files import write_json
 from idif.fingerprint import sha256_of_file
+from idif.sealed_json import write_sealed
 from idif.training.checkpoint_files import (
     CURRENT,
     NOTE,
@@ -44,7 +44,7 @@ def save_checkpoint(
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part / MODEL)
     torch.save(state, part / STATE)
     digests = {name: sha256_of_file(part / name) for name in (MODEL, STATE)}
-    write_json(part / NOTE, asdict(reached) | {"sha256": digests})
+    write_sealed(part / NOTE, asdict(reached) | {"sha256": digests})
     current, previous = folder / CURRENT, folder / PREVIOUS
     if current.exists():
         shutil.rmtree(previous, ignore_errors=True)
@@ -66,7 +66,7 @@ def read_progress(checkpoint: Path) -> TrainingProgress:
             raise damaged(checkpoint, error) from None
         if found != digest:
             hint = recovery_hint(checkpoint)
-            raise RunError(f"{checkpoint / name}: damaged, its SHA-256 is not the one recorded{hint}")
+            raise RunError(f"{checkpoint / name}: damaged, its SHA-256 is not the one recorded; {hint}")
     return progress
 
 

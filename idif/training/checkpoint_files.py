@@ -1,10 +1,10 @@
 """Locations and progress of checkpoints, read without torch and without reading weights."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from idif.errors import RunError
+from idif.sealed_json import read_sealed
 
 CURRENT, PREVIOUS = "checkpoint", "checkpoint.previous"
 NOTE = "checkpoint.json"
@@ -38,21 +38,24 @@ def read_note(checkpoint: Path) -> tuple[TrainingProgress, dict[str, str]]:
         RunError: the note is missing or not one.
     """
     try:
-        note = json.loads((checkpoint / NOTE).read_text(encoding="utf-8"))
+        note = read_sealed(checkpoint / NOTE, recovery_hint(checkpoint), ("sha256",))
         digests = note.pop("sha256")
         return TrainingProgress(**note), dict(digests)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise damaged(checkpoint, error) from None
 
 
 def damaged(checkpoint: Path, error: Exception) -> RunError:
     """The error of a checkpoint that cannot be read."""
-    return RunError(f"{checkpoint}: damaged checkpoint ({error}){recovery_hint(checkpoint)}")
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        # a disk or folder that refuses to be read says nothing about the checkpoint
+        return RunError(f"{checkpoint}: cannot be read ({error.strerror or error})")
+    return RunError(f"{checkpoint}: damaged checkpoint ({error}); {recovery_hint(checkpoint)}")
 
 
 def recovery_hint(checkpoint: Path) -> str:
     """The end of a message about a damaged checkpoint: what the user can do."""
     previous = checkpoint.with_name(PREVIOUS)
     if checkpoint.name == CURRENT and previous.exists():
-        return f"; to go on from the one before, delete {checkpoint} and resume from {previous}"
-    return "; delete it to train again"
+        return f"to go on from the one before, delete {checkpoint} and resume from {previous}"
+    return "delete it to train again"
