@@ -37,6 +37,7 @@ from idif.data.index import Index, Split, check_rows, concatenate
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import StoreDamaged, WeightsError
+from idif.fingerprint import digest
 from idif.prefetch import prefetch_map
 
 T = TypeVar("T")
@@ -120,6 +121,11 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the spec's fingerprint and those of the opened groups."""
         return store_fingerprint(self._spec, self._groups)
+
+    @cached_property
+    def content_fingerprint(self) -> str:
+        """SHA-256 (hex) over ids, cameras, classes and file contents of the samples."""
+        return digest({str(group.manifest.plan.group): group.manifest.fingerprint for group in self._groups})
 
     def __len__(self) -> int:
         return len(self._index)

@@ -28,7 +28,7 @@ from idif.evaluation.predictions import Predictions
 from idif.evaluation.scoring import Scorer
 from idif.inference.predict import require_images
 from idif.runs.files import read_facts
-from idif.runs.fitted import load_color_limits, load_thresholds
+from idif.runs.fitted import load_color_limits, load_decision
 from idif.runs.run import Run, open_run
 
 
@@ -159,9 +159,11 @@ def _trained(
     run: Run, category: str, spec: FeatureSpec, numbers: tuple[int, ...], device: torch.device
 ) -> Trained:
     method = run.method(run.model_name(category), spec, numbers)
-    limits, calibration = load_thresholds(run, category, note)
-    scorer = Scorer(run.config.eval, method, device, calibration)
-    return Trained(scorer, limits, load_color_limits(run, category, note), _scores(run, category))
+    decision = load_decision(run, category, note)
+    scorer = Scorer(decision.rules, method, device, decision.calibration)
+    return Trained(
+        scorer, decision.thresholds, load_color_limits(run, category, note), _scores(run, category)
+    )
 
 
 def _scores(run: Run, category: str) -> tuple[float, float] | None:

@@ -14,7 +14,7 @@ from idif.evaluation.scoring import Scorer
 from idif.inference.export_file import SUFFIXES, Format, require_packages, write_deployment
 from idif.inference.export_graph import Deployment
 from idif.runs.files import read_facts
-from idif.runs.fitted import load_thresholds
+from idif.runs.fitted import load_decision
 from idif.runs.run import Run, open_run
 
 
@@ -67,15 +67,15 @@ def export_run(
 def deployment(run: Run, category: str) -> Deployment:
     """The `Deployment` of one category of a run."""
     features, numbers = run.features(), run.view_numbers()
-    limits, calibration = load_thresholds(run, category, note)
+    decision = load_decision(run, category, note)
     facts = read_facts(run.folder)
     method = run.method(run.model_name(category), features, numbers)
     return Deployment(
         category=category,
-        scorer=Scorer(run.config.eval, method, torch.device("cpu"), calibration),
+        scorer=Scorer(decision.rules, method, torch.device("cpu"), decision.calibration),
         encoders=run.encoders(),
         features=features,
         view_numbers=numbers,
-        limits=limits,
+        limits=decision.thresholds,
         caveats=tuple(facts.get("caveats", ())),
     )

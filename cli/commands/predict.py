@@ -23,7 +23,7 @@ from idif.inference.predict import (
     require_images,
     write_pictures,
 )
-from idif.runs.fitted import load_color_limits, load_thresholds
+from idif.runs.fitted import load_color_limits, load_decision
 from idif.runs.run import Run, open_run
 
 
@@ -82,12 +82,12 @@ def _predict(
     for category in dict.fromkeys(part.category for part in parts):
         of_category = [part for part in parts if part.category == category]
         method = run.method(run.model_name(category), features, numbers)
-        limits, calibration = load_thresholds(run, category, note)
+        decision = load_decision(run, category, note)
         scale = None if to is None else load_color_limits(run, category, note)
-        scorer = Scorer(run.config.eval, method, evaluation_device(), calibration)
+        scorer = Scorer(decision.rules, method, evaluation_device(), decision.calibration)
         with progress_bar(f"predicting {category}", "parts") as listen:
             for prediction in predict(scorer, encoders, of_category, progress=listen):
-                yield _result(prediction, numbers, limits, to, scale)
+                yield _result(prediction, numbers, decision.thresholds, to, scale)
 
 
 def _result(

@@ -10,17 +10,29 @@ from idif.data.features import FeatureSource
 from idif.data.index import Split
 from idif.progress import Progress, silent
 from idif.runs.evaluate import Evaluation, evaluate
-from idif.runs.run import Run
+from idif.runs.files import read_facts
+from idif.runs.identity import check_identity, data_identity
+from idif.runs.run import Run, source_name
 
 
 def evaluation_of(run: Run, sources: Sources, progress: Progress = silent) -> Evaluation:
-    """The `Evaluation` of a run on the sources of its config."""
+    """The `Evaluation` of a run on the sources of its config.
+
+    Raises:
+        RunError: a category has no model yet.
+        StoreMismatch: the training samples beside those to evaluate are not the run's.
+    """
 
     def open_source(category: str, split: Split) -> FeatureSource:
         # each training row is read only once, so placing the source in memory has no benefit
         return sources.placed([category], split) if split == "test" else sources.unplaced([category], split)
 
     categories: Sequence[str] = sources.categories()
+    recorded, where = read_facts(run.folder).get("data", {}), source_name(run.config)
+    for category, _ in run.models(categories):
+        if category in recorded and sources.has(category, "train"):
+            identity = data_identity(sources.unplaced([category], "train"), category)
+            check_identity(recorded, identity, category, where)
     return Evaluation(run, categories, open_source, evaluation_device(), progress, note)
 
 

@@ -117,6 +117,12 @@ class Sources:
                 raise ConfigError(f"data.categories: there is no {wanted!r}; nearest: {', '.join(near)}")
         return sorted(self.config.data.categories) or known
 
+    def has(self, category: str, split: Split) -> bool:
+        """Whether there are samples of a category and split; always true without a store."""
+        if self._store is None:
+            return True
+        return any(s.category == category and s.split == split for s in self._store.index.samples)
+
     def placed(self, categories: Sequence[str], split: Split) -> FeatureSource:
         """Clean images and frozen features of the given categories, placed according to the config."""
         source, placement = self.unplaced(categories, split), self.config.cache.placement

@@ -14,6 +14,7 @@ from idif.missing_views.imputation import Imputer
 from idif.missing_views.inpainting import Reconstructor, ViewInpainter, load_inpainter, train_inpainter
 from idif.missing_views.retrieval import Retriever
 from idif.missing_views.strategies import STRATEGIES, Strategy, mean_curve, score_strategy
+from idif.runs.outdated import MODELS, model_digests
 from idif.runs.run import Run
 from idif.runs.sweep import Subsets, sweep_missing_views
 from idif.sealed_json import write_sealed
@@ -40,6 +41,9 @@ def strategies_of(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
     if len({tuple(names) for names in compared.values()}) > 1:
         note("note: the runs' categories differ, so their means are not comparable")
     chosen = runs[0].config.strategies.model_dump(mode="json")
+    first = runs[0]
+    models = [first.model_name(category) for category in compared[first.results.name]]
+    chosen |= {MODELS: model_digests(first.folder, models)}
     found = {"curves": curves, "protocol": {"seed": seed, "labels": "any view", **chosen}}
     write_sealed(runs[0].results / "strategies.json", found)
     return found

@@ -20,6 +20,7 @@ from idif.encoders.frozen import FrozenEncoder
 from idif.evaluation.scoring import Scorer
 from idif.kernels.malloc import keep_freed_memory
 from idif.methods.protocol import Method
+from idif.runs.identity import data_identity
 from idif.runs.lock import model_lock, run_lock
 from idif.runs.run import starting_checkpoint
 from idif.runs.start import (
@@ -196,12 +197,14 @@ def _start(
         for line in start.caveats:
             note(f"note: {line}")
         if write:
+            every = sources.categories()
             data = TrainingData(
                 features=first.spec,
                 view_numbers=first.index.view_numbers,
-                categories=tuple(sources.categories()),
+                categories=tuple(every),
                 encoders=sources.encoders(),
                 fingerprint=sources.fingerprint(),
+                identities={c: data_identity(sources.unplaced([c], "train"), c) for c in every},
             )
             write_run_folder(config, data, start, fabric)
     _compile_convolutions(config, fabric)

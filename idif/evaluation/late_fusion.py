@@ -143,7 +143,7 @@ def map_weights(members: Sequence[Member], category: str) -> list[float]:
 def protocol(members: Sequence[Member]) -> dict[str, Any]:
     """Description of the fusion, as recorded in the predictions file, metrics.json and reports."""
     own = [member.predictions.protocol for member in members]
-    left_out = ("normals", "calibrations", "false_positive", "split")
+    left_out = ("normals", "calibrations", "false_positive", "split", "models")
     return {
         "head": ", ".join(str(stated.get("head")) for stated in own),
         "map": "mean of the runs' maps, weighted by weight / spread of the run's training normals",

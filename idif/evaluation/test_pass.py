@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -73,11 +74,18 @@ def scoring_protocol(config: Config, described: Mapping[str, str], region_map: s
         **({} if fitted else {"epoch": "last"}),
         "pixels": "present views, maps stored as float16, masks resized by nearest neighbour" + regions,
         "rules": {
-            "view_score": evaluation.score,
-            "top_k": evaluation.top_k if evaluation.score == "topk" else None,
-            "sample_score": evaluation.sample_score,
+            **score_rules(evaluation),
             **({} if region_map == MAP else {"region_map": region_map}),
         },
+    }
+
+
+def score_rules(settings: EvalConfig) -> dict[str, Any]:
+    """The rules that reduce maps to view scores and these to sample scores, machine-readable."""
+    return {
+        "view_score": settings.score,
+        "top_k": settings.top_k if settings.score == "topk" else None,
+        "sample_score": settings.sample_score,
     }
 
 
@@ -108,6 +116,7 @@ def write_predictions(
     split: Split = "test",
     maps: bool = True,
     derived: Sequence[Path] = (),
+    provenance: Mapping[str, Any] = MappingProxyType({}),
     progress: Progress = silent,
 ) -> dict[str, PixelCounts]:
     """Score every category and write the predictions file ``path`` (`idif.evaluation.predictions`).
@@ -117,6 +126,7 @@ def write_predictions(
         split: split of the samples, for the protocol.
         maps: whether the file contains anomaly maps and masks, for methods with maps.
         derived: files to remove when the new file replaces an old one.
+        provenance: further entries of the protocol, e.g. the digests of the weights.
 
     Returns:
         The streaming pixel counts of each category, equal to those of the file's maps; empty if the file has
@@ -130,7 +140,8 @@ def write_predictions(
     remaining = iter(tasks)
     first = next(remaining)
     method = first.scorer.method
-    stated = scoring_protocol(config, method.describe(), method.region_map) | {"split": split} | learned
+    stated = scoring_protocol(config, method.describe(), method.region_map)
+    stated = stated | {"split": split} | provenance | learned
     index, size = first.source.index, first.source.spec.image_size
     classes = any(sample.sample_class is not None for sample in index.samples)
     drawn = maps and method.draws_maps

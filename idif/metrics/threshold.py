@@ -19,7 +19,11 @@ from idif.metrics.score_counts import (
 
 @dataclass(frozen=True)
 class Threshold:
-    """A score from which on an item is called anomalous."""
+    """A score from which on an item is called anomalous.
+
+    A threshold that is chosen lies midway between two scores: the item that defines it is judged alike when
+    its score is computed again with other rounding.
+    """
 
     value: float
     rule: Literal["f1-max", "false-positive-rate", "fixed"]
@@ -51,7 +55,7 @@ def f1_max_threshold(scores: ArrayLike, labels: ArrayLike) -> Threshold:
     if reason:
         raise ValueError(f"a threshold of greatest F1 needs normal and anomalous scores; {reason}")
     _, value = best_f1(cumulate(count_scores(values.ravel(), values[flags])))
-    return Threshold(value, "f1-max", flags.size)
+    return Threshold(_midway(values, value), "f1-max", flags.size)
 
 
 def false_positive_threshold(normal_scores: ArrayLike, rate: float) -> Threshold:
@@ -77,7 +81,28 @@ def false_positive_threshold(normal_scores: ArrayLike, rate: float) -> Threshold
     # A tolerance far below one item: 0.29 * 100 is a little less than 29 in floats.
     allowed = int(np.floor(rate * values.size + 1e-9))
     first_kept = np.sort(values)[values.size - 1 - allowed]
-    return Threshold(float(np.nextafter(first_kept, np.inf)), "false-positive-rate", values.size)
+    above = values[values > first_kept]
+    if above.size:
+        return Threshold(_midway(values, float(above.min())), "false-positive-rate", values.size)
+    # nothing above to keep a distance from: a thousandth of the spread
+    margin = max((float(first_kept) - float(values.min())) * 1e-3, 0.0)
+    limit = max(float(np.nextafter(first_kept, np.inf)), float(first_kept) + margin)
+    return Threshold(limit, "false-positive-rate", values.size)
+
+
+def _midway(scores: Array, lowest: float) -> float:
+    """The middle between ``lowest`` and the next lower score; ``lowest`` itself if there is none.
+
+    Args:
+        scores: float scores, any shape.
+        lowest: one of them, the lowest that counts as anomalous.
+    """
+    below = scores[scores < lowest]
+    if not below.size:
+        return lowest
+    middle = (float(below.max()) + lowest) / 2
+    # of neighbors in the scores' own precision the middle is one of the two
+    return lowest if scores.dtype.type(middle) <= below.max() else middle
 
 
 def fixed_threshold(value: float) -> Threshold:

@@ -8,13 +8,24 @@ from typing import Any
 from idif.config.sections import Config
 from idif.errors import RunError
 from idif.evaluation.predictions import Predictions
-from idif.runs.files import EVALUATE_AGAIN, FACTS, METRICS, RESTORE, STRATEGIES, SWEEP, read_config
+from idif.runs.files import (
+    EVALUATE_AGAIN,
+    FACTS,
+    METRICS,
+    PREDICTIONS,
+    RESTORE,
+    STRATEGIES,
+    SWEEP,
+    read_config,
+)
+from idif.runs.outdated import check_results, outdated_models
 from idif.runs.run import run_home
 from idif.sealed_json import read_sealed
 from idif.training.run_log import read_log
 
 Json = dict[str, Any]
 
+SWEEP_KEYS = ("subsets", "by_missing", "view_value", "categories", "protocol")
 SWEEP_AGAIN = "sweep the run again with `idif sweep`"
 
 
@@ -30,9 +41,12 @@ class RunData:
     environment: Json | None
     predictions: Predictions | None
     sweep: Json | None
+    """None also for a sweep of other weights or score rules than the metrics', see ``outdated``."""
     strategies: Json | None
     logs: dict[str, list[Json]]
     """Model (a category, or ``all``) -> the lines of its training log."""
+    outdated: tuple[str, ...] = ()
+    """A sentence for each result that is left out because it is of an earlier training or evaluation."""
 
     @property
     def categories(self) -> dict[str, Json]:
@@ -58,8 +72,8 @@ class RunData:
 
     @property
     def caveats(self) -> list[str]:
-        """The caveats that ``environment.json`` records."""
-        return [str(text) for text in (self.environment or {}).get("caveats", [])]
+        """The caveats that ``environment.json`` records, and those of results that are left out."""
+        return [str(text) for text in (self.environment or {}).get("caveats", [])] + list(self.outdated)
 
 
 def read_run(folder: Path) -> RunData:
@@ -73,19 +87,38 @@ def read_run(folder: Path) -> RunData:
     config = read_config(home)
     metrics = _read(folder / METRICS, EVALUATE_AGAIN, ("mean", "categories", "protocol"))
     if metrics is None:
-        raise RunError(f"{folder / 'metrics.json'}: there is none yet; evaluate the run with `idif eval`")
-    has_predictions = (folder / "predictions.h5").is_file()
+        raise RunError(f"{folder / METRICS}: there is none yet; evaluate the run with `idif eval`")
+    check_results(folder / METRICS, metrics["protocol"], home)
+    has_predictions = (folder / PREDICTIONS).is_file()
+    sweep = _read(folder / SWEEP, SWEEP_AGAIN, SWEEP_KEYS)
+    strategies = _read(folder / STRATEGIES, SWEEP_AGAIN, ("curves", "protocol"))
+    outdated = {
+        name: reason
+        for name, found in ((SWEEP, sweep), (STRATEGIES, strategies))
+        if found is not None and (reason := _outdated(found["protocol"], metrics["protocol"], home))
+    }
     return RunData(
         folder=folder,
         name=config.run.name if home == folder else f"{config.run.name}/{folder.name}",
         config=config,
         metrics=metrics,
         environment=_read(home / FACTS, RESTORE),
-        predictions=Predictions.open(folder / "predictions.h5") if has_predictions else None,
-        sweep=_read(folder / SWEEP, SWEEP_AGAIN, ("subsets", "by_missing", "view_value", "categories")),
-        strategies=_read(folder / STRATEGIES, SWEEP_AGAIN, ("curves", "protocol")),
+        predictions=Predictions.open(folder / PREDICTIONS) if has_predictions else None,
+        sweep=None if SWEEP in outdated else sweep,
+        strategies=None if STRATEGIES in outdated else strategies,
         logs=dict(_logs(home, list(metrics["categories"]))),
+        outdated=tuple(f"{name} {why} and is left out; {SWEEP_AGAIN}" for name, why in outdated.items()),
     )
+
+
+def _outdated(protocol: Json, of_metrics: Json, home: Path) -> str | None:
+    """The reason why a result does not belong beside the metrics; None if it does."""
+    if outdated_models(protocol, home):
+        return "is of an earlier training"
+    rules, shown = protocol.get("rules"), of_metrics.get("rules", {})
+    if rules is not None and any(shown.get(key, value) != value for key, value in rules.items()):
+        return "was scored by other rules than the metrics"
+    return None
 
 
 def _logs(home: Path, categories: list[str]) -> Iterator[tuple[str, list[Json]]]:

@@ -17,7 +17,7 @@ from idif.inference.photo_grouping import find_parts
 from idif.inference.predict import Prediction, Thresholds, predict, require_images
 from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.evaluate import Evaluation, evaluate
-from idif.runs.fitted import load_thresholds
+from idif.runs.fitted import load_decision
 from idif.runs.run import Run, open_run
 from idif.runs.sweep import Subsets, sweep_missing_views
 
@@ -43,7 +43,7 @@ class TrainedRun:
 
     def thresholds(self, category: str) -> Thresholds:
         """The decision thresholds chosen by `evaluate`; None if the run was not evaluated."""
-        return load_thresholds(self.run, category, self.notify)[0]
+        return load_decision(self.run, category, self.notify).thresholds
 
     def evaluate(
         self,
@@ -100,8 +100,8 @@ class TrainedRun:
         parts = find_parts([Path(p) for p in photographs], numbers, self.categories, category)
         for name in dict.fromkeys(part.category for part in parts):
             method = self.run.method(self.run.model_name(name), features, numbers)
-            calibration = load_thresholds(self.run, name, self.notify)[1]
-            scorer = Scorer(self.config.eval, method, self.device, calibration)
+            decision = load_decision(self.run, name, self.notify)
+            scorer = Scorer(decision.rules, method, self.device, decision.calibration)
             chosen = [part for part in parts if part.category == name]
             yield from predict(scorer, encoders, chosen, progress=self.progress)
 

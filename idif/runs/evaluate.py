@@ -18,7 +18,9 @@ from idif.evaluation.scoring import Scorer
 from idif.evaluation.test_pass import CategoryTask, PixelCounts, metrics_of, write_predictions
 from idif.evaluation.thresholds import normal_thresholds
 from idif.progress import Notify, Progress, silent, unheard
-from idif.runs.run import Run
+from idif.runs.files import METRICS, PREDICTIONS
+from idif.runs.outdated import MODELS, check_results, model_digests
+from idif.runs.run import Run, run_home
 from idif.sealed_json import write_sealed
 from idif.training.sampling import training_rows
 
@@ -106,10 +108,11 @@ def evaluate(evaluation: Evaluation, *, split: Split = "test", maps: bool = True
     pixels = write_predictions(
         evaluation.run.config,
         evaluation.tasks(split),
-        results / "predictions.h5",
+        results / PREDICTIONS,
         split=split,
         maps=maps,
-        derived=[results / "metrics.json"],
+        derived=[results / METRICS],
+        provenance={MODELS: _model_digests(evaluation)},
         progress=evaluation.progress,
     )
     return measure(results, evaluation.run.config.eval, pixels, notify=evaluation.notify)
@@ -122,11 +125,22 @@ def measure(
     *,
     notify: Notify = unheard,
 ) -> dict[str, Any]:
-    """Compute the metrics of ``predictions.h5`` in ``results`` and write ``metrics.json`` beside it."""
-    metrics = metrics_of(Predictions.open(results / "predictions.h5"), settings, pixels)
-    write_sealed(results / "metrics.json", metrics)
+    """Compute the metrics of ``predictions.h5`` in ``results`` and write ``metrics.json`` beside it.
+
+    Raises:
+        RunError: the predictions are damaged, or are those of an earlier training.
+    """
+    predictions = Predictions.open(results / PREDICTIONS)
+    check_results(predictions.path, predictions.protocol, run_home(results))
+    metrics = metrics_of(predictions, settings, pixels)
+    write_sealed(results / METRICS, metrics)
     _notify_of_missing_views(metrics, notify)
     return metrics
+
+
+def _model_digests(evaluation: Evaluation) -> dict[str, str]:
+    run = evaluation.run
+    return model_digests(run.folder, [model for _, model in run.models(evaluation.categories)])
 
 
 def _notify_of_missing_views(metrics: dict[str, Any], notify: Notify) -> None:

@@ -14,6 +14,7 @@ from idif.sealed_json import read_sealed, write_sealed
 
 CONFIG, FACTS = "config.yaml", "environment.json"
 METRICS, SWEEP, STRATEGIES = "metrics.json", "sweep.json", "strategies.json"
+PREDICTIONS = "predictions.h5"
 
 CONFIG_DIGESTS = "config_sha256"
 """Key of ``environment.json``: SHA-256 of ``config.yaml``, and of the one it replaced on resuming."""

@@ -1,34 +1,108 @@
-"""Results of a run's evaluation that predictions use: thresholds, calibration, color limits."""
+"""Results of a run's evaluation that predictions use: score rules, thresholds, calibration, color limits."""
 
-import json
+from dataclasses import dataclass
+from typing import Any
 
-from idif.errors import RunError
+from idif.config.sections import EvalConfig
+from idif.errors import ConfigError, RunError
 from idif.evaluation.calibration import Calibration
 from idif.evaluation.map_scale import category_scale
 from idif.evaluation.predictions import Predictions
 from idif.inference.predict import Thresholds
 from idif.progress import Notify, unheard
+from idif.runs.files import EVALUATE_AGAIN, METRICS, read_config
+from idif.runs.outdated import check_results
 from idif.runs.run import Run
+from idif.sealed_json import read_sealed
+
+NO_THRESHOLDS = Thresholds()
 
 
-def load_thresholds(
-    run: Run, category: str, notify: Notify = unheard
-) -> tuple[Thresholds, Calibration | None]:
-    """The category's decision thresholds and calibration, as recorded by `idif eval`."""
-    path = run.results / "metrics.json"
-    calibrated = run.config.eval.calibrate != "none"
+@dataclass(frozen=True)
+class Decision:
+    """How a category's scores come about and from where on they are anomalous; fitted together."""
+
+    rules: EvalConfig
+    """The score rules: those that threshold and calibration were fitted under."""
+    thresholds: Thresholds = NO_THRESHOLDS
+    calibration: Calibration | None = None
+
+
+def load_decision(run: Run, category: str, notify: Notify = unheard) -> Decision:
+    """The category's decision, as recorded by `idif eval`.
+
+    Raises:
+        RunError: the run calibrates its scores and is not evaluated; or its results are damaged, or are those
+            of an earlier training.
+        ConfigError: a setting given now differs from the one that the recorded numbers were fitted under.
+    """
+    asked = run.config.eval
+    path = run.results / METRICS
     if not path.exists():
-        if calibrated:
+        if asked.calibrate != "none":
             raise RunError(
                 f"{path}: missing, and this run calibrates its scores; evaluate it with `idif eval`"
             )
+        if isinstance(asked.threshold, float):
+            return Decision(asked, Thresholds(asked.threshold, asked.threshold))
         notify("note: the run is not evaluated, so there is no threshold and no decision")
-        return Thresholds(), None
-    metrics = json.loads(path.read_text(encoding="utf-8"))
-    fitted = metrics.get("protocol", {}).get("calibrations", {}).get(category)
-    chosen = metrics.get("categories", {}).get(category, {}).get("thresholds", {})
-    part, view = ((chosen.get(kind) or {}).get("value") for kind in ("sample", "view"))
-    return Thresholds(part, view), None if fitted is None else Calibration(**fitted)
+        return Decision(asked)
+    metrics = read_sealed(path, EVALUATE_AGAIN, ("categories", "protocol"))
+    check_results(path, metrics["protocol"], run.folder)
+    rules = _recorded_rules(run, metrics["protocol"])
+    fitted = metrics["protocol"].get("calibrations", {}).get(category)
+    calibration = None if fitted is None else Calibration(**fitted)
+    return Decision(rules, _thresholds(run, metrics, category), calibration)
+
+
+def _recorded_rules(run: Run, protocol: dict[str, Any]) -> EvalConfig:
+    """The config's scoring with the rules of the last evaluation.
+
+    Raises:
+        ConfigError: an override asks for others.
+    """
+    asked, trained = run.config.eval, read_config(run.folder).eval
+    stated = protocol.get("rules", {})
+    recorded = {
+        "score": stated.get("view_score", asked.score),
+        "top_k": stated.get("top_k") or asked.top_k,
+        "sample_score": stated.get("sample_score", asked.sample_score),
+        "calibrate": protocol.get("calibrate", asked.calibrate),
+    }
+    for key, value in recorded.items():
+        wanted = getattr(asked, key)
+        if wanted not in (value, getattr(trained, key)):
+            raise ConfigError(
+                f"eval.{key}: {wanted}, but {run.results / METRICS} was made with {value}; thresholds and "
+                f"calibration hold for that alone: run `idif eval {run.results} --set eval.{key}={wanted}`"
+            )
+    return asked.model_copy(update=recorded)
+
+
+def _thresholds(run: Run, metrics: dict[str, Any], category: str) -> Thresholds:
+    """The recorded thresholds, or the number that the config names.
+
+    Raises:
+        ConfigError: an override asks for a rule that the evaluation did not apply.
+    """
+    asked, trained = run.config.eval, read_config(run.folder).eval
+    if isinstance(asked.threshold, float):
+        return Thresholds(asked.threshold, asked.threshold)
+    chosen = metrics["categories"].get(category, {}).get("thresholds", {})
+    sample, view = (chosen.get(kind) or {} for kind in ("sample", "view"))
+    applied = sample.get("rule") or view.get("rule")
+    if asked.threshold != trained.threshold and applied not in (None, asked.threshold):
+        raise ConfigError(
+            f"eval.threshold: {asked.threshold}, but {run.results / METRICS} was made with {applied}; run "
+            f"`idif eval {run.results} --set eval.threshold={asked.threshold}` first"
+        )
+    rate = metrics["protocol"].get("false_positive", {}).get(category, {}).get("target_fpr")
+    if applied == "false-positive-rate" and asked.target_fpr not in (trained.target_fpr, rate):
+        raise ConfigError(
+            f"eval.target_fpr: {asked.target_fpr}, but {run.results / METRICS} was made with {rate}; run "
+            f"`idif eval {run.results} --set eval.target_fpr={asked.target_fpr}` first"
+        )
+    return Thresholds(sample.get("value"), view.get("value"))
 
 
 def load_color_limits(run: Run, category: str, notify: Notify = unheard) -> tuple[float, float] | None:
@@ -36,6 +110,7 @@ def load_color_limits(run: Run, category: str, notify: Notify = unheard) -> tupl
     path = run.results / "predictions.h5"
     if path.exists():
         predictions = Predictions.open(path)
+        check_results(path, predictions.protocol, run.folder)
         if predictions.has_maps and category in predictions.category:
             return category_scale(predictions, category)
     notify("note: the run has no test maps, so each part's colors have a scale of their own")

@@ -9,6 +9,8 @@ from typing import Literal
 from idif.config.sections import Config
 from idif.errors import IdifError, RunError
 from idif.runs.files import EVALUATE_AGAIN, FACTS, read_config, read_facts
+from idif.runs.files import METRICS as METRICS_FILE
+from idif.runs.outdated import outdated_models
 from idif.sealed_json import read_sealed
 from idif.training.checkpoint_files import find_checkpoint, read_note
 
@@ -94,7 +96,7 @@ def summarize_run(folder: Path) -> RunSummary:
             method=config.method.name,
             categories=config.data.categories,
             models=models,
-            metrics=_metrics(folder / "metrics.json"),
+            metrics=_metrics(folder),
         )
     except (IdifError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problem = str(error) if isinstance(error, IdifError) else f"{folder}: {error!r}"
@@ -149,8 +151,12 @@ def _state(models: Sequence[ModelProgress]) -> State:
     return "stopped" if started else "not started"
 
 
-def _metrics(path: Path) -> dict[str, float | None] | None:
+def _metrics(folder: Path) -> dict[str, float | None] | None:
+    """The mean metrics of a run's present weights; None if it is not evaluated since its last training."""
+    path = folder / METRICS_FILE
     if not path.exists():
         return None
-    mean = read_sealed(path, EVALUATE_AGAIN, ("mean",))["mean"]
-    return {name: mean.get(name) for name in METRICS}
+    metrics = read_sealed(path, EVALUATE_AGAIN, ("mean", "protocol"))
+    if outdated_models(metrics["protocol"], folder):
+        return None
+    return {name: metrics["mean"].get(name) for name in METRICS}

@@ -15,6 +15,7 @@ from idif.evaluation.scoring import Scorer
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method, MethodContext
 from idif.runs.files import FACTS, read_config, read_facts
+from idif.runs.identity import check_encoders
 from idif.runs.listing import is_fusion
 from idif.training.checkpoint import load_into, read_progress
 from idif.training.checkpoint_files import find_checkpoint
@@ -116,10 +117,12 @@ class Run:
         """Scorer of a category: the trained method on ``device`` with the run's scoring rules, uncalibrated.
 
         Raises:
-            RunError: the checkpoint is damaged, or ``source`` lacks arrays that the method reads.
+            RunError: the checkpoint is damaged.
+            StoreMismatch: ``source`` lacks arrays that the method reads, or has those of another encoder.
         """
         method = self.method(self.model_name(category), source.spec, source.index.view_numbers).to(device)
         check_arrays(method.needs.scoring, source.spec)
+        check_encoders(method.needs.scoring, self.features(), source.spec, source_name(self.config))
         return Scorer(self.config.eval, method, device)
 
 
@@ -135,6 +138,11 @@ def method_context(
         corruption=config.corruption,
         view_dropout=config.train.dropout,
     )
+
+
+def source_name(config: Config) -> str:
+    """Where a config's features come from, for messages."""
+    return str(config.data.root if config.live else config.cache.store)
 
 
 def weights_files(features: FeatureSpec) -> list[str]:

@@ -18,8 +18,9 @@ from idif.errors import RunError
 from idif.files import replacing
 from idif.methods.protocol import Resource
 from idif.runs.files import CONFIG, read_config, read_facts, write_facts
+from idif.runs.identity import check_encoders, check_identity
 from idif.runs.provenance import environment
-from idif.runs.run import method_context, weights_files
+from idif.runs.run import method_context, source_name, weights_files
 from idif.training.precision import numerics
 from idif.training.sampling import training_rows
 from idif.training.stages import stage_config, stages_of
@@ -48,11 +49,20 @@ class TrainingData:
     """The frozen encoders behind the features."""
     fingerprint: str | None
     """Fingerprint of the store; None for live encoders."""
+    identities: Mapping[str, Mapping[str, str | None]]
+    """Category -> `idif.runs.identity.data_identity` of its training samples."""
 
 
 def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, fabric: Fabric) -> None:
-    """Write ``config.yaml``, ``environment.json``, and the run's own copies of the encoders' weights."""
+    """Write ``config.yaml``, ``environment.json``, and the run's own copies of the encoders' weights.
+
+    Raises:
+        StoreMismatch: a run is resumed with features or training samples that are not its own.
+    """
     folder, spec = config.folder, data.features
+    before = read_facts(folder) if (folder / CONFIG).exists() else {}
+    if before:
+        _check_resumed_data(config, data, before)
     folder.mkdir(parents=True, exist_ok=True)
     for file, encoder in zip(weights_files(spec), data.encoders.encoders, strict=True):
         state = encoder.module.state_dict()
@@ -66,6 +76,7 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
         world_size=fabric.world_size,
         features=spec.to_json(),
         store_fingerprint=data.fingerprint,
+        data=before.get("data", {}) | data.identities,
         stages={stage.name: stage_config(config, stage).train.epochs for stage in stages_of(config)},
         **{name: resource_facts(resource) for name, resource in start.resources.items()},
         caveats=[*start.caveats, *([config.run.note] if config.run.note else [])],
@@ -73,6 +84,17 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
     # record categories and cameras by name: a store may grow, a run does not
     named = config.data.model_copy(update={"categories": data.categories, "views": data.view_numbers})
     write_facts(folder, config.model_copy(update={"data": named}), facts)
+
+
+def _check_resumed_data(config: Config, data: TrainingData, before: Mapping[str, Any]) -> None:
+    """Compare the data with those that an existing run recorded."""
+    where = source_name(config)
+    trained = FeatureSpec.from_json(before["features"])
+    check_encoders(trained.arrays, trained, data.features, where)
+    if config.method.fitted:  # a fit is extended by new samples
+        return
+    for category, identity in data.identities.items():
+        check_identity(before.get("data", {}), identity, category, where)
 
 
 def resource_facts(resource: Resource) -> dict[str, str]:

@@ -4,8 +4,10 @@ from functools import partial
 from typing import Any, Literal
 
 from idif.errors import ConfigError
+from idif.evaluation.test_pass import score_rules
 from idif.missing_views.sweep import mean_sweep, sweep_all, sweep_paper
 from idif.runs.evaluate import Evaluation
+from idif.runs.outdated import MODELS, model_digests
 from idif.sealed_json import write_sealed
 
 Subsets = Literal["all", "paper"]
@@ -36,7 +38,10 @@ def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", see
             some = f"{incomplete[category]} of {len(source.index)} samples"
             evaluation.notify(f"note: {category}: {some} lack views in the data; they are scored on the rest")
         categories[category] = sweep(scorer, source, progress=evaluation.progress)
+    models = model_digests(run.folder, [run.model_name(category) for category in categories])
     protocol = {
+        MODELS: models,
+        "rules": score_rules(run.config.eval),
         "subsets": subsets,
         "seed": seed if subsets == "paper" else None,
         "views": list(numbers),

@@ -18,6 +18,7 @@ from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method, ResourceRequest
 from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.api import TrainedRun, load_run, resolve_device
+from idif.runs.identity import data_identity
 from idif.runs.lock import model_lock, run_lock
 from idif.runs.run import starting_checkpoint
 from idif.runs.start import (
@@ -112,7 +113,9 @@ def _train_models(
     for line in start.caveats:
         notify(f"note: {line}")
     fingerprint = getattr(source, "fingerprint", None)
-    data = TrainingData(source.spec, source.index.view_numbers, categories, encoders, fingerprint)
+    identities = {c: data_identity(_members(source, [c], "train"), c) for c in categories}
+    numbers = source.index.view_numbers
+    data = TrainingData(source.spec, numbers, categories, encoders, fingerprint, identities)
     write_run_folder(config, data, start, fabric)
     on_device = {name: resource.to(fabric.device) for name, resource in resources.items()}
     for name, members in groups.items():

@@ -15,6 +15,7 @@ from idif.fingerprint import sha256_of_file
 from idif.sealed_json import write_sealed
 from idif.training.checkpoint_files import (
     CURRENT,
+    MODEL,
     NOTE,
     PREVIOUS,
     TrainingProgress,
@@ -24,7 +25,7 @@ from idif.training.checkpoint_files import (
 )
 
 PART = "checkpoint.part"
-MODEL, STATE = "model.safetensors", "training.pt"
+STATE = "training.pt"
 
 
 def save_checkpoint(

@@ -8,6 +8,8 @@ from idif.sealed_json import read_sealed
 
 CURRENT, PREVIOUS = "checkpoint", "checkpoint.previous"
 NOTE = "checkpoint.json"
+MODEL = "model.safetensors"
+"""File of the weights."""
 
 
 @dataclass(frozen=True)
