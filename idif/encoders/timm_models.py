@@ -1,9 +1,12 @@
 """Encoders of the library timm: any of its models by name, convolutional networks and transformers alike."""
 
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +35,8 @@ ALIASES = {
 }
 """Encoder name -> timm's name with the tag of its weights. The EfficientNets are those that UniAD uses."""
 
+_FILE = "model.safetensors"
+"""The weights' file in timm's repositories on the Hugging Face hub."""
 _SIZE_OPTIONS: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 """Arguments by which timm's models accept other image sizes; each family knows at most one of the first."""
 
@@ -213,9 +218,14 @@ def _create(name: str, encoder: str, **options: Any) -> Any:
 def _pretrained(name: str, encoder: str) -> Mapping[str, Tensor]:
     facts = _skeleton(name, encoder).pretrained_cfg
     try:
-        state: Mapping[str, Tensor] = _create(name, encoder, pretrained=True).state_dict()
+        # a file in the cache is found without asking the network, which would be tried for a minute
+        cached = _cached_file(facts)
+        if cached is None:
+            _require_network(facts)
+        overlay = {} if cached is None else {"pretrained_cfg_overlay": {"file": cached}}
+        state: Mapping[str, Tensor] = _create(name, encoder, pretrained=True, **overlay).state_dict()
     except Exception as error:  # the hub's client raises its HTTP library's exceptions too
-        place = f"https://huggingface.co/{facts['hf_hub_id']}/resolve/main/model.safetensors"
+        place = f"https://huggingface.co/{facts['hf_hub_id']}/resolve/main/{_FILE}"
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
             f"pretrained weights of {encoder} are not in timm's cache and cannot be downloaded ({reason}); "
@@ -223,3 +233,20 @@ def _pretrained(name: str, encoder: str) -> Mapping[str, Tensor]:
             "untrained weights"
         ) from None
     return state
+
+
+def _cached_file(facts: Any) -> str | None:
+    """The weights in the cache of the Hugging Face hub; None if they are not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = facts.get("hf_hub_id")
+    found = try_to_load_from_cache(repository, _FILE) if repository else None
+    return found if isinstance(found, str) else None
+
+
+def _require_network(facts: Any) -> None:
+    """Raise OSError if the hub's address is unknown here; behind a proxy that says nothing."""
+    if facts.get("hf_hub_id") and not getproxies():
+        from huggingface_hub.constants import ENDPOINT
+
+        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)

@@ -1,15 +1,19 @@
 """Models of timm: names, taps, arrays, weights that cannot be had, and real ones."""
 
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 
+import idif.encoders.timm_models
 from idif.data.images import load_image
 from idif.encoders.frozen import FrozenEncoder, find_family, load_encoder
 from idif.encoders.options import EncoderOptions
@@ -102,19 +106,29 @@ def test_a_missing_timm_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch)
 def test_weights_that_cannot_be_downloaded_are_named_with_the_alternatives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    create = timm.create_model
+    def offline(*_: object) -> None:
+        raise OSError("no route to host")
 
-    def offline(name: str, pretrained: bool = False, **options: Any) -> Any:
-        if pretrained:
-            raise OSError("no route to host")
-        return create(name, **options)
-
-    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
+    monkeypatch.setattr(idif.encoders.timm_models, "getproxies", dict)
     with pytest.raises(WeightsError) as caught:
         load_encoder("imagenet", "tf_efficientnet_b4")
     place = "https://huggingface.co/timm/tf_efficientnet_b4.aa_in1k/resolve/main/model.safetensors"
     for part in ("tf_efficientnet_b4", place, "no route to host", "file", "untrained"):
         assert part in str(caught.value)
+
+
+def test_weights_in_the_cache_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    untrained = load_encoder("untrained", "timm:test_vit", EncoderOptions(taps=(3,)))
+    weights = timm.create_model("test_vit", num_classes=0).state_dict() | untrained.module.state_dict()
+    save_file(weights, tmp_path / "model.safetensors")
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors")
+    )
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    loaded = load_encoder("imagenet", "timm:test_vit", EncoderOptions(taps=(3,)))
+    assert loaded.weights == "imagenet"
+    assert loaded.sha256 == untrained.sha256
 
 
 def real_lite0(options: EncoderOptions) -> tuple[Path, FrozenEncoder]:
