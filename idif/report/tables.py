@@ -180,7 +180,7 @@ def per_view(values: Json) -> Table:
 
 
 def per_map(values: Json, region_map: str) -> Table:
-    """One category's pixel metrics by map, for methods with several; ``region_map`` gave the headline AUPRO."""
+    """One category's pixel metrics by map if there are several; ``region_map`` gave the headline AUPRO."""
     keys = ("p_auroc", "p_ap", "p_f1_max", "aupro")
     table = Table(
         f"By map, in percent; the headline AUPRO is that of the map {region_map}",
