@@ -56,8 +56,10 @@ def test_from_the_store_to_the_report(home: Path, capsys: pytest.CaptureFixture[
     code, other = answer(capsys, "eval", str(folder), "--set=method.region_map=sum")
     assert code == 0
     assert other["categories"]["cup"]["aupro"] == values["maps"]["map"]["aupro"]
-    for line in (["sweep", "missing-views"],):
+    for line in (["report"], ["sweep", "missing-views"]):
         assert answer(capsys, *line, str(folder))[0] == 0
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "By map, in percent; the headline AUPRO is that of the map map" in page
     code, said = answer(capsys, "export", str(folder))
     assert code == 2
     assert "cannot be exported" in said["error"]

@@ -35,11 +35,11 @@ def upsampled(x: Array, size: int) -> Array:
 def maps_by_definition(latents: list[Array], size: int) -> tuple[Array, Array]:
     """map_add and map_mul of one image's latents [C,h,w]."""
     logs = [-0.5 * (z**2).mean(axis=0) for z in latents]
-    total = sum(upsampled(x, size) for x in logs)
-    product = np.exp(total - np.max(total))
+    total = np.stack([upsampled(x, size) for x in logs]).sum(axis=0)
+    product: Array = np.exp(total - total.max())
     relative = [np.exp(x - x.max()) for x in logs]
-    added = sum(upsampled(x, size) for x in relative)
-    return np.max(added) - added, product.max() - product
+    added: Array = np.stack([upsampled(x, size) for x in relative]).sum(axis=0)
+    return added.max() - added, product.max() - product
 
 
 def latents(scale: float = 1.0) -> list[Tensor]:
