@@ -115,6 +115,7 @@ class PredictionsWriter:
         sample_scores: Tensor | FloatArray,
         maps: Tensor | npt.NDArray[Any] | None,
         masks: Tensor | BoolArray | None,
+        *,
         other_maps: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
         """Append B samples.

@@ -174,7 +174,9 @@ def _predict(
         batch = scored.batch.to(torch.device("cpu"))
         chosen = [samples[row] for row in batch.rows.tolist()]
         views, reduced = task.scorer.final(scored.without_maps())
-        writer.append(chosen, views, reduced, scored.maps, batch.arrays.get("masks"), scored.other_maps)
+        writer.append(
+            chosen, views, reduced, scored.maps, batch.arrays.get("masks"), other_maps=scored.other_maps
+        )
         if count and scored.maps is not None:
             for name, maps in {MAP: scored.maps, **scored.other_maps}.items():
                 pixel = pixels.setdefault(name, PixelMetrics(config.fpr_limits, aupro_rule=config.aupro))

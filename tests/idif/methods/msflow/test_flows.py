@@ -56,8 +56,9 @@ def test_parameter_counts_at_the_default() -> None:
 
 
 def log_det_of_jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    jacobian = torch.autograd.functional.jacobian(function, x)  # type: ignore[no-untyped-call]
-    return torch.linalg.slogdet(jacobian).logabsdet
+    jacobian = torch.autograd.functional.jacobian(function, x)
+    log_det: Tensor = torch.linalg.slogdet(jacobian).logabsdet
+    return log_det
 
 
 def test_log_determinant_of_a_parallel_flow_is_that_of_its_jacobian() -> None:
