@@ -10,6 +10,7 @@ from cli.commands import data_check
 from cli.terminal.console import JsonOption, note, print_result, progress_bar
 
 if TYPE_CHECKING:
+    from idif.datasets.folder.importer import FolderSummary
     from idif.datasets.realiad.writer import ImportRequest, ImportSummary
 
 CategoryOption = Annotated[
@@ -94,6 +95,25 @@ def _report_scans(request: "ImportRequest", summary: "ImportSummary", preview: b
         otherwise=(
             f"{summary.out}: {', '.join(summary.categories)}; {summary.train_samples} training and "
             f"{summary.test_samples} test samples, {summary.images} images, {summary.masks} masks{kept}"
+        ),
+    )
+
+
+def _report_photographs(
+    request: "ImportRequest", summary: "FolderSummary", preview: bool, as_json: bool
+) -> None:
+    """Write the contact sheets where asked for, and print the summary of an import of photographs."""
+    if preview:
+        _write_previews(request, summary)
+    cameras = ", ".join(f"{number} = {name}" for number, name in summary.cameras.items())
+    masks = f"{summary.masks} masks" if summary.masks else "no masks, so pixel metrics will be null"
+    print_result(
+        asdict(summary),
+        as_json=as_json,
+        otherwise=(
+            f"{summary.out}: {', '.join(summary.categories)}; {summary.train_samples} training and "
+            f"{summary.test_samples} test samples, {summary.images} images, {masks}; views: {cameras}\n"
+            f"next: idif data check realiad --root {summary.out} --images realiad_{request.size}"
         ),
     )
 
@@ -219,16 +239,34 @@ def folder(
             workers=decode_threads(),
             progress=listen,
         )
-    if preview:
-        _write_previews(request, summary)
-    cameras = ", ".join(f"{number} = {name}" for number, name in summary.cameras.items())
-    masks = f"{summary.masks} masks" if summary.masks else "no masks, so pixel metrics will be null"
-    print_result(
-        asdict(summary),
-        as_json=as_json,
-        otherwise=(
-            f"{out}: {', '.join(summary.categories)}; {summary.train_samples} training and "
-            f"{summary.test_samples} test samples, {summary.images} images, {masks}; views: {cameras}\n"
-            f"next: idif data check realiad --root {out} --images realiad_{size}"
-        ),
-    )
+    _report_photographs(request, summary, preview, as_json)
+
+
+@import_app.command()
+def visa(
+    src: Annotated[Path, typer.Argument(help="Folder of VisA, with split_csv and one folder per category.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    category: CategoryOption = [],  # noqa: B006
+    split_file: Annotated[
+        str, typer.Option("--split", help="Split to import, relative to SRC.")
+    ] = "split_csv/1cls.csv",
+    size: Annotated[int, typer.Option(help="Image side in pixels.", min=32)] = 256,
+    preview: PreviewOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Import VisA by its split file, with masks; the class of a defect comes from image_anno.csv.
+
+    Examples:
+
+        idif data import visa VisA_20220922 data/visa
+
+        idif data import visa VisA_20220922 data/visa-224 --category candle --size 224
+    """
+    from idif.data.decode import decode_threads
+    from idif.datasets.folder.visa import import_visa
+    from idif.datasets.realiad.writer import ImportRequest
+
+    request = ImportRequest(src, out, categories=category, size=size)
+    with progress_bar("reading", "samples") as listen:
+        summary = import_visa(request, split_file=split_file, workers=decode_threads(), progress=listen)
+    _report_photographs(request, summary, preview, as_json)

@@ -83,15 +83,15 @@ def import_folder(
             "of": "folder",
             "pattern": pattern,
             "cameras": numbers,
-            "files": source_digest(folder, _files(folder, samples[category])),
+            "files": source_digest(folder, sample_files(folder, samples[category])),
         }
-        load = partial(_load_category, folder, samples[category], request.size, numbers, workers)
+        load = partial(load_category, folder, samples[category], request.size, numbers, workers)
         sources[category] = CategorySource(settings, len(samples[category]), load)
     summary = write_categories(request.target, sources, progress)
     return FolderSummary(**vars(summary), cameras={number: name for name, number in numbers.items()})
 
 
-def _files(folder: Path, samples: Sequence[PhotoSample]) -> Iterator[Path]:
+def sample_files(folder: Path, samples: Sequence[PhotoSample]) -> Iterator[Path]:
     """Every photograph and mask of the samples."""
     return (folder / file for s in samples for file in (*s.photographs.values(), *s.masks.values()))
 
@@ -110,7 +110,7 @@ def _number_views(src: Path, names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(ordered, start=1)}
 
 
-def _load_category(
+def load_category(
     folder: Path, samples: Sequence[PhotoSample], size: int, numbers: dict[str, int], workers: int
 ) -> Iterator[ImportedSample]:
     """The samples of a category, decoded in threads, in order."""
