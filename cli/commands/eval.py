@@ -10,6 +10,7 @@ from cli.terminal.console import JsonOption, note, print_result
 from cli.terminal.metrics_table import metrics_table
 from cli.workflow.evaluate import evaluate_run
 from idif.data.index import Split
+from idif.errors import ConfigError
 from idif.evaluation.predictions import Predictions
 from idif.report.table_export import check_exports, export
 from idif.runs.evaluate import measure
@@ -24,6 +25,13 @@ def evaluate(
     ] = False,
     no_maps: Annotated[
         bool, typer.Option("--no-maps", help="Keep no anomaly maps; pixel metrics come from the pass.")
+    ] = False,
+    save_reconstruction: Annotated[
+        bool,
+        typer.Option(
+            "--save-reconstruction",
+            help="Also write reconstruction.h5: the features as the method rebuilds them.",
+        ),
     ] = False,
     exports: Annotated[
         list[Path],
@@ -45,12 +53,17 @@ def evaluate(
         idif eval runs/realiad --from-predictions --export table.tex --export maps.pkl
     """
     check_exports(exports)
+    if save_reconstruction and from_predictions:
+        raise ConfigError("--save-reconstruction: predictions hold no features; leave --from-predictions out")
     if from_predictions:
         results, config = open_results(run, overrides)
         metrics = measure(results, config.eval, notify=note)
     else:
         opened = open_run(run, overrides)
-        results, metrics = opened.results, evaluate_run(opened, split=split, maps=not no_maps)
+        results, metrics = (
+            opened.results,
+            evaluate_run(opened, split=split, maps=not no_maps, reconstruction=save_reconstruction),
+        )
     for path in exports:
         export(path, metrics, Predictions.open(results / "predictions.h5"))
     print_result(metrics, as_json=as_json, otherwise=metrics_table(metrics))

@@ -49,9 +49,23 @@ def train(
         )
         return
     print_result({"runs": results}, as_json=as_json, otherwise=_estimates(results) if dry_run else None)
+    if dry_run and not as_json:
+        for line in _summaries(results):
+            note(line)
     if not dry_run:
         for result in results:
             note(f"next: idif eval {result['run']}")
+
+
+def _summaries(results: list[dict[str, Any]]) -> list[str]:
+    """One line for each model: the trainable parameters of its parts."""
+    return [
+        f"{model['name']}: {found['parameters']:,} parameters: "
+        + ", ".join(f"{name} {size:,}" for name, size in found["parts"].items())
+        for result in results
+        for model in result["models"]
+        if (found := model.get("estimate")) and found["parts"]
+    ]
 
 
 def _estimates(results: list[dict[str, Any]]) -> Table:

@@ -8,6 +8,7 @@ from cli.workflow.device import evaluation_device
 from cli.workflow.sources import Sources
 from idif.data.features import FeatureSource
 from idif.data.index import Split
+from idif.evaluation.reconstruction import write_reconstructions
 from idif.progress import Progress, silent
 from idif.runs.evaluate import Evaluation, evaluate
 from idif.runs.files import read_facts
@@ -36,8 +37,18 @@ def evaluation_of(run: Run, sources: Sources, progress: Progress = silent) -> Ev
     return Evaluation(run, categories, open_source, evaluation_device(), progress, note)
 
 
-def evaluate_run(run: Run, *, split: Split = "test", maps: bool = True) -> dict[str, Any]:
-    """Write ``predictions.h5`` and ``metrics.json``; returns the metrics."""
+def evaluate_run(
+    run: Run, *, split: Split = "test", maps: bool = True, reconstruction: bool = False
+) -> dict[str, Any]:
+    """Write ``predictions.h5`` and ``metrics.json``; returns the metrics.
+
+    Args:
+        reconstruction: whether to write ``reconstruction.h5`` too.
+    """
     sources = Sources(run.config, evaluation_device())
     with progress_bar("evaluating", "samples") as listen:
-        return evaluate(evaluation_of(run, sources, listen), split=split, maps=maps)
+        evaluation = evaluation_of(run, sources, listen)
+        if reconstruction:
+            path = run.results / "reconstruction.h5"
+            write_reconstructions(path, evaluation.scorers(split), progress=listen)
+        return evaluate(evaluation, split=split, maps=maps)

@@ -144,6 +144,15 @@ class SupportsExport(Protocol):
 
 
 @runtime_checkable
+class Reconstructs(Protocol):
+    """Optional capability: the method rebuilds arrays that it reads."""
+
+    def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
+        """{array: float32 [B,V,...]}: the rebuilt arrays, in eval mode; zero for absent views."""
+        ...
+
+
+@runtime_checkable
 class ReducesMaps(Protocol):
     """Optional capability: the authors' view score is a function of the map ``map`` alone."""
 

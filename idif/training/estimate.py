@@ -7,7 +7,7 @@ from itertools import islice
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from idif.config.sections import Config
@@ -28,6 +28,8 @@ class TrainingEstimate:
 
     parameters: int
     """Number of trainable parameters."""
+    parts: dict[str, int]
+    """Number of trainable parameters of each part of the method, by the part's name."""
     state_bytes: int
     """Weights, gradients and the optimizer's moments, in float32; of a fit its result."""
     activation_bytes: int
@@ -76,17 +78,28 @@ def estimate(config: Config, task: Task, fabric: Fabric) -> TrainingEstimate:
             else:
                 train_step(settings, module, wrapped, fabric, inputs)["loss"].item()  # waits for the device
     seconds = (time.perf_counter() - began) * settings.accumulate
-    parameters = sum(p.numel() for p in method.parameters())
+    parameters = sum(p.numel() for p in method.parameters() if p.requires_grad)
     moments = sum(v.numel() for s in optimizer.state.values() for v in s.values() if v.ndim > 0)
     steps = StepCount.of(settings, len(task.rows), fabric.world_size)
     return TrainingEstimate(
         parameters=parameters,
+        parts=_parts(method),
         state_bytes=4 * (2 * parameters + moments),
         activation_bytes=sum(kept.values()),
         steps=steps.total,
         seconds_per_step=seconds,
         seconds_per_epoch=seconds * steps.per_epoch,
     )
+
+
+def _parts(method: nn.Module) -> dict[str, int]:
+    """Trainable parameters of the submodules, and of the method's own as ``own``; none are left out."""
+    sizes = {
+        name: sum(p.numel() for p in part.parameters() if p.requires_grad)
+        for name, part in method.named_children()
+    }
+    sizes["own"] = sum(p.numel() for p in method.parameters(recurse=False) if p.requires_grad)
+    return {name: size for name, size in sizes.items() if size}
 
 
 def _estimate_fit(config: Config, task: Task, method: FittedMethod, fabric: Fabric) -> TrainingEstimate:
@@ -104,6 +117,7 @@ def _estimate_fit(config: Config, task: Task, method: FittedMethod, fabric: Fabr
     steps = -(-len(task.rows) // size)
     return TrainingEstimate(
         parameters=0,
+        parts={},
         state_bytes=sizes[0] + (sizes[1] - sizes[0]) * (steps - 1),
         activation_bytes=0,
         steps=steps,

@@ -111,6 +111,14 @@ class UniAD(TrainedMethod):
             maps[view_mask] = anomaly_maps(features, self.reconstruct_views(features), self.image_size)
         return Scores(maps={MAP: maps})
 
+    def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
+        """See `Reconstructs`."""
+        features = batch.arrays[ALIGNED].float()
+        rebuilt = torch.zeros_like(features)
+        if batch.view_mask.any():
+            rebuilt[batch.view_mask] = self.reconstruct_views(features[batch.view_mask])
+        return {ALIGNED: rebuilt}
+
     def reduce_maps(self, maps: Tensor) -> Tensor:
         """See `ReducesMaps`."""
         rule = self.config.view_score

@@ -1,9 +1,11 @@
 """Checkpoints of UniAD's authors: names, values, and the run that `idif import-weights` makes of one."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import torch
 import torch.nn.functional as F
@@ -185,7 +187,15 @@ def test_an_authors_checkpoint_becomes_a_run_with_the_authors_maps(
             distance = (reconstruct(weights, features) - features).square().sum(dim=0).sqrt()
             wanted = F.interpolate(distance[None, None], SIZE, mode="bilinear", align_corners=True)[0, 0]
             torch.testing.assert_close(maps[sample, view], wanted, rtol=1e-4, atol=1e-4)
-    assert run(["eval", str(home / "runs" / "imported")]) == 0
+    assert run(["eval", str(home / "runs" / "imported"), "--save-reconstruction"]) == 0
+    with h5py.File(home / "runs" / "imported" / "reconstruction.h5") as file:
+        assert sorted(file) == ["aligned", "category", "present", "sample_id"]
+        row = file["sample_id"].asstr()[:].tolist().index(source.index.samples[2].sample_id)
+        (batch,) = source.batches([2], 1)
+        rebuilt = torch.from_numpy(file["aligned"][row, 0]).float()
+        wanted = reconstruct(weights, batch.arrays["aligned"][0, 0])
+        torch.testing.assert_close(rebuilt, wanted, rtol=2e-3, atol=2e-3)
+        assert not file["aligned"][:][~file["present"][:]].any()
     assert "ckpt.pth.tar" in (home / "runs" / "imported" / "environment.json").read_text(encoding="utf-8")
     assert run(["train", config, "--resume"]) == 0
     assert run(["import-weights", "uniad", str(home / "ckpt.pth.tar"), config]) == 2
@@ -220,6 +230,38 @@ def test_what_does_not_fit_is_refused_in_one_sentence(home: Path, capsys: pytest
     assert "method.pool: expected at most the image size" in refused(
         home, whole, capsys, "--set=method.pool=1000"
     )
+
+
+def test_a_dry_run_counts_the_parameters_of_each_part(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", f"--config={home / 'c.yaml'}", "--set=run.name=dry", "--dry-run"]
+    assert run([*command, "--json"]) == 0
+    ((model,),) = [result["models"] for result in json.loads(capsys.readouterr().out)["runs"]]
+    parts = model["estimate"]["parts"]
+    total = sum(values.numel() for values in authors_weights().values())
+    assert sum(parts.values()) == model["estimate"]["parameters"] == total
+    assert parts["project_in"] == WIDTH * (CHANNELS + 1)
+    assert run(command) == 0
+    assert f"all: {total:,} parameters: project_in" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("teacher.neck=none", "reads aligned, but there are layer1"),
+        ("method.neighbor_mask.size=[11,11]", "covers the whole grid of 6x6 tokens"),
+        ("method.neighbor_mask.size=[4,4]", "expected an odd number, got 4"),
+        ("method.pool=97", "expected at most the image size 96"),
+    ],
+)
+def test_a_run_that_cannot_start_says_why_and_leaves_no_folder(
+    home: Path, capsys: pytest.CaptureFixture[str], override: str, words: str
+) -> None:
+    command = ["train", f"--config={home / 'c.yaml'}", "--set=run.name=none", f"--set={override}"]
+    assert run(command) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert words in message
+    assert "Traceback" not in message
+    assert not (home / "runs" / "none").exists()
 
 
 def test_a_method_without_importer_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
