@@ -44,6 +44,11 @@ COMMANDS: dict[str, LazyCommand] = {
         "Write predictions.h5 and metrics.json for all the run's categories; the last epoch's weights are "
         "used.",
     ),
+    "baseline": LazyCommand(
+        "cli.commands.baseline",
+        "baseline",
+        "Fit a memory to the run's store and training samples, evaluate it, and compare the run with it.",
+    ),
     "fuse": LazyCommand(
         "cli.commands.fuse",
         "fuse_runs",
@@ -74,7 +79,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "demo": LazyCommand(
         "cli.commands.demo",
         "demo",
-        "Render parts, cache the teacher, verify, train, evaluate, sweep missing views, and write a report.",
+        "Render parts, cache the teacher, fit a memory, train IDIF, compare them, sweep views, and write a report.",
     ),
     "doctor": LazyCommand(
         "cli.commands.doctor",

@@ -30,8 +30,12 @@ from idif.datasets.synthetic import SynthRequest, synthesize
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.errors import StoreDamaged, WeightsError
+from idif.runs.baseline import baseline_of, compared_with_baseline
 from idif.runs.run import open_run
 from idif.visualization.text import percent
+
+HEADLINE = ("s_auroc", "i_auroc", "p_auroc", "aupro")
+"""Metrics that the command prints."""
 
 
 def demo(
@@ -40,7 +44,9 @@ def demo(
     ] = Path("demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Render parts, cache the teacher, verify, train, evaluate, sweep missing views, and write a report.
+    """Render parts, cache the teacher, fit a memory, train IDIF, compare them, sweep views, and write a report.
+
+    The memory needs seconds and no training; it is the baseline that the trained model is compared with.
 
     Example:
 
@@ -64,11 +70,18 @@ def demo(
         if not found.sound:
             raise StoreDamaged("; ".join(str(problem) for problem in found.problems))
     config = _config(settings["config"], out, store)
+    with _stage("memory   fitted in one pass, and evaluated"):
+        memory = baseline_of(config, settings["baseline"])
+        train_run(memory, resume=True)
+        of_memory = evaluate_run(open_run(memory.folder))
+    note(f"memory   {_headline(of_memory)}")
     with _stage("train    one model a category"):
         train_run(config, resume=True)
     run = open_run(config.folder)
     with _stage("eval     test split"):
         metrics = evaluate_run(run)
+    compared = compared_with_baseline(run.results, run.config)
+    assert compared is not None, "both are evaluated"
     with _stage("sweep    all view subsets"):
         sweep = sweep_run(run)
     with _stage("report"):
@@ -78,11 +91,21 @@ def demo(
         "report": str(report),
         "seconds": round(seconds, 1),
         "teacher": encoder.weights,
-        "mean": {key: metrics["mean"].get(key) for key in ("s_auroc", "i_auroc", "p_auroc", "aupro")},
+        "mean": {key: metrics["mean"].get(key) for key in HEADLINE},
+        "baseline": {key: of_memory["mean"].get(key) for key in HEADLINE},
+        "compared": compared.sentence(),
         "by_missing": {key: values["s_auroc"] for key, values in sweep["by_missing"].items()},
     }
     print_result(value, as_json=as_json, otherwise=_table(metrics, sweep, encoder))
+    note(f"{compared.sentence()}.")
     note(f"done in {seconds:.0f} s; report: {report.resolve()}")
+
+
+def _headline(metrics: dict[str, Any]) -> str:
+    """The mean metrics as one line, in percent."""
+    return ", ".join(
+        f"{key.replace('_', '-').upper()} {percent(metrics['mean'].get(key))}" for key in HEADLINE
+    )
 
 
 def _config(raw: dict[str, Any], out: Path, store: Path) -> Config:

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, note, print_result
-from cli.terminal.metrics_table import metrics_table
+from cli.terminal.console import JsonOption, err, note, print_result
+from cli.terminal.metrics_table import metrics_table, paired_table
 from cli.workflow.evaluate import evaluate_run
 from idif.data.index import Split
-from idif.errors import ConfigError
+from idif.errors import ConfigError, RunError
 from idif.evaluation.predictions import Predictions
 from idif.report.table_export import check_exports, export
+from idif.runs.baseline import compared_with_baseline
 from idif.runs.evaluate import measure
 from idif.runs.run import open_results, open_run
 
@@ -60,10 +61,16 @@ def evaluate(
         metrics = measure(results, config.eval, notify=note)
     else:
         opened = open_run(run, overrides)
-        results, metrics = (
-            opened.results,
-            evaluate_run(opened, split=split, maps=not no_maps, reconstruction=save_reconstruction),
-        )
+        results, config = opened.results, opened.config
+        metrics = evaluate_run(opened, split=split, maps=not no_maps, reconstruction=save_reconstruction)
     for path in exports:
         export(path, metrics, Predictions.open(results / "predictions.h5"))
     print_result(metrics, as_json=as_json, otherwise=metrics_table(metrics))
+    try:
+        found = compared_with_baseline(results, config)
+    except RunError as error:
+        note(f"note: {error}")
+    else:
+        if found is not None:
+            err.print(paired_table(found))
+            note(f"{found.sentence()}.")

@@ -1,9 +1,10 @@
-"""The table of metrics for the terminal."""
+"""Tables of metrics for the terminal."""
 
 from typing import Any
 
 from rich.table import Table
 
+from idif.evaluation.paired import Comparison
 from idif.metrics.pixel import metric_name
 from idif.visualization.text import percent
 
@@ -19,4 +20,12 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
         rows["mean"] = metrics["mean"]
     for name, values in rows.items():
         table.add_row(name, *(percent(values.get(key)) for key in names))
+    return table
+
+
+def paired_table(compared: Comparison) -> Table:
+    """S-AUROC of a run beside its baseline: one row per category and one for the mean, in percent."""
+    table = Table("S-AUROC", compared.name, compared.baseline, "difference", "95 % interval")
+    for name, cells in compared.rows():
+        table.add_row(name, *cells)
     return table

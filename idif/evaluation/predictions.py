@@ -8,6 +8,7 @@ Datasets (N samples, V views, H W pixels), a fixed format:
     view_scores           [N,V] float32, NaN for an absent view
     sample_scores         [N] float32, NaN for a sample without any view
     has_mask              [N,V] bool: the data has a mask of the view
+    brightness            [N] float32, NaN where unknown; absent if the test pass saw no images
     maps, masks           [N,V,H,W] float16 and bool, zeros for an absent view; absent with --no-maps
     maps_NAME             as maps: another map of the method, see `idif.methods.protocol.Method.other_maps`
 
@@ -34,6 +35,8 @@ from idif.methods.maps import MAP
 
 FORMAT = "idif predictions 2"
 
+BRIGHTNESS = "brightness"
+"""Dataset of files whose test pass saw images: scores of the samples by their brightness."""
 OTHER = "maps_"
 """Prefix of the datasets of other maps."""
 
@@ -84,6 +87,8 @@ class Predictions:
     """[N]: ``OK`` or the name of the defect if the data labels the sample itself; else empty."""
     other_maps: tuple[str, ...] = ()
     """Names of the maps besides the anomaly map."""
+    brightness: FloatArray | None = None
+    """[N]: scores of `idif.evaluation.brightness`; None if the test pass saw no images."""
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -142,6 +147,7 @@ class Predictions:
                 has_maps="maps" in file,
                 sample_class=tuple(text.get(SAMPLE_CLASS, [""] * len(text["sample_id"]))),
                 other_maps=tuple(name.removeprefix(OTHER) for name in file if name.startswith(OTHER)),
+                brightness=file[BRIGHTNESS][:] if BRIGHTNESS in file else None,
             )
             _check_shapes(path, file, len(found), len(found.view_numbers))
             digest = hashlib.sha256()

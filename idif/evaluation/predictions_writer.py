@@ -16,6 +16,7 @@ from torch import Tensor
 from idif.data.index import Sample
 from idif.errors import CannotFinish, RunError
 from idif.evaluation.predictions import (
+    BRIGHTNESS,
     FORMAT,
     PER_VIEW,
     SAMPLE_CLASS,
@@ -49,6 +50,7 @@ class PredictionsWriter:
         derived: Sequence[Path] = (),
         sample_classes: bool = False,
         other_maps: Sequence[str] = (),
+        brightness: bool = False,
     ) -> None:
         """Create a writer; a temporary file beside ``path`` is opened on entering the context.
 
@@ -64,6 +66,7 @@ class PredictionsWriter:
                 mistaken for results of the new predictions.
             sample_classes: whether the samples have their own class, which the file then records.
             other_maps: names of the maps besides the anomaly map that a file with maps contains.
+            brightness: whether the file has scores of the samples by their brightness.
         """
         self.path = path
         self._partial = temporary(path)
@@ -71,6 +74,7 @@ class PredictionsWriter:
         self._size = image_size
         self._maps = maps and image_size is not None
         self._other_maps = tuple(other_maps) if self._maps else ()
+        self._brightness = brightness
         self._protocol = {} if protocol is None else protocol
         self._derived = tuple(derived)
         self._file: h5py.File | None = None
@@ -98,6 +102,8 @@ class PredictionsWriter:
         for name, dtype in PER_VIEW.items():
             self._create(name, (views,), dtype, 1024)
         self._create("sample_scores", (), np.float32, 1024)
+        if self._brightness:
+            self._create(BRIGHTNESS, (), np.float32, 1024)
         if self._maps:
             assert self._size is not None, "maps have a size"
             side = (views, self._size, self._size)
@@ -117,6 +123,7 @@ class PredictionsWriter:
         masks: Tensor | BoolArray | None,
         *,
         other_maps: Mapping[str, Tensor] = MappingProxyType({}),
+        brightness: Tensor | None = None,
     ) -> None:
         """Append B samples.
 
@@ -127,6 +134,7 @@ class PredictionsWriter:
             maps: [B,V,H,W], stored as float16; not read in a file without maps.
             masks: bool [B,V,H,W]; not read in a file without maps.
             other_maps: {name: [B,V,H,W]}, like ``maps``.
+            brightness: [B]; None if unknown.
 
         Raises:
             CannotFinish: the disk is full or cannot be written.
@@ -149,6 +157,9 @@ class PredictionsWriter:
             "view_scores": scores,
             "sample_scores": _array(sample_scores).astype(np.float32),
         }
+        if self._brightness:
+            unknown = np.full(len(samples), np.nan, np.float32)
+            block[BRIGHTNESS] = unknown if brightness is None else _array(brightness)
         if SAMPLE_CLASS in self._text:
             block[SAMPLE_CLASS] = [s.sample_class or "" for s in samples]
         if self._maps:

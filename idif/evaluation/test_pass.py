@@ -16,6 +16,7 @@ from idif.data.batch import Batch
 from idif.data.features import FeatureSource
 from idif.data.index import Sample, Split
 from idif.errors import CannotFinish
+from idif.evaluation.brightness import Brightness, brightness_metrics
 from idif.evaluation.calibration import final_scores
 from idif.evaluation.category_metrics import category_metrics, mean_metrics, update_pixels
 from idif.evaluation.normal_scores import NormalScores
@@ -43,6 +44,8 @@ class CategoryTask:
     """Result of `idif.evaluation.thresholds.normal_thresholds`, if the config requires it."""
     normals: NormalScores | None = None
     """Scores of training normals, if the config requires them."""
+    brightness: Brightness | None = None
+    """Brightness of training images; None if there are none."""
 
 
 def scoring_protocol(config: Config, described: Mapping[str, str], region_map: str = MAP) -> dict[str, Any]:
@@ -146,7 +149,15 @@ def write_predictions(
     classes = any(sample.sample_class is not None for sample in index.samples)
     drawn = maps and method.draws_maps
     writer = PredictionsWriter(
-        path, index.view_numbers, size, drawn, stated, derived, classes, method.other_maps
+        path,
+        index.view_numbers,
+        size,
+        drawn,
+        stated,
+        derived,
+        classes,
+        method.other_maps,
+        first.brightness is not None,
     )
     with writer:
         for task in chain([first], remaining):
@@ -174,8 +185,10 @@ def _predict(
         batch = scored.batch.to(torch.device("cpu"))
         chosen = [samples[row] for row in batch.rows.tolist()]
         views, reduced = task.scorer.final(scored.without_maps())
+        dark = None if task.brightness is None else task.brightness.scores(batch)
+        masks = batch.arrays.get("masks")
         writer.append(
-            chosen, views, reduced, scored.maps, batch.arrays.get("masks"), other_maps=scored.other_maps
+            chosen, views, reduced, scored.maps, masks, other_maps=scored.other_maps, brightness=dark
         )
         if count and scored.maps is not None:
             for name, maps in {MAP: scored.maps, **scored.other_maps}.items():
@@ -234,6 +247,8 @@ def metrics_of(
         rows = predictions.rows(name)
         found["thresholds"], why = thresholds_of(predictions, name, labels[rows], settings)
         found["reasons"].update(why)
+        if predictions.brightness is not None:
+            found["brightness"] = brightness_metrics(predictions.brightness[rows], labels[rows])
         calibration = predictions.protocol.get("calibrations", {}).get(name)
         if calibration is not None:
             found["s_auroc_raw"] = _uncalibrated(predictions, rows, labels[rows], calibration)

@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from idif.errors import RunError
 from idif.files import replace_file
 from idif.methods.maps import MAP
 from idif.progress import Progress, silent
@@ -16,9 +17,10 @@ from idif.report.gallery import Gallery, ImageLoader, load_images, make_gallery
 from idif.report.reference_results import ReferenceRow, missing_view_reference, reference_rows
 from idif.report.run_data import RunData, read_run
 from idif.report.tables import DASH, HEADLINE, Table, applicable, label
+from idif.runs.baseline import compared_with_baseline
 from idif.version import __version__
 from idif.visualization.heatmap import color_bar_css
-from idif.visualization.text import percent
+from idif.visualization.text import as_sentence, percent
 
 IMAGE_BYTES = 6_500_000
 """Budget for all images of a page, so that it stays below 10 MB."""
@@ -49,6 +51,8 @@ class RunSection:
     """(metric, value, remark)."""
     overview: Figure | None
     categories_table: Table
+    baseline: tuple[str, Table | None] | None
+    """Comparison with the run's baseline: a sentence, and the table of categories if there is one."""
     about_references: str | None
     """Where the published columns are from, if they are shown."""
     sweep_figures: list[Figure]
@@ -159,6 +163,7 @@ def _run_section(run: RunData, galleries: list[tuple[Gallery | None, list[str]]]
         headline=_headline(run),
         overview=figures.overview(run.categories, references),
         categories_table=tables.category_table(run, references),
+        baseline=_baseline(run),
         about_references=summary_text.about_references(references),
         **_sweep(run, references),
         training=_training(run, "all"),
@@ -234,6 +239,14 @@ def _sweep(run: RunData, references: dict[str, ReferenceRow]) -> dict[str, Any]:
     else:
         note = "No camera values: the S-AUROC of some subset is undefined."
     return {"sweep_figures": drawn + compared, "sweep_tables": made + table, "sweep_note": note}
+
+
+def _baseline(run: RunData) -> tuple[str, Table | None] | None:
+    try:
+        found = None if run.fused else compared_with_baseline(run.folder, run.config)
+    except RunError as error:
+        return f"The run cannot be compared with its baseline: {error}.", None
+    return None if found is None else (as_sentence(found.sentence()), tables.paired(found))
 
 
 def _headline(run: RunData) -> list[tuple[str, str, str]]:

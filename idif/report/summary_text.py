@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from idif.config.sections import TrainConfig
+from idif.evaluation.brightness import brightness_warning
 from idif.report.reference_results import ReferenceRow
 from idif.report.run_data import Json, RunData
 from idif.report.tables import label
@@ -64,6 +65,8 @@ def caveats(run: RunData) -> list[str]:
             texts.append(
                 f"Training of {model} is not finished: {finished} of {last_epochs(run.config)} epochs."
             )
+    if (warning := brightness_warning(run.metrics)) is not None:
+        texts.append(as_sentence(warning))
     small = [name for name, values in run.categories.items() if _smaller_class(values) < SMALL_TEST]
     if small:
         more = len(small) - SMALL_TEST_NAMES

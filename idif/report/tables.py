@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from idif.evaluation.paired import Comparison
 from idif.metrics.mean import mean_defined
 from idif.report.reference_results import ReferenceRow
 from idif.report.run_data import Json, RunData
@@ -205,6 +206,15 @@ def per_defect(values: Json, *, has_views: bool) -> Table:
             table.percent_cell(metrics.get(key), reasons.get(f"per_defect.{defect}.{key}")) for key in keys
         ]
         table.rows.append((defect, [*cells, *(Cell(str(metrics[count])) for count in counts)]))
+    return table
+
+
+def paired(compared: Comparison) -> Table:
+    """S-AUROC of a run beside that of its baseline."""
+    columns = [compared.name, compared.baseline, "difference", "95 % interval"]
+    table = Table("S-AUROC beside the baseline, in percent; samples are resampled jointly", columns)
+    table.rows = [(name, [Cell(text) for text in cells]) for name, cells in compared.rows()]
+    table.total = len(table.rows) > 1
     return table
 
 

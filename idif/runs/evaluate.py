@@ -11,6 +11,8 @@ from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSource
 from idif.data.index import Split
 from idif.datasets.contamination import contamination
+from idif.errors import ConfigError, DatasetError, StoreError
+from idif.evaluation.brightness import Brightness, brightness_warning
 from idif.evaluation.calibration import Calibration, fit_calibration
 from idif.evaluation.normal_scores import normal_scores
 from idif.evaluation.predictions import Predictions
@@ -70,7 +72,14 @@ class Evaluation:
                     # held-out normals if there are any: a model scores the ones it was trained on lower
                     rows, apart = held or kept, bool(held)
                     normals = normal_scores(scorer, training, rows, held_out=apart, progress=self.progress)
-            yield CategoryTask(category, scorer, source, thresholds, normals)
+            yield CategoryTask(category, scorer, source, thresholds, normals, self._brightness(category))
+
+    def _brightness(self, category: str) -> Brightness | None:
+        """The brightness of the category's training images; None if there are none at hand."""
+        try:
+            return Brightness.of(self.open_source(category, "train"))
+        except (ConfigError, StoreError, DatasetError):
+            return None
 
     def _calibration(self, scorer: Scorer, category: str) -> Calibration | None:
         """The category's calibration on held-out training normals; None if the config does not require it."""
@@ -135,6 +144,8 @@ def measure(
     metrics = metrics_of(predictions, settings, pixels)
     write_sealed(results / METRICS, metrics)
     _notify_of_missing_views(metrics, notify)
+    if (warning := brightness_warning(metrics)) is not None:
+        notify(f"note: {warning}")
     return metrics
 
 
