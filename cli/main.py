@@ -79,7 +79,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "demo": LazyCommand(
         "cli.commands.demo",
         "demo",
-        "Render parts, cache the teacher, fit a memory, train IDIF, compare them, sweep views, and write a report.",
+        "Render parts, cache the teacher, fit a memory, train IDIF, compare both, and write a report.",
     ),
     "doctor": LazyCommand(
         "cli.commands.doctor",

@@ -44,7 +44,7 @@ def demo(
     ] = Path("demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Render parts, cache the teacher, fit a memory, train IDIF, compare them, sweep views, and write a report.
+    """Render parts, cache the teacher, fit a memory, train IDIF, compare both, and write a report.
 
     The memory needs seconds and no training; it is the baseline that the trained model is compared with.
 
@@ -71,7 +71,7 @@ def demo(
             raise StoreDamaged("; ".join(str(problem) for problem in found.problems))
     config = _config(settings["config"], out, store)
     with _stage("memory   fitted in one pass, and evaluated"):
-        memory = baseline_of(config, settings["baseline"])
+        memory = baseline_of(config, config.folder, settings["baseline"])
         train_run(memory, resume=True)
         of_memory = evaluate_run(open_run(memory.folder))
     note(f"memory   {_headline(of_memory)}")
@@ -103,9 +103,8 @@ def demo(
 
 def _headline(metrics: dict[str, Any]) -> str:
     """The mean metrics as one line, in percent."""
-    return ", ".join(
-        f"{key.replace('_', '-').upper()} {percent(metrics['mean'].get(key))}" for key in HEADLINE
-    )
+    names = {key: key.replace("_", "-").upper() for key in HEADLINE}
+    return ", ".join(f"{name} {percent(metrics['mean'].get(key))}" for key, name in names.items())
 
 
 def _config(raw: dict[str, Any], out: Path, store: Path) -> Config:
