@@ -113,3 +113,41 @@ def test_parts_that_a_store_holds_beside_the_fitted_ones_are_added(
     again = load_weights(tmp_path / "runs" / "grown" / "cup" / "checkpoint")
     for name, values in first.items():
         torch.testing.assert_close(again[name], values, rtol=0, atol=0)
+
+
+def test_a_run_is_compared_with_its_baseline(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = home / "runs" / "patchcore"
+    (home / "c.yaml").touch()
+    assert fit(home, "padded", "padim", "--set=train.holdout=0.3") == 0
+    run_folder = home / "runs" / "padded"
+    assert run(["baseline", str(run_folder)]) == 0
+    assert "next: idif eval" in capsys.readouterr().err
+    first = (run_folder / "baseline" / "cup" / "checkpoint" / "checkpoint.json").read_text(encoding="utf-8")
+    assert run(["eval", str(run_folder), "--json"]) == 0
+    assert "fitted to the same store: S-AUROC" in capsys.readouterr().err
+    assert run(["baseline", str(run_folder), "--json"]) == 0, "the same memory again: nothing to fit"
+    found = json.loads(capsys.readouterr().out)
+    assert found["compared"]["baseline"] == "PATCHCORE"
+    low, high = found["compared"]["mean"]["difference_ci"]
+    assert low <= found["compared"]["mean"]["difference"] <= high
+    assert (run_folder / "baseline" / "cup" / "checkpoint" / "checkpoint.json").read_text() == first
+    # fitted to the run's own samples: those held out are none of them
+    weights = load_weights(run_folder / "baseline" / "cup" / "checkpoint")
+    whole = load_weights(folder / "cup" / "checkpoint")
+    assert int(weights["seen"][0]) < int(whole["seen"][0])
+    assert run(["report", str(run_folder)]) == 0
+    assert found["compared"]["sentence"] in (run_folder / "report.html").read_text(encoding="utf-8")
+    assert run(["baseline", str(run_folder), "--set=method.name=idif"]) == 2
+    assert "a baseline is fitted" in capsys.readouterr().err
+    assert run(["baseline", str(run_folder), "--set=method.window=1"]) == 0
+    assert "replaced, its settings were others" in capsys.readouterr().err
+    assert run(["eval", str(run_folder), "--split=train"]) == 0
+    assert "holds other samples" in capsys.readouterr().err
+    assert [listed["name"] for listed in _runs(home, capsys)] == ["padded", "padim", "patchcore"]
+
+
+def _runs(home: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    capsys.readouterr()
+    assert run(["runs", str(home / "runs"), "--json"]) == 0
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["runs"]
+    return found
