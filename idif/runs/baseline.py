@@ -38,14 +38,20 @@ def baseline_of(config: Config, home: Path, overrides: Sequence[str] = ()) -> Co
     raw = config.model_dump(mode="json", exclude_unset=True)
     own = {key: getattr(config.train, key) for key in FIT_KEYS if key != "batch_size"}
     evaluation = config.eval.model_dump(mode="json", exclude={"batch_size"})
-    kept = {key: raw[key] for key in ("data", "cache", "teacher") if key in raw}
+    kept: dict[str, Any] = {key: raw[key] for key in ("data", "cache", "teacher") if key in raw}
     run_section = {
         "name": BASELINE,
         "dir": str(home),
         "tracking": "none",
         "note": f"the baseline of the run {config.run.name}",
     }
-    sections = {"method": DEFAULT, "train": own, "eval": evaluation, "run": run_section, **kept}
+    sections: dict[str, Any] = {
+        "method": DEFAULT,
+        "train": own,
+        "eval": evaluation,
+        "run": run_section,
+        **kept,
+    }
     (baseline,) = resolve(sections, overrides, source="baseline")
     if not baseline.method.fitted:
         raise ConfigError(

@@ -1,6 +1,5 @@
 """A run beside a baseline, and brightness as a score, from their definitions."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from idif.config.sections import EvalConfig
-from idif.data.batch import make_batch
 from idif.data.index import Sample
 from idif.errors import RunError
 from idif.evaluation.brightness import Brightness, brightness_metrics, brightness_warning
