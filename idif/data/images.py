@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from idif.data.mask_levels import MarkedPixels, mark_pixels
 from idif.errors import DatasetError
 
 Resize = Literal["bilinear", "bicubic", "lanczos"]
@@ -24,7 +25,8 @@ def resize_rule(resize: Resize) -> str:
     """Name of everything that `load_image` and `load_mask` do, for fingerprints.
 
     Images: Pillow, EXIF orientation applied, upper 8 of 16 bits, RGB, resized to a square (aspect ratio not
-    preserved) with antialiasing. Masks: same orientation, > 0, nearest.
+    preserved) with antialiasing. Masks: same orientation, marked by the rule of `idif.data.mask_levels` (in a
+    mask of two values, every value above 0), nearest.
     """
     return f"pillow-upright-rgb8-{resize}-antialias-square/mask-nearest-nonzero/v2"
 
@@ -40,6 +42,9 @@ MAX_FILE_BYTES = 512 * 2**20
 
 _FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Accepted Pillow formats. Others run programs (EPS) or do not contain photographs."""
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+"""Tags of TIFF."""
 
 What = Literal["image", "mask"]
 
@@ -83,7 +88,9 @@ def decode(content: bytes, path: Path, what: What) -> Image.Image:
             if image.width * image.height > limit:
                 raise DatasetError(too_many)
             image.load()
-            return ImageOps.exif_transpose(image)
+            _check_sign(image, path, what)
+            upright = ImageOps.exif_transpose(image)
+            return _invert_16_bits(upright) if _is_white_zero(image) else upright
     except (DatasetError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -93,6 +100,25 @@ def decode(content: bytes, path: Path, what: What) -> Image.Image:
         raise DatasetError(f"{path}: {what} cannot be read (its bytes are none of {kinds})") from None
     except Exception as error:  # decoders may raise anything on malformed bytes
         raise DatasetError(f"{path}: {what} cannot be read ({str(error) or type(error).__name__})") from None
+
+
+def _check_sign(image: Image.Image, path: Path, what: What) -> None:
+    """Refuse an image of signed values, whose black and white are unknown; masks mark what is above 0."""
+    tags = getattr(image, "tag_v2", {})
+    if what == "image" and image.mode == "I" and 2 in tags.get(_SAMPLE_FORMAT, ()):
+        bits = tags.get(_BITS_PER_SAMPLE, ("an unknown number of",))[0]
+        raise DatasetError(
+            f"{path}: expected an image of unsigned values of 8 or 16 bits, got signed ones of {bits}"
+        )
+
+
+def _is_white_zero(image: Image.Image) -> bool:
+    """Whether 0 is white in a 16-bit TIFF; Pillow itself inverts those of 8 bits only."""
+    return image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+
+
+def _invert_16_bits(image: Image.Image) -> Image.Image:
+    return Image.fromarray(0xFFFF - np.asarray(image).astype(np.uint16))
 
 
 def to_rgb(image: Image.Image, path: Path) -> Image.Image:
@@ -168,7 +194,7 @@ def load_photograph(path: Path) -> npt.NDArray[np.uint8]:
 def load_mask(
     path: Path, size: int, image_shape: tuple[int, int], crop_from: int | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Decode and resize one defect mask: any value above 0 is anomalous.
+    """Decode and resize one defect mask; `idif.data.mask_levels` decides which pixels are marked.
 
     Args:
         image_shape: (height, width) of the mask's image; must equal that of the mask.
@@ -194,16 +220,21 @@ def load_mask(
 
 
 def load_whole_mask(path: Path) -> npt.NDArray[np.bool_]:
-    """Decode one defect mask at its original size: bool [H,W], any value above 0 is anomalous.
+    """Decode one defect mask at its original size: bool [H,W].
 
     Raises:
         DatasetError: missing or unreadable.
     """
-    image = decode(read_file(path, "mask"), path, "mask")
-    channels = np.asarray(image).reshape(image.height, image.width, -1)
-    # ignore an alpha channel (the last of 2 or 4): it does not mark defects
-    colors = channels[..., : channels.shape[2] - (channels.shape[2] in (2, 4))]
-    return np.asarray((colors > 0).any(axis=2))
+    return decode_mask(path).marked
+
+
+def decode_mask(path: Path) -> MarkedPixels:
+    """Decode one defect mask at its original size, with the grey values that it holds.
+
+    Raises:
+        DatasetError: missing or unreadable.
+    """
+    return mark_pixels(decode(read_file(path, "mask"), path, "mask"))
 
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")

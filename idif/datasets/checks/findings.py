@@ -23,6 +23,8 @@ WARNINGS = {
     "few_samples": "splits of few samples",
     "one_class": "test splits of one class only",
     "contaminated": "training splits with anomalous samples",
+    "grey_mask": "masks with grey values",
+    "mask_marks_most": "masks that mark most of their picture",
     "sizes_vary": "cameras whose images differ in size",
 }
 """Kind of oddity that a sound dataset may have -> description."""

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from idif.data.images import decode, load_whole_mask, read_file, to_rgb
+from idif.data.images import decode, decode_mask, read_file, to_rgb
 from idif.data.index import NORMAL_CLASS, Sample, View
 from idif.datasets.checks.findings import Finding
 from idif.datasets.checks.thumbnails import Thumbnails, make_thumbnail
 from idif.datasets.realiad.reader import read_file_name
 from idif.errors import DatasetError
 from idif.paths import resolve_inside
+
+MOST = 0.5
+"""A mask that marks a larger share of its picture may be inverted."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,19 @@ def check_view(
         report(_failure_kind(root, view.image), view.image, str(error))
     if view.mask is not None:
         try:
-            mask = load_whole_mask(resolve_inside(root, view.mask))
+            whole = decode_mask(resolve_inside(root, view.mask))
+            mask = whole.marked
             if shape not in (None, mask.shape):
                 sizes = f"{mask.shape[1]}x{mask.shape[0]}, its image is {shape[1]}x{shape[0]}"
                 report("wrong_size", view.mask, f"is {sizes}")
+            elif whole.has_grey:
+                values = f"{len(whole.levels)} grey values up to {whole.levels[-1]}"
+                report("grey_mask", view.mask, f"has {values}; saved as JPEG or smoothed?")
             if view.label and not mask.any():
                 report("defect_without_mask", view.mask, "marks nothing, but its image is labelled defective")
+            if mask.mean() > MOST:
+                share = f"{mask.mean():.0%} of its picture"
+                report("mask_marks_most", view.mask, f"marks {share}; is it inverted?")
         except DatasetError as error:
             report(_failure_kind(root, view.mask), view.mask, str(error))
     return ViewCheck(sample, view, tuple(findings), digest, shape, thumbnail)

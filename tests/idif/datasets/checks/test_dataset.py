@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from cli.__main__ import run
 from idif.datasets.checks.dataset import check_dataset
@@ -67,6 +67,11 @@ def resize(root: Path, file: str) -> None:
         image.resize((40, 44)).save(root / file)
 
 
+def smooth(root: Path, file: str) -> None:
+    with Image.open(root / file) as mask:
+        mask.filter(ImageFilter.GaussianBlur(2)).save(root / file)
+
+
 def paint(root: Path, file: str, grey: int) -> None:
     with Image.open(root / file) as image:
         Image.new(image.mode, image.size, (grey,) * len(image.getbands())).save(root / file)
@@ -101,6 +106,8 @@ FAULTS: list[tuple[str, str, Callable[[Path], object]]] = [
     ("mask_without_defect", mask_of(DEFECT), lambda root: annotate(root, DEFECT, anomaly_class="OK")),
     ("defect_without_mask", DEFECT, lambda root: annotate(root, DEFECT, mask_path=None)),
     ("defect_without_mask", mask_of(DEFECT), lambda root: paint(root, mask_of(DEFECT), 0)),
+    ("mask_marks_most", mask_of(DEFECT), lambda root: paint(root, mask_of(DEFECT), 255)),
+    ("grey_mask", mask_of(DEFECT), lambda root: smooth(root, mask_of(DEFECT))),
     ("train_and_test", TEST, lambda root: shutil.copy(root / TRAIN, root / TEST)),
     ("annotations", "realiad_jsons/cup.json", lambda root: cut(root, "realiad_jsons/cup.json")),
     ("near_duplicate", OTHER, lambda root: shutil.copy(root / TRAIN, root / OTHER)),
