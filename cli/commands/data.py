@@ -105,6 +105,8 @@ def _report_photographs(
     """Write the contact sheets where asked for, and print the summary of an import of photographs."""
     if preview:
         _write_previews(request, summary)
+    if summary.left_out is not None:
+        note(f"note: {summary.left_out}")
     cameras = ", ".join(f"{number} = {name}" for number, name in summary.cameras.items())
     masks = f"{summary.masks} masks" if summary.masks else "no masks, so pixel metrics will be null"
     print_result(

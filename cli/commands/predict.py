@@ -14,7 +14,7 @@ from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.workflow.device import evaluation_device
 from idif.errors import DatasetError
 from idif.evaluation.scoring import Scorer
-from idif.inference.photo_grouping import RESULTS_FILE, PredictInput, find_parts
+from idif.inference.photo_grouping import RESULTS_FILE, PredictInput, find_parts, left_out_of
 from idif.inference.predict import (
     Prediction,
     Thresholds,
@@ -45,8 +45,9 @@ def predict_images(
 ) -> None:
     """Score photographs of parts and mark where they are anomalous.
 
-    Files named as in Real-IAD (``<category>_<number>_..._C<view>_...``) are grouped by name. Other files are
-    the views of one part, in the order given; a folder of them is one part. A view that is absent or cannot
+    Files named as in Real-IAD (``<category>_<number>_..._C<view>_...``), or otherwise with a camera
+    (``part7_C3.jpg``, ``cam3.png``), are grouped by name, and the camera is obeyed. Other files are the
+    views of one part, in the order given; a folder of them is one part. A view that is absent or cannot
     be read counts as missing, and the part is scored by its other views.
 
     Examples:
@@ -59,6 +60,8 @@ def predict_images(
     require_images(opened.features())
     numbers = opened.view_numbers()
     parts = find_parts(images, numbers, opened.known_categories(), category)
+    if (left_out := left_out_of(images)) is not None:
+        note(f"note: {left_out}")
     results = []
     for result in _predict(opened, numbers, parts, to):
         results.append(result)

@@ -61,8 +61,8 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                 )
                 gr.HTML(
                     html.note(
-                        f"One per camera, up to {PHOTO_MB} MB each. Cameras are read from _C1_, _C2_ ... in "
-                        "the file names, or assigned in the order of the names."
+                        f"One per camera, up to {PHOTO_MB} MB each. Cameras are read from C1, C2 ... in "
+                        "the file names, or assigned in the order of names that tell none."
                     )
                 )
                 sample = gr.Dropdown(

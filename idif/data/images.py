@@ -237,5 +237,5 @@ def decode_mask(path: Path) -> MarkedPixels:
     return mark_pixels(decode(read_file(path, "mask"), path, "mask"))
 
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp")
 """Suffixes of the files of a folder that count as photographs, case-insensitive."""

@@ -1,12 +1,19 @@
 """Assigns the photographs of `idif predict` to samples and views."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from idif.data.images import SUFFIXES
+from idif.data.photo_files import (
+    RESOURCE_FORK,
+    NamedCamera,
+    describe_left_out,
+    find_photos,
+    natural_key,
+    read_camera,
+)
 from idif.datasets.realiad.reader import read_file_name
 from idif.errors import DatasetError
 from idif.paths import is_plain, portable_name, shown
@@ -32,19 +39,23 @@ def find_parts(
     """Group photographs into parts.
 
     Files named as in Real-IAD (``<category>_<number>_..._C<view>_...``) are grouped by folder, category and
-    number. All other files of one folder (or all given individually) are one part of ``category``, with
-    views in the order of their names (or as given); for a run with one view each file is a part.
+    number. Other files whose names tell a camera (`read_camera`: ``part7_C3_x.jpg``, ``cam3.png``) are
+    grouped by folder and by the name in front of it. All other files of one folder (or all given
+    individually) are one part of ``category``, with views in the natural order of their names (or as given);
+    for a run with one view each file is a part.
 
     Args:
         given: files, or folders that are searched recursively; a PNG beside a JPEG of the same name, or a
-            file ``X_mask`` beside ``X``, is a mask and is skipped. Files need not exist.
+            file ``X_mask`` beside ``X``, is a mask and is skipped, as are hidden files and ``__MACOSX``.
+            Files need not exist.
         view_numbers: the run's cameras, one for each slot.
         categories: the run's categories.
         category: category of files whose names do not contain it; optional for runs with one category.
 
     Raises:
-        DatasetError: no photographs, an ambiguous category, view or grouping, two files for one view, or a
-            name with control characters.
+        DatasetError: no photographs, an ambiguous category, view or grouping, a camera that the run does not
+            have, two files for one view, a name with control characters, or no photographs but pictures of
+            other kinds.
     """
     if category is not None and category not in categories:
         raise DatasetError(f"--category {shown(category)}: the run has {', '.join(categories)}")
@@ -58,38 +69,80 @@ def find_parts(
         of, number, view = told
         if category not in (None, of):
             raise DatasetError(f"{path}: named as a view of {of}, but --category is {category}")
-        if view not in view_numbers:
-            raise DatasetError(f"{path}: view {view}, but the run has views {list(view_numbers)}")
-        views = named.setdefault((path.parent, of, number), {})
-        if view in views:
-            raise DatasetError(f"{path}: a second file for view {view}; the first is {views[view]}")
-        views[view] = path
-    parts = [
-        PredictInput(f"{of}_{number}", of, tuple(views.get(n) for n in view_numbers))
-        for (_, of, number), views in named.items()
-    ]
+        _place(named.setdefault((path.parent, of, f"{of}_{number}"), {}), path, view, view_numbers)
+    parts = []
     for folder, paths in unnamed.items():
-        parts += _unnamed_parts(folder, paths, len(view_numbers), _only(categories, category, paths[0]))
+        of = _only(categories, category, paths[0])
+        by_camera = _told_cameras(paths, len(view_numbers))
+        if not by_camera:
+            parts += _unnamed_parts(folder, paths, len(view_numbers), of)
+            continue
+        silent = next((path for path in paths if path not in by_camera), None)
+        if silent is not None:
+            raise DatasetError(
+                f"{silent}: its name tells no camera, but that of {next(iter(by_camera)).name} does; name "
+                "both alike, or put each part into a folder of its own"
+            )
+        for path, camera in by_camera.items():
+            name = camera.part or (_FIRST if folder is None else folder.resolve().name)
+            views = named.setdefault((path.parent, of, name), {})
+            _place(views, path, camera.number, view_numbers)
+    parts = [
+        PredictInput(
+            next(path.stem for path in views.values()) if name == _FIRST else name,
+            of,
+            tuple(views.get(n) for n in view_numbers),
+        )
+        for (_, of, name), views in named.items()
+    ] + parts
     if not parts:
-        raise DatasetError(f"{given[0]}: expected photographs ({', '.join(SUFFIXES)}), found none")
+        raise DatasetError(
+            left_out_of(given) or f"{given[0]}: expected photographs ({', '.join(SUFFIXES)}), found none"
+        )
     return _uniquely_named(parts)
+
+
+def left_out_of(given: Sequence[Path]) -> str | None:
+    """A sentence about the pictures in the folders that `find_parts` does not read; None without any."""
+    found = [find_photos(path) for path in given if path.is_dir()]
+    return describe_left_out(tuple(path for photos in found for path in photos.left_out))
+
+
+_FIRST = ""
+"""Name of a part that is named after its first photograph."""
+
+
+def _told_cameras(paths: Sequence[Path], views: int) -> dict[Path, NamedCamera]:
+    """The cameras that names tell; in a run of one view, a name that is nothing else is only a name."""
+    cameras = {path: read_camera(path.stem) for path in paths}
+    return {path: c for path, c in cameras.items() if c is not None and (views > 1 or c.part)}
+
+
+def _place(views: dict[int, Path], path: Path, view: int, view_numbers: Sequence[int]) -> None:
+    """Put a photograph into the slot of its camera."""
+    if view not in view_numbers:
+        raise DatasetError(f"{path}: view {view}, but the run has views {list(view_numbers)}")
+    if view in views:
+        raise DatasetError(f"{path}: a second file for view {view}; the first is {views[view]}")
+    views[view] = path
 
 
 def _files(given: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
     """Every photograph with its folder; None for files given individually."""
     for path in given:
         if not path.is_dir():
-            yield _plain(path), None
+            if not path.name.startswith(RESOURCE_FORK):
+                yield _plain(path), None
             continue
-        found = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-        jpegs = {p.with_suffix("") for p in found if p.suffix.lower() in (".jpg", ".jpeg")}
+        found = [p for p in find_photos(path).files if p.is_file()]
+        jpegs = {p.with_suffix("") for p in found if p.suffix.lower() in (".jpg", ".jpeg", ".jfif")}
         # in Real-IAD the mask of a JPEG is a PNG of the same name beside it
         found = [p for p in found if p.suffix.lower() != ".png" or p.with_suffix("") not in jpegs]
         # in imported data the mask of X.png is X_mask.png
         stems = {p.with_suffix("") for p in found}
         masks = {stem.with_name(f"{stem.name}_mask") for stem in stems} & stems
         found = [p for p in found if p.with_suffix("") not in masks]
-        for file in sorted(found, key=lambda p: (p.parent, _natural(p.name))):
+        for file in sorted(found, key=lambda p: (p.parent, natural_key(p.name))):
             yield _plain(file), file.parent
 
 
@@ -98,11 +151,6 @@ def _plain(path: Path) -> Path:
     if not is_plain(str(path)):
         raise DatasetError(f"{shown(str(path))}: expected a name without control characters")
     return path
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key in natural order: ``view2`` before ``view10``."""
-    return [(int(t), "") if t.isdecimal() else (-1, t) for t in re.split(r"([0-9]+)", name.lower())]
 
 
 def _only(categories: Sequence[str], category: str | None, path: Path) -> str:

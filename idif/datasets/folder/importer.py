@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from idif.data.images import load_image, load_mask, load_whole_mask
+from idif.data.photo_files import describe_left_out, find_photos, natural_key, read_camera
 from idif.datasets.folder.layout import PhotoSample, find_categories, list_samples, read_pattern
 from idif.datasets.realiad.reader import MAX_VIEW_NUMBER
 from idif.datasets.realiad.writer import (
@@ -36,6 +37,8 @@ class FolderSummary(ImportSummary):
 
     cameras: dict[int, str]
     """View number -> name of the view in the source."""
+    left_out: str | None = None
+    """A sentence about the pictures that were not read; None where all were."""
 
 
 def import_folder(
@@ -54,7 +57,8 @@ def import_folder(
     and its anomalous views are those whose mask does. In a category without masks all views of a defective
     sample are anomalous.
 
-    Views whose names are all numbers from 1 keep them; other names are numbered in their order.
+    Views whose names are all numbers from 1, or tell a camera (``C3``, ``cam3``), keep those numbers; other
+    names are numbered in their natural order.
 
     Args:
         request: ``src`` holds one folder per category in the layout of `idif.datasets.folder.layout`, or is
@@ -88,7 +92,12 @@ def import_folder(
         load = partial(load_category, folder, samples[category], request.size, numbers, workers)
         sources[category] = CategorySource(settings, len(samples[category]), load)
     summary = write_categories(request.target, sources, progress)
-    return FolderSummary(**vars(summary), cameras={number: name for name, number in numbers.items()})
+    left_out = [path for folder in folders.values() for path in find_photos(folder).left_out]
+    return FolderSummary(
+        **vars(summary),
+        cameras={number: name for name, number in numbers.items()},
+        left_out=describe_left_out(tuple(left_out)),
+    )
 
 
 def sample_files(folder: Path, samples: Sequence[PhotoSample]) -> Iterator[Path]:
@@ -98,16 +107,24 @@ def sample_files(folder: Path, samples: Sequence[PhotoSample]) -> Iterator[Path]
 
 def _number_views(src: Path, names: Sequence[str]) -> dict[str, int]:
     """View's name -> number, ascending; see `import_folder`."""
-    ordered = sorted(set(names), key=lambda name: (name.zfill(20) if name.isdecimal() else name, name))
+    ordered = sorted(set(names), key=natural_key)
     if len(ordered) > MAX_VIEW_NUMBER:
         raise DatasetError(
             f"{src}: the pattern finds {len(ordered)} views; expected at most {MAX_VIEW_NUMBER}"
         )
-    if all(re.fullmatch("[0-9]{1,6}", name) for name in ordered):
-        values = [int(name) for name in ordered]
-        if len(set(values)) == len(values) and values[0] >= 1 and values[-1] <= MAX_VIEW_NUMBER:
-            return dict(zip(ordered, values, strict=True))
+    values = [number for name in ordered if (number := _told_number(name)) is not None]
+    told = len(values) == len(ordered) == len(set(values))
+    if told and min(values, default=0) >= 1 and max(values) <= MAX_VIEW_NUMBER:
+        return dict(sorted(zip(ordered, values, strict=True), key=lambda pair: pair[1]))
     return {name: number for number, name in enumerate(ordered, start=1)}
+
+
+def _told_number(name: str) -> int | None:
+    """The number that a view's name is or tells."""
+    if re.fullmatch("[0-9]{1,6}", name):
+        return int(name)
+    camera = read_camera(name)
+    return None if camera is None or camera.part else camera.number
 
 
 def load_category(

@@ -10,13 +10,14 @@ opened.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from idif.data.images import SUFFIXES
 from idif.data.index import Split
+from idif.data.photo_files import find_photos, is_hidden, read_camera
 from idif.datasets.realiad.writer import check_folder_name
 from idif.errors import DatasetError
 from idif.paths import is_plain, shown
@@ -133,19 +134,17 @@ def list_samples(folder: Path, pattern: Pattern | None) -> list[PhotoSample]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if not path.name.startswith("."))
+    return sorted(path for path in folder.glob("*") if not is_hidden(path.name))
 
 
 def _photographs(folder: Path) -> list[str]:
     """Every photograph below ``folder`` except hidden ones, relative to it."""
     photographs = []
-    for path in folder.rglob("*"):
-        relative = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if path.suffix.lower() in SUFFIXES and not hidden:
-            if not is_plain(relative.as_posix()):
-                raise DatasetError(f"{shown(str(path))}: expected a name without control characters")
-            photographs.append(relative.as_posix())
+    for path in find_photos(folder).files if folder.is_dir() else ():
+        relative = path.relative_to(folder).as_posix()
+        if not is_plain(relative):
+            raise DatasetError(f"{shown(str(path))}: expected a name without control characters")
+        photographs.append(relative)
     return sorted(photographs)
 
 
@@ -164,7 +163,24 @@ def _group(folder: Path, class_folder: Path, pattern: Pattern | None) -> dict[st
             raise DatasetError(
                 f"{class_folder / file}: a second photograph of view {view!r}; the first is {first}"
             )
+    if pattern is None:
+        _refuse_cameras(class_folder, samples)
     return samples
+
+
+def _refuse_cameras(class_folder: Path, names: Iterable[str]) -> None:
+    """Refuse photographs whose names tell cameras where every photograph would be a sample of its own."""
+    first: dict[str, tuple[int, str]] = {}
+    for name in names:
+        camera = read_camera(name)
+        if camera is None or not camera.part:
+            continue
+        number, other = first.setdefault(camera.part, (camera.number, name))
+        if number != camera.number:
+            raise DatasetError(
+                f"{class_folder}: {shown(other)} and {shown(name)} are named as views of cameras {number} "
+                f"and {camera.number} of one sample; say so with --pattern, e.g. '{{sample}}_{{view}}'"
+            )
 
 
 def _stem(file: str) -> str:

@@ -29,6 +29,8 @@ MAX_VIEW_NUMBER = 999
 
 _FILE_NAME = re.compile(r"(?P<sample>[0-9]+)_(?:.*_)?C(?P<view>[0-9]+)_[^/]*")
 """The part of a file name after ``<category>_``; the last ``_C<view>_`` counts."""
+_FILE_NAME_END = re.compile(r"(?P<sample>[0-9]+)_(?:.*_)?C(?P<view>[0-9]+)\.[^/.]*")
+"""The same without anything after ``C<view>`` but the suffix."""
 
 
 class _Photo(NamedTuple):
@@ -171,7 +173,8 @@ def _read_photo(
 
 
 def _name_numbers(name: str, category: str) -> re.Match[str] | None:
-    return _FILE_NAME.fullmatch(name.removeprefix(f"{category}_"))
+    rest = name.removeprefix(f"{category}_")
+    return _FILE_NAME.fullmatch(rest) or _FILE_NAME_END.fullmatch(rest)
 
 
 def read_file_name(name: str, categories: Sequence[str]) -> tuple[str, str, int] | None:

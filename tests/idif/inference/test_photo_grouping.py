@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from idif.errors import DatasetError
-from idif.inference.photo_grouping import find_parts
+from idif.inference.photo_grouping import find_parts, left_out_of
 
 VIEWS = (1, 2, 5)
 
@@ -73,7 +73,7 @@ def test_with_one_view_every_file_is_a_part(tmp_path: Path) -> None:
     [
         (["a.png"], None, "does not say which category.*cup, lid.*--category"),
         (["a.png"], "cap", "--category 'cap': the run has cup, lid"),
-        (["cup_0001_C1.png"], None, "does not say which category"),
+        (["cap_0001_C1.png"], None, "does not say which category"),
         (["cup_0001_C1_.png"], "lid", "named as a view of cup, but --category is lid"),
         (["cup_0001_C3_.png"], None, r"view 3, but the run has views \[1, 2, 5\]"),
         (["cup_0001_C1_a.png", "cup_0001_C1_b.png"], None, "a second file for view 1; the first is .*_a.png"),
@@ -91,3 +91,63 @@ def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "readme.md")
     with pytest.raises(DatasetError, match=r"expected photographs .*found none"):
         find_parts([tmp_path], VIEWS, ["cup"])
+
+
+def slots(paths: list[Path], views: tuple[int, ...] = VIEWS) -> dict[str, list[str | None]]:
+    return {p.name: [i and i.name for i in p.images] for p in find_parts(paths, views, ["gear"])}
+
+
+def test_a_name_that_tells_a_camera_is_obeyed(tmp_path: Path) -> None:
+    files = touch(tmp_path, "gear_0101_NG_C5.jpg", "part7_C2_x.jpg", "part7_C1_x.jpg")
+    assert slots(files[:1]) == {"gear_0101": [None, None, "gear_0101_NG_C5.jpg"]}
+    assert slots(files[1:]) == {"part7": ["part7_C1_x.jpg", "part7_C2_x.jpg", None]}
+    assert slots(touch(tmp_path / "a", "cam2.png", "cam05.png")) == {"cam2": [None, "cam2.png", "cam05.png"]}
+    touch(tmp_path / "b", "View-5.png")
+    assert slots([tmp_path / "b"]) == {"b": [None, None, "View-5.png"]}
+
+
+def test_a_folder_of_parts_whose_names_tell_cameras_is_many_parts(tmp_path: Path) -> None:
+    touch(tmp_path, "p1_C1.png", "p1_C5.png", "p2_C2.png")
+    assert slots([tmp_path]) == {"p1": ["p1_C1.png", None, "p1_C5.png"], "p2": [None, "p2_C2.png", None]}
+
+
+@pytest.mark.parametrize(
+    ("names", "views", "message"),
+    [
+        (["gear_0101_NG_C4.jpg"], VIEWS, r"view 4, but the run has views \[1, 2, 5\]"),
+        (["part7_C3_x.jpg"], VIEWS, "view 3, but the run has"),
+        (["part7_C3_x.jpg"], (1,), "view 3, but the run has"),
+        (["cam0.jpg"], VIEWS, "view 0, but the run has"),
+        (["p_C1.png", "q.png"], VIEWS, "q.png: its name tells no camera, but that of p_C1.png does"),
+        (["p_C1_a.png", "p_C1_b.png"], VIEWS, "a second file for view 1"),
+    ],
+)
+def test_a_camera_that_cannot_be_obeyed_is_refused(
+    tmp_path: Path, names: list[str], views: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        find_parts(touch(tmp_path, *names), views, ["gear"])
+
+
+def test_hidden_files_take_no_slot(tmp_path: Path) -> None:
+    touch(tmp_path, "left.jpg", "._left.jpg", ".left.jpg", "right.jpg")
+    touch(tmp_path / "__MACOSX", "left.jpg", "._x.jpg")
+    touch(tmp_path / ".cache", "left.jpg")
+    expected = {tmp_path.name: ["left.jpg", "right.jpg", None]}
+    assert slots([tmp_path]) == expected
+    assert list(slots([tmp_path / "._left.jpg", tmp_path / "left.jpg"]).values()) == [
+        ["left.jpg", None, None]
+    ]
+
+
+def test_what_is_not_read_is_said(tmp_path: Path) -> None:
+    touch(tmp_path / "away", "x.jpg")
+    given = tmp_path / "given"
+    touch(given, "a.jfif", "b.heic", "c.GIF", "d.txt")
+    (given / "linked").symlink_to(tmp_path / "away", target_is_directory=True)
+    assert slots([given]) == {"given": ["a.jfif", None, None]}
+    assert (said := left_out_of([given])) is not None
+    assert said.startswith("3 pictures or linked folders are not read (.gif, .heic, linked folder)")
+    (given / "a.jfif").unlink()
+    with pytest.raises(DatasetError, match="3 pictures or linked folders are not read"):
+        find_parts([given], VIEWS, ["gear"])
