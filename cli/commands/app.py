@@ -31,6 +31,9 @@ from idif.runs.files import read_facts
 from idif.runs.fitted import load_color_limits, load_decision
 from idif.runs.run import Run, open_run
 
+MIN_PASSWORD = 8
+"""Characters."""
+
 
 def serve_page(
     run: Annotated[Path, typer.Argument(help="A run's folder, or one category's folder inside it.")],
@@ -67,7 +70,7 @@ def serve_page(
         )
     opened = open_run(run, overrides)
     require_images(opened.features())
-    with tempfile.TemporaryDirectory(prefix="idif-uploads-") as uploads:
+    with tempfile.TemporaryDirectory(prefix="idif-uploads-", ignore_cleanup_errors=True) as uploads:
         # read by Gradio at import: folder of uploads, no telemetry
         os.environ |= {
             "GRADIO_TEMP_DIR": uploads,
@@ -77,10 +80,10 @@ def serve_page(
         }
         from idif.app import page
 
-        session, notes = _open_session(opened)
+        session, notes = _open_session(opened, Path(uploads))
         built = page.build(session, opened.config.run.name, [*_caveats(opened), *notes])
         try:
-            address = page.serve(built, host, port, password)
+            address = page.serve(built, host, port, password, Path(uploads))
             print_result({"url": address}, as_json=as_json, otherwise=f"{address}  (stop with Ctrl-C)")
             wait_until_stopped()
         finally:
@@ -109,9 +112,14 @@ def _check_address(host: str, password: str | None) -> None:
         )
     if password == "":
         raise ConfigError("--password: expected a password, got an empty one")
+    if password is not None and len(password) < MIN_PASSWORD:
+        raise ConfigError(
+            f"--password: expected at least {MIN_PASSWORD} characters, got {len(password)}; short ones are "
+            "guessed"
+        )
 
 
-def _open_session(run: Run) -> tuple[AppSession, list[str]]:
+def _open_session(run: Run, uploads: Path) -> tuple[AppSession, list[str]]:
     """Open the run for the page; returns the session and notes about unavailable features."""
     numbers, device, spec = run.view_numbers(), evaluation_device(), run.features()
     categories, notes = run.known_categories(), []
@@ -139,6 +147,7 @@ def _open_session(run: Run) -> tuple[AppSession, list[str]]:
         load=lambda category: _trained(run, category, spec, numbers, device),
         samples=samples,
         matcher=matcher,
+        uploads=uploads,
     )
     return session, notes
 

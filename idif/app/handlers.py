@@ -1,7 +1,8 @@
 """Event handlers of the page; each returns updates of Gradio components."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,8 @@ import gradio as gr
 from idif.app import csv_table, html
 from idif.app.category_match import CategoryDistance
 from idif.app.session import AppSession, Trained
-from idif.app.uploads import Upload, UploadError
+from idif.app.uploads import Upload, UploadError, discard
+from idif.app.visits import Visits
 from idif.data.index import NORMAL_CLASS
 from idif.inference.photo_grouping import PredictInput
 from idif.inference.predict import Prediction, prediction_json
@@ -21,6 +23,11 @@ STEPS = 1000
 
 MARGIN = 5
 """Steps beyond both ends: browsers round to steps, and stored features are rounded, uploads' are not."""
+
+
+SESSIONS = 50
+"""Most visits, and so parts, kept in memory and on the disk."""
+BROKEN = "This could not be scored; the terminal of idif app says why."
 
 
 @dataclass
@@ -83,41 +90,61 @@ class Slider:
 class Handlers:
     """The page's event handlers, for one session."""
 
-    def __init__(self, session: AppSession) -> None:
-        self.session = session
+    def __init__(self, session: AppSession, visits: Visits | None = None) -> None:
+        self.session, self.visits = session, visits or Visits(SESSIONS)
+
+    def leave(self, request: gr.Request) -> None:
+        """Delete the photographs of a visit whose page was closed."""
+        self.visits.end(str(request.session_hash))
 
     def slider(self, category: str) -> Slider:
         """The threshold slider of a category."""
         return Slider.of(self.session.trained(category))
 
     def upload(
-        self, files: list[str], category: str, opacity: float, viewed: ViewedSample | None
+        self,
+        files: list[str],
+        category: str,
+        opacity: float,
+        viewed: ViewedSample | None,
+        request: gr.Request | None = None,
     ) -> list[Any]:
         """Show uploaded photographs of one part; returns the updates of `_show`."""
 
         def load(upload: Upload) -> tuple[PredictInput, str | None]:
-            upload.add(files)
+            try:
+                upload.add(files)
+            finally:
+                discard(files, self.session.uploads)
             parts = upload.parts(self.session.view_numbers, self.session.categories, category)
             if len(parts) > 1:
                 raise UploadError(f"These are photographs of {len(parts)} parts; use the tab “Many parts”.")
             return parts[0], None
 
-        return self._show(load, opacity, viewed)
+        return self._show(load, opacity, viewed, request)
 
-    def pick(self, sample_id: str, category: str, opacity: float, viewed: ViewedSample | None) -> list[Any]:
+    def pick(
+        self,
+        sample_id: str,
+        category: str,
+        opacity: float,
+        viewed: ViewedSample | None,
+        request: gr.Request | None = None,
+    ) -> list[Any]:
         """Show a test sample; returns the updates of `_show`."""
 
         def load(upload: Upload) -> tuple[PredictInput, str | None]:
             part, sample = self.session.copy_sample(category, sample_id, upload)
             return part, "normal" if sample.anomaly_class == NORMAL_CLASS else sample.anomaly_class
 
-        return self._show(load, opacity, viewed, sample_id=sample_id)
+        return self._show(load, opacity, viewed, request, sample_id=sample_id)
 
     def _show(
         self,
         load: Callable[[Upload], tuple[PredictInput, str | None]],
         opacity: float,
         previous: ViewedSample | None,
+        request: gr.Request | None,
         sample_id: str | None = None,
     ) -> list[Any]:
         """Predict a new part with all its cameras.
@@ -126,23 +153,29 @@ class Handlers:
             load: fills an empty upload; returns the part and its label, if it is known.
             opacity: of the maps.
             previous: the part viewed before; its photographs are deleted.
+            request: that of the visit; its photographs are deleted when it ends.
             sample_id: of a test sample.
 
         Returns:
             Updates of category, upload, sample, cameras, threshold, viewed sample, verdict and maps.
         """
         forget(previous)
-        upload = Upload.make()
+        upload = Upload.make(self.session.uploads)
         try:
             part, label = load(upload)
             with upload.as_upload_error():
                 prediction = self.session.predict_with(part, self.session.view_numbers)
                 matches = self.session.nearest_categories(part)
+                trained = self.session.trained(part.category)
         except UploadError as error:
             upload.remove()
             unchanged = [gr.skip()] * 3
             return [gr.skip(), None, *unchanged, None, html.alert(str(error)), ""]
-        trained = self.session.trained(part.category)
+        except Exception as error:
+            upload.remove()
+            raise gr.Error(BROKEN) from error
+        if request is not None:
+            self.visits.hold(str(request.session_hash), upload)
         scale = trained.scale or _color_limits(prediction)
         views = zip(self.session.view_numbers, prediction.present, strict=True)
         cameras = [number for number, present in views if present]
@@ -167,7 +200,9 @@ class Handlers:
         if viewed is None:
             return [None, self.verdict(None, threshold), ""]
         viewed.cameras = cameras
-        viewed.prediction = _hide_paths(self.session.predict_with(viewed.part, cameras), viewed.upload)
+        with _as_sentence():
+            predicted = self.session.predict_with(viewed.part, cameras)
+        viewed.prediction = _hide_paths(predicted, viewed.upload)
         return [viewed, self.verdict(viewed, threshold), self.maps(viewed, opacity)]
 
     def verdict(self, viewed: ViewedSample | None, threshold: float) -> str:
@@ -187,7 +222,8 @@ class Handlers:
 
     def choose(self, category: str) -> list[Any]:
         """Another category: updates of the test samples and the threshold."""
-        slider = self.slider(category)
+        with _as_sentence():
+            slider = self.slider(category)
         return [
             gr.update(choices=self.sample_choices(category), value=None),
             gr.update(minimum=slider.low, maximum=slider.high, step=slider.step, value=slider.value),
@@ -203,23 +239,38 @@ class Handlers:
         """Predict photographs of many parts: updates of the upload and the table."""
         if not files:
             return [None, html.alert("Select photographs or a zip archive of photographs first.")]
-        upload = Upload.make()
+        upload = Upload.make(self.session.uploads)
         try:
-            upload.add(files)
+            try:
+                upload.add(files)
+            finally:
+                discard(files, self.session.uploads)
             numbers, rows = self.session.view_numbers, []
             parts = upload.parts(numbers, self.session.categories, category)
             for name in dict.fromkeys(part.category for part in parts):
-                limits = self.session.trained(name).limits
-                for prediction in self.session.predict([part for part in parts if part.category == name]):
-                    result = prediction_json(_hide_paths(prediction, upload), numbers, limits)
-                    rows.append(csv_table.row(result, numbers))
-                    progress((len(rows), len(parts)), unit="parts")
+                with _as_sentence():
+                    limits = self.session.trained(name).limits
+                    for prediction in self.session.predict([p for p in parts if p.category == name]):
+                        result = prediction_json(_hide_paths(prediction, upload), numbers, limits)
+                        rows.append(csv_table.row(result, numbers))
+                        progress((len(rows), len(parts)), unit="parts")
         except UploadError as error:
             return [None, html.alert(str(error))]
         finally:
             upload.remove()
         header = csv_table.columns(numbers)
         return [None, html.table(header, rows, csv_table.to_csv(header, rows))]
+
+
+@contextmanager
+def _as_sentence() -> Iterator[None]:
+    """Translate every error to one that Gradio shows as a sentence; the terminal has the details."""
+    try:
+        yield
+    except (UploadError, gr.Error):
+        raise
+    except Exception as error:
+        raise gr.Error(BROKEN) from error
 
 
 def _color_limits(prediction: Prediction) -> tuple[float, float]:

@@ -1,21 +1,28 @@
 """The page: Gradio components, their events, and the server."""
 
+import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import gradio.queueing
+import gradio.routes
+import gradio.utils
+from starlette.middleware import Middleware
 
 from idif.app import html
-from idif.app.handlers import Handlers, forget
+from idif.app.guard import Guard
+from idif.app.handlers import SESSIONS, Handlers, forget
 from idif.app.session import AppSession
 from idif.app.uploads import PHOTO_MB, UPLOAD_MB
 from idif.data.images import SUFFIXES
+from idif.paths import shown
 from idif.visualization.heatmap import OPACITY
 
 USER = "idif"
 """User name, if a password is set."""
-SESSIONS = 50
-"""Most visits, and so parts, kept in memory."""
 FORGOTTEN_AFTER = 3600
 """Seconds without activity until a visit's uploads are deleted."""
 
@@ -117,10 +124,11 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         threshold.input(handlers.verdict, [viewed, threshold], verdict, **latest)
         opacity.input(handlers.maps, [viewed, opacity], maps, **latest)
         start.click(handlers.many, [archive, category], [archive, results], **private)
+        page.unload(handlers.leave)
     return page
 
 
-def serve(page: gr.Blocks, host: str, port: int | None, password: str | None) -> str:
+def serve(page: gr.Blocks, host: str, port: int | None, password: str | None, uploads: Path) -> str:
     """Start the server and return the page's URL; it contacts no other machine.
 
     Args:
@@ -128,11 +136,15 @@ def serve(page: gr.Blocks, host: str, port: int | None, password: str | None) ->
         host: address to listen on.
         port: None uses the first free port from 7860 on.
         password: required from visitors, with the user name `USER`; None requires none.
+        uploads: folder of all visits' photographs.
     """
     sans = [gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")]
     mono = [gr.themes.Font("ui-monospace"), gr.themes.Font("monospace")]
     # Gradio's own subdued text is too pale to read on white (WCAG 2.2, 1.4.3)
     theme = gr.themes.Default(font=sans, font_mono=mono).set(body_text_color_subdued="*neutral_600")
+    for module in (gradio.queueing, gradio.routes, gradio.utils):
+        vars(module)["traceback"] = _ShortTraceback()
+    guard = Middleware(Guard, host=host, uploads=uploads, has_password=password is not None)
     _, url, _ = page.queue(api_open=False, max_size=64).launch(
         server_name=host,
         server_port=port,
@@ -145,9 +157,24 @@ def serve(page: gr.Blocks, host: str, port: int | None, password: str | None) ->
         state_session_capacity=SESSIONS,
         footer_links=[],
         run_history=False,
+        app_kwargs={"middleware": [guard]},
         ssr_mode=False,
         mcp_server=False,
         theme=theme,
         css=html.STYLE,
     )
     return str(url)
+
+
+class _ShortTraceback:
+    """The module ``traceback`` for Gradio, whose messages repeat what a visitor sent, of any length."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(traceback, name)
+
+    def print_exc(self) -> None:
+        """Print the place of the current error and the beginning of its message."""
+        kind, error, trace = sys.exc_info()
+        lines = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(trace)]
+        name = "error" if kind is None else kind.__name__
+        sys.stderr.write("\n  ".join([f"{name}: {shown(str(error))}", *lines[-6:]]) + "\n")

@@ -1,9 +1,9 @@
 """A run opened for the web page: predicts uploaded parts with any choice of cameras."""
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from PIL import Image
 
 from idif.app.category_match import CategoryDistance, CategoryMatcher
 from idif.app.uploads import Upload, UploadError
+from idif.app.visits import FairLock
 from idif.data.images import uncropped
 from idif.data.index import Sample
 from idif.encoders.encode import EncoderSet
@@ -57,7 +58,9 @@ class AppSession:
     samples: TestSamples | None
     matcher: CategoryMatcher | None
     """Finds the nearest category; None without stored features or with one category only."""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    uploads: Path | None = None
+    """Folder of all visits' photographs; the system's temporary folder when None."""
+    _lock: FairLock = field(default_factory=FairLock)
     _trained: OrderedDict[str, Trained] = field(default_factory=OrderedDict)
 
     def trained(self, category: str) -> Trained:
@@ -71,10 +74,13 @@ class AppSession:
             return self._trained[category]
 
     def predict(self, parts: Sequence[PredictInput]) -> Iterator[Prediction]:
-        """Predict parts of one category."""
+        """Predict parts of one category, batch by batch, so that other visitors get their turn in between."""
         trained = self.trained(parts[0].category)
-        with self._lock:
-            yield from predict(trained.scorer, self.encoders, parts)
+        size = trained.scorer.config.batch_size
+        for start in range(0, len(parts), size):
+            with self._lock:
+                predicted = list(predict(trained.scorer, self.encoders, parts[start : start + size]))
+            yield from predicted  # without the lock: the receiver may take its time
 
     def predict_with(self, part: PredictInput, cameras: Sequence[int]) -> Prediction:
         """Predict a part with the photographs of these cameras only."""

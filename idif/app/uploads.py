@@ -4,11 +4,12 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from idif.data.images import SUFFIXES
+from idif.data.photo_files import OTHER_PICTURES, is_hidden
 from idif.datasets.realiad.reader import read_file_name
 from idif.errors import IdifError
 from idif.inference.photo_grouping import PredictInput, find_parts
@@ -36,10 +37,10 @@ class Upload:
     folder: Path
 
     @classmethod
-    def make(cls) -> "Upload":
-        """An upload with an empty folder below the system's temporary folder."""
+    def make(cls, below: Path | None = None) -> "Upload":
+        """An upload with an empty folder ``below`` that of all uploads, or in the system's temporary one."""
         # a part whose files do not name it gets the name of its folder
-        folder = Path(tempfile.mkdtemp(prefix="idif-")).resolve() / "part"
+        folder = Path(tempfile.mkdtemp(prefix="idif-", dir=below)).resolve() / "part"
         folder.mkdir()
         return cls(folder)
 
@@ -58,9 +59,13 @@ class Upload:
         for file in map(Path, files):
             if file.suffix.lower() == ".zip":
                 self._unpack(file)
-            else:
+                continue
+            try:
                 self._check(PurePosixPath(file.name), file.stat().st_size)
                 shutil.copyfile(file, self.folder / file.name)
+            except OSError as error:
+                reason = error.strerror or type(error).__name__
+                raise UploadError(f"{file.name}: could not be kept ({reason}); upload it again.") from None
         if not any(self.folder.iterdir()):
             raise UploadError(f"The upload contains no photograph; expected {', '.join(SUFFIXES)}.")
 
@@ -77,12 +82,18 @@ class Upload:
     def _unpack(self, file: Path) -> None:
         try:
             with self.as_upload_error(), zipfile.ZipFile(file) as archive:
-                members = [m for m in archive.infolist() if Path(m.filename).suffix.lower() in SUFFIXES]
+                members = [m for m in archive.infolist() if _is_picture(m.filename)]
                 if len(members) > MAX_FILES or sum(m.file_size for m in members) > UNPACKED_MB * _MB:
                     raise UploadError(
                         f"{file.name}: contains more than {MAX_FILES} photographs or {UNPACKED_MB} MB."
                     )
+                names = {member.filename for member in members}
                 for member in members:
+                    holder = next(
+                        (str(p) for p in PurePosixPath(member.filename).parents if str(p) in names), None
+                    )
+                    if holder is not None:
+                        raise UploadError(f"{file.name}: {holder} is both a photograph and a folder.")
                     # names in an archive are untrusted: no drive, no "..", no absolute path
                     name = PurePosixPath(relative_posix(member.filename, file.name))
                     self._check(name, member.file_size)
@@ -92,6 +103,9 @@ class Upload:
                         shutil.copyfileobj(packed, unpacked)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
             raise UploadError(f"{file.name}: this zip archive cannot be read.") from None
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise UploadError(f"{file.name}: this zip archive cannot be unpacked ({reason}).") from None
 
     def parts(
         self, view_numbers: Sequence[int], categories: Sequence[str], category: str
@@ -122,3 +136,19 @@ class Upload:
                 text = text.replace(form + separator, "")
             text = text.replace(form, "the upload")
         return text.replace("--category", "the chosen category")
+
+
+def _is_picture(name: str) -> bool:
+    """Whether a member of an archive is a picture; one of a kind that is not read is refused by its name."""
+    path = PurePosixPath(name)
+    ours = path.suffix.lower() in (*SUFFIXES, *OTHER_PICTURES)
+    return ours and not any(is_hidden(part) for part in path.parts if part not in ("..", "."))
+
+
+def discard(files: Sequence[str], below: Path | None) -> None:
+    """Delete the server's own copies of uploaded files, which lie ``below`` the folder of all uploads."""
+    for file in map(Path, files):
+        if below is not None and file.resolve().is_relative_to(below.resolve()):
+            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.parent.rmdir()

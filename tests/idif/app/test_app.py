@@ -165,11 +165,13 @@ def address(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     shutil.copytree(world / "runs" / "tiny", tmp_path / "run")
     assert run(["eval", str(tmp_path / "run")]) == 0
     capsys.readouterr()
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     with (tmp_path / "stderr").open("w") as errors:
         server = subprocess.Popen(
             [sys.executable, "-m", "cli", "app", str(tmp_path / "run"), "--json"],
             cwd=Path(__file__).parents[3],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -181,6 +183,7 @@ def address(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         server.terminate()
         more, _ = server.communicate(timeout=60)
         assert server.returncode == 143
+        assert not list(temporary.glob("idif*")), "the photographs of all visits are deleted"
         assert more == "", "--json prints one object"
 
 
