@@ -1,6 +1,5 @@
 """Entry point: runs the app and reports an error as one sentence and an exit code."""
 
-import json
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from cli.terminal.console import note
 from cli.terminal.signals import Terminated
 from idif.errors import IdifError
 from idif.package_names import hidden_package
+from idif.visualization.text import json_line
 
 # Typer does not export the base of its usage errors, and newer versions bundle click under another name
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -28,7 +28,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 def _fail(message: str, code: int, arguments: list[str]) -> int:
     note(f"error: {message}")
     if "--json" in arguments and first_process():
-        sys.stdout.write(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_line({"error": message, "exit_code": code}))
     return code
 
 

@@ -1,6 +1,5 @@
 """`idif predict`: score photographs with a trained run, without its store or dataset."""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from idif.inference.predict import (
 )
 from idif.runs.fitted import load_color_limits, load_decision
 from idif.runs.run import Run, open_run
+from idif.visualization.text import json_line
 
 
 def predict_images(
@@ -68,11 +68,11 @@ def predict_images(
         for problem in result["problems"]:
             note(f"note: {result['sample']}: counted as missing: {problem}")
         if jsonl and not as_json:
-            sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+            sys.stdout.write(json_line(result))
     if all(result["score"] is None for result in results):
         raise DatasetError(f"{images[0]}: none of the photographs could be read")
     if to is not None:
-        lines = "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
+        lines = "".join(map(json_line, results))
         (to / RESULTS_FILE).write_text(lines, encoding="utf-8")
     print_result({"parts": results}, as_json=as_json, otherwise=None if jsonl else _table(results))
 

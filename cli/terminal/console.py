@@ -1,13 +1,12 @@
 """Consoles of all commands: results on stdout, everything else on stderr."""
 
-import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,13 +16,26 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
 
 from idif.progress import Progress as Listener
 from idif.progress import silent
+from idif.visualization.text import json_line, printable
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-out = Console(highlight=False)
+
+class _SafeConsole(Console):
+    """A console in which names from files move no cursor and set no color."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of a renderable; raises what `rich.console.Console.render` raises."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else printable(segment.text)
+            yield Segment(text, segment.style, segment.control)
+
+
+err = _SafeConsole(stderr=True, highlight=False, soft_wrap=True)
+out = _SafeConsole(highlight=False)
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON object on stdout, everything else on stderr.")
@@ -38,7 +50,7 @@ def note(text: str) -> None:
 def print_result(value: Any, *, as_json: bool, otherwise: Any = None) -> None:
     """Print the command's result: one JSON object, or ``otherwise``, any rich renderable."""
     if as_json:
-        sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(json_line(value))
     elif otherwise is not None:
         out.print(Text(otherwise) if isinstance(otherwise, str) else otherwise)
 

@@ -5,8 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""First characters by which spreadsheets recognize a formula."""
+from idif.visualization.text import csv_text
 
 
 def columns(view_numbers: Sequence[int]) -> list[str]:
@@ -21,13 +20,13 @@ def row(result: Mapping[str, Any], view_numbers: Sequence[int]) -> list[str]:
     scores = [views[str(n)]["score"] if str(n) in views else None for n in view_numbers]
     numbers = [result["score"], result["threshold"]]
     return [
-        _escape_formula(result["sample"]),
-        _escape_formula(result["category"]),
+        csv_text(result["sample"]),
+        csv_text(result["category"]),
         *map(_number, numbers),
         {True: "yes", False: "no", None: ""}[result["anomalous"]],
         *map(_number, scores),
         " ".join(f"C{n}" for n in result["missing"]),
-        _escape_formula("; ".join(result["problems"])),
+        csv_text("; ".join(result["problems"])),
     ]
 
 
@@ -40,8 +39,3 @@ def to_csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
-
-
-def _escape_formula(text: str) -> str:
-    """``text`` protected against formula injection; file names are untrusted."""
-    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -17,7 +17,7 @@ from idif.metrics.mean import mean_defined
 from idif.report.reference_results import published_results
 from idif.report.run_data import Json
 from idif.report.tables import DASH, HEADLINE, label
-from idif.visualization.text import percent
+from idif.visualization.text import csv_text, latex_text, markdown_text, percent
 
 
 @dataclass(frozen=True)
@@ -65,27 +65,29 @@ def to_csv(metrics: Json) -> str:
     """One line per category: fractions in 0..1, empty where undefined."""
     table, text = compare(metrics), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["category", *table.columns])
-    writer.writerows([name, *("" if v is None else repr(v) for v in values)] for name, values in table.rows)
+    writer.writerow(["category", *map(csv_text, table.columns)])
+    writer.writerows(
+        [csv_text(name), *("" if v is None else repr(v) for v in values)] for name, values in table.rows
+    )
     return text.getvalue()
 
 
 def to_markdown(metrics: Json) -> str:
     """A table in percent."""
     table = compare(metrics)
-    lines = [["category", *table.titles], ["---", *("--:" for _ in table.titles)]]
-    lines += [[name, *map(_percent, values)] for name, values in table.rows]
+    lines = [["category", *map(markdown_text, table.titles)], ["---", *("--:" for _ in table.titles)]]
+    lines += [[markdown_text(name), *map(_percent, values)] for name, values in table.rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def to_latex(metrics: Json) -> str:
     """A tabular in percent; needs the package booktabs."""
     table = compare(metrics)
-    lines = [[name, *map(_percent, values)] for name, values in table.rows]
-    body = [" & ".join(cell.replace("_", r"\_") for cell in line) + r" \\" for line in lines]
+    lines = [[latex_text(name), *map(_percent, values)] for name, values in table.rows]
+    body = [" & ".join(line) + r" \\" for line in lines]
     if len(lines) > 1:
         body.insert(-1, r"\midrule")
-    head = " & ".join(["Category", *table.titles]) + r" \\"
+    head = " & ".join(["Category", *map(latex_text, table.titles)]) + r" \\"
     start = rf"\begin{{tabular}}{{l{'r' * len(table.titles)}}}"
     return "\n".join([start, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])
 
