@@ -42,6 +42,22 @@ def write_json(path: Path, value: Any) -> None:
     replace_file(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def apply_umask(path: Path) -> None:
+    """Give a file the rights of any new one; some libraries write files that only their owner may read."""
+    path.chmod(0o666 & ~_UMASK)
+
+
+def _read_umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
+_UMASK = _read_umask()
+"""Read once: it belongs to the process, and other threads may be writing later."""
+
+
 def temporary(path: Path) -> Path:
     """Temporary path under which ``path`` is written; for writers that cannot use `replacing`."""
     return path.with_name(path.name + TEMPORARY)
@@ -49,6 +65,7 @@ def temporary(path: Path) -> Path:
 
 def publish(partial: Path, path: Path) -> None:
     """Rename a complete file to ``path``, durable after a power cut."""
+    apply_umask(partial)
     with partial.open("r+b") as file:  # Windows syncs no file that is opened for reading
         os.fsync(file.fileno())
     os.replace(partial, path)

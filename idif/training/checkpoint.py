@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from idif.errors import RunError
+from idif.files import apply_umask
 from idif.fingerprint import sha256_of_file
 from idif.sealed_json import write_sealed
 from idif.training.checkpoint_files import (
@@ -43,6 +44,7 @@ def save_checkpoint(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part / MODEL)
+    apply_umask(part / MODEL)
     torch.save(state, part / STATE)
     digests = {name: sha256_of_file(part / name) for name in (MODEL, STATE)}
     write_sealed(part / NOTE, asdict(reached) | {"sha256": digests})

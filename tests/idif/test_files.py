@@ -1,10 +1,15 @@
 """Atomic writes: complete or absent, also where the writer fails or several write at once."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from idif.files import TEMPORARY, replace_file, replacing
+from idif.training.checkpoint import save_checkpoint
+from idif.training.checkpoint_files import TrainingProgress
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -41,3 +46,17 @@ def test_two_unique_writers_do_not_mix(tmp_path: Path) -> None:
         assert path.read_text() == "quick"
     assert path.read_text() == "slow, but whole"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no umask")
+def test_the_umask_decides_who_may_read_weights(tmp_path: Path) -> None:
+    """The library that writes weights gives them to their owner alone, and runs are shared."""
+
+    usual = tmp_path / "usual"
+    usual.write_text("x")
+    with replacing(tmp_path / "w.safetensors") as partial:
+        save_file({"x": torch.zeros(1)}, partial)
+    save_checkpoint(tmp_path, {"x": torch.zeros(1)}, {}, TrainingProgress(1, 1, finished=True))
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) >= 4
+    assert {path.stat().st_mode for path in written} == {usual.stat().st_mode}
