@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
@@ -18,7 +18,8 @@ images = np.zeros((1, len(cameras), 3, size, size), np.uint8)
 present = np.zeros((1, len(cameras)), np.bool_)
 for slot, path in enumerate(sys.argv[2:]):
     if path != "-":
-        photo = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")  # as the camera was held
+        photo = photo.resize((size, size), Image.Resampling.BILINEAR)
         images[0, slot] = np.asarray(photo).transpose(2, 0, 1)
         present[0, slot] = True
 
