@@ -67,8 +67,8 @@ def _to_grey(image: Image.Image) -> Image.Image:
     alpha, colors = whole.getchannel("A"), whole.convert("RGB")
     if alpha.getextrema() == (0, 0):  # an opacity that is nowhere says nothing
         return _brightest(colors)
-    low_and_high = [channel.getextrema() for channel in colors.split()]
-    if alpha.getextrema()[0] < 255 and all(low == high for low, high in low_and_high):
+    one_color = all(low == high for low, high in (channel.getextrema() for channel in colors.split()))
+    if one_color and alpha.getextrema() != (255, 255):
         return alpha
     return ImageChops.multiply(_brightest(colors), alpha)
 

@@ -22,7 +22,9 @@ from idif.datasets.realiad.writer import check_folder_name
 from idif.errors import DatasetError
 from idif.paths import is_plain, shown
 
-GOOD = "good"
+GOOD, GROUND_TRUTH = "good", "ground_truth"
+NORMAL_NAMES = {GOOD, "ok", "okay", "normal", "goods", "non_defective", "defect_free", "no_defect", "nominal"}
+"""Names of folders, in lower case, that hardly are those of a defect."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ def list_samples(folder: Path, pattern: Pattern | None) -> list[PhotoSample]:
 
     Raises:
         DatasetError: no training photographs, a training folder other than ``good``, a photograph that does
-            not fit the pattern, two for one view, or a mask of no photograph.
+            not fit the pattern, two for one view, a mask of no photograph or defect, or a test folder that is
+            named like normal samples but not ``good``.
     """
     samples: list[PhotoSample] = []
     for split in get_args(Split):
@@ -116,7 +119,7 @@ def list_samples(folder: Path, pattern: Pattern | None) -> list[PhotoSample]:
                 )
             defect = None if class_folder.name == GOOD else class_folder.name
             if defect is not None:
-                check_folder_name(defect, "defect", class_folder.parent)
+                _check_defect(class_folder, folder / GROUND_TRUTH)
             grouped = _group(folder, class_folder, pattern)
             masks = {} if defect is None else _masks(folder, defect)
             for name, views in grouped.items():
@@ -124,13 +127,45 @@ def list_samples(folder: Path, pattern: Pattern | None) -> list[PhotoSample]:
                 own_masks = {view: masks.pop(key) for view, key in keys}
                 samples.append(PhotoSample(split, defect, name, views, own_masks))
             if masks:
-                file = next(iter(masks.values()))
-                raise DatasetError(f"{folder / file}: a mask of no photograph in {class_folder}")
+                raise DatasetError(_mask_without_photograph(folder, class_folder, next(iter(masks.values()))))
+    for masked in _visible(folder / GROUND_TRUTH):
+        if not (folder / "test" / masked.name).is_dir() and _photographs(masked):
+            raise DatasetError(
+                f"{shown(str(masked))}: masks of a defect that {folder / 'test'} does not have"
+            )
     if not any(sample.split == "train" for sample in samples):
         raise DatasetError(
             f"{folder / 'train' / GOOD}: expected photographs ({', '.join(SUFFIXES)}), found none"
         )
     return samples
+
+
+def _check_defect(class_folder: Path, ground_truth: Path) -> None:
+    """Refuse a folder that is hardly that of a defect, and one whose masks another spelling hides."""
+    name = class_folder.name
+    if name.casefold() in NORMAL_NAMES:
+        raise DatasetError(
+            f"{shown(str(class_folder))}: cannot be the name of a defect; name the folder of normal samples "
+            f"{GOOD!r}, in lower case"
+        )
+    check_folder_name(name, "defect", class_folder.parent)
+    spelled = {path.name for path in _visible(ground_truth)}
+    other = next((n for n in sorted(spelled) if n != name and n.casefold() == name.casefold()), None)
+    if name not in spelled and other is not None:
+        raise DatasetError(
+            f"{shown(str(ground_truth / other))}: expected the same spelling as {shown(str(class_folder))}"
+        )
+
+
+def _mask_without_photograph(folder: Path, class_folder: Path, mask: str) -> str:
+    message = f"{folder / mask}: a mask of no photograph in {class_folder}"
+    photograph = class_folder / Path(mask).parent.name
+    if any(photograph.with_name(photograph.name + suffix).is_file() for suffix in SUFFIXES):
+        message += (
+            f"; it has a folder of masks, as in MVTec LOCO AD: merge them into one mask "
+            f"{folder / Path(mask).parent}.png that marks every pixel of any of them"
+        )
+    return message
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -189,7 +224,7 @@ def _stem(file: str) -> str:
 
 def _masks(folder: Path, defect: str) -> dict[str, str]:
     """Path below ``ground_truth/<defect>`` without suffix -> mask, relative to the category's folder."""
-    root = folder / "ground_truth" / defect
+    root = folder / GROUND_TRUTH / defect
     return {_stem(file): (root / file).relative_to(folder).as_posix() for file in _photographs(root)}
 
 

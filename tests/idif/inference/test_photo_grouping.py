@@ -94,7 +94,9 @@ def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
 
 
 def slots(paths: list[Path], views: tuple[int, ...] = VIEWS) -> dict[str, list[str | None]]:
-    return {p.name: [i and i.name for i in p.images] for p in find_parts(paths, views, ["gear"])}
+    return {
+        p.name: [None if i is None else i.name for i in p.images] for p in find_parts(paths, views, ["gear"])
+    }
 
 
 def test_a_name_that_tells_a_camera_is_obeyed(tmp_path: Path) -> None:

@@ -286,3 +286,79 @@ def test_one_view_without_masks_goes_the_whole_way(
     assert found["p_auroc"] is None
     assert found["reasons"]["p_auroc"]
     assert run(["sweep", "missing-views", str(runs / "v1")]) == 0
+
+
+def cameras_of(src: Path, out: Path, pattern: str | None = "{sample}_{view}") -> dict[int, str]:
+    return import_folder(ImportRequest(src, out, size=32), pattern=pattern).cameras
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([f"cam{n}" for n in range(1, 13)], {n: f"cam{n}" for n in range(1, 13)}),
+        (["C2", "C5"], {2: "C2", 5: "C5"}),
+        (["cam0", "cam10", "cam9"], {1: "cam0", 2: "cam9", 3: "cam10"}),
+        (["Top", "left", "right"], {1: "left", 2: "right", 3: "Top"}),
+    ],
+)
+def test_cameras_are_numbered_as_their_names_tell(
+    tmp_path: Path, names: list[str], expected: dict[int, str]
+) -> None:
+    for name in names:
+        save(tmp_path / "src" / "mug" / "train" / "good" / f"000_{name}.png", pixels(0))
+    assert cameras_of(tmp_path / "src", tmp_path / "out") == expected
+
+
+def test_names_that_tell_cameras_need_a_pattern(tmp_path: Path) -> None:
+    for name in ("mug_0001_C1", "mug_0001_C2"):
+        save(tmp_path / "src" / "mug" / "train" / "good" / f"{name}.png", pixels(0))
+    with pytest.raises(DatasetError, match="views of cameras 1 and 2 of one sample; say so with --pattern"):
+        cameras_of(tmp_path / "src", tmp_path / "out", None)
+    assert cameras_of(tmp_path / "src", tmp_path / "out") == {1: "C1", 2: "C2"}
+
+
+def test_hidden_files_are_no_photographs_and_what_is_not_read_is_said(mug: Path, tmp_path: Path) -> None:
+    good = mug / "mug" / "train" / "good"
+    save(good / "__MACOSX" / "000.png", pixels(0))
+    (good / "._000.png").write_bytes(b"\0")
+    (good / "x.heic").write_bytes(b"\0")
+    save(good / "y.png", pixels(7))
+    (good / "y.png").rename(good / "y.jfif")
+    summary = import_folder(ImportRequest(mug, tmp_path / "out", size=32))
+    assert summary.train_samples == 4
+    assert summary.left_out is not None
+    assert summary.left_out.startswith("1 pictures or linked folders are not read (.heic)")
+
+
+@pytest.mark.parametrize("name", ["ok", "Good", "GOOD", "normal"])
+def test_a_folder_of_normal_samples_is_no_defect(mug: Path, tmp_path: Path, name: str) -> None:
+    save(mug / "mug" / "test" / name / "x.png", pixels(1))
+    with pytest.raises(DatasetError, match="name the folder of normal samples 'good', in lower case"):
+        import_folder(ImportRequest(mug, tmp_path / "out", size=32))
+
+
+def test_masks_of_another_spelling_or_of_no_defect_are_refused(mug: Path, tmp_path: Path) -> None:
+    masks = mug / "mug" / "ground_truth"
+    (masks / "big chip").rename(masks / "Big chip")
+    with pytest.raises(DatasetError, match="expected the same spelling as"):
+        import_folder(ImportRequest(mug, tmp_path / "out", size=32))
+    (masks / "Big chip").rename(masks / "crack")
+    with pytest.raises(DatasetError, match=r"masks of a defect that .* does not have"):
+        import_folder(ImportRequest(mug, tmp_path / "out", size=32))
+
+
+def test_the_layout_of_loco_is_refused_with_the_way_out(mug: Path, tmp_path: Path) -> None:
+    masks = mug / "mug" / "ground_truth" / "big chip"
+    (masks / "000").mkdir()
+    (masks / "000_mask.png").rename(masks / "000" / "000.png")
+    with pytest.raises(DatasetError, match=r"as in MVTec LOCO AD: merge them into one mask .*000\.png"):
+        import_folder(ImportRequest(mug, tmp_path / "out", size=32))
+
+
+def test_long_names_of_category_defect_and_sample_fit_into_a_file_name(tmp_path: Path) -> None:
+    category, defect, sample = "c" * 100, "d" * 100, "s" * 120
+    save(tmp_path / "src" / category / "train" / "good" / f"{sample}.png", pixels(0))
+    save(tmp_path / "src" / category / "test" / defect / f"{sample}.png", pixels(1))
+    mark(tmp_path / "src" / category / "ground_truth" / defect / f"{sample}.png")
+    assert import_folder(ImportRequest(tmp_path / "src", tmp_path / "out", size=32)).test_samples == 1
+    assert [s.anomaly_class for s in read(tmp_path / "out")] == ["OK", defect]
