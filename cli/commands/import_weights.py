@@ -1,5 +1,6 @@
 """`idif import-weights`: makes a run of a checkpoint in the format of a method's authors."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,7 @@ def import_weights(
         categories=tuple(categories),
         encoders=sources.encoders(),
         fingerprint=sources.fingerprint(),
+        identities={},  # the samples that it was trained on are not known
     )
     if encoder_out is not None:
         _write_encoder(encoder_out, file, read_imported(chosen, data, file).encoder)
@@ -66,7 +68,7 @@ def import_weights(
     note(f"next: idif eval {chosen.folder}")
 
 
-def _write_encoder(path: Path, file: Path, weights: dict[str, torch.Tensor] | None) -> None:
+def _write_encoder(path: Path, file: Path, weights: Mapping[str, torch.Tensor] | None) -> None:
     if weights is None:
         raise ConfigError(f"--encoder-out: {file} contains no encoder")
     if path.suffix != ".safetensors":

@@ -144,7 +144,7 @@ def write_predictions(
     first = next(remaining)
     method = first.scorer.method
     stated = scoring_protocol(config, method.describe(), method.region_map)
-    stated = stated | {"split": split} | provenance | learned
+    stated = {**stated, "split": split, **provenance, **learned}
     index, size = first.source.index, first.source.spec.image_size
     classes = any(sample.sample_class is not None for sample in index.samples)
     drawn = maps and method.draws_maps

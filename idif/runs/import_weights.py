@@ -109,9 +109,12 @@ def _require_same_encoder(given: Mapping[str, Tensor], encoder: FrozenEncoder, f
         if key.endswith("num_batches_tracked"):
             continue
         theirs = given.get(key)
-        fits = theirs is not None and theirs.shape == own.shape
         scale = float(own.abs().max()) or 1.0
-        if not fits or float((theirs.to(own) - own).abs().max()) > ENCODER_TOLERANCE * scale:
+        if (
+            theirs is None
+            or theirs.shape != own.shape
+            or float((theirs.to(own) - own).abs().max()) > ENCODER_TOLERANCE * scale
+        ):
             raise WeightsError(
                 f"{file}: its backbone is not the encoder {encoder.name} of the config: {key!r} differs; "
                 "write the backbone to a file with --encoder-out, and build the features with it "

@@ -90,7 +90,7 @@ def _check_resumed_data(config: Config, data: TrainingData, before: Mapping[str,
     """Compare the data with those that an existing run recorded."""
     where = source_name(config)
     trained = FeatureSpec.from_json(before["features"])
-    check_encoders(trained.arrays, trained, data.features, where)
+    check_encoders(list(trained.arrays), trained, data.features, where)
     if config.method.fitted:  # a fit is extended by new samples
         return
     for category, identity in data.identities.items():
