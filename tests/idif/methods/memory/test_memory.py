@@ -241,6 +241,11 @@ def test_a_coreset_goes_on_from_the_vectors_chosen_before() -> None:
     assert rows.tolist() in ([4, 9], [5, 9])
 
 
+def test_no_vector_is_chosen_twice_even_if_all_are_equal() -> None:
+    rows = greedy_coreset(torch.full((9, 3), 0.1), 5, projection=3, seed=0).tolist()
+    assert len(set(rows)) == 5
+
+
 def test_a_full_coreset_is_no_coreset() -> None:
     train, test = batch(4), batch(2, seed=1)
     whole = patchcore(train, grid=4)
