@@ -13,10 +13,16 @@ SEAL = "seal"
 """Key of the digest, a SHA-256 over all other keys and their values."""
 
 
-def write_sealed(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object atomically, with its digest. NaN and infinity are refused: they are not JSON."""
+def write_sealed(path: Path, value: dict[str, Any]) -> dict[str, Any]:
+    """Write a JSON object atomically, with its digest; returns what the file holds.
+
+    NaN and infinity are refused: they are not JSON.
+    """
     plain: dict[str, Any] = json.loads(json.dumps(value, ensure_ascii=False, allow_nan=False))
-    write_json(path, plain | {SEAL: digest(plain)})
+    plain.pop(SEAL, None)
+    sealed = plain | {SEAL: digest(plain)}
+    write_json(path, sealed)
+    return sealed
 
 
 def read_sealed(path: Path, remedy: str, keys: Sequence[str] = ()) -> dict[str, Any]:

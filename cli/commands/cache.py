@@ -14,7 +14,7 @@ from rich.table import Table
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, out, print_result, progress_bar
 from idif.data.arrays import StorageType
-from idif.data.images import Resize
+from idif.data.resize import Resize
 from idif.datasets.readers import READERS, Reader
 from idif.encoders.options import NeckName, Padding
 from idif.errors import StoreError

@@ -45,8 +45,7 @@ def strategies_of(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
     models = [first.model_name(category) for category in compared[first.results.name]]
     chosen |= {MODELS: model_digests(first.folder, models)}
     found = {"curves": curves, "protocol": {"seed": seed, "labels": "any view", **chosen}}
-    write_sealed(runs[0].results / "strategies.json", found)
-    return found
+    return write_sealed(runs[0].results / "strategies.json", found)
 
 
 def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:

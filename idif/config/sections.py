@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from idif.corruption.config import CorruptionConfig
-from idif.data.images import Resize
+from idif.data.resize import Resize
 from idif.datasets.config import DataConfig
 from idif.encoders.options import EncoderOptions, NeckName, Padding
 from idif.methods.idif.config import IDIFConfig

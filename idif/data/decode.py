@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from idif.data.images import Resize, load_image, load_mask
+from idif.data.images import load_image, load_mask
 from idif.data.index import Sample
+from idif.data.resize import Resize
 from idif.paths import resolve_inside
 
 DECODED_AHEAD = 2

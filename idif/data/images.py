@@ -10,9 +10,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from idif.data.mask_levels import MarkedPixels, mark_pixels
+from idif.data.resize import Resize
 from idif.errors import DatasetError
-
-Resize = Literal["bilinear", "bicubic", "lanczos"]
 
 _RESAMPLING: dict[Resize, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,

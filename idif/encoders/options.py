@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, Literal, Self
 
 from idif.data.features import EncoderSpec
-from idif.data.images import Resize
+from idif.data.resize import Resize
 from idif.errors import ConfigError
 
 NeckName = Literal["none", "aligned", "average-pool", "max-pool"]

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from idif.data.images import IMAGENET_MEAN, IMAGENET_STD, Resize, load_image, resize_rule
+from idif.data.images import IMAGENET_MEAN, IMAGENET_STD, load_image, resize_rule
+from idif.data.resize import Resize
 from idif.encoders.options import EncoderOptions
 from idif.errors import ConfigError
 

@@ -25,7 +25,7 @@ from idif.training.run_log import read_log
 
 Json = dict[str, Any]
 
-SWEEP_KEYS = ("subsets", "by_missing", "view_value", "categories", "protocol")
+SWEEP_KEYS = ("subsets", "by_missing", "view_value", "categories")
 SWEEP_AGAIN = "sweep the run again with `idif sweep`"
 
 
@@ -91,11 +91,11 @@ def read_run(folder: Path) -> RunData:
     check_results(folder / METRICS, metrics["protocol"], home)
     has_predictions = (folder / PREDICTIONS).is_file()
     sweep = _read(folder / SWEEP, SWEEP_AGAIN, SWEEP_KEYS)
-    strategies = _read(folder / STRATEGIES, SWEEP_AGAIN, ("curves", "protocol"))
+    strategies = _read(folder / STRATEGIES, SWEEP_AGAIN, ("curves",))
     outdated = {
         name: reason
         for name, found in ((SWEEP, sweep), (STRATEGIES, strategies))
-        if found is not None and (reason := _outdated(found["protocol"], metrics["protocol"], home))
+        if found is not None and (reason := _outdated(found.get("protocol", {}), metrics["protocol"], home))
     }
     return RunData(
         folder=folder,

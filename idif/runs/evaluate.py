@@ -142,7 +142,7 @@ def measure(
     predictions = Predictions.open(results / PREDICTIONS)
     check_results(predictions.path, predictions.protocol, run_home(results))
     metrics = metrics_of(predictions, settings, pixels)
-    write_sealed(results / METRICS, metrics)
+    metrics = write_sealed(results / METRICS, metrics)
     _notify_of_missing_views(metrics, notify)
     if (warning := brightness_warning(metrics)) is not None:
         notify(f"note: {warning}")

@@ -52,5 +52,4 @@ def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", see
         },
     }
     result = mean_sweep(categories, numbers) | {"protocol": protocol}
-    write_sealed(run.results / "sweep.json", result)
-    return result
+    return write_sealed(run.results / "sweep.json", result)

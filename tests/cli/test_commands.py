@@ -10,6 +10,7 @@ import pytest
 
 from cli.__main__ import run
 from idif.evaluation.predictions import Predictions
+from tests.helpers.sealed_run import change_config, change_json
 from tests.helpers.tiny_run import FAST, SIZE
 
 BUILD = ["cache", "build", "realiad", "--root=HOME/data"]
@@ -101,8 +102,7 @@ def test_strategies_train_a_painter_once_and_compare_runs(
 ) -> None:
     first, second = world / "runs" / "tiny", world / "runs" / "again"
     shutil.copytree(first, second)
-    config = (second / "config.yaml").read_text(encoding="utf-8")
-    (second / "config.yaml").write_text(config.replace("name: tiny", "name: again"), encoding="utf-8")
+    change_config(second, "name: tiny", "name: again")
     small = ["--set=strategies.inpainter.epochs=1", "--set=strategies.inpainter.width=8"]
     command = ["sweep", "strategies", str(first / "cup"), str(second / "cup"), *small, "--json"]
     assert run(command) == 0
@@ -160,7 +160,7 @@ def test_a_run_that_is_not_finished_has_no_results(
     folder = tmp_path / "tiny"
     shutil.copytree(world / "runs" / "tiny", folder)
     note = folder / "cup" / "checkpoint" / "checkpoint.json"
-    note.write_text(note.read_text().replace('"finished": true', '"finished": false'))
+    change_json(note, lambda value: value | {"finished": False})
     assert run(["eval", str(folder)]) == 2
     assert "trained to epoch 1 of 1; results are those of the last epoch" in capsys.readouterr().err
     shutil.rmtree(folder / "cup")

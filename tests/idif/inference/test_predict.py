@@ -11,6 +11,7 @@ from PIL import Image
 
 from cli.__main__ import run
 from idif.evaluation.predictions import Predictions
+from tests.helpers.sealed_run import change_config
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +20,7 @@ def moved(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("elsewhere") / "run"
     shutil.copytree(world / "runs" / "tiny", copy)
     assert run(["eval", str(copy)]) == 0
-    config = copy / "config.yaml"
-    text = config.read_text(encoding="utf-8").replace("store.zarr", "gone.zarr")
-    config.write_text(text, encoding="utf-8")
+    change_config(copy, "store.zarr", "gone.zarr")
     return copy
 
 

@@ -130,9 +130,15 @@ def test_f1_threshold_reaches_the_greatest_f1(data: tuple[np.ndarray, np.ndarray
 @given(hnp.arrays(np.float32, st.integers(1, 40), elements=FEW | ANY), st.floats(0, 0.99))
 def test_false_positive_threshold_is_the_lowest_that_keeps_the_rate(scores: np.ndarray, rate: float) -> None:
     threshold = false_positive_threshold(scores, rate)
-    assert threshold.flags(scores).mean() <= rate + 1e-9
-    lower = np.nextafter(np.float32(threshold.value), np.float32(-np.inf))
-    assert (scores >= lower).mean() > rate - 1e-9
+    flagged = threshold.flags(scores)
+    assert flagged.mean() <= rate + 1e-9
+    highest = scores[~flagged].max()
+    assert (scores >= highest).mean() > rate - 1e-9, "a lower one that makes a difference breaks the rate"
+    assert highest < threshold.value
+    if flagged.any():
+        lowest = scores[flagged].min()
+        between = np.float32((float(highest) + float(lowest)) / 2)
+        assert np.float32(threshold.value) == (between if highest < between else lowest), "midway"
 
 
 def test_false_positive_threshold_counts_whole_items() -> None:

@@ -512,9 +512,12 @@ def test_a_unified_model_shows_its_training_once(tmp_path: Path) -> None:
     [
         (lambda run: (run / "config.yaml").unlink(), "not a run"),
         (lambda run: (run / "metrics.json").unlink(), "metrics.json: there is none yet"),
-        (lambda run: (run / "metrics.json").write_text('{"mean": 1'), "metrics.json: expected JSON"),
-        (lambda run: (run / "metrics.json").write_text('{"mean": {}}'), "categories, protocol not found"),
-        (lambda run: (run / "sweep.json").write_text("[1]"), "sweep.json: expected a JSON object"),
+        (lambda run: (run / "metrics.json").write_text('{"mean": 1'), "metrics.json: damaged, not JSON"),
+        (
+            lambda run: (run / "metrics.json").write_text('{"mean": {}}'),
+            "it lacks categories, protocol; eval",
+        ),
+        (lambda run: (run / "sweep.json").write_text("[1]"), "sweep.json: damaged, expected a JSON object"),
         (lambda run: (run / "predictions.h5").write_bytes(b"x"), "predictions.h5: expected a complete"),
     ],
 )
