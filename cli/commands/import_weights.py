@@ -10,8 +10,11 @@ from safetensors.torch import save_file
 
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, print_result
-from cli.workflow.sources import Sources
+from cli.workflow.sources import LIVE_ENCODER, Sources
 from idif.config.loader import load_configs
+from idif.config.sections import Config
+from idif.encoders.encode import EncoderSet
+from idif.encoders.frozen import load_encoder
 from idif.errors import ConfigError
 from idif.files import replacing
 from idif.runs.import_weights import import_run, read_imported
@@ -48,6 +51,10 @@ def import_weights(
     (chosen,) = configs
     if chosen.method.name != method:
         raise ConfigError(f"{config}: method.name: expected {method}, got {chosen.method.name}")
+    if encoder_out is not None:
+        _write_encoder(encoder_out, file, read_imported(chosen, _without_samples(chosen), file).encoder)
+        print_result({"encoder": str(encoder_out)}, as_json=as_json, otherwise=f"encoder: {encoder_out}")
+        return
     sources = Sources(chosen, torch.device("cpu"))
     categories = sources.categories()
     first = sources.unplaced(categories, "test")
@@ -59,13 +66,17 @@ def import_weights(
         fingerprint=sources.fingerprint(),
         identities={},  # the samples that it was trained on are not known
     )
-    if encoder_out is not None:
-        _write_encoder(encoder_out, file, read_imported(chosen, data, file).encoder)
-        print_result({"encoder": str(encoder_out)}, as_json=as_json, otherwise=f"encoder: {encoder_out}")
-        return
     import_run(chosen, data, file)
     print_result({"run": str(chosen.folder)}, as_json=as_json, otherwise=f"run: {chosen.folder}")
     note(f"next: idif eval {chosen.folder}")
+
+
+def _without_samples(config: Config) -> TrainingData:
+    """Features of the config's encoder, untrained, for reading a file before there is a store."""
+    wanted = config.teacher
+    encoder = load_encoder("untrained", wanted.encoder or LIVE_ENCODER, wanted.options())
+    encoders = EncoderSet((encoder,), wanted.image_size or encoder.family.image_size)
+    return TrainingData(encoders.spec("float16"), (), (), encoders, None, {})
 
 
 def _write_encoder(path: Path, file: Path, weights: Mapping[str, torch.Tensor] | None) -> None:

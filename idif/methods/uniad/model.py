@@ -1,5 +1,7 @@
 """UniAD put together: features in, reconstructed features out; their distance is the anomaly map."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,13 +67,14 @@ class UniAD(TrainedMethod):
 
     def _initialize(self) -> None:
         """Weights of linear layers by ``initializer``, their biases zero."""
-        fill = {
+        fills: dict[str, Callable[[Tensor], Tensor]] = {
             "xavier-uniform": nn.init.xavier_uniform_,
             "xavier-normal": nn.init.xavier_normal_,
             "kaiming-uniform": lambda weight: nn.init.kaiming_uniform_(weight, a=1),
             "kaiming-normal": lambda weight: nn.init.kaiming_normal_(weight, a=1),
             "normal": lambda weight: nn.init.normal_(weight, std=0.01),
-        }[self.config.initializer]
+        }
+        fill = fills[self.config.initializer]
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 fill(module.weight)
@@ -87,7 +90,7 @@ class UniAD(TrainedMethod):
         for layer in self.decoder:
             tokens = layer(memory, tokens, position, *blocked)
         rebuilt: Tensor = self.project_out(self.norm(tokens))
-        return rebuilt.transpose(1, 2).unflatten(2, self.grid)
+        return torch.unflatten(rebuilt.transpose(1, 2), 2, self.grid)
 
     def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """See `TrainedMethod.training_step`: from noisy features the model reconstructs the clean ones."""
@@ -158,7 +161,7 @@ class ExportUniAD(nn.Module):
         """Maps float32 [B,V,H,W]; ``images`` [B,V,3,H,W] are not read."""
         flat = features[ALIGNED].flatten(0, 1)
         maps = anomaly_maps(flat, self.model.reconstruct_views(flat), self.model.image_size)
-        shown = maps.unflatten(0, (-1, view_mask.shape[1]))
+        shown = torch.unflatten(maps, 0, (-1, view_mask.shape[1]))
         return shown.masked_fill(~view_mask[:, :, None, None], 0.0)
 
 
@@ -175,7 +178,8 @@ def jitter(features: Tensor, seeds: Tensor, generator: torch.Generator, config: 
     noise = torch.randn(features.shape, generator=generator, device=features.device)
     chosen = uniform(seeds, stream("uniad jitter"), 1)[:, 0] < config.probability
     spread = config.scale * length / features.shape[1] * chosen[:, None, None, None]
-    return features + spread * noise
+    noisy: Tensor = features + spread * noise
+    return noisy
 
 
 def anomaly_maps(features: Tensor, rebuilt: Tensor, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A run's identity: other encoders, data, rules or weights, and damaged files, are refused in one sentence."""
+"""A run's identity: other encoders, data, rules or weights and damaged files are refused in a sentence."""
 
 import json
 import shutil
@@ -74,7 +74,7 @@ def test_a_decision_keeps_the_rules_that_it_was_fitted_under(own: Path, capsys: 
         load_decision(open_run(own, ["eval.sample_score=mean"]), "cup")
     fixed = load_decision(open_run(own, ["eval.threshold=0.25"]), "cup")
     assert (fixed.thresholds.part, fixed.thresholds.view) == (0.25, 0.25)
-    with pytest.raises(Exception, match="eval.threshold: false-positive-rate, but .* made with f1-max"):
+    with pytest.raises(Exception, match=r"eval.threshold: false-positive-rate, but .* made with f1-max"):
         load_decision(open_run(own, ["eval.threshold=false-positive-rate"]), "cup")
 
 

@@ -109,6 +109,7 @@ def hit(target: Callable[..., None], *args: Any) -> int | None:
     return code
 
 
+@pytest.mark.long
 def test_stopped_at_random_steps(home: Path) -> None:
     rng = random.Random(0)
     for number, ended in ((signal.SIGTERM, 1), (signal.SIGKILL, -signal.SIGKILL)):

@@ -130,6 +130,7 @@ def records(folder: Path) -> list[Any]:
     return found
 
 
+@pytest.mark.long
 def test_weights_and_biases_goes_on_in_the_same_run(
     trainings: Trainings, untracked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

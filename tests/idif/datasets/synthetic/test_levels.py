@@ -171,6 +171,7 @@ def test_visible_share_is_that_of_a_ball_seen_from_afar(renderer: SampleRenderer
     assert walled[3] == 0
 
 
+@pytest.mark.long
 def test_several_processes_write_the_same_bytes(
     renderer: SampleRenderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

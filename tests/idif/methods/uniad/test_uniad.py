@@ -86,15 +86,21 @@ def test_a_decoder_layer_by_its_definition() -> None:
     with torch.no_grad():
         result = layer(memory, previous, position, near, near)
         for sample in range(2):
-            x = layer.queries
+            x: torch.Tensor = layer.queries
             sources = ((layer.to_memory, memory[sample]), (layer.to_previous, previous[sample]))
             for number, (attention, source) in enumerate(sources):
                 x = x + attention_by_definition(x, source, position, near, attention)
-                x = F.layer_norm(x, (8,), layer.norms[number].weight, layer.norms[number].bias)
-            first, last = layer.feedforward[0], layer.feedforward[3]
-            x = x + F.linear(F.relu(F.linear(x, first.weight, first.bias)), last.weight, last.bias)
-            x = F.layer_norm(x, (8,), layer.norms[2].weight, layer.norms[2].bias)
+                x = F.layer_norm(x, (8,), *affine(layer.norms[number]))
+            hidden = F.relu(F.linear(x, *affine(layer.feedforward[0])))
+            x = x + F.linear(hidden, *affine(layer.feedforward[3]))
+            x = F.layer_norm(x, (8,), *affine(layer.norms[2]))
             torch.testing.assert_close(result[sample], x, rtol=1e-4, atol=1e-5)
+
+
+def affine(module: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a layer."""
+    assert isinstance(module, (torch.nn.Linear, torch.nn.LayerNorm))
+    return module.weight, module.bias
 
 
 def small(**settings: object) -> UniAD:
