@@ -11,8 +11,8 @@ from cli.terminal.console import JsonOption, note, print_result
 from cli.terminal.metrics_table import paired_table
 from cli.workflow.evaluate import evaluate_run
 from cli.workflow.train import train_run
-from idif.config.loader import load_configs
 from idif.runs.baseline import baseline_config, compared_with_baseline
+from idif.runs.files import read_config
 from idif.runs.run import open_results, open_run
 
 
@@ -39,7 +39,7 @@ def baseline(
     settings = baseline_config(run, overrides)
     existing = settings.folder / "config.yaml"
     if existing.is_file():
-        (before,) = load_configs(existing)
+        before = read_config(settings.folder)
         if (before.method, before.train) != (settings.method, settings.train):
             note(f"{settings.folder}: replaced, its settings were others")
             shutil.rmtree(settings.folder)

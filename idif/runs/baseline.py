@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from idif.config.loader import load_configs, resolve
+from idif.config.loader import resolve
 from idif.config.sections import FIT_KEYS, Config
 from idif.errors import ConfigError, RunError
 from idif.evaluation.paired import Comparison, compare
 from idif.evaluation.predictions import Predictions
+from idif.runs.files import read_config
+from idif.runs.outdated import check_results
 from idif.runs.run import run_home
 
 BASELINE = "baseline"
@@ -28,7 +30,7 @@ def baseline_config(run: Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: the method is trained and not fitted.
     """
     home = run_home(run)
-    return baseline_of(load_configs(home / "config.yaml")[0], home, overrides)
+    return baseline_of(read_config(home), home, overrides)
 
 
 def baseline_of(config: Config, home: Path, overrides: Sequence[str] = ()) -> Config:
@@ -68,7 +70,8 @@ def compared_with_baseline(results: Path, config: Config) -> Comparison | None:
         config: the run's.
 
     Raises:
-        RunError: the baseline was evaluated on other samples, or a file is damaged.
+        RunError: the baseline was evaluated on other samples, a result is of an earlier training, or a file
+            is damaged.
     """
     home = run_home(results)
     folder = home / BASELINE
@@ -76,6 +79,8 @@ def compared_with_baseline(results: Path, config: Config) -> Comparison | None:
     of_run, of_baseline = results / "predictions.h5", inside / "predictions.h5"
     if not of_baseline.is_file() or not of_run.is_file():
         return None
-    (other,) = load_configs(folder / "config.yaml")
-    names: tuple[Any, ...] = (config.method.name.upper(), other.method.name.upper())
-    return compare(names[0], Predictions.open(of_run), names[1], Predictions.open(of_baseline), config.eval)
+    own, others = Predictions.open(of_run), Predictions.open(of_baseline)
+    check_results(of_run, own.protocol, home)
+    check_results(of_baseline, others.protocol, folder)
+    other = read_config(folder)
+    return compare(config.method.name.upper(), own, other.method.name.upper(), others, config.eval)
