@@ -156,7 +156,7 @@ def _metrics(folder: Path) -> dict[str, float | None] | None:
     path = folder / METRICS_FILE
     if not path.exists():
         return None
-    metrics = read_sealed(path, EVALUATE_AGAIN, ("mean", "protocol"))
-    if outdated_models(metrics["protocol"], folder):
+    metrics = read_sealed(path, EVALUATE_AGAIN, ("mean",))
+    if outdated_models(metrics.get("protocol", {}), folder):
         return None
     return {name: metrics["mean"].get(name) for name in METRICS}

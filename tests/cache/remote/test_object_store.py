@@ -221,6 +221,7 @@ run(sys.argv[1:])
 """
 
 
+@pytest.mark.long
 def test_a_killed_build_is_continued_by_the_same_command(
     server: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,7 +105,7 @@ def _vector_case(home: Path) -> contract.Case:
     return _case(config, source, lambda features: method_context(config, features, (), ["weld"]))
 
 
-TRAINED = ["idif", "idif-batch-norm", "idif-conv3d", "idif-segmentation", "msflow", "uniad"]
+TRAINED = ["idif", "idif-batch-norm", "idif-conv3d", "idif-segmentation", "msflow"]
 FITTED = ["padim", "padim-diagonal", "patchcore", "patchcore-shared", "patchcore-window"]
 ALONE = ["uniad", "vector"]
 """Methods with a source of their own, trained too."""

@@ -34,10 +34,19 @@ def others(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     return {"large": home / "large.zarr", "fewer": home / "fewer.zarr"}
 
 
+@pytest.fixture(scope="module")
+def evaluated(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tiny run, evaluated."""
+    folder = tmp_path_factory.mktemp("evaluated") / "tiny"
+    shutil.copytree(world / "runs" / "tiny", folder)
+    assert run(["eval", str(folder), "--no-maps"]) == 0
+    return folder
+
+
 @pytest.fixture
-def own(world: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny run."""
-    shutil.copytree(world / "runs" / "tiny", tmp_path / "tiny")
+def own(evaluated: Path, tmp_path: Path) -> Path:
+    """A copy of the evaluated run."""
+    shutil.copytree(evaluated, tmp_path / "tiny")
     return tmp_path / "tiny"
 
 
@@ -79,7 +88,6 @@ def test_a_decision_keeps_the_rules_that_it_was_fitted_under(own: Path, capsys: 
 
 
 def test_results_of_earlier_weights_are_refused_or_left_out(own: Path, capsys: Capture) -> None:
-    assert run(["eval", str(own)]) == 0
     assert run(["sweep", "missing-views", str(own)]) == 0
     assert read_run(own).sweep is not None
     assert summarize_run(own).metrics is not None
@@ -93,7 +101,6 @@ def test_results_of_earlier_weights_are_refused_or_left_out(own: Path, capsys: C
 
 
 def test_a_sweep_by_other_rules_is_left_out_of_the_report(own: Path) -> None:
-    assert run(["eval", str(own), "--no-maps"]) == 0
     assert run(["sweep", "missing-views", str(own), "--set=eval.sample_score=mean"]) == 0
     found = read_run(own)
     assert found.sweep is None
@@ -106,8 +113,6 @@ FILES = ("config.yaml", "environment.json", "metrics.json", "cup/checkpoint/chec
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("harm", ["cut at a line", "empty", "other type", "not UTF-8", "one digit"])
 def test_a_damaged_file_is_named_in_one_sentence(own: Path, file: str, harm: str, capsys: Capture) -> None:
-    if not (own / "metrics.json").exists():
-        assert run(["eval", str(own), "--no-maps"]) == 0
     path = own / file
     data = path.read_bytes()
     lines = data.splitlines(keepends=True)

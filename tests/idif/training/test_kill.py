@@ -27,7 +27,10 @@ from idif.training.state import TrainingState
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index
 from tests.helpers.tiny_training import SMALL, idif_task, live_source
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals"),
+]
 
 INDEX = tiny_index(categories=("cup",), train=5, test=0)
 EPOCHS, STEPS = 4, 12
@@ -109,7 +112,6 @@ def hit(target: Callable[..., None], *args: Any) -> int | None:
     return code
 
 
-@pytest.mark.long
 def test_stopped_at_random_steps(home: Path) -> None:
     rng = random.Random(0)
     for number, ended in ((signal.SIGTERM, 1), (signal.SIGKILL, -signal.SIGKILL)):
@@ -126,7 +128,7 @@ def test_stopped_at_random_steps(home: Path) -> None:
     ("rename", "left"),
     [
         pytest.param(3, ("checkpoint.previous", 1), id="between the renames"),
-        pytest.param(4, ("checkpoint", 2), id="before the renames", marks=pytest.mark.long),
+        pytest.param(4, ("checkpoint", 2), id="before the renames"),
     ],
 )
 def test_killed_while_a_checkpoint_is_saved(home: Path, rename: int, left: tuple[str, int]) -> None:
@@ -140,7 +142,6 @@ def test_killed_while_a_checkpoint_is_saved(home: Path, rename: int, left: tuple
     assert outcome(home / name) == outcome(home / "whole")
 
 
-@pytest.mark.long
 def test_fifty_kills_at_random_moments(home: Path) -> None:
     """Each run is hit again and again, wherever it is, until it gets through."""
     context = multiprocessing.get_context("forkserver")
