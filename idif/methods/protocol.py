@@ -253,12 +253,12 @@ class MethodSpec(Generic[ConfigT]):
     build: Callable[[ConfigT, MethodContext], Method]
     stages: Callable[[ConfigT], tuple[Stage[ConfigT], ...]]
     """The training stages, in order; the weights of the last one are evaluated."""
-    resources: Callable[[ConfigT, ResourceRequest], dict[str, Any]]
-    """{name: Resource} required for training; empty if there are none."""
-    label: Callable[[ConfigT], str | None]
-    """The row of a published table that a config corresponds to; None if there is none."""
     smallest: Callable[[], ConfigT]
     """A config for self-tests: trains in seconds on tiny images."""
+    resources: Callable[[ConfigT, ResourceRequest], dict[str, Any]] = lambda config, request: {}
+    """{name: Resource} required for training, by default none."""
+    label: Callable[[ConfigT], str | None] = lambda config: None
+    """The row of a published table that a config corresponds to; None if there is none."""
     import_weights: Callable[[ConfigT, MethodContext, Path], ImportedWeights] | None = None
     """Reads a checkpoint of the method's authors, for a context with the frozen encoders; raises WeightsError
     if the file is none. None if the method cannot import any."""

@@ -77,8 +77,6 @@ class VectorAutoencoder(TrainedMethod):
 VECTOR_SPEC = MethodSpec(
     build=VectorAutoencoder,
     stages=lambda config: (Stage("vector", config),),
-    resources=lambda config, request: {},
-    label=lambda config: None,
     smallest=VectorConfig,
 )
 

@@ -71,4 +71,4 @@ def smallest() -> IDIFConfig:
     return IDIFConfig(voxel=voxel, attention_heads=2, blocks=1, norm="group")
 
 
-IDIF_SPEC = MethodSpec(build_idif, stages, resources, table_3_row, smallest)
+IDIF_SPEC = MethodSpec(build_idif, stages, smallest, resources=resources, label=table_3_row)

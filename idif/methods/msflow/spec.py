@@ -1,14 +1,12 @@
 """The `MethodSpec` of MSFlow."""
 
-from typing import Any
-
 import torch
 
 from idif.data.features import check_arrays
 from idif.errors import ConfigError
 from idif.methods.msflow.config import MSFlowConfig
 from idif.methods.msflow.model import MSFlow
-from idif.methods.protocol import Method, MethodContext, MethodSpec, ResourceRequest, Stage
+from idif.methods.protocol import Method, MethodContext, MethodSpec, Stage
 
 
 def build_msflow(config: MSFlowConfig, context: MethodContext) -> Method:
@@ -44,10 +42,6 @@ def build_msflow(config: MSFlowConfig, context: MethodContext) -> Method:
     return method
 
 
-def _resources(config: MSFlowConfig, request: ResourceRequest) -> dict[str, Any]:
-    return {}
-
-
 def _smallest() -> MSFlowConfig:
     """A config for tests and the smoke test: trains in seconds."""
     return MSFlowConfig(blocks=(1, 1, 1), position_channels=4)
@@ -56,7 +50,5 @@ def _smallest() -> MSFlowConfig:
 MSFLOW_SPEC = MethodSpec(
     build=build_msflow,
     stages=lambda config: (Stage("flows", config),),
-    resources=_resources,
-    label=lambda config: None,
     smallest=_smallest,
 )

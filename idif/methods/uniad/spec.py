@@ -74,7 +74,6 @@ UNIAD_SPEC = MethodSpec(
     build=build_uniad,
     stages=lambda config: (Stage("uniad", config),),
     resources=_resources,
-    label=lambda config: None,
     smallest=_smallest,
     import_weights=import_weights,
 )
