@@ -15,7 +15,7 @@ from idif.config.sections import Config
 from idif.errors import ConfigError, RunError
 from idif.evaluation.late_fusion import Member, caveats, fuse, open_members
 from idif.runs.evaluate import measure
-from idif.runs.files import FACTS, read_config, read_facts, write_facts
+from idif.runs.files import FACTS_FILE, read_config, read_facts, write_facts
 from idif.runs.listing import is_fusion
 from idif.runs.provenance import environment
 from idif.runs.run import run_home
@@ -105,6 +105,6 @@ def _member_caveats(runs: Sequence[Path], members: Sequence[Member]) -> list[str
     found = []
     for run, member in zip(runs, members, strict=True):
         home = run_home(run)
-        known = read_facts(home) if (home / FACTS).exists() else {}
+        known = read_facts(home) if (home / FACTS_FILE).exists() else {}
         found += [f"{member.name}: {text}" for text in known.get("caveats", [])]
     return found

@@ -56,17 +56,9 @@ def import_weights(
         print_result({"encoder": str(encoder_out)}, as_json=as_json, otherwise=f"encoder: {encoder_out}")
         return
     sources = Sources(chosen, torch.device("cpu"))
-    categories = sources.categories()
-    first = sources.unplaced(categories, "test")
-    data = TrainingData(
-        features=first.spec,
-        view_numbers=first.index.view_numbers,
-        categories=tuple(categories),
-        encoders=sources.encoders(),
-        fingerprint=sources.fingerprint(),
-        identities={},  # the samples that it was trained on are not known
-    )
-    import_run(chosen, data, file)
+    first = sources.unplaced(sources.categories(), "test")
+    # the samples that it was trained on are not known
+    import_run(chosen, sources.training_data(first, identities={}), file)
     print_result({"run": str(chosen.folder)}, as_json=as_json, otherwise=f"run: {chosen.folder}")
     note(f"next: idif eval {chosen.folder}")
 

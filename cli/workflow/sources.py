@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from idif.encoders.options import EncoderOptions
 from idif.errors import ConfigError, StoreError, StoreMismatch
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import ResourceRequest
+from idif.runs.start import TrainingData
 from idif.training.precision import fabric_precision
 
 Images = npt.NDArray[np.uint8]
@@ -178,6 +179,24 @@ class Sources:
     def fingerprint(self) -> str | None:
         """The store's fingerprint, over the config's categories; None for a live encoder."""
         return None if self._store is None else self._store.fingerprint
+
+    def training_data(
+        self, source: FeatureSource, identities: Mapping[str, Mapping[str, str | None]]
+    ) -> TrainingData:
+        """What a run's folder records about its data.
+
+        Args:
+            source: samples of the config.
+            identities: see `TrainingData`.
+        """
+        return TrainingData(
+            features=source.spec,
+            view_numbers=source.index.view_numbers,
+            categories=tuple(self.categories()),
+            encoders=self.encoders(),
+            fingerprint=self.fingerprint(),
+            identities=identities,
+        )
 
     def resources(self, features: FeatureSpec) -> dict[str, Any]:
         """The resources of the method's training, by name.

@@ -14,6 +14,7 @@ from idif.missing_views.imputation import Imputer
 from idif.missing_views.inpainting import Reconstructor, ViewInpainter, load_inpainter, train_inpainter
 from idif.missing_views.retrieval import Retriever
 from idif.missing_views.strategies import STRATEGIES, Strategy, mean_curve, score_strategy
+from idif.runs.files import STRATEGIES_FILE
 from idif.runs.outdated import MODELS, model_digests
 from idif.runs.run import Run
 from idif.runs.sweep import Subsets, sweep_missing_views
@@ -45,7 +46,7 @@ def strategies_of(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
     models = [first.model_name(category) for category in compared[first.results.name]]
     chosen |= {MODELS: model_digests(first.folder, models)}
     found = {"curves": curves, "protocol": {"seed": seed, "labels": "any view", **chosen}}
-    return write_sealed(runs[0].results / "strategies.json", found)
+    return write_sealed(first.results / STRATEGIES_FILE, found)
 
 
 def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:

@@ -24,7 +24,6 @@ from idif.runs.identity import data_identity
 from idif.runs.lock import model_lock, run_lock
 from idif.runs.run import starting_checkpoint
 from idif.runs.start import (
-    TrainingData,
     TrainingStart,
     caveats,
     check_folder,
@@ -198,15 +197,8 @@ def _start(
             note(f"note: {line}")
         if write:
             every = sources.categories()
-            data = TrainingData(
-                features=first.spec,
-                view_numbers=first.index.view_numbers,
-                categories=tuple(every),
-                encoders=sources.encoders(),
-                fingerprint=sources.fingerprint(),
-                identities={c: data_identity(sources.unplaced([c], "train"), c) for c in every},
-            )
-            write_run_folder(config, data, start, fabric)
+            identities = {c: data_identity(sources.unplaced([c], "train"), c) for c in every}
+            write_run_folder(config, sources.training_data(first, identities), start, fabric)
     _compile_convolutions(config, fabric)
     return {name: resource.to(fabric.device) for name, resource in resources.items()}
 

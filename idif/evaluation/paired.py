@@ -27,7 +27,7 @@ class Difference:
 
     @property
     def difference(self) -> float:
-        """Of the run above the baseline."""
+        """The run's S-AUROC above the baseline's."""
         return self.run - self.baseline
 
     @property
@@ -50,9 +50,9 @@ class Comparison:
     baseline: str
     """The baseline's method."""
     categories: dict[str, Difference]
-    """Of the categories with normal and anomalous samples."""
+    """Category -> difference, for those with normal and anomalous samples."""
     mean: Difference | None
-    """Over these categories; None without any."""
+    """The mean over these categories; None without any."""
 
     def sentence(self) -> str:
         """Says whether the run is better than the baseline."""

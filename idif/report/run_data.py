@@ -10,12 +10,12 @@ from idif.errors import RunError
 from idif.evaluation.predictions import Predictions
 from idif.runs.files import (
     EVALUATE_AGAIN,
-    FACTS,
-    METRICS,
-    PREDICTIONS,
+    FACTS_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
     RESTORE,
-    STRATEGIES,
-    SWEEP,
+    STRATEGIES_FILE,
+    SWEEP_FILE,
     read_config,
 )
 from idif.runs.outdated import check_results, outdated_models
@@ -85,16 +85,16 @@ def read_run(folder: Path) -> RunData:
     """
     home = run_home(folder)
     config = read_config(home)
-    metrics = _read(folder / METRICS, EVALUATE_AGAIN, ("mean", "categories", "protocol"))
+    metrics = _read(folder / METRICS_FILE, EVALUATE_AGAIN, ("mean", "categories", "protocol"))
     if metrics is None:
-        raise RunError(f"{folder / METRICS}: there is none yet; evaluate the run with `idif eval`")
-    check_results(folder / METRICS, metrics["protocol"], home)
-    has_predictions = (folder / PREDICTIONS).is_file()
-    sweep = _read(folder / SWEEP, SWEEP_AGAIN, SWEEP_KEYS)
-    strategies = _read(folder / STRATEGIES, SWEEP_AGAIN, ("curves",))
+        raise RunError(f"{folder / METRICS_FILE}: there is none yet; evaluate the run with `idif eval`")
+    check_results(folder / METRICS_FILE, metrics["protocol"], home)
+    has_predictions = (folder / PREDICTIONS_FILE).is_file()
+    sweep = _read(folder / SWEEP_FILE, SWEEP_AGAIN, SWEEP_KEYS)
+    strategies = _read(folder / STRATEGIES_FILE, SWEEP_AGAIN, ("curves",))
     outdated = {
         name: reason
-        for name, found in ((SWEEP, sweep), (STRATEGIES, strategies))
+        for name, found in ((SWEEP_FILE, sweep), (STRATEGIES_FILE, strategies))
         if found is not None and (reason := _outdated(found.get("protocol", {}), metrics["protocol"], home))
     }
     return RunData(
@@ -102,10 +102,10 @@ def read_run(folder: Path) -> RunData:
         name=config.run.name if home == folder else f"{config.run.name}/{folder.name}",
         config=config,
         metrics=metrics,
-        environment=_read(home / FACTS, RESTORE),
-        predictions=Predictions.open(folder / PREDICTIONS) if has_predictions else None,
-        sweep=None if SWEEP in outdated else sweep,
-        strategies=None if STRATEGIES in outdated else strategies,
+        environment=_read(home / FACTS_FILE, RESTORE),
+        predictions=Predictions.open(folder / PREDICTIONS_FILE) if has_predictions else None,
+        sweep=None if SWEEP_FILE in outdated else sweep,
+        strategies=None if STRATEGIES_FILE in outdated else strategies,
         logs=dict(_logs(home, list(metrics["categories"]))),
         outdated=tuple(f"{name} {why} and is left out; {SWEEP_AGAIN}" for name, why in outdated.items()),
     )

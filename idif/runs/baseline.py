@@ -9,7 +9,7 @@ from idif.config.sections import FIT_KEYS, Config
 from idif.errors import ConfigError, RunError
 from idif.evaluation.paired import Comparison, compare
 from idif.evaluation.predictions import Predictions
-from idif.runs.files import read_config
+from idif.runs.files import PREDICTIONS_FILE, read_config
 from idif.runs.outdated import check_results
 from idif.runs.run import run_home
 
@@ -76,7 +76,7 @@ def compared_with_baseline(results: Path, config: Config) -> Comparison | None:
     home = run_home(results)
     folder = home / BASELINE
     inside = folder if results == home else folder / results.name
-    of_run, of_baseline = results / "predictions.h5", inside / "predictions.h5"
+    of_run, of_baseline = results / PREDICTIONS_FILE, inside / PREDICTIONS_FILE
     if not of_baseline.is_file() or not of_run.is_file():
         return None
     own, others = Predictions.open(of_run), Predictions.open(of_baseline)

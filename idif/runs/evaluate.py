@@ -20,7 +20,7 @@ from idif.evaluation.scoring import Scorer
 from idif.evaluation.test_pass import CategoryTask, PixelCounts, metrics_of, write_predictions
 from idif.evaluation.thresholds import normal_thresholds
 from idif.progress import Notify, Progress, silent, unheard
-from idif.runs.files import METRICS, PREDICTIONS
+from idif.runs.files import METRICS_FILE, PREDICTIONS_FILE
 from idif.runs.outdated import MODELS, check_results, model_digests
 from idif.runs.run import Run, run_home
 from idif.sealed_json import write_sealed
@@ -117,10 +117,10 @@ def evaluate(evaluation: Evaluation, *, split: Split = "test", maps: bool = True
     pixels = write_predictions(
         evaluation.run.config,
         evaluation.tasks(split),
-        results / PREDICTIONS,
+        results / PREDICTIONS_FILE,
         split=split,
         maps=maps,
-        derived=[results / METRICS],
+        derived=[results / METRICS_FILE],
         provenance={MODELS: _model_digests(evaluation)},
         progress=evaluation.progress,
     )
@@ -139,10 +139,10 @@ def measure(
     Raises:
         RunError: the predictions are damaged, or are those of an earlier training.
     """
-    predictions = Predictions.open(results / PREDICTIONS)
+    predictions = Predictions.open(results / PREDICTIONS_FILE)
     check_results(predictions.path, predictions.protocol, run_home(results))
     metrics = metrics_of(predictions, settings, pixels)
-    metrics = write_sealed(results / METRICS, metrics)
+    metrics = write_sealed(results / METRICS_FILE, metrics)
     _notify_of_missing_views(metrics, notify)
     if (warning := brightness_warning(metrics)) is not None:
         notify(f"note: {warning}")

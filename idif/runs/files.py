@@ -12,9 +12,9 @@ from idif.files import replace_file
 from idif.fingerprint import sha256_of_file
 from idif.sealed_json import read_sealed, write_sealed
 
-CONFIG, FACTS = "config.yaml", "environment.json"
-METRICS, SWEEP, STRATEGIES = "metrics.json", "sweep.json", "strategies.json"
-PREDICTIONS = "predictions.h5"
+CONFIG_FILE, FACTS_FILE = "config.yaml", "environment.json"
+METRICS_FILE, SWEEP_FILE, STRATEGIES_FILE = "metrics.json", "sweep.json", "strategies.json"
+PREDICTIONS_FILE = "predictions.h5"
 
 CONFIG_DIGESTS = "config_sha256"
 """Key of ``environment.json``: SHA-256 of ``config.yaml``, and of the one it replaced on resuming."""
@@ -26,11 +26,11 @@ RESTORE = "restore the file from a copy, or train the run again"
 def write_facts(folder: Path, config: Config, facts: dict[str, Any]) -> None:
     """Write ``environment.json``, then ``config.yaml``, whose digest it contains."""
     text = config.to_yaml()
-    path = folder / CONFIG
+    path = folder / CONFIG_FILE
     # both digests: a stop between the two writes leaves the former config
     before = [sha256_of_file(path)] if path.is_file() else []
     digests = [hashlib.sha256(text.encode()).hexdigest(), *before]
-    write_sealed(folder / FACTS, facts | {CONFIG_DIGESTS: list(dict.fromkeys(digests))})
+    write_sealed(folder / FACTS_FILE, facts | {CONFIG_DIGESTS: list(dict.fromkeys(digests))})
     replace_file(path, text)
 
 
@@ -40,7 +40,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: the file is missing, unreadable or damaged.
     """
-    return read_sealed(folder / FACTS, RESTORE)
+    return read_sealed(folder / FACTS_FILE, RESTORE)
 
 
 def read_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
@@ -53,9 +53,9 @@ def read_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         RunError: the file is not the one that the training wrote. ConfigError: see `load_configs`.
     """
-    path = folder / CONFIG
+    path = folder / CONFIG_FILE
     # without facts nothing is known about the config; versions before 0.2 recorded no digest
-    known = read_facts(folder).get(CONFIG_DIGESTS) if (folder / FACTS).exists() else None
+    known = read_facts(folder).get(CONFIG_DIGESTS) if (folder / FACTS_FILE).exists() else None
     if known is not None:
         try:
             now = sha256_of_file(path)

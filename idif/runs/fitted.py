@@ -10,7 +10,7 @@ from idif.evaluation.map_scale import category_scale
 from idif.evaluation.predictions import Predictions
 from idif.inference.predict import Thresholds
 from idif.progress import Notify, unheard
-from idif.runs.files import EVALUATE_AGAIN, METRICS, read_config
+from idif.runs.files import EVALUATE_AGAIN, METRICS_FILE, PREDICTIONS_FILE, read_config
 from idif.runs.outdated import check_results
 from idif.runs.run import Run
 from idif.sealed_json import read_sealed
@@ -37,7 +37,7 @@ def load_decision(run: Run, category: str, notify: Notify = unheard) -> Decision
         ConfigError: a setting given now differs from the one that the recorded numbers were fitted under.
     """
     asked = run.config.eval
-    path = run.results / METRICS
+    path = run.results / METRICS_FILE
     if not path.exists():
         if asked.calibrate != "none":
             raise RunError(
@@ -49,19 +49,23 @@ def load_decision(run: Run, category: str, notify: Notify = unheard) -> Decision
         return Decision(asked)
     metrics = read_sealed(path, EVALUATE_AGAIN, ("categories", "protocol"))
     check_results(path, metrics["protocol"], run.folder)
-    rules = _recorded_rules(run, metrics["protocol"])
+    trained = read_config(run.folder).eval
+    rules = _recorded_rules(run, trained, metrics["protocol"])
     fitted = metrics["protocol"].get("calibrations", {}).get(category)
     calibration = None if fitted is None else Calibration(**fitted)
-    return Decision(rules, _thresholds(run, metrics, category), calibration)
+    return Decision(rules, _thresholds(run, trained, metrics, category), calibration)
 
 
-def _recorded_rules(run: Run, protocol: dict[str, Any]) -> EvalConfig:
+def _recorded_rules(run: Run, trained: EvalConfig, protocol: dict[str, Any]) -> EvalConfig:
     """The config's scoring with the rules of the last evaluation.
+
+    Args:
+        trained: the settings without overrides.
 
     Raises:
         ConfigError: an override asks for others.
     """
-    asked, trained = run.config.eval, read_config(run.folder).eval
+    asked = run.config.eval
     stated = protocol.get("rules", {})
     recorded = {
         "score": stated.get("view_score", asked.score),
@@ -70,44 +74,46 @@ def _recorded_rules(run: Run, protocol: dict[str, Any]) -> EvalConfig:
         "calibrate": protocol.get("calibrate", asked.calibrate),
     }
     for key, value in recorded.items():
-        wanted = getattr(asked, key)
-        if wanted not in (value, getattr(trained, key)):
-            raise ConfigError(
-                f"eval.{key}: {wanted}, but {run.results / METRICS} was made with {value}; thresholds and "
-                f"calibration hold for that alone: run `idif eval {run.results} --set eval.{key}={wanted}`"
-            )
+        if getattr(asked, key) not in (value, getattr(trained, key)):
+            raise _not_applied(run, key, value)
     return asked.model_copy(update=recorded)
 
 
-def _thresholds(run: Run, metrics: dict[str, Any], category: str) -> Thresholds:
+def _thresholds(run: Run, trained: EvalConfig, metrics: dict[str, Any], category: str) -> Thresholds:
     """The recorded thresholds, or the number that the config names.
+
+    Args:
+        trained: the settings without overrides.
 
     Raises:
         ConfigError: an override asks for a rule that the evaluation did not apply.
     """
-    asked, trained = run.config.eval, read_config(run.folder).eval
+    asked = run.config.eval
     if isinstance(asked.threshold, float):
         return Thresholds(asked.threshold, asked.threshold)
     chosen = metrics["categories"].get(category, {}).get("thresholds", {})
     sample, view = (chosen.get(kind) or {} for kind in ("sample", "view"))
     applied = sample.get("rule") or view.get("rule")
     if asked.threshold != trained.threshold and applied not in (None, asked.threshold):
-        raise ConfigError(
-            f"eval.threshold: {asked.threshold}, but {run.results / METRICS} was made with {applied}; run "
-            f"`idif eval {run.results} --set eval.threshold={asked.threshold}` first"
-        )
+        raise _not_applied(run, "threshold", applied)
     rate = metrics["protocol"].get("false_positive", {}).get(category, {}).get("target_fpr")
     if applied == "false-positive-rate" and asked.target_fpr not in (trained.target_fpr, rate):
-        raise ConfigError(
-            f"eval.target_fpr: {asked.target_fpr}, but {run.results / METRICS} was made with {rate}; run "
-            f"`idif eval {run.results} --set eval.target_fpr={asked.target_fpr}` first"
-        )
+        raise _not_applied(run, "target_fpr", rate)
     return Thresholds(sample.get("value"), view.get("value"))
+
+
+def _not_applied(run: Run, key: str, recorded: object) -> ConfigError:
+    """The error of a setting of ``eval`` that the last evaluation did not apply."""
+    asked = getattr(run.config.eval, key)
+    return ConfigError(
+        f"eval.{key}: {asked}, but {run.results / METRICS_FILE} was made with {recorded}; thresholds and "
+        f"calibration hold for that alone: run `idif eval {run.results} --set eval.{key}={asked}` first"
+    )
 
 
 def load_color_limits(run: Run, category: str, notify: Notify = unheard) -> tuple[float, float] | None:
     """(low, high) of the color scale, from the run's test maps; None if there are none."""
-    path = run.results / "predictions.h5"
+    path = run.results / PREDICTIONS_FILE
     if path.exists():
         predictions = Predictions.open(path)
         check_results(path, predictions.protocol, run.folder)

@@ -8,8 +8,7 @@ from typing import Literal
 
 from idif.config.sections import Config
 from idif.errors import IdifError, RunError
-from idif.runs.files import EVALUATE_AGAIN, FACTS, read_config, read_facts
-from idif.runs.files import METRICS as METRICS_FILE
+from idif.runs.files import EVALUATE_AGAIN, FACTS_FILE, METRICS_FILE, read_config, read_facts
 from idif.runs.outdated import outdated_models
 from idif.sealed_json import read_sealed
 from idif.training.checkpoint_files import find_checkpoint, read_note
@@ -105,7 +104,7 @@ def summarize_run(folder: Path) -> RunSummary:
 
 def is_fusion(folder: Path) -> bool:
     """Whether `idif fuse` made this folder."""
-    return (folder / FACTS).exists() and "fused" in read_facts(folder)
+    return (folder / FACTS_FILE).exists() and "fused" in read_facts(folder)
 
 
 def _status(path: Path) -> tuple[int, float] | None:
@@ -140,7 +139,7 @@ def _models(folder: Path, config: Config) -> Iterator[ModelProgress]:
 
 def _stages(folder: Path, config: Config) -> list[tuple[str | None, int]]:
     """Name and epochs of each stage as recorded at the start; one without a name if there is only one."""
-    recorded = read_facts(folder).get("stages", {}) if (folder / FACTS).exists() else {}
+    recorded = read_facts(folder).get("stages", {}) if (folder / FACTS_FILE).exists() else {}
     return [*recorded.items()] if len(recorded) > 1 else [(None, config.train.epochs)]
 
 

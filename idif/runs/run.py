@@ -14,7 +14,7 @@ from idif.errors import ConfigError, RunError
 from idif.evaluation.scoring import Scorer
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method, MethodContext
-from idif.runs.files import FACTS, read_config, read_facts
+from idif.runs.files import FACTS_FILE, read_config, read_facts
 from idif.runs.identity import check_encoders
 from idif.runs.listing import is_fusion
 from idif.training.checkpoint import load_into, read_progress
@@ -80,7 +80,7 @@ class Run:
             return FeatureSpec.from_json(read_facts(self.folder)["features"])
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"{self.folder / FACTS}: expected the run's features, but it cannot be used ({error!r})"
+                f"{self.folder / FACTS_FILE}: expected the run's features, but it cannot be used ({error!r})"
             ) from None
 
     def encoders(self) -> EncoderSet:

@@ -17,7 +17,7 @@ from idif.encoders.encode import EncoderSet
 from idif.errors import RunError
 from idif.files import replacing
 from idif.methods.protocol import Resource
-from idif.runs.files import CONFIG, read_config, read_facts, write_facts
+from idif.runs.files import CONFIG_FILE, read_config, read_facts, write_facts
 from idif.runs.identity import check_encoders, check_identity
 from idif.runs.provenance import environment
 from idif.runs.run import method_context, source_name, weights_files
@@ -60,7 +60,7 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
         StoreMismatch: a run is resumed with features or training samples that are not its own.
     """
     folder, spec = config.folder, data.features
-    before = read_facts(folder) if (folder / CONFIG).exists() else {}
+    before = read_facts(folder) if (folder / CONFIG_FILE).exists() else {}
     if before:
         _check_resumed_data(config, data, before)
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
     Raises:
         RunError: the run exists and ``resume`` is false, or it has another config or more processes.
     """
-    if not (config.folder / CONFIG).exists():
+    if not (config.folder / CONFIG_FILE).exists():
         return
     if not resume:
         raise RunError(

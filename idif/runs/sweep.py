@@ -7,6 +7,7 @@ from idif.errors import ConfigError
 from idif.evaluation.test_pass import score_rules
 from idif.missing_views.sweep import mean_sweep, sweep_all, sweep_paper
 from idif.runs.evaluate import Evaluation
+from idif.runs.files import SWEEP_FILE
 from idif.runs.outdated import MODELS, model_digests
 from idif.sealed_json import write_sealed
 
@@ -52,4 +53,4 @@ def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", see
         },
     }
     result = mean_sweep(categories, numbers) | {"protocol": protocol}
-    return write_sealed(run.results / "sweep.json", result)
+    return write_sealed(run.results / SWEEP_FILE, result)

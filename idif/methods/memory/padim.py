@@ -49,8 +49,8 @@ class PaDiM(FittedMethod):
         packed = d if config.covariance == "diagonal" else d * (d + 1) // 2
         self.register_buffer("scatter", torch.zeros(*shape, packed))
         self.whitening: list[Tensor | None] = [None] * shape[0]
-        """Of each camera, once computed: [L,d] the inverse standard deviations, or [L,d,d] the inverse of
-        the covariance's Cholesky factor."""
+        """One entry per camera, once computed: the inverse standard deviations [L,d], or the inverse of the
+        covariance's Cholesky factor [L,d,d]."""
 
     def fit(self, batches: Iterable[Batch], seed: int, progress: Progress = silent) -> None:
         """See `FittedMethod.fit`; the dimensions are drawn in the first fit."""
