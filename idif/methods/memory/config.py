@@ -8,15 +8,32 @@ from idif.methods.section import FittedSection
 from idif.settings import Count
 
 
-class PatchCoreConfig(FittedSection):
-    """Settings of PatchCore: nearest neighbours in a memory of training features."""
+class StackingConfig(FittedSection):
+    """Settings of how both stack feature maps and draw the map of scores."""
 
-    name: Literal["patchcore"] = "patchcore"
     layers: tuple[str, ...] | None = None
     """Feature maps that are stacked; None: all of the source."""
     grid: Count | None = None
     """Positions along each side of the grid that the maps are stacked on; None: that of the finest map whose
     positions are at least 8 image pixels wide."""
+    pooling: Annotated[int, Field(ge=1)] = 1
+    """Side of the window, in positions of each map, whose mean is taken; odd, 1: no mean."""
+    unit_length: bool = False
+    """Whether each map's vector at each position is scaled to length 1 before the mean."""
+    smoothing: Annotated[float, Field(ge=0)] = 4.0
+    """Standard deviation, in image pixels, of the Gaussian that smooths the maps; 0: none."""
+
+    @model_validator(mode="after")
+    def _odd_window(self) -> Self:
+        if self.pooling % 2 == 0:
+            raise ValueError(f"pooling: expected an odd number, got {self.pooling}")
+        return self
+
+
+class PatchCoreConfig(StackingConfig):
+    """Settings of PatchCore: nearest neighbours in a memory of training features."""
+
+    name: Literal["patchcore"] = "patchcore"
     pooling: Annotated[int, Field(ge=1)] = 3
     """Side of the window, in positions of each map, whose mean is taken; odd, 1: no mean."""
     unit_length: bool = True
@@ -33,14 +50,11 @@ class PatchCoreConfig(FittedSection):
     """Dimensions of the random projection in which the coreset is chosen."""
     neighbours: Count = 9
     """Neighbours in the memory by which ``eval.score: method`` weights the score of a view; 1: no weight."""
-    smoothing: Annotated[float, Field(ge=0)] = 4.0
-    """Standard deviation, in image pixels, of the Gaussian that smooths the maps; 0: none."""
     storage: Literal["float16", "float32"] = "float16"
     """Type of the features in the memory."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _require_odd(self.pooling)
         if self.window is not None and self.bank == "shared":
             raise ValueError("window: compares views of the same camera; leave bank at camera")
         if self.window is not None and self.share < 1:
@@ -55,19 +69,10 @@ class PatchCoreConfig(FittedSection):
         return 0.01 if self.window is None else 1.0
 
 
-class PaDiMConfig(FittedSection):
+class PaDiMConfig(StackingConfig):
     """Settings of PaDiM: a Gaussian distribution of the features at each position of each camera."""
 
     name: Literal["padim"] = "padim"
-    layers: tuple[str, ...] | None = None
-    """Feature maps that are stacked; None: all of the source."""
-    grid: Count | None = None
-    """Positions along each side of the grid that the maps are stacked on; None: that of the finest map whose
-    positions are at least 8 image pixels wide."""
-    pooling: Annotated[int, Field(ge=1)] = 1
-    """Side of the window, in positions of each map, whose mean is taken; odd, 1: no mean."""
-    unit_length: bool = False
-    """Whether each map's vector at each position is scaled to length 1 before the mean."""
     dimensions: Count | None = 100
     """Number of dimensions that are chosen at random; None: all."""
     covariance: Literal["full", "diagonal"] = "full"
@@ -76,15 +81,3 @@ class PaDiMConfig(FittedSection):
     """Added to all variances."""
     shrinkage: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the covariance that is replaced by the mean variance of the position in all dimensions."""
-    smoothing: Annotated[float, Field(ge=0)] = 4.0
-    """Standard deviation, in image pixels, of the Gaussian that smooths the maps; 0: none."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        _require_odd(self.pooling)
-        return self
-
-
-def _require_odd(pooling: int) -> None:
-    if pooling % 2 == 0:
-        raise ValueError(f"pooling: expected an odd number, got {pooling}")

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from idif.data.arrays import ArraySpec
 from idif.data.features import FeatureSpec
 from idif.errors import ConfigError
-from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
+from idif.methods.memory.config import StackingConfig
 
 FINEST = 8
 """Image pixels that a position of the grid covers at least, along each axis, unless ``grid`` is given."""
@@ -23,7 +23,7 @@ class Stacking(nn.Module):
     upsampling: Tensor
     """float32 [H,g]: resamples a map of scores to the image along one axis, and smooths it."""
 
-    def __init__(self, config: PatchCoreConfig | PaDiMConfig, features: FeatureSpec) -> None:
+    def __init__(self, config: StackingConfig, features: FeatureSpec) -> None:
         """A stacking of the source's maps.
 
         Raises:
@@ -61,7 +61,7 @@ class Stacking(nn.Module):
         return F.interpolate(maps, (self.grid, self.grid), mode="bilinear", align_corners=False)
 
 
-def chosen_layers(config: PatchCoreConfig | PaDiMConfig, features: FeatureSpec) -> list[ArraySpec]:
+def chosen_layers(config: StackingConfig, features: FeatureSpec) -> list[ArraySpec]:
     """The feature maps that a config names, by default all of the source.
 
     Raises:
