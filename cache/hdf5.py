@@ -26,7 +26,6 @@ from cache.format.layout import (
     GroupName,
     group_folder,
     group_metadata,
-    weights_files,
 )
 from cache.format.manifest import GroupManifest, RootManifest, ShardRecord
 from cache.format.object_store import StorePath
@@ -62,7 +61,7 @@ def export_store(store: StorePath, out: Path, *, progress: Progress = silent) ->
         out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as partial, h5py.File(partial, "w") as file:
             file.attrs[MARK] = FORMAT
-            for name in (MANIFEST, *weights_files(opened.spec.encoders)):
+            for name in (MANIFEST, *opened.spec.weights_files):
                 file[name] = np.frombuffer((store / name).read_bytes(), np.uint8)
             _export_groups(opened, file, progress)
     except OSError as error:
@@ -134,7 +133,7 @@ def _import_groups(source: Path, file: Any, store: Path, progress: Progress) -> 
     raw = _bytes(source, file, MANIFEST)
     root = RootManifest.from_json(unseal_bytes(raw, f"{source}: {MANIFEST}"), f"{source}: {MANIFEST}")
     shared = {ZARR_JSON: group_metadata(root=True)}
-    for name in weights_files(root.spec.encoders):
+    for name in root.spec.weights_files:
         shared[name] = _bytes(source, file, name)
         if FileRecord.of(shared[name]) != root.files[name]:
             raise StoreDamaged(f"{source}: {name}: not the bytes that were exported")

@@ -21,7 +21,7 @@ from cache.building.lock import builder_lock
 from cache.building.ranks import Ranks
 from cache.building.request import BuildRequest
 from cache.format.encoder_weights import weights_bytes
-from cache.format.layout import MANIFEST, ZARR_JSON, GroupName, group_folder, group_metadata, weights_files
+from cache.format.layout import MANIFEST, ZARR_JSON, GroupName, group_folder, group_metadata
 from cache.format.manifest import GroupManifest, RootManifest, ShardRecord
 from cache.format.sealed_files import FileRecord, make_folder, write_file
 from cache.format.shard_codec import write_shard
@@ -145,7 +145,7 @@ def _write_pending_groups(store: Path, states: Sequence[GroupBuildState], reques
         write_pending(store, {state.plan.group for state in unfinished} | set(read_pending(store)))
     if not (store / MANIFEST).exists():
         files = {ZARR_JSON: group_metadata(root=True)}
-        for name, encoder in zip(weights_files(spec.encoders), request.encoders.encoders, strict=True):
+        for name, encoder in zip(spec.weights_files, request.encoders.encoders, strict=True):
             files[name] = weights_bytes(encoder)
         for name, data in files.items():
             write_file(store / name, data)

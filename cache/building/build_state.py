@@ -14,14 +14,12 @@ from cache.format.layout import (
     LOCK,
     MANIFEST,
     PENDING,
-    TEACHER,
-    WEIGHTS_SUFFIX,
     ZARR_JSON,
     group_folder,
 )
 from cache.format.manifest import GroupManifest, GroupPlan, RootManifest, SampleContent, ShardRecord
 from cache.format.object_store import StorePath
-from idif.data.features import FeatureSpec
+from idif.data.features import TEACHER, WEIGHTS_SUFFIX, FeatureSpec
 from idif.data.index import Sample
 from idif.errors import CannotFinish, StoreDamaged, StoreError, StoreMismatch
 from idif.files import TEMPORARY

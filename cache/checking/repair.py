@@ -16,7 +16,6 @@ from cache.format.layout import (
     GroupName,
     group_folder,
     group_metadata,
-    weights_files,
 )
 from cache.format.manifest import GroupManifest, RootManifest, ShardRecord, sorted_groups
 from cache.format.object_store import StorePath
@@ -50,7 +49,7 @@ def repair_store(
             _write_metadata(store, manifest, groups, problem)
             report.problems.remove(problem)
         jobs = _jobs(groups, sorted_groups(index), report)
-        weights = weights_files(manifest.spec.encoders)
+        weights = manifest.spec.weights_files
         if not jobs or any(problem.file in weights for problem in report.problems):
             return
         encoders = load_encoder_set(store, manifest.spec)

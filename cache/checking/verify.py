@@ -15,8 +15,6 @@ from cache.checking.verify_report import Problem, VerifyReport
 from cache.format.layout import (
     MANIFEST,
     PENDING,
-    TEACHER,
-    WEIGHTS_SUFFIX,
     ZARR_JSON,
     ArrayLayout,
     GroupName,
@@ -29,6 +27,7 @@ from cache.format.sealed_files import FileRecord
 from cache.format.shard_codec import decode_shard_file, row_checksums
 from cache.reading.open_groups import list_groups
 from idif.data.decode import decode_threads
+from idif.data.features import TEACHER, WEIGHTS_SUFFIX
 from idif.data.index import Index
 from idif.errors import StoreDamaged, StoreError
 from idif.prefetch import prefetch_map

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from cache.format.layout import weights_files
 from cache.format.object_store import StorePath
 from idif.data.features import EncoderSpec, FeatureSpec
 from idif.encoders.encode import EncoderSet
@@ -31,7 +30,7 @@ def load_encoder_set(store: StorePath, spec: FeatureSpec) -> EncoderSet:
 
 def files_of(spec: FeatureSpec) -> list[tuple[str, EncoderSpec]]:
     """Pairs of weights file name and encoder."""
-    return list(zip(weights_files(spec.encoders), spec.encoders, strict=True))
+    return list(zip(spec.weights_files, spec.encoders, strict=True))
 
 
 def set_of_encoders(spec: FeatureSpec, encoders: tuple[FrozenEncoder, ...]) -> EncoderSet:

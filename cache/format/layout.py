@@ -30,7 +30,7 @@ from typing import Any, overload
 
 from cache.format.object_store import StorePath
 from idif.data.arrays import DATA, VARIANT, ArraySpec
-from idif.data.features import MASKS, EncoderSpec, FeatureSpec
+from idif.data.features import MASKS, WEIGHTS_SUFFIX, FeatureSpec
 from idif.data.index import Index, Split
 from idif.errors import ConfigError, StoreError
 from idif.paths import is_portable_name, shown
@@ -40,8 +40,6 @@ FORMAT = 1
 
 ZARR_JSON = "zarr.json"
 MANIFEST = "manifest.json"
-WEIGHTS_SUFFIX = ".safetensors"
-TEACHER = f"teacher{WEIGHTS_SUFFIX}"
 JOURNAL = "build.jsonl"
 PENDING = "building.json"
 LOCK = "build.lock"
@@ -225,12 +223,6 @@ def present_name(input_name: str) -> str:
     return f"present_{input_name}"
 
 
-def weights_files(encoders: tuple[EncoderSpec, ...]) -> tuple[str, ...]:
-    """Weights file of each encoder, at the store's root."""
-    further = (f"{encoder.file_stem}{WEIGHTS_SUFFIX}" for encoder in encoders[1:])
-    return (TEACHER, *further)[: len(encoders)]
-
-
 def check_names(spec: FeatureSpec) -> None:
     """Refuse encoders whose arrays or weights would have the same name in a store.
 
@@ -255,7 +247,7 @@ def _names(spec: FeatureSpec) -> Iterator[tuple[str, str]]:
             yield array.name, "the data"
     for name in spec.inputs:
         yield present_name(name), "the data"
-    for encoder, file in zip(spec.encoders, weights_files(spec.encoders), strict=True):
+    for encoder, file in zip(spec.encoders, spec.weights_files, strict=True):
         yield file, encoder.name
         for array in encoder.arrays:
             yield array.name, encoder.name

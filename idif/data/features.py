@@ -21,6 +21,11 @@ IMAGES, MASKS = "images", "masks"
 """Names of the arrays that hold the clean images and the defect masks."""
 
 
+WEIGHTS_SUFFIX = ".safetensors"
+TEACHER = f"teacher{WEIGHTS_SUFFIX}"
+"""File name of the first encoder's weights."""
+
+
 @dataclass(frozen=True)
 class EncoderSpec:
     """One frozen encoder: everything its arrays depend on besides the input data."""
@@ -104,6 +109,12 @@ class FeatureSpec:
     def inputs(self) -> tuple[str, ...]:
         """Names of the per-sample inputs, in order, e.g. ``video`` and ``audio``."""
         return tuple(dict.fromkeys(e.input for e in self.encoders if e.input != "image"))
+
+    @property
+    def weights_files(self) -> tuple[str, ...]:
+        """File name of each encoder's weights, in the folder of a store or run."""
+        further = (f"{encoder.file_stem}{WEIGHTS_SUFFIX}" for encoder in self.encoders[1:])
+        return (TEACHER, *further)[: len(self.encoders)]
 
     @property
     def untrained(self) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ class Run:
         spec = self.features()
         loaded = [
             reload_encoder(self.folder / file, encoder)
-            for file, encoder in zip(weights_files(spec), spec.encoders, strict=True)
+            for file, encoder in zip(spec.weights_files, spec.encoders, strict=True)
         ]
         return EncoderSet(tuple(loaded), spec.image_size, stores_images=spec.stores_images)
 
@@ -143,12 +143,6 @@ def method_context(
 def source_name(config: Config) -> str:
     """Where a config's features come from, for messages."""
     return str(config.data.root if config.live else config.cache.store)
-
-
-def weights_files(features: FeatureSpec) -> list[str]:
-    """File names of the encoders' weights in a run's or store's folder."""
-    others = features.encoders[1:]
-    return ["teacher.safetensors", *(f"{encoder.file_stem}.safetensors" for encoder in others)]
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:

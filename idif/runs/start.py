@@ -20,7 +20,7 @@ from idif.methods.protocol import Resource
 from idif.runs.files import CONFIG_FILE, read_config, read_facts, write_facts
 from idif.runs.identity import check_encoders, check_identity
 from idif.runs.provenance import environment
-from idif.runs.run import method_context, source_name, weights_files
+from idif.runs.run import method_context, source_name
 from idif.training.precision import numerics
 from idif.training.sampling import training_rows
 from idif.training.stages import stage_config, stages_of
@@ -64,7 +64,7 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
     if before:
         _check_resumed_data(config, data, before)
     folder.mkdir(parents=True, exist_ok=True)
-    for file, encoder in zip(weights_files(spec), data.encoders.encoders, strict=True):
+    for file, encoder in zip(spec.weights_files, data.encoders.encoders, strict=True):
         state = encoder.module.state_dict()
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         # unique: processes that join a run write the same files
