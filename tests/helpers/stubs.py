@@ -1,6 +1,6 @@
 """A feature source in memory and methods that need no training, for tests of what stands around them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -95,6 +95,13 @@ class InMemory:
         self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
     ) -> Iterator[Batch]:
         assert variants is None
-        for start in range(0, len(order), batch_size):
-            rows = list(order[start : start + batch_size])
-            yield make_batch(self._index, rows, {IMAGES: self.images[rows], MASKS: self.masks[rows]})
+        return batches_of(self._index, {IMAGES: self.images, MASKS: self.masks}, order, batch_size)
+
+
+def batches_of(
+    index: Index, arrays: Mapping[str, Tensor], order: Sequence[int], batch_size: int
+) -> Iterator[Batch]:
+    """Batches of some rows of arrays [N,...]."""
+    for start in range(0, len(order), batch_size):
+        rows = list(order[start : start + batch_size])
+        yield make_batch(index, rows, {name: values[rows] for name, values in arrays.items()})

@@ -7,6 +7,7 @@ from cache.building.build import ALONE, BuildReport, build_store
 from cache.building.ranks import Ranks
 from cache.building.request import BuildRequest
 from cache.format.object_store import StorePath
+from cli.__main__ import run
 from idif.data.index import Index
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder
@@ -40,3 +41,16 @@ def build_tiny(
 ) -> BuildReport:
     """Build the store of `tiny_request`, which takes ``options``."""
     return build_store(tiny_request(data, index, store, encoder, **options), ranks=ranks, progress=progress)
+
+
+def build_by_command(data: Path, store: Path, image_size: int, *more: str) -> int:
+    """Build a store of untrained features as a user would; returns the exit code."""
+    command = [
+        "cache",
+        "build",
+        "realiad",
+        f"--root={data}",
+        f"--store={store}",
+        f"--image-size={image_size}",
+    ]
+    return run([*command, f"--image-size={image_size}", "--teacher-weights=untrained", "--json", *more])

@@ -18,25 +18,16 @@ import cli.__main__
 import idif.encoders.encode
 import idif.files
 from cli.__main__ import run
-from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, tree, write_annotations
+from tests.helpers.tiny_data import tiny_index, tree
+from tests.helpers.tiny_store import build_by_command
 from tests.helpers.vector_encoder import installed
 
 INDEX = tiny_index(["cup"], train=3, test=2)
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("data")
-    make_tiny_realiad(root, INDEX)
-    write_annotations(root, INDEX)
-    return root
-
-
 def build(data: Path, store: Path, *more: str) -> int:
-    command = ["cache", "build", "realiad", f"--root={data}", f"--store={store}", "--image-size=32"]
-    return run([*command, "--teacher-weights=untrained", "--json", *more])
+    return build_by_command(data, store, 32, *more)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from idif.errors import StoreError, StoreMismatch
 from idif.methods.catalog import METHODS
 from idif.methods.idif.config import IDIFConfig
 from idif.methods.protocol import Needs
-from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, tree, write_annotations
+from tests.helpers.tiny_data import tiny_index, tree
+from tests.helpers.tiny_store import build_by_command
 
 INDEX = tiny_index(["cup"], train=2, test=2)
 CPU = torch.device("cpu")
@@ -28,18 +29,8 @@ ALIGNED = ("--encoder=timm:test_efficientnet", "--taps=2,4,8,16", "--neck=aligne
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("data")
-    make_tiny_realiad(root, INDEX)
-    write_annotations(root, INDEX)
-    return root
-
-
 def build(data: Path, store: Path, *more: str) -> int:
-    command = ["cache", "build", "realiad", f"--root={data}", f"--store={store}", "--image-size=64"]
-    return run([*command, "--teacher-weights=untrained", "--json", *more])
+    return build_by_command(data, store, 64, *more)
 
 
 @pytest.fixture(scope="module")

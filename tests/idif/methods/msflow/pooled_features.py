@@ -7,7 +7,7 @@ from torch import Tensor
 
 from idif.config.sections import Config
 from idif.data.arrays import feature_map
-from idif.data.batch import Batch, make_batch
+from idif.data.batch import Batch
 from idif.data.features import MASKS, EncoderSpec, FeatureSpec
 from idif.data.index import Index, Sample, View
 from idif.methods.msflow.config import MSFlowConfig
@@ -15,6 +15,7 @@ from idif.methods.msflow.model import MSFlow
 from idif.methods.msflow.spec import build_msflow
 from idif.randomness import Draws
 from idif.runs.run import method_context
+from tests.helpers.stubs import batches_of
 
 SIZE = 32
 ARRAYS = (feature_map("p1", 8, 8, "pooled"), feature_map("p2", 12, 4, "pooled"))
@@ -59,9 +60,7 @@ class PooledFeatures:
         self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
     ) -> Iterator[Batch]:
         assert variants is None
-        for start in range(0, len(order), batch_size):
-            rows = list(order[start : start + batch_size])
-            yield make_batch(self.index, rows, {name: values[rows] for name, values in self.arrays.items()})
+        return batches_of(self.index, self.arrays, order, batch_size)
 
 
 def make_config(**sections: object) -> Config:
