@@ -4,9 +4,10 @@
 
 CONFIG names a store, which is built, the dataset it was built from (``data.root``) and a method that trains.
 In every round, in turn: ``cached`` (steps from the store, loading included), ``live`` (steps with the encoder
-running on the images) and the scoring of one batch from the store. Medians over the rounds; seconds of the
-processor on a CPU, of the clock elsewhere; a round's first step waits for its batch and is not timed. Memory
-is by count: weights, gradients and moments, and what the forward pass keeps.
+running on the images), ``plain`` (live, in float32 without mixed precision or Winograd filtering) and the
+scoring of one batch from the store. Medians over the rounds, in seconds of the clock, so nothing else may run
+beside it; a round's first step waits for its batch and is not timed. Memory is by count: weights, gradients
+and moments, and what the forward pass keeps.
 """
 
 import argparse
@@ -36,9 +37,8 @@ from idif.training.task import Task
 
 
 def clock(fabric: Fabric) -> float:
-    if fabric.device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(fabric.device)
+    if fabric.device.type == "cuda":
+        torch.cuda.synchronize(fabric.device)
     return time.perf_counter()
 
 
@@ -74,6 +74,10 @@ def main() -> None:
     stored = cached.placed([category], "train")
     live_config = config.model_copy(update={"cache": config.cache.model_copy(update={"source": "live"})})
     live = Sources(live_config, fabric.device).placed([category], "train")
+    plain_config = config.model_copy(
+        update={"train": config.train.model_copy(update={"precision": "float32", "convolutions": "direct"})}
+    )
+    plain_fabric = make_fabric(plain_config)
     context = method_context(config, stored.spec, stored.index.view_numbers, [category])
     size = config.train.batch_size
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -82,6 +86,7 @@ def main() -> None:
     for _ in range(options.rounds):
         seconds["cached"].append(time_steps(config, method, stored, fabric, options.steps))
         seconds["live"].append(time_steps(config, method, live, fabric, options.steps))
+        seconds["plain"].append(time_steps(plain_config, method, live, plain_fabric, options.steps))
         scorer = Scorer(config.eval, method.eval(), fabric.device)
         (batch,) = islice(stored.batches(range(min(size, len(stored.index))), size), 1)
         began = clock(fabric)
@@ -100,8 +105,9 @@ def main() -> None:
         "device": str(fabric.device),
         "precision": fabric._precision.precision,
         "threads": torch.get_num_threads(),
-        "seconds_per_step": {name: medians[name] for name in ("cached", "live")},
+        "seconds_per_step": {name: medians[name] for name in ("cached", "live", "plain")},
         "live_over_cached": medians["live"] / medians["cached"],
+        "plain_over_cached": medians["plain"] / medians["cached"],
         "images_per_s_at_test": 1 / medians["score"],
         "parameters": counted.parameters,
         "state_bytes": counted.state_bytes,

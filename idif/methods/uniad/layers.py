@@ -1,7 +1,12 @@
 """Encoder and decoder layers, post-norm: attention and feed-forward parts add to their input, then a norm."""
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from idif.methods.dropout import Dropout
 
 
 class Attention(nn.Module):
@@ -10,6 +15,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.dropout = Dropout(dropout)
 
     def forward(self, queries: Tensor, source: Tensor, position: Tensor, blocked: Tensor | None) -> Tensor:
         """Attend from ``queries`` to ``source``, both [P,N,d].
@@ -21,18 +27,34 @@ class Attention(nn.Module):
         Returns:
             [P,N,d].
         """
+        inputs = (queries + position, source + position, source)
+        if self.training and inputs[0].device.type == "cpu":
+            return self._attend_on_cpu(*inputs, blocked)
         attended: Tensor
-        attended, _ = self.heads(
-            queries + position, source + position, source, attn_mask=blocked, need_weights=False
-        )
+        attended, _ = self.heads(*inputs, attn_mask=blocked, need_weights=False)
         return attended
+
+    def _attend_on_cpu(self, queries: Tensor, keys: Tensor, values: Tensor, blocked: Tensor | None) -> Tensor:
+        """The same with dropout, in two thirds of the time: torch's draws random bits slowly on a CPU."""
+        count, heads = len(queries), self.heads.num_heads
+        weights, biases = self.heads.in_proj_weight.chunk(3), self.heads.in_proj_bias.chunk(3)
+        query, key, value = (
+            F.linear(x, weight, bias).unflatten(2, (heads, -1)).transpose(1, 2).flatten(0, 1)
+            for x, weight, bias in zip((queries, keys, values), weights, biases, strict=True)
+        )
+        bias = query.new_zeros(query.shape[1], key.shape[1])
+        if blocked is not None:
+            bias.masked_fill_(blocked, -math.inf)
+        attention = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=query.shape[2] ** -0.5).softmax(2)
+        mixed = (self.dropout(attention) @ value).unflatten(0, (count, heads)).transpose(1, 2).flatten(2)
+        return self.heads.out_proj(mixed)
 
 
 class FeedForward(nn.Sequential):
     """Two linear layers with a ReLU between."""
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
-        super().__init__(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, width))
+        super().__init__(nn.Linear(width, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, width))
 
 
 class EncoderLayer(nn.Module):
@@ -43,7 +65,7 @@ class EncoderLayer(nn.Module):
         self.attention = Attention(width, heads, dropout)
         self.feedforward = FeedForward(width, hidden, dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, position: Tensor, blocked: Tensor | None) -> Tensor:
         """[P,N,d] -> [P,N,d]; arguments as `Attention.forward`."""
@@ -63,7 +85,7 @@ class DecoderLayer(nn.Module):
         self.to_previous = Attention(width, heads, dropout)
         self.feedforward = FeedForward(width, hidden, dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

@@ -109,6 +109,17 @@ def small(**settings: object) -> UniAD:
     return UniAD(config, (6, 4, 4), 32).eval()
 
 
+@pytest.mark.parametrize("blocked", [None, neighbors((4, 4), (3, 3))])
+def test_attention_while_training_on_a_cpu_is_torchs(blocked: Tensor | None) -> None:
+    attention = Attention(8, 2, dropout=0.0)
+    torch.nn.init.normal_(attention.heads.in_proj_bias)
+    queries, source, position = torch.randn(3, 16, 8), torch.randn(3, 16, 8), torch.randn(16, 8)
+    trained = attention.train()(queries, source, position, blocked)
+    keys = source + position
+    expected, _ = attention.heads(queries + position, keys, source, attn_mask=blocked, need_weights=False)
+    assert torch.allclose(trained, expected, atol=1e-6)
+
+
 def test_the_first_decoder_layer_looks_at_the_memory_twice_and_later_ones_at_the_layer_before() -> None:
     model, seen = small(), []
     for layer in model.decoder:
