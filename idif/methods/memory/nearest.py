@@ -1,6 +1,7 @@
 """Exact nearest neighbours by squared Euclidean distance, in bounded memory on any device."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 2**24
@@ -63,33 +64,34 @@ def nearest_in_window(queries: Tensor, bank: Tensor, window: int) -> tuple[Tenso
     Returns:
         Distances float32 [P,h,w] and rows int64 [P,h,w] of the bank as [h*w*n,D].
     """
-    count, _, height, width = queries.shape
+    count, size, height, width = queries.shape
     each, reach = bank.shape[2], min(window, width - 1)
     asked, center = queries.permute(2, 3, 0, 1).contiguous(), _center(bank.flatten(0, 2))
     centered = asked - center
     best = queries.new_full((height, width, count), torch.inf)
     rows = torch.zeros(height, width, count, dtype=torch.int64, device=queries.device)
-    columns = torch.arange(width, device=queries.device)
+    # The windows of a line's columns are overlapping slices of one tensor, so one product compares them all.
+    # Columns beyond the edge have infinite norms and are never nearest.
+    candidates = (2 * reach + 1) * each
+    first = (torch.arange(width, device=queries.device)[:, None] - reach) * each
     lines: dict[int, tuple[Tensor, Tensor]] = {}
     for y in range(height):
         near = range(max(0, y - window), min(height, y + window + 1))
         for line in near:
             if line not in lines:
-                values = bank[line].float() - center
-                lines[line] = values, values.square().sum(-1)
+                inside = bank[line].float() - center
+                values = F.pad(inside, (0, 0, 0, 0, reach, reach))
+                norms = F.pad(inside.square().sum(-1), (0, 0, reach, reach), value=torch.inf)
+                lines[line] = (
+                    values.as_strided((width, size, candidates), (each * size, 1, size)),
+                    norms.as_strided((width, 1, candidates), (each, 1, 1)),
+                )
         lines = {line: lines[line] for line in near}
         for line, (values, norms) in lines.items():
-            for shift in range(-reach, reach + 1):
-                here = slice(max(0, -shift), min(width, width - shift))
-                there = slice(here.start + shift, here.stop + shift)
-                compared = torch.baddbmm(
-                    norms[there, None], centered[y, here], values[there].transpose(1, 2), alpha=-2
-                )
-                found, at = compared.min(dim=-1)
-                first = (line * width + columns[there]) * each
-                better = found < best[y, here]
-                best[y, here] = torch.where(better, found, best[y, here])
-                rows[y, here] = torch.where(better, at + first[:, None], rows[y, here])
+            found, at = torch.baddbmm(norms, centered[y], values, alpha=-2).min(dim=-1)
+            better = found < best[y]
+            best[y] = torch.where(better, found, best[y])
+            rows[y] = torch.where(better, at + first + line * width * each, rows[y])
     distances = distances_to(asked.flatten(0, 2), bank.flatten(0, 2), rows.flatten()).view_as(rows)
     return distances.permute(2, 0, 1), rows.permute(2, 0, 1)
 
