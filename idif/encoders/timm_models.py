@@ -22,6 +22,7 @@ PREFIX = "timm:"
 """Prefix of encoder names that are timm's own: ``timm:convnext_tiny.fb_in22k``."""
 
 ALIASES = {
+    **{f"efficientnet_b{number}": f"tf_efficientnet_b{number}.aa_in1k" for number in range(5)},
     **{f"tf_efficientnet_b{number}": f"tf_efficientnet_b{number}.aa_in1k" for number in range(5)},
     "tf_efficientnet_lite0": "tf_efficientnet_lite0.in1k",
     **{
@@ -33,7 +34,9 @@ ALIASES = {
         for size in ("small", "base", "large")
     },
 }
-"""Encoder name -> timm's name with the tag of its weights. The EfficientNets are those that UniAD uses."""
+"""Encoder name -> timm's name with the tag of its weights. The EfficientNets are those that UniAD uses,
+with their authors' weights, under the paper's name and under timm's, which calls another training of the
+architecture ``efficientnet_b4``."""
 
 _FILE = "model.safetensors"
 """The weights' file in timm's repositories on the Hugging Face hub."""

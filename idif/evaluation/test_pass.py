@@ -75,7 +75,7 @@ def scoring_protocol(config: Config, described: Mapping[str, str], region_map: s
         "sample_score": f"{evaluation.sample_score} over the views present",
         "calibrate": evaluation.calibrate,
         **({} if fitted else {"epoch": "last"}),
-        "pixels": "present views, maps stored as float16, masks resized by nearest neighbour" + regions,
+        "pixels": "present views, maps stored as float16, masks resized by nearest neighbor" + regions,
         "rules": {
             **score_rules(evaluation),
             **({} if region_map == MAP else {"region_map": region_map}),

@@ -102,20 +102,20 @@ def by_the_increment(count: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("seeds", [hashed, counted, by_the_increment])
 def test_draws_are_uniform_and_independent(seeds: Callable[[int], torch.Tensor]) -> None:
-    """Fixed data, so a fixed outcome: p-values far from 0 for uniformity and for pairs of neighbours."""
+    """Fixed data, so a fixed outcome: p-values far from 0 for uniformity and for pairs of neighbors."""
     draws = {stream: uniform(seeds(2000), stream, 32).numpy().astype(np.float64) for stream in (0, 1)}
     first = draws[0]
     assert first.min() >= 0
     assert first.max() < 1
     for values in draws.values():
         assert stats.chisquare(np.histogram(values, 256, (0, 1))[0]).pvalue > 1e-3
-    neighbours = {
+    neighbors = {
         "position": (first[:, :-1], first[:, 1:]),
         "stream": (first, draws[1]),
         "seed": (first[:-1], first[1:]),
         "shifted": (first[:-1, 1:], first[1:, :-1]),
     }
-    for what, (a, b) in neighbours.items():
+    for what, (a, b) in neighbors.items():
         pairs = np.histogram2d(a.ravel(), b.ravel(), 16, [(0, 1), (0, 1)])[0].ravel()
         assert stats.chisquare(pairs).pvalue > 1e-3, what
 

@@ -28,7 +28,7 @@ def test_every_alias_is_a_model_with_weights_of_timm(name: str, model: str) -> N
 
 
 def test_uniad_s_array_takes_106_624_bytes_a_sample() -> None:
-    (aligned,) = find_family("tf_efficientnet_b4", EncoderOptions(taps=(2, 4, 8, 16), neck="aligned")).arrays(
+    (aligned,) = find_family("efficientnet_b4", EncoderOptions(taps=(2, 4, 8, 16), neck="aligned")).arrays(
         224
     )
     assert aligned.shape == (272, 14, 14)
@@ -150,7 +150,7 @@ def test_real_weights_of_efficientnet_lite0() -> None:
         (40, 28, 28),
         (112, 14, 14),
     ]
-    # leave-one-out nearest neighbours of ten textures each of four classes, on the pooled last tap
+    # leave-one-out nearest neighbors of ten textures each of four classes, on the pooled last tap
     files = [
         file for folder in sorted((data / "dtd/images").iterdir()) for file in sorted(folder.iterdir())[:10]
     ]
