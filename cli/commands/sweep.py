@@ -62,7 +62,7 @@ def strategies(
 
         idif sweep strategies runs/realiad runs/realiad-missing-views
 
-        idif sweep strategies runs/mvtec3d --set strategies.neighbors=3 --set strategies.score_imputed=true
+        idif sweep strategies runs/mvtec3d --set strategies.neighbours=3 --set strategies.score_imputed=true
     """
     found = strategies_of([open_run(run, overrides) for run in runs], seed=seed)
     print_result(found, as_json=as_json, otherwise=strategies_table(found))

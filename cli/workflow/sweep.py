@@ -57,7 +57,7 @@ def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:
     for category, source, scorer in evaluation_of(run, sources).scorers():
         normals = sources.placed([category], "train")
         with progress_bar(f"{category}: pooling", "samples") as listen:
-            retriever = Retriever.build(normals, chosen.layer, chosen.neighbors, listen)
+            retriever = Retriever.build(normals, chosen.layer, chosen.neighbours, listen)
         check_arrays([IMAGES], source.spec)
         inpainter = _inpainter(run, sources, run.model_name(category), device)
         encoder = sources.encoders().to(device).encoders[0] if chosen.score_imputed else None

@@ -206,7 +206,7 @@ class StrategiesConfig(Section):
 
     layer: str = "layer3"
     """Layer whose pooled features measure the similarity of samples."""
-    neighbors: Count = 1
+    neighbours: Count = 1
     """Number of nearest training samples whose views are averaged into the missing one."""
     score_imputed: bool = False
     """Whether imputed views are scored in addition to the present ones."""

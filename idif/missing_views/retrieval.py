@@ -47,7 +47,7 @@ class Retriever:
             raise ConfigError(f"strategies.layer: expected one of {', '.join(names)}, got {layer!r}")
         count = len(source.index)
         if count < neighbors:
-            raise ConfigError(f"strategies.neighbors: {neighbors}, but there are {count} training samples")
+            raise ConfigError(f"strategies.neighbours: {neighbors}, but there are {count} training samples")
         pooled, present = [], []
         for batch in source.batches(range(count), _BATCH):
             pooled.append(pool_views(batch.arrays[layer]).cpu())

@@ -48,7 +48,7 @@ class PatchCoreConfig(StackingConfig):
     1: all. None: all with a ``window``, else 0.01."""
     projection: Count = 64
     """Dimensions of the random projection in which the coreset is chosen."""
-    neighbors: Count = 9
+    neighbours: Count = 9
     """Neighbors in the memory by which ``eval.score: method`` weights the score of a view; 1: no weight."""
     search: Literal["torch", "faiss"] = "torch"
     """Library that finds nearest neighbors without a ``window``; both are exact. ``faiss`` is an extra and

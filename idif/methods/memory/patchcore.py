@@ -184,7 +184,7 @@ class PatchCore(FittedMethod):
         neighbors of its own nearest one in the memory, itself included.
         """
         greatest, place = distances.flatten(1).max(dim=1)
-        count = self.config.neighbors
+        count = self.config.neighbours
         if count == 1:
             return greatest
         scores = []

@@ -19,7 +19,7 @@ def one_stage(config: ConfigT) -> tuple[Stage[ConfigT], ...]:
 PATCHCORE_SPEC: MethodSpec[PatchCoreConfig] = MethodSpec(
     build=PatchCore,
     stages=one_stage,
-    smallest=lambda: PatchCoreConfig(coreset=0.2, projection=8, neighbors=3, smoothing=1.0),
+    smallest=lambda: PatchCoreConfig(coreset=0.2, projection=8, neighbours=3, smoothing=1.0),
 )
 PADIM_SPEC: MethodSpec[PaDiMConfig] = MethodSpec(
     build=PaDiM,

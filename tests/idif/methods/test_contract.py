@@ -71,7 +71,7 @@ def _image_cases(home: Path) -> Cases:
         "padim": METHODS["padim"].smallest(),
         "padim-diagonal": PaDiMConfig(covariance="diagonal", dimensions=None, smoothing=0),
         "patchcore": METHODS["patchcore"].smallest(),
-        "patchcore-shared": PatchCoreConfig(bank="shared", coreset=1, neighbors=1, unit_length=False),
+        "patchcore-shared": PatchCoreConfig(bank="shared", coreset=1, neighbours=1, unit_length=False),
         "patchcore-window": PatchCoreConfig(window=1, smoothing=1),
     }
 

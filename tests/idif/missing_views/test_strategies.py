@@ -131,7 +131,7 @@ def test_several_lenders_are_averaged_and_mistakes_are_told() -> None:
         torch.testing.assert_close(all_of_them.arrays[name][1, 0], lenders.arrays[name][:, 0].mean(dim=0))
     with pytest.raises(ConfigError, match=r"strategies\.layer: expected one of layer1, layer2, layer3"):
         Retriever.build(normals, "layer4", 1)
-    with pytest.raises(ConfigError, match=r"strategies\.neighbors: 10, but there are 9"):
+    with pytest.raises(ConfigError, match=r"strategies\.neighbours: 10, but there are 9"):
         Retriever.build(normals, LAYER, 10)
 
 

@@ -116,7 +116,7 @@ def test_the_methods_own_score_weights_the_largest_distance_by_the_memorys_neigh
 ) -> None:
     train, test, grid = batch(4), batch(3, seed=1), 4
     keys = {} if window is None else {"window": window}
-    method = patchcore(train, grid=grid, neighbors=3, **keys)
+    method = patchcore(train, grid=grid, neighbours=3, **keys)
     memory, asked = stacked(train, grid), stacked(test, grid)
     found = scorer(EvalConfig(score="method"), method).score(test).views
     for b, v in np.ndindex(3, VIEWS):
