@@ -14,6 +14,7 @@ from cli.terminal.metrics_table import metrics_table
 from idif.config.sections import Config
 from idif.errors import ConfigError, RunError
 from idif.evaluation.late_fusion import Member, caveats, fuse, open_members
+from idif.files import make_folder
 from idif.runs.evaluate import measure
 from idif.runs.files import FACTS_FILE, read_config, read_facts, write_facts
 from idif.runs.listing import is_fusion
@@ -57,10 +58,7 @@ def fuse_runs(
     members = open_members(runs, _weights(weights))
     told = caveats(members) + _member_caveats(runs, members) + _threshold_caveat(configs[0])
     config = _fused_config(runs[0], out, members, overrides)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--out {out}: cannot be made ({error.strerror})") from None
+    make_folder(out)
     with progress_bar("fusing", "samples") as listen:
         derived = [out / name for name in RESULTS]
         stated = fuse(members, out / "predictions.h5", derived=derived, progress=listen)

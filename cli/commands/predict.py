@@ -13,6 +13,7 @@ from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.workflow.device import evaluation_device
 from idif.errors import DatasetError
 from idif.evaluation.scoring import Scorer
+from idif.files import make_folder, replace_file, require_writable
 from idif.inference.photo_grouping import RESULTS_FILE, PredictInput, find_parts, left_out_of
 from idif.inference.predict import (
     Prediction,
@@ -62,6 +63,9 @@ def predict_images(
     parts = find_parts(images, numbers, opened.known_categories(), category)
     if (left_out := left_out_of(images)) is not None:
         note(f"note: {left_out}")
+    if to is not None:
+        make_folder(to)
+        require_writable(to)
     results = []
     for result in _predict(opened, numbers, parts, to):
         results.append(result)
@@ -73,7 +77,7 @@ def predict_images(
         raise DatasetError(f"{images[0]}: none of the photographs could be read")
     if to is not None:
         lines = "".join(map(json_line, results))
-        (to / RESULTS_FILE).write_text(lines, encoding="utf-8")
+        replace_file(to / RESULTS_FILE, lines)
     print_result({"parts": results}, as_json=as_json, otherwise=None if jsonl else _table(results))
 
 

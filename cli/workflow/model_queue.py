@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cli.terminal.console import note
 from idif.errors import RunError
+from idif.files import make_folder, write_failed
 from idif.locks import LockHeld, file_lock
 from idif.runs.lock import MODEL_LOCK
 from idif.training.checkpoint import read_progress
@@ -39,7 +40,7 @@ def take_models(
         waited_for = []
         for name, folder in list(unfinished.items()):
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
                 with file_lock(folder / MODEL_LOCK) as dead:
                     if is_done(name):
                         trained_elsewhere(name)
@@ -50,7 +51,7 @@ def take_models(
             except LockHeld:
                 waited_for.append(name)
             except OSError as error:
-                raise RunError(f"{folder}: cannot be locked ({error.strerror or error})") from None
+                raise write_failed(folder / MODEL_LOCK, error, RunError) from None
             else:
                 del unfinished[name]
         if len(waited_for) == len(unfinished) and unfinished:

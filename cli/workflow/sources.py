@@ -201,13 +201,14 @@ class Sources:
     def resources(self, features: FeatureSpec) -> dict[str, Any]:
         """The resources of the method's training, by name.
 
-        They are cached beside a store on disk, else beside the run's folder, and shared by runs.
+        They are cached beside a store on disk, else beside the run's folder, and shared by runs; beside the
+        run's folder, too, where the store's disk cannot be written.
         """
         config, beside = self.config, self.config.run.dir
         if isinstance(config.cache.store, Path) and not config.live:
             beside = config.cache.store.resolve().parent
         with progress_bar("preparing the training", "items") as listen:
-            request = ResourceRequest(config.corruption, features, beside, listen)
+            request = ResourceRequest(config.corruption, features, beside, listen, config.run.dir)
             return METHODS[config.method.name].resources(config.method, request)
 
     def _root(self) -> Path:

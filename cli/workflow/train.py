@@ -18,6 +18,7 @@ from cli.workflow.sources import Sources, make_fabric
 from idif.config.sections import Config
 from idif.encoders.frozen import FrozenEncoder
 from idif.evaluation.scoring import Scorer
+from idif.files import make_folder
 from idif.kernels.malloc import keep_freed_memory
 from idif.methods.protocol import Method
 from idif.runs.identity import data_identity
@@ -204,7 +205,7 @@ def _start(
 
 
 def _train_model(config: Config, task: Task, members: list[str], sources: Sources, fabric: Fabric) -> None:
-    task.folder.mkdir(exist_ok=True, parents=True)
+    make_folder(task.folder)
 
     def after_epoch(method: Method, epoch: int) -> ValidationResult:
         return validate(Scorer(config.eval, method, fabric.device), sources.placed(members, "test"))

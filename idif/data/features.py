@@ -21,6 +21,10 @@ IMAGES, MASKS = "images", "masks"
 """Names of the arrays that hold the clean images and the defect masks."""
 
 
+FIRST_MASK_RULE = "nonzero"
+"""The rule of masks before rules had names: every value above 0 marks. Not written, so that fingerprints of
+existing stores do not change."""
+
 WEIGHTS_SUFFIX = ".safetensors"
 TEACHER = f"teacher{WEIGHTS_SUFFIX}"
 """File name of the first encoder's weights."""
@@ -88,6 +92,8 @@ class FeatureSpec:
     variants: tuple[str, ...] = ()
     """Names of the input variants along the axis ``variant``; the first is the unmodified input. Empty if
     there is no such axis."""
+    mask_rule: str = FIRST_MASK_RULE
+    """Name of the rule by which pixels of masks are marked, see `idif.data.mask_levels`."""
 
     @cached_property
     def features(self) -> dict[str, ArraySpec]:
@@ -150,9 +156,10 @@ class FeatureSpec:
         A single encoder of plain image features is written flat, as in the first version, so that bytes and
         fingerprints of existing stores do not change.
         """
+        rule = {} if self.mask_rule == FIRST_MASK_RULE else {"mask_rule": self.mask_rule}
         if (flat := _to_flat_json(self)) is not None:
-            return flat
-        return {
+            return flat | rule
+        return rule | {
             "encoders": [encoder.to_json() for encoder in self.encoders],
             "image_size": self.image_size,
             "storage": self.storage,
@@ -221,7 +228,8 @@ def _from_flat_json(data: dict[str, Any]) -> dict[str, Any]:
         "arrays": arrays,
         "precision": data["precision"],
     }
-    return {
+    rule = {key: data[key] for key in ("mask_rule",) if key in data}
+    return rule | {
         "encoders": [encoder],
         "image_size": size,
         "storage": data["storage"],

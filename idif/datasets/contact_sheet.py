@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from idif.data.images import load_image, load_mask
+from idif.data.images import load_image, load_mask, write_picture
 from idif.data.index import Index, Sample
 from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
-from idif.errors import CannotFinish
-from idif.files import replacing
+from idif.files import make_folder
 from idif.paths import resolve_inside
 
 PREVIEW = "preview"
@@ -30,18 +29,14 @@ def write_previews(layout: RealIADLayout, categories: Sequence[str]) -> list[Pat
 
     Raises:
         DatasetError: the dataset cannot be read.
-        CannotFinish: a sheet cannot be written.
+        PathError, CannotFinish: a sheet cannot be written.
     """
     written = []
     for category in categories:
         sheet = contact_sheet(layout.root, read_realiad(layout, categories=[category]))
         path = layout.root / PREVIEW / f"{category}.png"
-        try:
-            path.parent.mkdir(exist_ok=True)
-            with replacing(path) as partial:
-                sheet.save(partial, format="PNG")
-        except OSError as error:
-            raise CannotFinish(f"{path}: cannot be written ({error.strerror or error})") from None
+        make_folder(path.parent)
+        write_picture(path, sheet)
         written.append(path)
     return written
 

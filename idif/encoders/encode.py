@@ -13,8 +13,10 @@ from torch import Tensor
 
 from idif.data.arrays import StorageType
 from idif.data.decode import decode_views, sample_files
-from idif.data.features import IMAGES, MASKS, FeatureSpec
+from idif.data.features import FIRST_MASK_RULE, IMAGES, MASKS, FeatureSpec
+from idif.data.images import READER, FileReader
 from idif.data.index import Sample
+from idif.data.mask_levels import MASK_RULE
 from idif.encoders.frozen import FrozenEncoder
 from idif.encoders.preparation import SquareImage
 from idif.encoders.variants import VARIANTS
@@ -59,6 +61,7 @@ class EncoderSet:
             storage=storage,
             stores_images=self.stores_images,
             variants=self.variants,
+            mask_rule=FIRST_MASK_RULE if self.image_size is None else MASK_RULE,
         )
 
     def to(self, device: torch.device) -> "EncoderSet":
@@ -67,8 +70,11 @@ class EncoderSet:
             encoder.module.to(device)
         return self
 
-    def decode(self, root: Path, sample: Sample) -> dict[str, Array]:
+    def decode(self, root: Path, sample: Sample, read: FileReader = READER) -> dict[str, Array]:
         """One sample's decoded files, see `decode_files`.
+
+        Args:
+            read: reads the files.
 
         Raises:
             DatasetError: a file is missing, unreadable or outside ``root``, or a mask does not fit its image.
@@ -76,13 +82,14 @@ class EncoderSet:
         inputs = {
             name: None if path is None else resolve_inside(root, path) for name, path in sample.inputs.items()
         }
-        return self.decode_files(*sample_files(root, sample), inputs)
+        return self.decode_files(*sample_files(root, sample), inputs, read)
 
     def decode_files(
         self,
         images: Sequence[Path | None],
         masks: Sequence[Path | None],
         inputs: Mapping[str, Path | None],
+        read: FileReader = READER,
     ) -> dict[str, Array]:
         """Decode the files of one sample; None stands for an absent file.
 
@@ -90,6 +97,7 @@ class EncoderSet:
             images: V files.
             masks: V files.
             inputs: {input: file} of the per-sample inputs.
+            read: reads the files.
 
         Returns:
             ``images`` uint8 [V,3,S,S] and ``masks`` bool [V,S,S] if samples have images; under an encoder's
@@ -100,14 +108,15 @@ class EncoderSet:
         """
         decoded: dict[str, Array] = {}
         if self.image_size is not None:
+            square = self.image_reader
             decoded[IMAGES], decoded[MASKS] = decode_views(
-                images, masks, self.image_size, self.image_reader.resize, self.image_reader.crop_from
+                images, masks, self.image_size, square.resize, square.crop_from, read=read
             )
         for encoder in self._own_inputs:
             if encoder.family.input == "image":
-                decoded[encoder.name] = self._read(encoder, images)
+                decoded[encoder.name] = self._read(encoder, images, read)
             else:
-                decoded[encoder.name] = self._read(encoder, [inputs.get(encoder.family.input)])[0]
+                decoded[encoder.name] = self._read(encoder, [inputs.get(encoder.family.input)], read)[0]
         return decoded
 
     def encode(self, decoded: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -154,10 +163,15 @@ class EncoderSet:
     def _varied(self, encoder: FrozenEncoder) -> bool:
         return bool(self.variants) and encoder.family.input == "image"
 
-    def _read(self, encoder: FrozenEncoder, files: Sequence[Path | None]) -> Array:
+    def _read(self, encoder: FrozenEncoder, files: Sequence[Path | None], read: FileReader) -> Array:
         """The decoded inputs of an encoder, stacked; zeros for absent ones."""
         family, size = encoder.family, self.image_size or 0
-        values = [None if file is None else family.read(file, size) for file in files]
+
+        def watched(file: Path) -> Array:
+            with read.watching(file):
+                return family.read(file, size)
+
+        values = [None if file is None else watched(file) for file in files]
         known = [value for value in values if value is not None]
         absent = np.zeros_like(known[0]) if known else np.zeros(family.absent_shape(size), np.float32)
         return np.stack([absent if value is None else value for value in values])

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from idif.data.index import Sample
-from idif.errors import CannotFinish, RunError
+from idif.errors import RunError
 from idif.evaluation.predictions import (
     BRIGHTNESS,
     FORMAT,
@@ -27,7 +27,8 @@ from idif.evaluation.predictions import (
     dataset_name,
     hash_text,
 )
-from idif.files import publish, temporary
+from idif.files import SteadyFile, remove_file, writing
+from idif.hdf5_files import new_hdf5
 from idif.methods.maps import MAP
 
 
@@ -69,7 +70,6 @@ class PredictionsWriter:
             brightness: whether the file has scores of the samples by their brightness.
         """
         self.path = path
-        self._partial = temporary(path)
         self._view_numbers = tuple(view_numbers)
         self._size = image_size
         self._maps = maps and image_size is not None
@@ -77,7 +77,9 @@ class PredictionsWriter:
         self._brightness = brightness
         self._protocol = {} if protocol is None else protocol
         self._derived = tuple(derived)
+        self._context: contextlib.AbstractContextManager[tuple[h5py.File, SteadyFile]] | None = None
         self._file: h5py.File | None = None
+        self._out: SteadyFile | None = None
         self._rows = 0
         self._text = (*TEXT, *([SAMPLE_CLASS] if sample_classes else []))
         self._digest = hashlib.sha256()
@@ -86,13 +88,13 @@ class PredictionsWriter:
         """Open the partial file.
 
         Raises:
-            RunError: the folder cannot be written.
+            RunError: the folder cannot be written. CannotFinish: the disk is full or fails.
         """
-        try:
-            # From this version on HDF5 has checksums of its own structures, e.g. of the chunk index.
-            self._file = h5py.File(self._partial, "w", libver=("v110", "latest"))
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be written: {error}") from error
+        # From this version on HDF5 has checksums of its own structures, e.g. of the chunk index.
+        self._context = new_hdf5(
+            self.path, refused=RunError, before=self._remove_derived, libver=("v110", "latest")
+        )
+        self._file, self._out = self._context.__enter__()
         self._file.attrs["format"] = FORMAT
         self._file.attrs["view_numbers"] = np.array(self._view_numbers, np.int64)
         views, text = len(self._view_numbers), h5py.string_dtype()
@@ -140,6 +142,7 @@ class PredictionsWriter:
             CannotFinish: the disk is full or cannot be written.
         """
         assert self._file is not None, "append belongs inside the with block"
+        assert self._out is not None
         views = len(self._view_numbers)
         present = np.array([s.present for s in samples], bool).reshape(len(samples), views)
         scores = np.where(present, _array(view_scores), np.nan).astype(np.float32)
@@ -171,16 +174,15 @@ class PredictionsWriter:
                 block[dataset_name(name)] = np.where(shown, half_maps(other_maps[name]), np.float16(0))
             block["masks"] = np.where(shown, _array(masks), False)
         end = self._rows + len(samples)
-        try:
-            for name, values in block.items():
-                data = self._file[name]
-                expected = (len(samples), *data.shape[1:])
-                assert np.shape(values) == expected or not samples, (name, np.shape(values), expected)
-                data.resize(end, axis=0)
-                if samples:
-                    data[self._rows : end] = values
-        except OSError as error:
-            raise CannotFinish(f"{self.path}: cannot be written: {error}") from error
+        for name, values in block.items():
+            data = self._file[name]
+            expected = (len(samples), *data.shape[1:])
+            assert np.shape(values) == expected or not samples, (name, np.shape(values), expected)
+            data.resize(end, axis=0)
+            if samples:
+                data[self._rows : end] = values
+        with writing(self.path, RunError):
+            self._out.check()
         hash_text(self._digest, *(block[name] for name in self._text))
         self._rows = end
 
@@ -192,22 +194,15 @@ class PredictionsWriter:
     ) -> None:
         """Publish the file; remove it instead if an exception passes."""
         assert self._file is not None
-        try:
-            if kind is None:
-                self._file.attrs["protocol"] = json.dumps(self._protocol)
-                self._file.attrs["text_sha256"] = self._digest.hexdigest()
-                self._file.close()
-                for path in self._derived:
-                    path.unlink(missing_ok=True)
-                publish(self._partial, self.path)
-            else:
-                # A failure to close must not hide the original exception.
-                with contextlib.suppress(OSError, RuntimeError):
-                    self._file.close()
-        except OSError as failure:
-            raise CannotFinish(f"{self.path}: cannot be written: {failure}") from failure
-        finally:
-            self._partial.unlink(missing_ok=True)
+        assert self._context is not None
+        if kind is None:
+            self._file.attrs["protocol"] = json.dumps(self._protocol)
+            self._file.attrs["text_sha256"] = self._digest.hexdigest()
+        self._context.__exit__(kind, error, trace)
+
+    def _remove_derived(self) -> None:
+        for path in self._derived:
+            remove_file(path)
 
     def _create(self, name: str, shape: tuple[int, ...], dtype: Any, rows: int, **options: Any) -> None:
         assert self._file is not None

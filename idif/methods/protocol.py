@@ -196,6 +196,8 @@ class ResourceRequest:
     folder: Path
     """Cache folder of expensive resources, shared by runs."""
     progress: Progress
+    fallback: Path | None = None
+    """Cache folder where ``folder`` cannot be written, e.g. beside a store on a read-only disk."""
 
 
 @dataclass(frozen=True)

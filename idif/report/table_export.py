@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from idif.errors import CannotFinish, ConfigError, RunError
+from idif.errors import ConfigError, RunError
 from idif.evaluation.predictions import Predictions
-from idif.files import replace_file, replacing
+from idif.files import replace_file, replacing, require_writable
 from idif.metrics.mean import mean_defined
 from idif.report.reference_results import published_results
 from idif.report.run_data import Json
@@ -102,12 +102,16 @@ def check_exports(paths: list[Path]) -> None:
     Raises:
         ConfigError: a file's ending is not that of a format.
         RunError: a file's folder does not exist.
+        PathError, CannotFinish: no file can be created in it.
     """
     for path in paths:
         if path.suffix not in (*TEXTS, ADEVAL):
             raise ConfigError(f"--export {path}: expected a file ending in {', '.join((*TEXTS, ADEVAL))}")
         if not path.parent.is_dir():
             raise RunError(f"--export {path}: expected an existing folder, found no {path.parent}")
+        if path.is_dir():
+            raise RunError(f"--export {path}: expected the name of a file, found a folder")
+        require_writable(path.parent)
 
 
 def export(path: Path, metrics: Json, predictions: Predictions) -> None:
@@ -115,16 +119,13 @@ def export(path: Path, metrics: Json, predictions: Predictions) -> None:
 
     Raises:
         RunError: the format needs maps and the predictions file has none.
-        CannotFinish: the file cannot be written.
+        PathError, CannotFinish: the file cannot be written.
     """
-    try:
-        if path.suffix == ADEVAL:
-            with replacing(path) as partial:
-                _write_adeval(partial, predictions)
-        else:
-            replace_file(path, TEXTS[path.suffix](metrics))
-    except OSError as error:
-        raise CannotFinish(f"{path}: cannot be written: {error}") from error
+    if path.suffix == ADEVAL:
+        with replacing(path) as partial:
+            _write_adeval(partial, predictions)
+    else:
+        replace_file(path, TEXTS[path.suffix](metrics))
 
 
 class _Items:

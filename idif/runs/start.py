@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import save_file
 
 from idif.config.sections import Config
 from idif.data.features import FeatureSource, FeatureSpec
@@ -15,12 +14,13 @@ from idif.data.index import Sample
 from idif.datasets.contamination import contamination
 from idif.encoders.encode import EncoderSet
 from idif.errors import RunError
-from idif.files import replacing
+from idif.files import make_folder
 from idif.methods.protocol import Resource
 from idif.runs.files import CONFIG_FILE, read_config, read_facts, write_facts
 from idif.runs.identity import check_encoders, check_identity
 from idif.runs.provenance import environment
 from idif.runs.run import method_context, source_name
+from idif.training.checkpoint import save_weights
 from idif.training.precision import numerics
 from idif.training.sampling import training_rows
 from idif.training.stages import stage_config, stages_of
@@ -63,13 +63,10 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
     before = read_facts(folder) if (folder / CONFIG_FILE).exists() else {}
     if before:
         _check_resumed_data(config, data, before)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for file, encoder in zip(spec.weights_files, data.encoders.encoders, strict=True):
-        state = encoder.module.state_dict()
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         # unique: processes that join a run write the same files
-        with replacing(folder / file, unique=True) as partial:
-            save_file(weights, partial)
+        save_weights(folder / file, encoder.module.state_dict(), unique=True)
     facts = environment(
         fabric.device,
         **numerics(config.train, fabric.device),

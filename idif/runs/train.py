@@ -14,6 +14,7 @@ from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer
+from idif.files import make_folder
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method, ResourceRequest
 from idif.progress import Notify, Progress, silent, unheard
@@ -131,7 +132,7 @@ def _train_models(
         def loaded() -> tuple[FrozenEncoder, ...]:
             return encoders.encoders
 
-        task.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(task.folder)
         with model_lock(task.folder):
             train_stages(config, task, loaded, fabric, progress=progress, after_epoch=after_epoch)
 

@@ -73,9 +73,10 @@ def train(
     )
     with follow as tracker:
         logs: list[RunLog | Tracker] = []
-        timing = None
+        run_log = timing = None
         if first:
-            logs = [RunLog(task.folder / "log.jsonl", after_step=done.step)]
+            run_log = RunLog(task.folder / "log.jsonl", after_step=done.step)
+            logs = [run_log]
             timing = RunLog(task.folder / "timing.jsonl", after_step=done.step)
         if tracker is not None:
             logs.append(tracker)
@@ -111,7 +112,8 @@ def train(
                     tracker.show(step, seen.pictures)
             for log in logs:
                 log.write(summary)
-            if first:
+            if run_log is not None:
+                run_log.sync()
                 state.save(epoch + 1, step, None if tracker is None else tracker.run_id)
             metrics.checkpoint_epoch = epoch + 1
             fabric.barrier()

@@ -8,6 +8,7 @@ from lightning_fabric import Fabric
 
 from idif.config.sections import Config
 from idif.encoders.frozen import FrozenEncoder
+from idif.files import make_folder
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Stage
 from idif.progress import Progress, silent
@@ -67,6 +68,6 @@ def train_stages(
             for encoder in loaded:
                 encoder.module.to(fabric.device)
             here = replace(here, context=replace(here.context, encoders=loaded))
-        here.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(here.folder)
         chosen = stage_config(config, stage)
         train(chosen, here, fabric, progress=progress, after_epoch=after_epoch if last else None)

@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from idif.data.images import picture_bytes
 from idif.data.index import NORMAL_CLASS, Split
 from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
-from idif.errors import CannotFinish, DatasetError
+from idif.errors import DatasetError
+from idif.files import make_folder, remove_tree, rename, replace_file, replacing_folder, writing
 from idif.fingerprint import digest
 from idif.paths import is_portable_name, shown
 from idif.progress import Progress
@@ -190,11 +190,11 @@ class _CategoryWriter:
         (self._staging / folder).mkdir(parents=True)
         for view_number, view in sorted(sample.views.items()):
             name = f"{folder}/{_picture_name(self._category, number, defect, view_number, sample.stamp)}"
-            Image.fromarray(view.image).save(self._staging / f"{name}.png")
+            _write_png(self._staging / f"{name}.png", view.image)
             mask_path = None
             if view.anomalous and view.mask is not None:
                 mask_path = f"{name}_mask.png"
-                Image.fromarray(view.mask.astype(np.uint8) * 255).save(self._staging / mask_path)
+                _write_png(self._staging / mask_path, view.mask.astype(np.uint8) * 255)
             self._entries[sample.split].append(
                 {
                     "category": self._category,
@@ -235,6 +235,11 @@ def _finished_categories(target: RealIADLayout, settings: Mapping[str, ImportSet
     for category, expected in settings.items():
         annotations = out / target.annotations / f"{category}.json"
         folder = out / target.images / category
+        if folder.exists() and not annotations.exists() and (left := _prepared(target, category)).exists():
+            if _recorded_settings(left) == expected:
+                _add_annotations(target, category)
+            else:
+                remove_tree(folder)
         if folder.exists() and _recorded_settings(annotations) == expected:
             finished.append(category)
             continue
@@ -281,22 +286,32 @@ def _category_writer(
     Annotations come last: a category without them does not exist for a reader.
 
     Raises:
-        CannotFinish: the folder cannot be written or the disk is full.
+        DatasetError: the folder cannot be written. CannotFinish: the disk is full or fails.
     """
     out = target.root
     staging = out / f".importing-{category}"
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        writer = _CategoryWriter(staging / category, category)
+    make_folder(out, DatasetError)
+    with replacing_folder(staging, out / target.images / category, DatasetError):
+        writer = _CategoryWriter(staging, category)
         yield writer
-        (out / target.images).mkdir(exist_ok=True)
-        (out / target.annotations).mkdir(exist_ok=True)
-        annotations = staging / f"{category}.json"
-        annotations.write_bytes(writer.annotations(settings))
-        os.replace(staging / category, out / target.images / category)
-        os.replace(annotations, out / target.annotations / annotations.name)
-    except OSError as error:
-        raise CannotFinish(f"{out}: category {category!r} could not be written ({error})") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        make_folder(out / target.images, DatasetError)
+        make_folder(out / target.annotations, DatasetError)
+        replace_file(_prepared(target, category), writer.annotations(settings), DatasetError)
+    _add_annotations(target, category)
+
+
+def _prepared(target: RealIADLayout, category: str) -> Path:
+    """The annotations of a category whose pictures may not be in their place yet; beside a killed import's
+    pictures they tell whose these are."""
+    return target.root / f".importing-{category}.json"
+
+
+def _add_annotations(target: RealIADLayout, category: str) -> None:
+    annotations = target.root / target.annotations / f"{category}.json"
+    with writing(annotations, DatasetError):
+        rename(_prepared(target, category), annotations)
+
+
+def _write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Write a picture into a folder that is made durable as a whole when it is complete."""
+    path.write_bytes(picture_bytes(Image.fromarray(pixels), ".png"))
