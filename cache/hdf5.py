@@ -142,19 +142,21 @@ def import_store(source: Path, store: Path, *, progress: Progress = silent) -> i
         if file.attrs.get(MARK) != FORMAT:
             raise StoreError(f"{source}: not a store that 'idif cache export' wrote (format {FORMAT})")
         make_folder(beside)
+        own = False
         with writing(store, StoreError):
-            with builder_lock(beside):
-                _remove_leftover(beside, store)
-                write_json(beside / IMPORTING, {"store": store.name})
             try:
                 with builder_lock(beside):
+                    _remove_leftover(beside, store)
+                    own = True
+                    write_json(beside / IMPORTING, {"store": store.name})
                     samples = _import_groups(source, file, beside, progress)
                 if store.exists():
                     store.rmdir()
                 publish_folder(beside, store)
             except BaseException:
-                with contextlib.suppress(OSError):
-                    remove_tree(beside)
+                if own:
+                    with contextlib.suppress(OSError):
+                        remove_tree(beside)
                 raise
             remove_file(store / IMPORTING)  # last, so that every leftover has it
     return samples

@@ -1,6 +1,5 @@
 """`idif predict`: score photographs with a trained run, without its store or dataset."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ import typer
 from rich.table import Table
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, note, print_result, progress_bar
+from cli.terminal.console import JsonOption, note, print_result, progress_bar, write_json_line
 from cli.workflow.device import evaluation_device
 from idif.errors import DatasetError
 from idif.evaluation.scoring import Scorer
@@ -72,7 +71,7 @@ def predict_images(
         for problem in result["problems"]:
             note(f"note: {result['sample']}: counted as missing: {problem}")
         if jsonl and not as_json:
-            sys.stdout.write(json_line(result))
+            write_json_line(result)
     if all(result["score"] is None for result in results):
         raise DatasetError(f"{images[0]}: none of the photographs could be read")
     if to is not None:

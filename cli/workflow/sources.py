@@ -18,6 +18,7 @@ from cache.reading.placement import Placement, choose_placement, place
 from cli.terminal.console import note, progress_bar
 from cli.workflow.device import evaluation_device
 from idif.config.sections import Config, TeacherConfig
+from idif.data.arrays import StorageType
 from idif.data.features import IMAGES, FeatureSource, FeatureSpec
 from idif.data.index import Index, Split
 from idif.datasets.readers import reader_of
@@ -175,6 +176,10 @@ class Sources:
                 encoder = load_encoder(wanted.weights or "imagenet", name, wanted.options())
                 self._encoders = EncoderSet((encoder,), wanted.image_size or encoder.family.image_size)
         return self._encoders
+
+    def storage(self) -> StorageType:
+        """The type of the features: that of the store, or a live encoder's."""
+        return "float32" if self._store is None else self._store.spec.storage
 
     def fingerprint(self) -> str | None:
         """The store's fingerprint, over the config's categories; None for a live encoder."""

@@ -8,6 +8,7 @@ from idif.errors import ConfigError, RunError
 from idif.evaluation.calibration import Calibration
 from idif.evaluation.map_scale import category_scale
 from idif.evaluation.predictions import Predictions
+from idif.evaluation.scoring import check_top_k
 from idif.inference.predict import Thresholds
 from idif.progress import Notify, unheard
 from idif.runs.files import EVALUATE_AGAIN, METRICS_FILE, PREDICTIONS_FILE, read_config
@@ -34,9 +35,11 @@ def load_decision(run: Run, category: str, notify: Notify = unheard) -> Decision
     Raises:
         RunError: the run calibrates its scores and is not evaluated; or its results are damaged, or are those
             of an earlier training.
-        ConfigError: a setting given now differs from the one that the recorded numbers were fitted under.
+        ConfigError: a setting given now differs from the one that the recorded numbers were fitted under, or
+            ``eval.top_k`` is more than the pixels of a map.
     """
     asked = run.config.eval
+    check_top_k(asked, run.features().image_size)
     path = run.results / METRICS_FILE
     if not path.exists():
         if asked.calibrate != "none":

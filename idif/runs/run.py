@@ -11,7 +11,7 @@ from idif.data.features import FeatureSource, FeatureSpec, check_arrays
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import reload_encoder
 from idif.errors import ConfigError, RunError
-from idif.evaluation.scoring import Scorer
+from idif.evaluation.scoring import Scorer, check_top_k
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method, MethodContext
 from idif.runs.files import FACTS_FILE, read_config, read_facts
@@ -118,11 +118,13 @@ class Run:
 
         Raises:
             RunError: the checkpoint is damaged.
+            ConfigError: ``eval.top_k`` is more than the pixels of a map.
             StoreMismatch: ``source`` lacks arrays that the method reads, or has those of another encoder.
         """
         method = self.method(self.model_name(category), source.spec, source.index.view_numbers).to(device)
         check_arrays(method.needs.scoring, source.spec)
         check_encoders(method.needs.scoring, self.features(), source.spec, source_name(self.config))
+        check_top_k(self.config.eval, source.spec.image_size)
         return Scorer(self.config.eval, method, device)
 
 

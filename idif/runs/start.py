@@ -13,7 +13,8 @@ from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Sample
 from idif.datasets.contamination import contamination
 from idif.encoders.encode import EncoderSet
-from idif.errors import RunError
+from idif.errors import RunError, StoreMismatch
+from idif.evaluation.scoring import check_top_k
 from idif.files import make_folder
 from idif.methods.protocol import Resource
 from idif.runs.files import CONFIG_FILE, read_config, read_facts, write_facts
@@ -58,8 +59,10 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
 
     Raises:
         StoreMismatch: a run is resumed with features or training samples that are not its own.
+        ConfigError: ``eval.top_k`` is more than the pixels of a map.
     """
     folder, spec = config.folder, data.features
+    check_top_k(config.eval, spec.image_size)
     before = read_facts(folder) if (folder / CONFIG_FILE).exists() else {}
     if before:
         _check_resumed_data(config, data, before)
@@ -88,8 +91,13 @@ def _check_resumed_data(config: Config, data: TrainingData, before: Mapping[str,
     where = source_name(config)
     trained = FeatureSpec.from_json(before["features"])
     check_encoders(list(trained.arrays), trained, data.features, where)
-    if config.method.fitted:  # a fit is extended by new samples
+    if config.method.fitted:  # a fit is extended by new samples, or made again for features of other settings
         return
+    if data.features.storage != trained.storage:
+        raise StoreMismatch(
+            f"{where}: features are stored as {data.features.storage}, but the run was trained on "
+            f"{trained.storage}; a run cannot change while it is resumed"
+        )
     for category, identity in data.identities.items():
         check_identity(before.get("data", {}), identity, category, where)
 

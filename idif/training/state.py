@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from idif.config.sections import Config
 from idif.data.batch import Batch
+from idif.files import require_space
 from idif.methods.protocol import TrainedMethod
 from idif.randomness import Draws
 from idif.training.checkpoint import load_into, load_state, read_progress, save_checkpoint
@@ -69,6 +70,7 @@ class TrainingState:
 
         Raises:
             RunError: a checkpoint is damaged or does not fit the config.
+            CannotFinish: the checkpoints do not fit on the disk.
         """
         settings = config.train
         checkpoint = find_checkpoint(task.folder)
@@ -95,6 +97,8 @@ class TrainingState:
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
             tracked_as = state.get("tracked_as")
+        at_once = 1 if checkpoint is not None else min(settings.epochs, 3)
+        require_space(task.folder, at_once * _checkpoint_bytes(method, optimizer, average), "training")
         return cls(
             folder=task.folder,
             epochs=settings.epochs,
@@ -140,3 +144,14 @@ class TrainingState:
             state["tracked_as"] = tracked_as
         done = TrainingProgress(epoch=epoch, step=step, finished=epoch == self.epochs)
         save_checkpoint(self.folder, self.kept.state_dict(), state, done)
+
+
+def _checkpoint_bytes(
+    method: TrainedMethod, optimizer: torch.optim.Optimizer, average: AveragedModel | None
+) -> int:
+    """Bytes of one checkpoint; a training has the last two at once, and the one that is being written."""
+    weights = sum(value.nbytes for value in method.state_dict().values())
+    learned = sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
+    moments = 2 if "betas" in optimizer.defaults else int(bool(optimizer.defaults.get("momentum")))
+    copies = 1 if average is None else 2
+    return copies * weights + moments * learned
