@@ -107,6 +107,11 @@ def _report_photographs(
         _write_previews(request, summary)
     if summary.left_out is not None:
         note(f"note: {summary.left_out}")
+    if summary.grey_masks:
+        note(
+            f"note: {summary.grey_masks} of {summary.masks} masks have grey values between black and white; "
+            "from half of the brightest on they mark the defect (see docs/data.md)"
+        )
     cameras = ", ".join(f"{number} = {name}" for number, name in summary.cameras.items())
     masks = f"{summary.masks} masks" if summary.masks else "no masks, so pixel metrics will be null"
     print_result(

@@ -295,7 +295,24 @@ def load_mask(
     Raises:
         DatasetError: missing, unreadable, or not of the same size as the image.
     """
-    marked = decode_mask(path, read).marked
+    return fit_mask(decode_mask(path, read).marked, path, size, image_shape, crop_from)
+
+
+def fit_mask(
+    marked: npt.NDArray[np.bool_],
+    path: Path,
+    size: int,
+    image_shape: tuple[int, int],
+    crop_from: int | None = None,
+) -> npt.NDArray[np.bool_]:
+    """Resize the marked pixels [H,W] of a mask to [size,size]; see `load_mask`.
+
+    Args:
+        path: file of the mask, for messages.
+
+    Raises:
+        DatasetError: not of the same size as the image.
+    """
     if marked.shape != image_shape:
         height, width = marked.shape
         raise DatasetError(

@@ -24,6 +24,7 @@ from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
 from idif.evaluation.scoring import Scorer
 from idif.evaluation.thresholds import sample_labels_of, thresholds_of
+from idif.files import require_space
 from idif.methods.maps import MAP
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.score_counts import BoolArray, IntArray
@@ -167,10 +168,21 @@ def write_predictions(
                 false_positive[task.category] = task.false_positive
             if task.normals is not None:
                 normals[task.category] = asdict(task.normals)
+            if drawn:
+                _require_space(path, task)
             counted = _predict(task, writer, count=not maps, progress=progress)
             if counted:
                 pixels[task.category] = counted
     return pixels
+
+
+def _require_space(path: Path, task: CategoryTask) -> None:
+    """Refuse a category whose maps do not fit on the disk, before it is scored; raises `CannotFinish`."""
+    index, size = task.source.index, task.source.spec.image_size or 0
+    maps = 1 + len(task.scorer.method.other_maps)
+    values = size**2 * maps * sum(sum(sample.present) for sample in index.samples)
+    # two bytes each, which compression seldom halves
+    require_space(path.parent, values, f"the file of the anomaly maps of {task.category}")
 
 
 def _predict(

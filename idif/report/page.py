@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from idif.errors import RunError
-from idif.files import replace_file
+from idif.files import replace_file, require_writable
 from idif.methods.maps import MAP
 from idif.progress import Progress, silent
 from idif.report import figures, summary_text, sweep_figures, sweep_tables, tables
@@ -83,9 +83,11 @@ def write_report(
     Raises:
         RunError: a folder is not a run, is not evaluated yet, or holds a damaged file.
         ConfigError: a run's config cannot be read.
+        PathError, CannotFinish: the first run's folder cannot be written.
     """
     assert runs, "a report needs a run"
     data = [read_run(folder) for folder in dict.fromkeys(runs)]
+    require_writable(data[0].folder)
     total = sum(len(run.categories) for run in data)
     done = 0
     sections = []

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from idif.errors import ConfigError
 from idif.evaluation.test_pass import score_rules
+from idif.files import require_writable
 from idif.missing_views.sweep import mean_sweep, sweep_all, sweep_paper
 from idif.runs.evaluate import Evaluation
 from idif.runs.files import SWEEP_FILE
@@ -26,6 +27,7 @@ def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", see
         RunError: a category is not trained yet, or a checkpoint is damaged.
     """
     run = evaluation.run
+    require_writable(run.results)
     numbers: tuple[int, ...] = ()
     categories: dict[str, dict[str, Any]] = {}
     incomplete: dict[str, int] = {}

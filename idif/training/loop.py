@@ -114,6 +114,8 @@ def train(
                 log.write(summary)
             if run_log is not None:
                 run_log.sync()
+                if timing is not None:
+                    timing.sync()
                 state.save(epoch + 1, step, None if tracker is None else tracker.run_id)
             metrics.checkpoint_epoch = epoch + 1
             fabric.barrier()

@@ -22,6 +22,7 @@ from idif.fingerprint import digest
 from idif.paths import is_portable_name, shown
 from idif.progress import Progress
 
+_GREY_MASKS = "grey_masks"
 _LONGEST_FILE_NAME = 255
 """Bytes."""
 
@@ -61,6 +62,8 @@ class ImportedView:
     """[H,W]: true on the defect; None where that is not known."""
     anomalous: bool
     """Whether the view shows the defect; the mask is written only then."""
+    grey_mask: bool = False
+    """Whether the mask had values between black and white, so that a rule decided what it marks."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class ImportSummary:
     masks: int
     kept: tuple[str, ...]
     """Categories that an earlier call with the same source and settings had finished."""
+    grey_masks: int
+    """Masks whose grey values left open what they mark; they are written as black and white."""
 
 
 def write_categories(
@@ -176,7 +181,7 @@ class _CategoryWriter:
         self._staging = staging
         self._category = category
         self._entries: dict[Split, list[dict[str, str | None]]] = {"train": [], "test": []}
-        self._count = 0
+        self._count = self._grey = 0
 
     def add(self, sample: ImportedSample) -> None:
         """Write one sample: a PNG for each view, a mask for each view that is anomalous and has one."""
@@ -194,6 +199,7 @@ class _CategoryWriter:
             mask_path = None
             if view.anomalous and view.mask is not None:
                 mask_path = f"{name}_mask.png"
+                self._grey += view.grey_mask
                 _write_png(self._staging / mask_path, view.mask.astype(np.uint8) * 255)
             self._entries[sample.split].append(
                 {
@@ -207,6 +213,8 @@ class _CategoryWriter:
     def annotations(self, settings: ImportSettings) -> bytes:
         """The category's annotation file."""
         meta = {"prefix": f"{self._category}/", "normal_class": NORMAL_CLASS, "imported": settings}
+        if self._grey:
+            meta[_GREY_MASKS] = self._grey
         return (json.dumps({"meta": meta, **self._entries}, indent=1) + "\n").encode()
 
 
@@ -274,7 +282,15 @@ def _summarize(target: RealIADLayout, categories: Sequence[str], kept: tuple[str
         images=len(views),
         masks=sum(view.mask is not None for view in views),
         kept=kept,
+        grey_masks=sum(_read_meta(target, category).get(_GREY_MASKS, 0) for category in categories),
     )
+
+
+def _read_meta(target: RealIADLayout, category: str) -> dict[str, Any]:
+    meta: dict[str, Any] = json.loads((target.root / target.annotations / f"{category}.json").read_bytes())[
+        "meta"
+    ]
+    return meta
 
 
 @contextlib.contextmanager
