@@ -2,6 +2,7 @@
 
 import contextlib
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def repair_store(
         if any(problem.file in weights for problem in report.problems):
             return
         if not jobs:
-            _end_repairs(store, report)
+            _end_repairs(store, groups, report)
             return
         encoders = load_encoder_set(store, manifest.spec)
         done = 0
@@ -66,13 +67,17 @@ def repair_store(
                 progress(done, total, "rebuilding")
             else:
                 _replace(store, manifest, groups, item, report)
-        _end_repairs(store, report)
+        _end_repairs(store, groups, report)
 
 
-def _end_repairs(store: StorePath, report: VerifyReport) -> None:
+def _end_repairs(store: StorePath, groups: Mapping[GroupName, GroupManifest], report: VerifyReport) -> None:
     """Let readers open the repaired groups that have no other problem."""
     left = {problem.group for problem in report.problems if problem.file != PENDING}
-    unfinished = [group for group in read_repairing(store) if str(group) in left]
+    repairing = read_repairing(store)
+    unfinished = [group for group in repairing if str(group) in left]
+    for group in repairing:
+        if group in groups and group not in unfinished and (sealed := groups[group].sealed):
+            list_in_root(store, group, sealed)  # the repair was cut short before
     write_repairing(store, unfinished)
     names = {str(group) for group in unfinished}
     report.problems[:] = [p for p in report.problems if p.file != PENDING or p.group in names or not p.group]

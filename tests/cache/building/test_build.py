@@ -320,7 +320,7 @@ def test_a_disk_that_fills_up_loses_nothing(
     def full(descriptor: int) -> None:
         nonlocal written
         written += 1
-        if written > 150:
+        if written > 400:
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(descriptor)
 
@@ -367,6 +367,7 @@ def _hold_lock(store: Path, connection: Connection) -> None:
 
 
 def test_a_second_builder_is_refused_and_a_dead_one_is_not_waited_for(data: Path, built: Path) -> None:
+    shutil.rmtree(built / "cup")  # a complete store needs no lock
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=_hold_lock, args=(built, theirs))
@@ -378,10 +379,11 @@ def test_a_second_builder_is_refused_and_a_dead_one_is_not_waited_for(data: Path
     process.kill()
     process.join()
     assert json.loads((built / "build.lock.holder").read_text())["pid"] == pid  # it left its lock behind
-    assert build(data, built).shards_kept == 10
+    assert build(data, built).shards_kept == 5
     assert not list(built.glob("build.lock*"))
 
 
 def test_two_builders_in_one_process(data: Path, built: Path) -> None:
+    shutil.rmtree(built / "cup")
     with builder_lock(built), pytest.raises(StoreError, match=f"process {os.getpid()}"):
         build(data, built)
