@@ -37,6 +37,8 @@ _NO_MEMORY = (
     "failed to map segment",
 )
 """Words of libraries that cannot allocate."""
+_PEER_LOST = ("closed by peer", "Connection reset", "Connection refused", "Broken pipe", "NCCL")
+"""Words of torch's communication between processes, one of which is gone."""
 
 
 def _fail(message: str, code: int, arguments: list[str]) -> int:
@@ -59,6 +61,7 @@ def run(arguments: list[str]) -> int:
     incomplete; 2 usage error; 3 could not finish; 130 and 143 for Ctrl-C and SIGTERM; 141
     nobody reads the output.
     """
+    code = 0
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -67,7 +70,7 @@ def run(arguments: list[str]) -> int:
         return _PIPE_CLOSED
     except OSError as error:
         _drop_output()
-        return _fail(str(write_failed(Path("the output"), error)), 3, [])
+        return code or _fail(str(write_failed(Path("the output"), error)), 3, [])
     return code
 
 
@@ -101,16 +104,27 @@ def _run(arguments: list[str]) -> int:
             sys.stdout.write(message)
             return 2
         return _fail(f"{message} (see --help)", 2, arguments)
+    except SystemExit:  # typer's answer to a closed pipe
+        raise BrokenPipeError from None
     except BrokenPipeError:
         raise
     except Exception as error:
         if (said := _out_of_memory(error)) is not None:
             return _fail(said, 3, arguments)
+        if _is_alone(error):
+            what = "another process of this command has stopped; the same command continues where they were"
+            return _fail(what, 3, arguments)
         if isinstance(error, OSError) and error.filename is not None:
             return _fail(*_of_file(error), arguments)
         if isinstance(error, OSError) and error.errno in (*_DISK, errno.EMFILE, errno.ENFILE):
             return _fail(f"cannot finish: {error.strerror}", 3, arguments)
         raise
+
+
+def _is_alone(error: Exception) -> bool:
+    """Whether an error comes from the loss of another process that torchrun started."""
+    team = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return team and isinstance(error, RuntimeError) and any(words in str(error) for words in _PEER_LOST)
 
 
 def _of_file(error: OSError) -> tuple[str, int]:

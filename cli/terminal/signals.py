@@ -51,7 +51,7 @@ def handle(number: int, frame: FrameType | None) -> None:
     if not _State.begun:
         _end(signal.Signals(number))
     if _is_importing(frame):
-        again = threading.Timer(LOOK_EVERY, _thread.interrupt_main, (number,))
+        again = threading.Timer(LOOK_EVERY, _send_again, (number,))
         again.daemon = True
         again.start()
     elif number == signal.SIGINT:
@@ -66,6 +66,13 @@ def _end(number: signal.Signals) -> None:
     if "--json" in sys.argv and first_process():
         os.write(1, (json.dumps({"error": WORDS[number], "exit_code": CODES[number]}) + "\n").encode())
     os._exit(CODES[number])
+
+
+def _send_again(number: int) -> None:
+    if sys.platform == "win32":
+        _thread.interrupt_main(number)
+    else:  # this one also wakes a main thread that waits
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
