@@ -44,7 +44,11 @@ _PEER_LOST = ("closed by peer", "Connection reset", "Connection refused", "Broke
 def _fail(message: str, code: int, arguments: list[str]) -> int:
     note(f"error: {message}")
     if "--json" in arguments and first_process():
-        write_json_line({"error": message, "exit_code": code})
+        try:
+            write_json_line({"error": message, "exit_code": code})
+            sys.stdout.flush()
+        except OSError:  # the output may be what has failed
+            _drop_output()
     return code
 
 

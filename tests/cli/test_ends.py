@@ -179,6 +179,19 @@ def test_what_the_system_refuses_is_a_sentence(
     assert answer["error"].startswith(text)
 
 
+def test_the_loss_of_another_process_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(
+        monkeypatch, RuntimeError("[gloo pair.cc:553] Connection closed by peer [127.0.0.1]")
+    )
+    with pytest.raises(RuntimeError):
+        run(["runs"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(["runs"]) == 3
+    assert "another process of this command has stopped" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_bug_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     raising(monkeypatch, SystemError("a bug"))
     monkeypatch.setattr(cli.__main__, "_is_limited", lambda: False)

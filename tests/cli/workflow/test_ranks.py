@@ -139,6 +139,7 @@ def test_two_processes_that_take_categories_train_what_one_does(
     assert not list((runs / "by-two").rglob("*.lock*"))
 
 
+@pytest.mark.long
 def test_the_survivor_of_a_team_ends_within_seconds(world: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     command = [*arguments(world, "lost", 1), "--set=run.tracking=none", "--json"]
