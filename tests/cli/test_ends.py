@@ -182,9 +182,7 @@ def test_what_the_system_refuses_is_a_sentence(
 def test_the_loss_of_another_process_is_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    raising(
-        monkeypatch, RuntimeError("[gloo pair.cc:553] Connection closed by peer [127.0.0.1]")
-    )
+    raising(monkeypatch, RuntimeError("[gloo pair.cc:553] Connection closed by peer [127.0.0.1]"))
     with pytest.raises(RuntimeError):
         run(["runs"])
     monkeypatch.setenv("WORLD_SIZE", "2")
