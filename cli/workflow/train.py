@@ -35,6 +35,7 @@ from idif.runs.start import (
 )
 from idif.training.estimate import estimate
 from idif.training.fit import FittedTo
+from idif.training.held_out import held_out_notes
 from idif.training.precision import (
     training_convolutions,
     winograd_applies,
@@ -189,16 +190,18 @@ def _start(
 ) -> dict[str, Any]:
     """Load the method's resources onto the device, print caveats, and write the run's folder."""
     first = sources.unplaced(members, "train")
+    categories = sources.categories()
+    training = sources.unplaced(categories, "train").index
+    few = held_out_notes(config, training, categories)  # before textures are made and anything is trained
     resources = sources.resources(first.spec)
     if first_process():
-        samples = sources.unplaced(sources.categories(), "train").index.samples
-        lines = caveats(config, first.spec, resources, samples) + resumed_otherwise(config, fabric)
+        lines = caveats(config, first.spec, resources, training.samples) + few
+        lines += resumed_otherwise(config, fabric)
         start = TrainingStart(resources, tuple(dict.fromkeys(lines)))
         for line in start.caveats:
             note(f"note: {line}")
         if write:
-            every = sources.categories()
-            identities = {c: data_identity(sources.unplaced([c], "train"), c) for c in every}
+            identities = {c: data_identity(sources.unplaced([c], "train"), c) for c in categories}
             write_run_folder(config, sources.training_data(first, identities), start, fabric)
     _compile_convolutions(config, fabric)
     return {name: resource.to(fabric.device) for name, resource in resources.items()}

@@ -9,7 +9,7 @@ import torch
 
 from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSource
-from idif.data.index import Split
+from idif.data.index import Split, concatenate
 from idif.datasets.contamination import contamination
 from idif.errors import ConfigError, DatasetError, StoreError
 from idif.evaluation.brightness import Brightness, brightness_warning
@@ -24,6 +24,7 @@ from idif.runs.files import METRICS_FILE, PREDICTIONS_FILE
 from idif.runs.outdated import MODELS, check_results, model_digests
 from idif.runs.run import Run, run_home
 from idif.sealed_json import write_sealed
+from idif.training.held_out import held_out_notes, uses_normals
 from idif.training.sampling import training_rows
 
 OpenSource = Callable[[str, Split], FeatureSource]
@@ -52,8 +53,11 @@ class Evaluation:
 
         Raises:
             RunError: a category has no model yet.
+            ConfigError: a category has too few held-out training normals for what is fitted on them.
         """
-        for category, _ in self.run.models(self.categories):
+        models = self.run.models(self.categories)
+        self._check_normals([category for category, _ in models])
+        for category, _ in models:
             source = self.open_source(category, split)
             yield category, source, self.scorer(category, source)
 
@@ -74,6 +78,14 @@ class Evaluation:
                     normals = normal_scores(scorer, training, rows, held_out=apart, progress=self.progress)
             yield CategoryTask(category, scorer, source, thresholds, normals, self._brightness(category))
 
+    def _check_normals(self, categories: Sequence[str]) -> None:
+        """Check the held-out training normals of all categories before the first is scored."""
+        if not uses_normals(self.run.config.eval):
+            return
+        indexes = [self.open_source(category, "train").index for category in categories]
+        for line in held_out_notes(self.run.config, concatenate(indexes), categories):
+            self.notify(f"note: {line}")
+
     def _brightness(self, category: str) -> Brightness | None:
         """The brightness of the category's training images; None if there are none at hand."""
         try:
@@ -92,9 +104,7 @@ class Evaluation:
 
     def _warn_contaminated_normals(self, category: str) -> None:
         """Notify the user if training samples used as normals are labeled anomalous."""
-        settings = self.run.config.eval
-        by_rate = settings.threshold == "false-positive-rate"
-        if settings.calibrate == "none" and not by_rate and not settings.record_normal_scores:
+        if not uses_normals(self.run.config.eval):
             return
         index = self.open_source(category, "train").index
         kept, held = training_rows(self.run.config, index)

@@ -32,6 +32,7 @@ from idif.runs.start import (
     resumed_otherwise,
     write_run_folder,
 )
+from idif.training.held_out import held_out_notes
 from idif.training.precision import fabric_precision
 from idif.training.stages import train_stages
 from idif.training.tracking import require_tracker
@@ -106,10 +107,12 @@ def _train_models(
     groups = model_groups(config, categories)
     # before the folder is written: a run that cannot start leaves none
     starts = {name: starting_checkpoint(config, name) for name in groups}
-    samples = source.index.samples
+    training = _members(source, categories, "train").index
+    few = held_out_notes(config, training, categories)
     request = ResourceRequest(config.corruption, source.spec, config.run.dir, progress)
     resources = METHODS[config.method.name].resources(config.method, request)
-    lines = caveats(config, source.spec, resources, samples) + resumed_otherwise(config, fabric)
+    lines = caveats(config, source.spec, resources, training.samples) + few
+    lines += resumed_otherwise(config, fabric)
     start = TrainingStart(resources, tuple(dict.fromkeys(lines)))
     for line in start.caveats:
         notify(f"note: {line}")

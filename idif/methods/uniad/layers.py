@@ -103,7 +103,8 @@ class DecoderLayer(nn.Module):
             position: [N,d].
             blocked_memory: bool [N,N] or None, as `Attention.forward`'s; likewise ``blocked_previous``.
         """
-        tokens = self.queries.expand(len(memory), -1, -1)
+        # len() would fix the traced batch in a TorchScript file
+        tokens = self.queries.expand(memory.shape[0], -1, -1)
         attended = self.to_memory(tokens, memory, position, blocked_memory)
         tokens = self.norms[0](tokens + self.dropout(attended))
         attended = self.to_previous(tokens, previous, position, blocked_previous)
