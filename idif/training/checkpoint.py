@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -143,6 +144,17 @@ def load_into(method: nn.Module, checkpoint: Path, submodule: str | None = None)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """The ``state`` passed to `save_checkpoint`, on the CPU."""
-    state: dict[str, Any] = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
+    """The ``state`` passed to `save_checkpoint`, on the CPU.
+
+    Raises:
+        RunError: the file is none that torch reads without running code.
+    """
+    path = checkpoint / STATE
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise RunError(
+            f"{path}: no state of a training that can be read without running code ({type(error).__name__}); "
+            f"{recovery_hint(checkpoint)}"
+        ) from None
     return state

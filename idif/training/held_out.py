@@ -52,9 +52,9 @@ def held_out_notes(config: Config, index: Index, categories: Sequence[str]) -> l
         if few := _below(ENOUGH, cameras):
             fewest = min(few.values())
             notes.append(
-                f"eval.calibrate: fewer than {ENOUGH} held-out training samples of a camera: {_named(few)}; a "
-                f"spread of {fewest} scores is uncertain by {1 / math.sqrt(2 * (fewest - 1)):.0%}, so raise "
-                "train.holdout or add training samples"
+                f"eval.calibrate: fewer than {ENOUGH} held-out training samples of a camera: {_named(few)}; "
+                f"a spread of {fewest} scores is uncertain by {1 / math.sqrt(2 * (fewest - 1)):.0%}, so "
+                "raise train.holdout or add training samples"
             )
     if settings.threshold == "false-positive-rate":
         rate, counts = settings.target_fpr, {c: len(samples) for c, samples in held_out.items()}
@@ -83,8 +83,9 @@ def _require(key: str, kind: str, counts: Mapping[str, int], index: Index) -> No
     if counts[category] < FEWEST:
         total = sum(sample.category == category for sample in index.samples)
         raise ConfigError(
-            f"{key}: needs at least {FEWEST} {kind} in every category, but {category} has {counts[category]} "
-            f"(of {total} training sample{'' if total == 1 else 's'}); raise train.holdout or add samples"
+            f"{key}: needs at least {FEWEST} {kind} in every category, but {category} has "
+            f"{counts[category]} (of {total} training sample{'' if total == 1 else 's'}); "
+            "raise train.holdout or add samples"
         )
 
 

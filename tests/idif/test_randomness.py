@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from idif.corruption.streams import Stream
-from idif.randomness import integers, numpy_rng, uniform, view_seeds
+from idif.randomness import Draws, integers, numpy_rng, uniform, view_seeds
 
 MASK = 2**64 - 1
 
@@ -84,6 +84,20 @@ def test_every_part_of_a_seed_matters() -> None:
     assert len(set(seeds)) == len(seeds)
     numpy_seed = int(view_seeds(int(np.int64(1)), np.int64(2), ["a"], [np.int64(3)]))  # type: ignore[list-item, arg-type]
     assert numpy_seed == int(view_seeds(1, 2, ["a"], [3]))
+
+
+def drawn(seed: int, step: int, rank: int) -> tuple[float, float]:
+    """The first number of torch's global generator and of a named one."""
+    draws = Draws(seed, 0, step, rank, ("a",), (1,), torch.device("cpu"))
+    with torch.random.fork_rng(devices=[]):
+        draws.seed_torch()
+        return float(torch.rand(())), float(torch.rand((), generator=draws.generator("noise")))
+
+
+def test_every_step_and_process_of_a_run_draws_its_own_numbers() -> None:
+    found = [drawn(seed, step, rank) for seed in (0, 1) for step in (0, 1, 2) for rank in (0, 1)]
+    assert len({whole for whole, _ in found}) == len({own for _, own in found}) == 12
+    assert drawn(1, 2, 1) == found[-1]
 
 
 def hashed(count: int) -> torch.Tensor:
