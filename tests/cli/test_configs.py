@@ -50,7 +50,7 @@ SMALL_ENCODERS = {
 """Encoder -> a smaller one of its family."""
 STARTS_FROM = {"mvtec3d-256.yaml": "mvtec3d.yaml"}
 """Config -> the config whose run it continues."""
-SIZES = {"mvtec3d-256.yaml": 64}
+SIZES = {"mvtec3d-256.yaml": 48}
 """Side of the images where it is not 32 pixels."""
 VIEWS = 2
 """Cameras of configs that name no rig."""
