@@ -28,7 +28,8 @@ if importlib.util.find_spec("gradio") is None:
 import gradio as gr
 
 from idif.app import page
-from idif.app.handlers import Handlers, forget
+from idif.app import session as session_module
+from idif.app.handlers import Handlers, Slider, forget
 
 pytestmark = [
     # sockets and event loops that Gradio leaves to the garbage collector
@@ -91,7 +92,7 @@ class Session:
     view_numbers, categories, samples, matcher = (1, 2), ("cup",), None, None
 
     def __init__(self, uploads: Path, error: Exception | None = None) -> None:
-        self.uploads, self.error = uploads, error
+        self.uploads, self.error, self.problem = uploads, error, ""
 
     def trained(self, category: str) -> Trained:
         scorer: Any = None
@@ -100,7 +101,8 @@ class Session:
     def predict_with(self, part: PredictInput, cameras: Any) -> Prediction:
         if self.error is not None:
             raise self.error
-        return judged(part)
+        problems = (f"{part.images[0]}: {self.problem}",) if self.problem else ()
+        return judged(part, problems=problems)
 
     def predict(self, parts: list[PredictInput]) -> Iterator[Prediction]:
         return (self.predict_with(part, ()) for part in parts)
@@ -180,6 +182,33 @@ def test_many_parts_leave_nothing(tmp_path: Path, error: Exception | None) -> No
         shown = handlers.many(files, "cup", progress)[1]
         assert ("refused" if error else "Save 1 part as CSV") in shown
     assert folders(tmp_path / "uploads") == []
+
+
+def test_problems_name_no_folder_of_the_server(tmp_path: Path) -> None:
+    handlers = handlers_of(tmp_path / "uploads")
+    session: Any = handlers.session
+    session.problem = "image cannot be read"
+    one = handlers.upload(received(tmp_path / "uploads"), "cup", 0.5, None)[6]
+    switched = handlers.switch([1], 0.4, 0.5, handlers.upload(received(session.uploads), "cup", 0.5, None)[5])
+    many = handlers.many(received(tmp_path / "uploads"), "cup", lambda *_, **__: None)[1]
+    for shown in (one, switched[1], many):
+        assert "a.png: image cannot be read" in shown
+        assert str(tmp_path) not in shown
+
+
+def test_the_slider_s_rounding_does_not_move_the_threshold() -> None:
+    slider = Slider(0, 1, 0.001, 0.5004)
+    assert [slider.exact(value) for value in (0.5, 0.501, 0.6)] == [0.5004, 0.5004, 0.6]
+    assert Slider(0, 1, 0.001, None).exact(0.5) == 0.5
+
+
+def test_a_camera_that_is_switched_off_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(session_module, "predict", lambda scorer, encoders, parts: iter(parts))
+    loaded: Any = SimpleNamespace(scorer=SimpleNamespace(config=SimpleNamespace(batch_size=2)))
+    none: Any = None
+    session = session_module.AppSession(none, (1, 4), ("cup",), none, lambda category: loaded, None, None)
+    part: Any = session.predict_with(PredictInput("a", "cup", (tmp_path / "1", tmp_path / "4")), [4])
+    assert part.images == (None, tmp_path / "4")
 
 
 def test_an_archive_is_measured_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

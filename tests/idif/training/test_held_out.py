@@ -97,6 +97,12 @@ def test_a_spread_of_two_values_is_told_at_once_and_again(
     printed = capsys.readouterr()
     assert printed.err.count(expected) == 1
     assert json.loads(printed.out)["protocol"]["calibrations"]["bolt"]["samples"] == 2
+    rules = [f"--set={setting}" for setting in (BY_RATE, ALL_NORMALS, "eval.calibrate=none")]
+    assert run(["eval", str(folder), *rules, "--json"]) == 0
+    protocol = json.loads(capsys.readouterr().out)["protocol"]
+    chosen = protocol["false_positive"]["bolt"]
+    assert [chosen["sample"]["items"], chosen["view"]["items"]] == [2, 2 * 3], "none that it is fitted to"
+    assert protocol["normals"]["bolt"]["samples"] == 2
     for command in (["eval"], ["sweep", "missing-views"]):
         assert run([*command, str(folder), "--set=train.holdout=0.04", "--json"]) == 2
         message = json.loads(capsys.readouterr().out)["error"]
