@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 
-import idif.encoders.timm_models
+import idif.encoders.hub
 from idif.data.images import load_image
 from idif.encoders.frozen import FrozenEncoder, find_family, load_encoder
 from idif.encoders.options import EncoderOptions
@@ -110,7 +110,7 @@ def test_weights_that_cannot_be_downloaded_are_named_with_the_alternatives(
         raise OSError("no route to host")
 
     monkeypatch.setattr(socket, "getaddrinfo", offline)
-    monkeypatch.setattr(idif.encoders.timm_models, "getproxies", dict)
+    monkeypatch.setattr(idif.encoders.hub, "getproxies", dict)
     with pytest.raises(WeightsError) as caught:
         load_encoder("imagenet", "tf_efficientnet_b4")
     place = "https://huggingface.co/timm/tf_efficientnet_b4.aa_in1k/resolve/main/model.safetensors"
