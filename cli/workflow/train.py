@@ -28,6 +28,7 @@ from idif.runs.start import (
     TrainingStart,
     caveats,
     check_folder,
+    check_variants,
     make_task,
     model_groups,
     resumed_otherwise,
@@ -192,7 +193,9 @@ def _start(
     first = sources.unplaced(members, "train")
     categories = sources.categories()
     training = sources.unplaced(categories, "train").index
-    few = held_out_notes(config, training, categories)  # before textures are made and anything is trained
+    # before textures are made and anything is trained
+    few = held_out_notes(config, training, categories)
+    check_variants(config, first.spec)
     resources = sources.resources(first.spec)
     if first_process():
         lines = caveats(config, first.spec, resources, training.samples) + few

@@ -15,6 +15,7 @@ from idif.corruption.config import CorruptionConfig
 from idif.data.resize import Resize
 from idif.datasets.config import DataConfig
 from idif.encoders.options import EncoderOptions, NeckName, Padding
+from idif.methods.decodiff.config import DeCoDiffConfig
 from idif.methods.idif.config import IDIFConfig
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.msflow.config import MSFlowConfig
@@ -38,6 +39,11 @@ class CacheConfig(Section):
     images: bool | None = None
     """Whether `idif cache build --config` keeps the clean images too; null: if the config's method reads
     them, and where the config names no method."""
+    variants: tuple[str, ...] = ()
+    """Names of the image variants that `idif cache build --config` keeps, ``plain`` first, and that training
+    draws from, one for each sample and epoch: ``plain``, ``rotated180``, ``shifted`` (by 4 px; needs
+    ``teacher.crop_from``), ``shifted-rotated180``. Empty: a store without variants, and training from all
+    variants that a store has."""
 
 
 class TeacherConfig(Section):
@@ -90,12 +96,15 @@ class ScheduleConfig(Section):
     """The learning rate after the warm-up, as a share of its peak."""
 
     name: Literal["cosine", "constant", "milestones"] = "cosine"
-    """``cosine`` falls to zero at the end; ``milestones`` multiplies by ``factor`` at each milestone."""
+    """``cosine`` falls to zero at the end, or at ``horizon``; ``milestones`` multiplies by ``factor`` at each
+    milestone."""
     unit: Literal["step", "sub_epoch", "epoch"] = "step"
     """Unit of the schedule: the rate changes at every optimizer step, pass over the data, or epoch."""
     milestones: tuple[Count, ...] = ()
     """Units after which ``milestones`` takes effect."""
     factor: Probability = 0.1
+    horizon: Count | None = None
+    """Units after which ``cosine`` reaches zero; a training that is shorter ends above it. null: its end."""
     warmup: Annotated[int, Field(ge=0)] = 0
     """Units in which the rate rises linearly from ``warmup_start``, constant within a unit; then
     ``train.warmup`` must be 0. 0: ``train.warmup``."""
@@ -106,6 +115,8 @@ class ScheduleConfig(Section):
     def _consistent(self) -> Self:
         if (self.name == "milestones") != bool(self.milestones):
             raise ValueError("milestones: expected with schedule `milestones`, and only with it")
+        if self.horizon is not None and (self.name != "cosine" or self.horizon <= self.warmup):
+            raise ValueError("horizon: expected with schedule `cosine` alone, and above warmup")
         return self
 
 
@@ -131,8 +142,8 @@ class TrainConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     warmup: Probability = 0.05
     """Share of all steps in which the learning rate rises linearly to its peak."""
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Largest gradient norm."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest gradient norm; null: any."""
     init: UserPath | None = None
     """A finished run of the same method and cameras (or one category's folder in it) whose weights training
     starts from; its images may be smaller, which makes a first stage cheap."""
@@ -226,7 +237,8 @@ class RunConfig(Section):
 
 
 MethodConfig = Annotated[
-    IDIFConfig
+    DeCoDiffConfig
+    | IDIFConfig
     | MSFlowConfig
     | PaDiMConfig
     | PatchCoreConfig

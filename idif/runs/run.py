@@ -1,7 +1,7 @@
 """`Run`: a run's folder, opened for reading."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -104,12 +104,16 @@ class Run:
 
         Raises:
             RunError: its checkpoint is damaged or does not fit the config.
+            WeightsError: it scores with the frozen encoders, and their weights cannot be used.
         """
         checkpoint = find_checkpoint(self.folder / name)
         assert checkpoint is not None
         categories = self.known_categories() if name == "all" else (name,)
         context = method_context(self.config, features, view_numbers, categories)
-        method = METHODS[self.config.method.name].build(self.config.method, context)
+        spec = METHODS[self.config.method.name]
+        if spec.scores_with_encoders(self.config.method):
+            context = replace(context, encoders=self.encoders().encoders)
+        method = spec.build(self.config.method, context)
         load_into(method, checkpoint)
         return method.eval()
 

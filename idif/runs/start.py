@@ -199,4 +199,27 @@ def make_task(
     """
     rows, _ = training_rows(config, source.index)
     context = method_context(config, source.spec, source.index.view_numbers, members)
-    return Task(name, config.folder / name, source, rows, replace(context, resources=resources), init)
+    return Task(
+        name,
+        config.folder / name,
+        source,
+        rows,
+        replace(context, resources=resources),
+        init,
+        variants=config.cache.variants if source.spec.variants else (),
+    )
+
+
+def check_variants(config: Config, features: FeatureSpec) -> None:
+    """Refuse training features without a variant that the config asks for.
+
+    Raises:
+        StoreMismatch: names the first such variant.
+    """
+    known = features.variants or ("plain",)
+    for name in config.cache.variants:
+        if name not in known:
+            raise StoreMismatch(
+                f"cache.variants: {name}, but {source_name(config)} has {', '.join(known)} alone; build a "
+                "store with `idif cache build --config`, or set cache.variants to what there is"
+            )

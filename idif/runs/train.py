@@ -27,6 +27,7 @@ from idif.runs.start import (
     TrainingStart,
     caveats,
     check_folder,
+    check_variants,
     make_task,
     model_groups,
     resumed_otherwise,
@@ -106,6 +107,7 @@ def _train_models(
     categories = tuple(sorted(source.index.categories))
     groups = model_groups(config, categories)
     # before the folder is written: a run that cannot start leaves none
+    check_variants(config, source.spec)
     starts = {name: starting_checkpoint(config, name) for name in groups}
     training = _members(source, categories, "train").index
     few = held_out_notes(config, training, categories)

@@ -150,7 +150,8 @@ def train_step(
         if own:
             norms[PART + "own"] = torch.nn.utils.get_total_norm(own)
         total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-        torch.nn.utils.clip_grads_with_norm_(module.parameters(), settings.clip_norm, total)
+        if settings.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(module.parameters(), settings.clip_norm, total)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return mean_losses(each) | {"grad_norm": total} | norms
@@ -187,19 +188,25 @@ def _groups(task: Task, settings: TrainConfig, number: int, fabric: Fabric) -> I
     """The batches of pass ``number`` over the samples, grouped by optimizer step (``train.accumulate``)."""
     rank, world = fabric.global_rank, fabric.world_size
     order = epoch_order(task.rows, seed=settings.seed, epoch=number, rank=rank, world=world)
-    variants = draw_variants(task.source, order, settings.seed, number)
+    variants = draw_variants(task.source, order, settings.seed, number, task.variants)
     batches = task.source.batches(order, settings.batch_size, variants)
     while group := list(islice(batches, settings.accumulate)):
         yield group
 
 
-def draw_variants(source: FeatureSource, rows: Sequence[int], seed: int, epoch: int) -> list[int] | None:
-    """A variant for each row, drawn by sample id and epoch; None if the source has no variants."""
-    count = len(source.spec.variants)
-    if count == 0:
+def draw_variants(
+    source: FeatureSource, rows: Sequence[int], seed: int, epoch: int, names: Sequence[str] = ()
+) -> list[int] | None:
+    """A variant for each row, drawn by sample id and epoch; None if the source has no variants.
+
+    Args:
+        names: the variants to draw from; all of the source if there are none.
+    """
+    known = source.spec.variants
+    if not known:
         return None
+    chosen = [known.index(name) for name in names or known]
     ids = [source.index.samples[row].sample_id for row in rows]
-    drawn: list[int] = integers(view_seeds(seed, epoch, ids, (0,))[:, 0], stream("variant"), 1, count)[
-        :, 0
-    ].tolist()
-    return drawn
+    seeds = view_seeds(seed, epoch, ids, (0,))[:, 0]
+    drawn: list[int] = integers(seeds, stream("variant"), 1, len(chosen))[:, 0].tolist()
+    return [chosen[place] for place in drawn]
