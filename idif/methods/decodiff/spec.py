@@ -1,5 +1,6 @@
 """The `MethodSpec` of DeCo-Diff."""
 
+from pathlib import Path
 from typing import Any
 
 from idif.data.features import FeatureSpec, check_arrays
@@ -7,9 +8,17 @@ from idif.encoders.autoencoder import LOGVAR, MU
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import ConfigError
 from idif.methods.decodiff.config import DeCoDiffConfig
+from idif.methods.decodiff.import_weights import import_weights
 from idif.methods.decodiff.model import DeCoDiff
 from idif.methods.decodiff.unet import HALVED, SIZES, Size
-from idif.methods.protocol import Method, MethodContext, MethodSpec, ResourceRequest, Stage
+from idif.methods.protocol import (
+    ImportedWeights,
+    Method,
+    MethodContext,
+    MethodSpec,
+    ResourceRequest,
+    Stage,
+)
 
 
 def latent_shape(config: DeCoDiffConfig, features: FeatureSpec) -> tuple[int, int, int]:
@@ -82,6 +91,12 @@ def _resources(config: DeCoDiffConfig, request: ResourceRequest) -> dict[str, An
     return {}
 
 
+def _import(config: DeCoDiffConfig, context: MethodContext, path: Path) -> ImportedWeights:
+    """See `import_weights`."""
+    channels = latent_shape(config, context.features)[0]
+    return import_weights(config, network_size(config), channels, context, path)
+
+
 def _smallest() -> DeCoDiffConfig:
     """A config for tests: trains in seconds, on latents from 4x4."""
     return DeCoDiffConfig(
@@ -95,4 +110,5 @@ DECO_DIFF_SPEC = MethodSpec(
     resources=_resources,
     smallest=_smallest,
     scores_with_encoders=lambda config: True,
+    import_weights=_import,
 )

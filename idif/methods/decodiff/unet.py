@@ -28,10 +28,15 @@ class Size:
     context: int
 
     @property
+    def level_widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(multiple * self.width for multiple in LEVELS)
+
+    @property
     def level_heads(self) -> tuple[int, ...]:
         """Attention heads of each level: as many of the finest level's width as fit."""
         of_each = self.width // self.heads
-        return tuple(multiple * self.width // of_each for multiple in LEVELS)
+        return tuple(width // of_each for width in self.level_widths)
 
 
 SIZES = {
@@ -86,13 +91,12 @@ class DeviationUNet(nn.Module):
             from diffusers import UNet2DConditionModel
         except ImportError:
             raise ConfigError("method.name: deco-diff needs diffusers; install `idif[diffusion]`") from None
-        widths = tuple(multiple * size.width for multiple in LEVELS)
         self.net: Any = UNet2DConditionModel(
             in_channels=channels,
             out_channels=channels,
             down_block_types=("CrossAttnDownBlock2D",) * len(LEVELS),
             up_block_types=("CrossAttnUpBlock2D",) * len(LEVELS),
-            block_out_channels=widths,
+            block_out_channels=size.level_widths,
             layers_per_block=BLOCKS,
             norm_num_groups=GROUPS,
             cross_attention_dim=size.context,
@@ -104,14 +108,7 @@ class DeviationUNet(nn.Module):
         self.gate_head: nn.Sequential | None = None
         self.skip_gates: nn.ModuleList | None = None
         if gates is not None:
-            self.gate_head = nn.Sequential(
-                nn.GroupNorm(GROUPS, size.width), nn.SiLU(), nn.Conv2d(size.width, channels, 3, padding=1)
-            )
-            self.skip_gates = nn.ModuleList(nn.Conv2d(width, width, 1) for width in skip_widths(widths))
-            if gates == "identity":
-                _fill(self.gate_head[2], OPEN)
-                for gate in self.skip_gates:
-                    _fill(gate, -OPEN)
+            self.gate_head, self.skip_gates = make_gates(size, channels, gates)
 
     def forward(self, latents: Tensor, timesteps: Tensor, classes: Tensor) -> Deviation:
         """The deviation of each latent."""
@@ -138,6 +135,27 @@ class DeviationUNet(nn.Module):
             return Deviation(values, None)
         logits: Tensor = self.gate_head(x)
         return Deviation(logits.sigmoid() * values, logits)
+
+
+def make_gates(
+    size: Size, channels: int, init: Literal["paper", "identity"]
+) -> tuple[nn.Sequential, nn.ModuleList]:
+    """The gate on the last features and those on the skip connections, in the order in which these arise.
+
+    Args:
+        size: widths of the network.
+        channels: of the latents.
+        init: ``identity``: open gates.
+    """
+    head = nn.Sequential(
+        nn.GroupNorm(GROUPS, size.width), nn.SiLU(), nn.Conv2d(size.width, channels, 3, padding=1)
+    )
+    skips = nn.ModuleList(nn.Conv2d(width, width, 1) for width in skip_widths(size.level_widths))
+    if init == "identity":
+        _fill(head[2], OPEN)
+        for gate in skips:
+            _fill(gate, -OPEN)
+    return head, skips
 
 
 def skip_widths(widths: Sequence[int]) -> list[int]:

@@ -11,10 +11,11 @@ from idif.config.sections import Config
 from idif.corruption.textures import load_textures
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.encoders.encode import EncoderSet
-from idif.encoders.frozen import load_encoder
+from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.encoders.live import LiveFeatures
 from idif.encoders.options import EncoderOptions
 from idif.methods.catalog import METHODS
+from idif.methods.decodiff.config import DeCoDiffConfig
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.protocol import Method, MethodContext
 from idif.methods.section import MethodSection
@@ -22,6 +23,7 @@ from idif.runs.run import method_context
 from idif.training.task import Task
 from tests import method_contract as contract
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, untrained
+from tests.helpers.tiny_vae import installed_vae
 from tests.helpers.vector_encoder import signal_index
 from tests.helpers.vector_method import ConfigWithVector, VectorConfig, installed_method
 
@@ -49,8 +51,8 @@ def _case(
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cases]:
     home = tmp_path_factory.mktemp("contract")
-    with installed_method():
-        yield {**_image_cases(home), "uniad": _uniad_case(home), "vector": _vector_case(home)}
+    with installed_method(), installed_vae():
+        yield {**_image_cases(home), **_own_cases(home)}
 
 
 def _image_cases(home: Path) -> Cases:
@@ -87,6 +89,32 @@ def _image_cases(home: Path) -> Cases:
     return {name: made(section) for name, section in sections.items()}
 
 
+def _own_cases(home: Path) -> Cases:
+    """Methods with a source of their own."""
+    return {**_deco_diff_cases(home), "uniad": _uniad_case(home), "vector": _vector_case(home)}
+
+
+def _deco_diff_cases(home: Path) -> Cases:
+    """With the decoder at hand, as in evaluation, and without, as in training."""
+    root = home / "latents"
+    index = tiny_index(categories=("cup",), train=6, test=0)
+    make_tiny_realiad(root, index)
+    encoder = load_encoder("untrained", "tiny_vae", EncoderOptions(crop_from=40))
+    source = LiveFeatures(root, index, EncoderSet((encoder,), SIZE), CPU)
+    smallest = METHODS["deco-diff"].smallest()
+
+    def made(section: MethodSection, encoders: tuple[FrozenEncoder, ...]) -> contract.Case:
+        config = Config.model_validate({"method": section})
+
+        def context(features: FeatureSpec) -> MethodContext:
+            return replace(method_context(config, features, (1, 2, 3), ["cup"]), encoders=encoders)
+
+        return _case(config, source, context)
+
+    gated = DeCoDiffConfig.model_validate(smallest.model_dump() | {"gating": {"used": True, "loss": 0.1}})
+    return {"deco-diff": made(smallest, (encoder,)), "deco-diff-gated": made(gated, ())}
+
+
 def _uniad_case(home: Path) -> contract.Case:
     root = home / "aligned"
     index = tiny_index(categories=("cup",), train=6, test=0)
@@ -107,7 +135,7 @@ def _vector_case(home: Path) -> contract.Case:
 
 TRAINED = ["idif", "idif-batch-norm", "idif-conv3d", "idif-segmentation", "msflow"]
 FITTED = ["padim", "padim-diagonal", "patchcore", "patchcore-shared", "patchcore-window"]
-ALONE = ["uniad", "vector"]
+ALONE = ["deco-diff", "deco-diff-gated", "uniad", "vector"]
 """Methods with a source of their own, trained too."""
 NAMES = [*TRAINED, *FITTED, *ALONE]
 
