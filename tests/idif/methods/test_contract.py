@@ -11,7 +11,7 @@ from idif.config.sections import Config
 from idif.corruption.textures import load_textures
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.encoders.encode import EncoderSet
-from idif.encoders.frozen import FrozenEncoder, load_encoder
+from idif.encoders.frozen import load_encoder
 from idif.encoders.live import LiveFeatures
 from idif.encoders.options import EncoderOptions
 from idif.methods.catalog import METHODS
@@ -91,28 +91,28 @@ def _image_cases(home: Path) -> Cases:
 
 def _own_cases(home: Path) -> Cases:
     """Methods with a source of their own."""
-    return {**_deco_diff_cases(home), "uniad": _uniad_case(home), "vector": _vector_case(home)}
+    return {
+        "deco-diff": _deco_diff_case(home),
+        "uniad": _uniad_case(home),
+        "vector": _vector_case(home),
+    }
 
 
-def _deco_diff_cases(home: Path) -> Cases:
-    """With the decoder at hand, as in evaluation, and without, as in training."""
+def _deco_diff_case(home: Path) -> contract.Case:
+    """With gates, and with the decoder at hand, as in evaluation."""
     root = home / "latents"
     index = tiny_index(categories=("cup",), train=6, test=0)
     make_tiny_realiad(root, index)
     encoder = load_encoder("untrained", "tiny_vae", EncoderOptions(crop_from=40))
     source = LiveFeatures(root, index, EncoderSet((encoder,), SIZE), CPU)
-    smallest = METHODS["deco-diff"].smallest()
+    gates = {"gating": {"used": True, "loss": 0.1}}
+    section = DeCoDiffConfig.model_validate(METHODS["deco-diff"].smallest().model_dump() | gates)
+    config = Config(method=section)
 
-    def made(section: MethodSection, encoders: tuple[FrozenEncoder, ...]) -> contract.Case:
-        config = Config.model_validate({"method": section})
+    def context(features: FeatureSpec) -> MethodContext:
+        return replace(method_context(config, features, (1, 2, 3), ["cup"]), encoders=(encoder,))
 
-        def context(features: FeatureSpec) -> MethodContext:
-            return replace(method_context(config, features, (1, 2, 3), ["cup"]), encoders=encoders)
-
-        return _case(config, source, context)
-
-    gated = DeCoDiffConfig.model_validate(smallest.model_dump() | {"gating": {"used": True, "loss": 0.1}})
-    return {"deco-diff": made(smallest, (encoder,)), "deco-diff-gated": made(gated, ())}
+    return _case(config, source, context)
 
 
 def _uniad_case(home: Path) -> contract.Case:
@@ -135,7 +135,7 @@ def _vector_case(home: Path) -> contract.Case:
 
 TRAINED = ["idif", "idif-batch-norm", "idif-conv3d", "idif-segmentation", "msflow"]
 FITTED = ["padim", "padim-diagonal", "patchcore", "patchcore-shared", "patchcore-window"]
-ALONE = ["deco-diff", "deco-diff-gated", "uniad", "vector"]
+ALONE = ["deco-diff", "uniad", "vector"]
 """Methods with a source of their own, trained too."""
 NAMES = [*TRAINED, *FITTED, *ALONE]
 

@@ -43,7 +43,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         def heads(values: Tensor) -> Tensor:
-            return values.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            return torch.unflatten(values, 2, (self.heads, -1)).transpose(1, 2)
 
         q, k, v = heads(self.to_q(x)), heads(self.to_k(context)), heads(self.to_v(context))
         weights = (q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])).softmax(dim=-1)
@@ -97,7 +97,7 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
         h = self.proj_in(self.norm(x))
         tokens = self.transformer_blocks[0](h.flatten(2).transpose(1, 2), context)
-        result: Tensor = x + self.proj_out(tokens.transpose(1, 2).unflatten(2, x.shape[2:]))
+        result: Tensor = x + self.proj_out(torch.unflatten(tokens.transpose(1, 2), 2, x.shape[2:]))
         return result
 
 
