@@ -63,11 +63,12 @@ def test_latents_are_those_of_the_authors_sampler(tmp_path: Path, gated: bool) -
     latents = torch.randn(3, 4, 8, 8)
     ours, theirs = torch.tensor([0, 1, 2]), torch.tensor(IDS)
     for timestep in (0, 8):
-        steps = torch.full((3,), timestep)
-        predicted, wanted = method.unet(latents, steps, ours), net(latents, steps, theirs)
-        torch.testing.assert_close(predicted.values, wanted[0], rtol=1e-4, atol=1e-5)
-        if wanted[1] is not None:
-            torch.testing.assert_close(predicted.gate_logits.sigmoid(), wanted[1], rtol=1e-4, atol=1e-5)
+        timesteps = torch.full((3,), timestep)
+        predicted = method.unet(latents, timesteps, ours)
+        values, gate = net(latents, timesteps, theirs)
+        torch.testing.assert_close(predicted.values, values, rtol=1e-4, atol=1e-5)
+        if gate is not None:
+            torch.testing.assert_close(predicted.gate_logits.sigmoid(), gate, rtol=1e-4, atol=1e-5)
     for steps in (2, 5):
         method.config = config.model_copy(update={"reverse_steps": steps})
         found = method.correct_views(latents, ours)
