@@ -32,7 +32,7 @@ CURVE_POINTS = 120
 """Most points of a training curve (averaged) or a ROC curve (thinned), so that a page stays small."""
 
 RULES = {
-    "f1-max": "threshold (best F1 on these samples)",
+    "f1-max": "threshold (best F1 on these samples, an oracle)",
     "false-positive-rate": "threshold (false-positive rate)",
     "fixed": "threshold (fixed)",
 }

@@ -39,7 +39,7 @@ def compare(metrics: Json) -> Comparison:
         metrics: the content of ``metrics.json``.
     """
     categories: dict[str, Json] = metrics["categories"]
-    published = published_results(categories)
+    published = published_results(categories, metrics.get("protocol", {}).get("imported_from", ()))
     columns, titles = list(HEADLINE), [label(key) for key in HEADLINE]
     shown: list[tuple[str, str]] = []
     for method, rows in published.items():

@@ -115,7 +115,8 @@ def _train_models(
     fingerprint = getattr(source, "fingerprint", None)
     identities = {c: data_identity(_members(source, [c], "train"), c) for c in categories}
     numbers = source.index.view_numbers
-    data = TrainingData(source.spec, numbers, categories, encoders, fingerprint, identities)
+    names = source.index.camera_names
+    data = TrainingData(source.spec, numbers, categories, encoders, fingerprint, identities, names)
     write_run_folder(config, data, start, fabric)
     on_device = {name: resource.to(fabric.device) for name, resource in resources.items()}
     for name, members in groups.items():

@@ -1,10 +1,10 @@
 """The training loop: `train` runs all epochs or the one pass of a fit, `train_step` one optimizer step."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -32,6 +32,22 @@ AfterEpoch = Callable[[Method, int], ValidationResult]
 """Callback: takes the method with its current final weights, and the number of finished epochs."""
 
 
+class EpochSummary(NamedTuple):
+    """A finished epoch."""
+
+    model: str
+    epoch: int
+    epochs: int
+    loss: float
+    """Mean over the epoch's steps."""
+    seconds: float
+    figures: Mapping[str, Any]
+    """Result of `AfterEpoch`; empty if it was not called."""
+
+
+OnEpoch = Callable[[EpochSummary], None]
+
+
 def train(
     config: Config,
     task: Task,
@@ -39,6 +55,7 @@ def train(
     *,
     progress: Progress = silent,
     after_epoch: AfterEpoch | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Method:
     """Train one model to the last epoch, or fit it, starting from its checkpoint if there is one.
 
@@ -48,6 +65,7 @@ def train(
         fabric: device, precision and processes.
         progress: called with the steps done, the number of steps, and the loss.
         after_epoch: called every ``train.eval_every`` epochs; its figures are logged, its pictures tracked.
+        on_epoch: called by the first process when the checkpoint of an epoch is written.
 
     Returns:
         The method with the final weights: those of the last epoch, or their exponential moving average.
@@ -84,6 +102,7 @@ def train(
         for epoch in range(done.epoch, settings.epochs):
             began = time.perf_counter()
             state.method.train()
+            losses_seen: list[float] = []
             for passed in range(settings.sub_epochs):
                 number = epoch * settings.sub_epochs + passed
                 for batches in _groups(task, settings, number, fabric):
@@ -97,6 +116,7 @@ def train(
                         lines = metrics.flush(epoch + 1, step)
                         for log in logs:
                             log.write(*lines)
+                        losses_seen += [line["loss"] for line in lines]
                         where = f"{task.name}  epoch {epoch + 1}/{settings.epochs}"
                         progress(step, steps.total, f"{where}  loss {lines[-1]['loss']:.3f}")
             seconds = time.perf_counter() - began
@@ -113,6 +133,10 @@ def train(
                 log.write(summary)
             if first:
                 state.save(epoch + 1, step, None if tracker is None else tracker.run_id)
+                if on_epoch is not None:
+                    mean = sum(losses_seen) / len(losses_seen)
+                    figures = summary.get("eval", {})
+                    on_epoch(EpochSummary(task.name, epoch + 1, settings.epochs, mean, seconds, figures))
             metrics.checkpoint_epoch = epoch + 1
             fabric.barrier()
     return state.kept.eval()

@@ -94,6 +94,9 @@ class TrainingState:
                 average.n_averaged.copy_(state["averaged"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
+            # the bits of the checkpoint, unless the number of epochs has grown since
+            for group, base in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
+                group["lr"] = base * learning_rate(settings, steps, schedule.last_epoch)
             tracked_as = state.get("tracked_as")
         return cls(
             folder=task.folder,
@@ -120,7 +123,7 @@ class TrainingState:
     @property
     def learning_rate(self) -> float:
         """Learning rate of the next optimizer step."""
-        return float(self.schedule.get_last_lr()[0])
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def advance(self) -> None:
         """Update learning rate and averaged weights after an optimizer step."""

@@ -61,6 +61,10 @@ class ImportedView:
     """[H,W]: true on the defect; None where that is not known."""
     anomalous: bool
     """Whether the view shows the defect; the mask is written only then."""
+    source: str | None = None
+    """Path of the photograph below the category's source folder."""
+    camera: str | None = None
+    """Name of the camera in the source; None if it has only its number."""
 
 
 @dataclass(frozen=True)
@@ -195,14 +199,14 @@ class _CategoryWriter:
             if view.anomalous and view.mask is not None:
                 mask_path = f"{name}_mask.png"
                 Image.fromarray(view.mask.astype(np.uint8) * 255).save(self._staging / mask_path)
-            self._entries[sample.split].append(
-                {
-                    "category": self._category,
-                    "anomaly_class": defect if defect is not None and view.anomalous else NORMAL_CLASS,
-                    "image_path": f"{name}.png",
-                    "mask_path": mask_path,
-                }
-            )
+            entry: dict[str, str | None] = {
+                "category": self._category,
+                "anomaly_class": defect if defect is not None and view.anomalous else NORMAL_CLASS,
+                "image_path": f"{name}.png",
+                "mask_path": mask_path,
+            }
+            named = {"source": view.source, "camera": view.camera}
+            self._entries[sample.split].append(entry | {k: v for k, v in named.items() if v is not None})
 
     def annotations(self, settings: ImportSettings) -> bytes:
         """The category's annotation file."""
