@@ -10,7 +10,7 @@ from idif.metrics.proportion import Proportion
 from idif.report.charts import Line, line_chart, linear_axis
 from idif.report.figures import Figure, ScoredSamples
 from idif.report.tables import DASH, Cell, Table
-from idif.visualization.text import percent
+from idif.visualization.text import as_sentence, percent
 
 LISTED = 40
 """Most wrong samples that a table lists; ``metrics.json`` has all."""
@@ -60,7 +60,7 @@ def decision_part(decided: Decisions, samples: ScoredSamples, costs: Costs | Non
     ]
     both = samples.both_classes
     return DecisionPart(
-        sentence=decided.sentence() + ".",
+        sentence=as_sentence(decided.sentence()),
         tables=[by_class(decided)],
         wrong=[table for table in wrong if table.rows],
         figure=threshold_figure(samples, decided, costs) if both else None,
@@ -89,7 +89,8 @@ def _row(passing: int, rejected: int, wrong: Proportion) -> list[Cell]:
 
 def wrong_table(caption: str, samples: Sequence[WrongSample]) -> Table:
     """Samples that were decided wrongly, with their original file names."""
-    table = Table(caption, ["score", "class", "photographs"], text=True)
+    one = all(len(sample.files) <= 1 for sample in samples)
+    table = Table(caption, ["score", "class", "photograph" if one else "photographs"], text=True)
     for sample in samples[:LISTED]:
         first, *others = sample.files.values() or [sample.sample_id]
         files = f"{first} and {len(others)} more" if others else first

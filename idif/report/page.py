@@ -18,6 +18,7 @@ from idif.report.decisions import Costs, DecisionPart, decision_part
 from idif.report.gallery import Gallery, ImageLoader, load_images, make_gallery, select_samples
 from idif.report.reference_results import ReferenceRow, missing_view_reference, reference_rows
 from idif.report.run_data import RunData, read_run
+from idif.report.side_by_side import side_by_side
 from idif.report.tables import DASH, HEADLINE, Table, applicable, label
 from idif.runs.baseline import compared_with_baseline
 from idif.version import __version__
@@ -95,21 +96,28 @@ def write_report(
     """
     assert runs, "a report needs a run"
     data = [read_run(folder) for folder in dict.fromkeys(runs)]
+    several = len(data) > 1
+    compared = None
+    if several:
+        each = 2 if len(data[0].categories) <= FEW_CATEGORIES else 1
+        compared = side_by_side(data, images, each, IMAGE_BYTES)
+    shown_together = {} if compared is None else dict(compared.samples)
     total = sum(len(run.categories) for run in data)
     done = 0
     sections = []
     for run in data:
         galleries = []
         for name in run.categories:
-            galleries.append(_gallery(run, name, images, total))
+            together = name in shown_together
+            galleries.append((None, []) if together else _gallery(run, name, images, total))
             done += 1
             progress(done, total, f"{run.name}: {name}")
         sections.append(_run_section(run, galleries, costs))
-    several = len(data) > 1
     page = _template().render(
         runs=sections,
         comparison=tables.comparison(data) if several else None,
         differences=tables.differences(data) if several else None,
+        side_by_side=compared,
         comparison_notes=summary_text.comparison_notes(data) if several else [],
         open_categories=total <= FEW_CATEGORIES,
         color_bar=color_bar_css(),

@@ -140,7 +140,11 @@ def test_every_metric_shown_is_that_of_metrics_json(demo: Path, page: Page) -> N
     found = 0
     for name, values in (*metrics["categories"].items(), ("mean", metrics["mean"])):
         for key, value in values.items():
-            if not (value is None or isinstance(value, float)) or key in ("p_error_bound", "s_auroc_ci"):
+            if not (value is None or isinstance(value, float)) or key in (
+                "p_error_bound",
+                "s_auroc_ci",
+                "decision",
+            ):
                 continue
             shown = (
                 rows[name][columns.index(label(key))]
@@ -305,7 +309,10 @@ def test_images_of_some_samples_only(demo: Path) -> None:
         found: dict[str, Images] = images_of()(run, category, split, sample_ids[:2])
         return found
 
-    assert "The images of 6 of these samples were not found." in page_of(demo, images=some).text
+    text = page_of(demo, images=some).text
+    missing = [int(n) for n in re.findall(r"The images of (\d+) of these samples were not found", text)]
+    assert len(missing) == 3
+    assert min(missing) >= 6, "all but two of at least eight"
 
 
 def test_without_maps_and_images_a_note_says_so(tmp_path: Path) -> None:
@@ -351,7 +358,7 @@ def test_a_missing_view_is_an_empty_frame(demo: Path, page: Page) -> None:
     rows = [
         row
         for name in ("gear", "bolt", "cap")
-        for row in select_samples(scored_samples(predictions, name, EVAL), 2)
+        for row in select_samples(scored_samples(predictions, name, EVAL), 2, 6)
     ]
     absent = int((~predictions.present[rows]).sum())
     assert absent
