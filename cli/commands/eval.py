@@ -18,14 +18,13 @@ from idif.evaluation.predictions import Predictions
 from idif.report.table_export import check_exports, export
 from idif.runs.baseline import compared_with_baseline
 from idif.runs.evaluate import measure_again
+from idif.runs.files import PREDICTIONS_FILE
 from idif.runs.run import open_results, open_run
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder, or one category's folder inside it.")],
-    split: Annotated[
-        Split | None, typer.Option(help="Split to evaluate.", show_default="test")
-    ] = None,
+    split: Annotated[Split | None, typer.Option(help="Split to evaluate.", show_default="test")] = None,
     from_predictions: Annotated[
         bool, typer.Option("--from-predictions", help="Compute metrics again from predictions.h5.")
     ] = False,
@@ -75,9 +74,11 @@ def evaluate(
     else:
         opened = open_run(run, overrides, checkpoint)
         results, config = opened.results, opened.config
-        metrics = evaluate_run(opened, split=split or "test", maps=not no_maps, reconstruction=save_reconstruction)
+        metrics = evaluate_run(
+            opened, split=split or "test", maps=not no_maps, reconstruction=save_reconstruction
+        )
     for path in exports:
-        export(path, metrics, Predictions.open(results / "predictions.h5"))
+        note(f"wrote {export(path, metrics, Predictions.open(results / PREDICTIONS_FILE))}")
     print_result(metrics, as_json=as_json, otherwise=Group(metrics_table(metrics), decisions_text(metrics)))
     try:
         found = compared_with_baseline(results, config)

@@ -30,14 +30,17 @@ def decisions_text(metrics: dict[str, Any]) -> RenderableType:
     elif found:
         lines.append(_table(found))
     if without:
-        lines.append(Text(f"no threshold, so no decision: {', '.join(without)} (see reasons in metrics.json)"))
+        lines.append(
+            Text(f"no threshold, so no decision: {', '.join(without)} (see reasons in metrics.json)")
+        )
     return Group(*lines)
 
 
 def _named(kind: str, samples: tuple[WrongSample, ...]) -> RenderableType:
     """A line for each of the first samples: original file, score, class."""
     lines = Text("\n").join(
-        Text(f"{kind}: {sample.name()}  score {sample.score:.4g}  {sample.defect}") for sample in samples[:NAMED]
+        Text(f"{kind}: {sample.name()}  score {sample.score:.4g}  {sample.defect}")
+        for sample in samples[:NAMED]
     )
     if len(samples) > NAMED:
         lines.append(f"\n{kind}: {len(samples) - NAMED} more in metrics.json")

@@ -17,10 +17,9 @@ from cli.workflow.device import join_team
 from cli.workflow.model_queue import is_finished, take_models
 from cli.workflow.sources import Sources, make_fabric
 from idif.config.sections import Config
+from idif.data.features import FeatureSource
 from idif.encoders.frozen import FrozenEncoder
-from idif.evaluation.scoring import Scorer
 from idif.kernels.malloc import keep_freed_memory
-from idif.methods.protocol import Method
 from idif.runs.identity import data_identity
 from idif.runs.lock import model_lock, run_lock
 from idif.runs.run import starting_checkpoint
@@ -38,6 +37,7 @@ from idif.training.checkpoint_files import find_checkpoint
 from idif.training.estimate import estimate
 from idif.training.fit import FittedTo
 from idif.training.loop import EpochSummary
+from idif.training.painted_validation import can_paint, paint
 from idif.training.precision import (
     training_convolutions,
     winograd_applies,
@@ -47,7 +47,7 @@ from idif.training.sampling import training_rows
 from idif.training.stages import stage_config, stages_of, train_stages
 from idif.training.task import Task
 from idif.training.tracking import require_tracker
-from idif.training.validation import ValidationResult, validate
+from idif.training.validation import PAINTED_S_AUROC, Validation
 from idif.visualization.text import percent
 
 START_PATIENCE = 600.0
@@ -100,7 +100,9 @@ def _train_models(
         def is_done(name: str) -> bool:
             return (resume or not dry_run) and _is_done(config, sources, name, groups[name])
 
-        models = _Models(config, groups, is_done, table)
+        first = sources.unplaced(next(iter(groups.values())), "train") if table is not None else None
+        score = None if dry_run or first is None else _score_column(config, first)
+        models = _Models(config, groups, is_done, table, score)
         waiting = models.waiting()
         # before the folder is written: a run that cannot start leaves none
         starts = {name: starting_checkpoint(config, name) for name in waiting}
@@ -136,6 +138,21 @@ def _train_models(
     return {"run": str(config.folder), "models": models.in_order()}
 
 
+def _score_column(config: Config, source: FeatureSource) -> str | None:
+    """The score that the table shows, see `cli.terminal.train_table.SCORES`; explains painted defects."""
+    settings = config.train
+    if config.method.fitted or (settings.eval_every and settings.epochs >= settings.eval_every):
+        return None if config.method.fitted else "s_auroc"
+    if not settings.validate_every or not can_paint(source.spec):
+        return None
+    _, held_out = training_rows(config, source.index)
+    normals = "held-out normals" if held_out else "normals trained on (train.holdout: 0 holds none out)"
+    note(
+        f"painted: S-AUROC of painted defects against {normals}, after the last epoch; no test sample is used"
+    )
+    return PAINTED_S_AUROC
+
+
 class _Models:
     """The models of a run, with the summaries of the finished ones."""
 
@@ -145,12 +162,13 @@ class _Models:
         groups: dict[str, list[str]],
         is_done: Callable[[str], bool],
         table: LiveTable | None,
+        score: str | None,
     ) -> None:
         self.groups = groups
         self._finished: dict[str, dict[str, Any]] = {}
         self._table = table
         if table is not None:
-            table.begin(str(config.folder), list(self.groups))
+            table.begin(str(config.folder), list(self.groups), score)
         for name in self.groups:
             if is_done(name):
                 self.add(model_summary(name, config.folder / name, None, "finished before"))
@@ -216,8 +234,14 @@ def _start(
 def _train_model(config: Config, task: Task, members: list[str], sources: Sources, fabric: Fabric) -> None:
     task.folder.mkdir(exist_ok=True, parents=True)
 
-    def after_epoch(method: Method, epoch: int) -> ValidationResult:
-        return validate(Scorer(config.eval, method, fabric.device), sources.placed(members, "test"))
+    def open_test() -> FeatureSource:
+        return sources.placed(members, "test")
+
+    settings, painted = config.train, None
+    if settings.validate_every and not config.method.fitted and can_paint(task.source.spec):
+        kept, held_out = training_rows(config, task.source.index)
+        painted = paint(task.source, kept, held_out, sources.encoders(), fabric.device, settings.seed)
+    after_epoch = Validation(config, fabric.device, open_test if settings.eval_every else None, painted)
 
     def encoders() -> tuple[FrozenEncoder, ...]:
         return sources.encoders().encoders

@@ -132,9 +132,7 @@ def given_keys(overrides: Sequence[str]) -> frozenset[str]:
             yield prefix
 
     return frozenset(
-        key
-        for text in overrides
-        for key in keys(_rename_keys(_parse_override(text), f"--set {text}"), "")
+        key for text in overrides for key in keys(_rename_keys(_parse_override(text), f"--set {text}"), "")
     )
 
 

@@ -1,4 +1,4 @@
-"""The decisions of a category's threshold on evaluated samples: misses, false alarms, and which samples they are.
+"""The decisions of a category's threshold on evaluated samples: misses, false alarms, the samples concerned.
 
 Evaluation records them in ``metrics.json`` as ``decision``; the terminal, the report and the page show them.
 """

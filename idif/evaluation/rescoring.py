@@ -159,5 +159,5 @@ def _write(
                 other_maps={name: torch.from_numpy(values) for name, (_, values, _) in others},
                 brightness=None if p.brightness is None else torch.from_numpy(p.brightness[rows]),
             )
-        for maps in stored:
-            maps.close()  # a file that is read cannot be replaced on every system
+        for one in stored:
+            one.close()  # a file that is read cannot be replaced on every system

@@ -1,13 +1,15 @@
 """A share of counted items and its confidence interval."""
 
 import math
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 _Z = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
 
 
-class Proportion(NamedTuple):
+@dataclass(frozen=True)
+class Proportion:
     """``count`` of ``total`` items."""
 
     count: int

@@ -10,7 +10,7 @@ from idif.metrics.proportion import Proportion
 from idif.report.charts import Line, line_chart, linear_axis
 from idif.report.figures import Figure, ScoredSamples
 from idif.report.tables import DASH, Cell, Table
-from idif.visualization.text import as_sentence, percent
+from idif.visualization.text import as_sentence
 
 LISTED = 40
 """Most wrong samples that a table lists; ``metrics.json`` has all."""
@@ -70,7 +70,7 @@ def decision_part(decided: Decisions, samples: ScoredSamples, costs: Costs | Non
 
 def by_class(decided: Decisions) -> Table:
     """How many samples of each class pass and are rejected: the confusion table."""
-    columns = ["pass", "rejected", "wrong", "wrong, 95 %"]
+    columns = ["pass", "rejected", "wrong, 95 %"]
     table = Table(f"Decisions by class, threshold {decided.threshold:.4g}", columns)
     alarms = decided.false_alarms
     table.rows.append(("good", _row(alarms.total - alarms.count, alarms.count, alarms)))
@@ -83,18 +83,18 @@ def by_class(decided: Decisions) -> Table:
 
 
 def _row(passing: int, rejected: int, wrong: Proportion) -> list[Cell]:
-    share = f"{percent(wrong.count / wrong.total)} %" if wrong.total else DASH
-    return [Cell(text) for text in (str(passing), str(rejected), share, wrong.interval_text or DASH)]
+    return [Cell(text) for text in (str(passing), str(rejected), wrong.interval_text or DASH)]
 
 
 def wrong_table(caption: str, samples: Sequence[WrongSample]) -> Table:
     """Samples that were decided wrongly, with their original file names."""
     one = all(len(sample.files) <= 1 for sample in samples)
-    table = Table(caption, ["score", "class", "photograph" if one else "photographs"], text=True)
+    table = Table(caption, ["score", "class", *([] if one else ["photographs"])])
     for sample in samples[:LISTED]:
         first, *others = sample.files.values() or [sample.sample_id]
         files = f"{first} and {len(others)} more" if others else first
-        table.rows.append((sample.sample_id, [Cell(f"{sample.score:.4g}"), Cell(sample.defect), Cell(files)]))
+        cells = [Cell(f"{sample.score:.4g}"), Cell(sample.defect)]
+        table.rows.append((sample.name(), cells) if one else (sample.sample_id, [*cells, Cell(files)]))
     if len(samples) > LISTED:
         table.note(f"{len(samples) - LISTED} more are listed in metrics.json.")
     return table

@@ -13,10 +13,14 @@ from idif.files import replace_file
 from idif.methods.maps import MAP
 from idif.progress import Progress, silent
 from idif.report import figures, summary_text, sweep_figures, sweep_tables, tables
-from idif.report.figures import Figure
 from idif.report.decisions import Costs, DecisionPart, decision_part
+from idif.report.figures import Figure
 from idif.report.gallery import Gallery, ImageLoader, load_images, make_gallery, select_samples
-from idif.report.reference_results import ReferenceRow, missing_view_reference, reference_rows
+from idif.report.reference_results import (
+    covered_dataset,
+    missing_view_reference,
+    reference_rows,
+)
 from idif.report.run_data import RunData, read_run
 from idif.report.side_by_side import side_by_side
 from idif.report.tables import DASH, HEADLINE, Table, applicable, label
@@ -184,7 +188,7 @@ def _run_section(
         categories_table=tables.category_table(run, references),
         baseline=_baseline(run),
         about_references=summary_text.about_references(references),
-        **_sweep(run, references),
+        **_sweep(run),
         training=_training(run, "all"),
         categories=sections,
         details=_details(run),
@@ -227,11 +231,11 @@ def _category_section(
 
 def _training(run: RunData, model: str) -> list[Figure]:
     lines = run.logs.get(model, [])
-    drawn = (figures.loss_curves(lines), figures.eval_curve(lines))
+    drawn = (figures.loss_curves(lines), figures.painted_curve(lines), figures.eval_curve(lines))
     return [figure for figure in drawn if figure is not None]
 
 
-def _sweep(run: RunData, references: dict[str, ReferenceRow]) -> dict[str, Any]:
+def _sweep(run: RunData) -> dict[str, Any]:
     """The fields of a `RunSection` about missing views."""
     if not run.several_cameras:
         return {"sweep_figures": [], "sweep_tables": [], "sweep_note": None}
@@ -246,8 +250,9 @@ def _sweep(run: RunData, references: dict[str, ReferenceRow]) -> dict[str, Any]:
             why = "A late fusion has no model to run with missing views; sweep the fused runs instead."
         return {"sweep_figures": compared, "sweep_tables": table, "sweep_note": why}
     published = []
-    if references:
-        dataset = next(iter(references.values())).dataset
+    imported_from = run.protocol.get("imported_from", ())
+    dataset = covered_dataset(run.config.method.name, run.categories, imported_from)
+    if dataset is not None:
         published = missing_view_reference(run.config.method.name, dataset)
     curve = sweep_figures.missing_views(run.sweep["by_missing"], published)
     drawn = [] if curve is None else [curve]

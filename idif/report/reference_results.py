@@ -99,6 +99,23 @@ def reference_rows(
     return {}
 
 
+def covered_dataset(method: str, categories: Iterable[str], imported_from: Sequence[str] = ()) -> str | None:
+    """The dataset whose published categories for ``method`` are exactly ``categories``; None without one.
+
+    Published means are over all of a dataset's categories, so they are shown beside such runs alone.
+    """
+    rows = reference_rows(method, categories, imported_from)
+    if not rows:
+        return None
+    dataset = next(iter(rows.values())).dataset
+    all_rows = [
+        row
+        for row in _rows("main")
+        if row.dataset == dataset and row.category != MEAN and _normalized(row.method) == _normalized(method)
+    ]
+    return dataset if len(all_rows) == len(rows) else None
+
+
 def missing_view_reference(method: str, dataset: str) -> list[ReferenceRow]:
     """The published results of ``method`` on ``dataset`` with 0, 1, ... views missing, if there are any."""
     rows = [row for row in _rows("missing views") if row.dataset == dataset]

@@ -37,9 +37,7 @@ class SideBySide:
     notes: list[str]
 
 
-def side_by_side(
-    runs: Sequence[RunData], images: ImageLoader | None, each: int, budget: int
-) -> SideBySide:
+def side_by_side(runs: Sequence[RunData], images: ImageLoader | None, each: int, budget: int) -> SideBySide:
     """Compare runs category by category and sample by sample; the first run selects the samples.
 
     Args:
@@ -49,8 +47,8 @@ def side_by_side(
         budget: bytes that the images may take.
     """
     categories = _shared_categories(runs)
-    tables = [_by_category(runs, key) for key in COMPARED if any(key in applicable(r, [key]) for r in runs)]
-    tables = [table for table in tables if table is not None]
+    keys = [key for key in COMPARED if any(applicable(run, [key]) for run in runs)]
+    tables = [table for key in keys if (table := _by_category(runs, key)) is not None]
     decided = _decisions(runs)
     notes: list[str] = []
     differences = []
@@ -148,8 +146,8 @@ def _samples(
     rows_of: list[Mapping[str, int]] = []
     for run in runs:
         assert run.predictions is not None
-        rows = run.predictions.rows(category)
-        rows_of.append({run.predictions.sample_id[row]: int(row) for row in rows})
+        of_category = run.predictions.rows(category)
+        rows_of.append({run.predictions.sample_id[row]: int(row) for row in of_category})
     ids = {first.predictions.sample_id[row]: kind for row, kind in selected.items()}
     shared = {name: kind for name, kind in ids.items() if all(name in rows for rows in rows_of)}
     if not shared:

@@ -141,8 +141,8 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
     asked, recorded = config.model_dump(mode="json"), before.model_dump(mode="json")
     for section in ("method", "train", "corruption"):
         for key in dict.fromkeys([*asked[section], *recorded[section]]):
-            # neither changes the result; the number of processes per batch does, and is compared below
-            if (section, key) in (("train", "eval_every"), ("train", "distribute")):
+            # none changes the result; the number of processes per batch does, and is compared below
+            if section == "train" and key in ("eval_every", "validate_every", "distribute"):
                 continue
             now, then = asked[section].get(key), recorded[section].get(key)
             if (section, key) == ("train", "epochs") and now > then:
@@ -192,8 +192,8 @@ def resumed_otherwise(config: Config, fabric: Fabric) -> list[str]:
     epochs, former = config.train.epochs, read_config(config.folder).train.epochs
     if epochs != former:
         changed.append(
-            f"train.epochs grew from {former} to {epochs} when it was resumed; from then on the learning rate "
-            f"follows the schedule of {epochs} epochs, so it is not the result of {epochs} uninterrupted ones"
+            f"train.epochs grew from {former} to {epochs} when it was resumed; since then the learning rate "
+            f"follows the schedule of {epochs} epochs; not the result of {epochs} uninterrupted ones"
         )
     carried: list[str] = before.get("caveats", [])
     return [line for line in carried if line != config.run.note] + changed

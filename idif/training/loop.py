@@ -26,7 +26,7 @@ from idif.training.state import StepInput, TrainingState
 from idif.training.step_metrics import FLUSH_EVERY, PART, StepMetrics, out_of_memory_as_error
 from idif.training.task import Task, build_method
 from idif.training.tracking import Tracker, tracking
-from idif.training.validation import ValidationResult
+from idif.training.validation import ValidationResult, is_due
 
 AfterEpoch = Callable[[Method, int], ValidationResult]
 """Callback: takes the method with its current final weights, and the number of finished epochs."""
@@ -64,7 +64,8 @@ def train(
         task: the training data and the output folder.
         fabric: device, precision and processes.
         progress: called with the steps done, the number of steps, and the loss.
-        after_epoch: called every ``train.eval_every`` epochs; its figures are logged, its pictures tracked.
+        after_epoch: called every ``train.eval_every`` and every ``train.validate_every`` epochs; its figures
+            are logged, its pictures tracked.
         on_epoch: called by the first process when the checkpoint of an epoch is written.
 
     Returns:
@@ -124,9 +125,10 @@ def train(
             if timing is not None:
                 samples = settings.sub_epochs * -(-len(task.rows) // fabric.world_size) * fabric.world_size
                 timing.write(summary | {"seconds": seconds, "samples_per_s": samples / seconds})
-            if after_epoch is not None and settings.eval_every and (epoch + 1) % settings.eval_every == 0:
+            if after_epoch is not None and is_due(settings, epoch + 1):
                 seen = after_epoch(state.kept, epoch + 1)
-                summary["eval"] = seen.figures
+                if seen.figures:
+                    summary["eval"] = seen.figures
                 if tracker is not None and seen.pictures:
                     tracker.show(step, seen.pictures)
             for log in logs:

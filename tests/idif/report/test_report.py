@@ -19,7 +19,14 @@ from idif.report import write_report
 from idif.report.charts import HEIGHT, WIDTH
 from idif.report.figures import roc, score_histogram, scored_samples
 from idif.report.gallery import Images, select_samples
-from idif.report.reference_results import missing_view_reference, published_results, reference_rows
+from idif.report.reference_results import (
+    MEAN,
+    _rows,
+    covered_dataset,
+    missing_view_reference,
+    published_results,
+    reference_rows,
+)
 from idif.report.tables import HEADLINE, label
 from tests.helpers.report_runs import VIEWS, images_of, make_run, make_run_without_views
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index
@@ -453,6 +460,8 @@ def test_published_results_are_those_of_the_method_and_of_a_dataset_with_all_cat
     assert reference_rows("idif", ["audiojack", "gear"]) == {}  # a coincidence among other data
     assert reference_rows("idif", ["mean"]) == reference_rows("idif", []) == {}
     assert reference_rows("another", ["audiojack"]) == {}
+    assert reference_rows("idif", ["audiojack"], ["folder"]) == {}, "own photographs of that name"
+    assert reference_rows("idif", ["cable_gland"], ["mvtec3d"])["cable_gland"].s_auroc == 0.961
     assert list(published_results(["audiojack"])) == [
         "PaDiM",
         "PatchCore",
@@ -472,9 +481,11 @@ def test_published_results_are_shown_beside_the_runs(tmp_path: Path) -> None:
     assert "IDIF on Real-IAD, from IDIF (AAAI 2025); full training sets, segmentation head" in page.text
     published = [row.s_auroc for row in missing_view_reference("idif", "Real-IAD")]
     assert published == [0.964, 0.959, 0.957, 0.951, 0.940]
-    for missing, value in enumerate(published):
-        assert value is not None
-        assert f"paper, Real-IAD, {missing} missing: {100 * value:.1f} %" in page.text
+    assert "paper, Real-IAD" not in page.text, "published for all categories, the run has two"
+    every = list(published_results(["audiojack"])["IDIF"])
+    assert covered_dataset("idif", every) is None
+    names = [row.category for row in _rows("main") if (row.method, row.dataset) == ("IDIF", "Real-IAD")]
+    assert covered_dataset("idif", [name for name in names if name != MEAN]) == "Real-IAD"
     assert missing_view_reference("another", "Real-IAD") == []
 
 
