@@ -50,6 +50,7 @@ from idif.training.tracking import require_tracker
 from idif.training.validation import PAINTED_S_AUROC, Validation
 from idif.visualization.text import percent
 
+FIGURES = {"s_auroc": "S-AUROC", PAINTED_S_AUROC: "painted S-AUROC"}
 START_PATIENCE = 600.0
 """Seconds that a process waits for another one to write the run's folder, if they divide the categories."""
 
@@ -266,7 +267,7 @@ def _train_model(config: Config, task: Task, members: list[str], sources: Source
 
 def _print_epoch(done: EpochSummary) -> None:
     """One line for an epoch, for logs; a terminal has a progress bar."""
-    figures = "".join(f"  {key} {percent(value)} %" for key, value in done.figures.items())
+    figures = "".join(f"  {FIGURES.get(key, key)} {percent(value)} %" for key, value in done.figures.items())
     note(
         f"{done.model}  epoch {done.epoch}/{done.epochs}  loss {done.loss:.4f}{figures}  "
         f"{duration(done.seconds)}"
