@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,10 @@ def given(world: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def stopped(given: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def stopped(given: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run that Ctrl-C stopped in its third epoch, and what it said."""
-    patch, capture = pytest.MonkeyPatch(), []
+    patch = pytest.MonkeyPatch()
+    capture: list[str] = []
     train_step = loop.train_step
     steps = iter(range(100))
 
@@ -47,7 +47,7 @@ def stopped(given: list[str], tmp_path_factory: pytest.TempPathFactory) -> Itera
     assert run(given) == 130
     patch.undo()
     home = Path(next(a for a in given if a.startswith("--set=run.dir=")).partition("run.dir=")[2])
-    yield home / "tiny", "\n".join(capture)
+    return home / "tiny", "\n".join(capture)
 
 
 def test_ctrl_c_says_where_it_stopped_and_epochs_were_printed(stopped: tuple[Path, str]) -> None:
