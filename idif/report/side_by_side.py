@@ -82,7 +82,7 @@ def _all_categories(runs: Sequence[RunData]) -> list[str]:
 
 def _by_category(runs: Sequence[RunData], key: str) -> Table | None:
     """One metric of every category, one column a run; None where no run has it."""
-    table = Table(f"{label(key)} by category, in percent", [run.name for run in runs])
+    table = Table(f"{label(key)} of the runs by category, in percent", [run.name for run in runs])
     for name in _all_categories(runs):
         values = [run.categories.get(name, {}) for run in runs]
         cells = [
