@@ -7,9 +7,11 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.console import Group
 
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, print_result, progress_bar
+from cli.terminal.decisions import decisions_text
 from cli.terminal.metrics_table import metrics_table
 from idif.config.sections import Config
 from idif.errors import ConfigError, RunError
@@ -67,7 +69,7 @@ def fuse_runs(
     for text in told:
         note(f"note: {text}")
     metrics = measure(out, config.eval, notify=note)
-    print_result(metrics, as_json=as_json, otherwise=metrics_table(metrics))
+    print_result(metrics, as_json=as_json, otherwise=Group(metrics_table(metrics), decisions_text(metrics)))
     note(f"next: idif report {out} {' '.join(map(str, runs))}")
 
 

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cli.terminal.console import note
+from idif.config.sections import Config
 from idif.errors import RunError
 from idif.files import make_folder, write_failed
 from idif.locks import LockHeld, file_lock
 from idif.runs.lock import MODEL_LOCK
 from idif.training.checkpoint import read_progress
 from idif.training.checkpoint_files import find_checkpoint
+from idif.training.stages import is_trained
 
 LOOK_EVERY = 2.0
 """Polling interval, in seconds, for models that other processes are training."""
@@ -58,7 +60,7 @@ def take_models(
             time.sleep(LOOK_EVERY)
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the model in a folder has been trained to its last epoch."""
+def is_finished(folder: Path, config: Config) -> bool:
+    """Whether the model in a folder has been trained to the config's last epoch."""
     checkpoint = find_checkpoint(folder)
-    return checkpoint is not None and read_progress(checkpoint).finished
+    return checkpoint is not None and is_trained(read_progress(checkpoint), config)

@@ -201,6 +201,7 @@ class Sources:
             encoders=self.encoders(),
             fingerprint=self.fingerprint(),
             identities=identities,
+            cameras=source.index.camera_names,
         )
 
     def resources(self, features: FeatureSpec) -> dict[str, Any]:

@@ -155,6 +155,9 @@ class TrainConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     eval_every: Annotated[int, Field(ge=0)] = 0
     """Epochs between evaluations on the test split, for curves only: the last epoch is reported. 0: never."""
+    validate_every: Annotated[int, Field(ge=0)] = 1
+    """Epochs between validations on normal samples with painted defects, for curves only: those held out of
+    training (`holdout`) if there are any, else some of those trained on. No test sample is used. 0: never."""
     dropout: ViewDropoutConfig = ViewDropoutConfig()
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of an exponential moving average of the weights, which is then evaluated instead of them; 0: off.

@@ -20,6 +20,7 @@ from idif.evaluation.predictions import (
     FORMAT,
     PER_VIEW,
     SAMPLE_CLASS,
+    SOURCE_PATH,
     TEXT,
     TEXT_PER_VIEW,
     BoolArray,
@@ -52,6 +53,7 @@ class PredictionsWriter:
         sample_classes: bool = False,
         other_maps: Sequence[str] = (),
         brightness: bool = False,
+        source_paths: bool = False,
     ) -> None:
         """Create a writer; a temporary file beside ``path`` is opened on entering the context.
 
@@ -68,6 +70,7 @@ class PredictionsWriter:
             sample_classes: whether the samples have their own class, which the file then records.
             other_maps: names of the maps besides the anomaly map that a file with maps contains.
             brightness: whether the file has scores of the samples by their brightness.
+            source_paths: whether the file records original paths of imported photographs.
         """
         self.path = path
         self._view_numbers = tuple(view_numbers)
@@ -81,7 +84,8 @@ class PredictionsWriter:
         self._file: h5py.File | None = None
         self._out: SteadyFile | None = None
         self._rows = 0
-        self._text = (*TEXT, *([SAMPLE_CLASS] if sample_classes else []))
+        optional = {SAMPLE_CLASS: sample_classes, SOURCE_PATH: source_paths}
+        self._text = (*TEXT, *(name for name, used in optional.items() if used))
         self._digest = hashlib.sha256()
 
     def __enter__(self) -> Self:
@@ -99,7 +103,7 @@ class PredictionsWriter:
         self._file.attrs["view_numbers"] = np.array(self._view_numbers, np.int64)
         views, text = len(self._view_numbers), h5py.string_dtype()
         for name in self._text:
-            shape = (views,) if name in TEXT_PER_VIEW else ()
+            shape = (views,) if name in (*TEXT_PER_VIEW, SOURCE_PATH) else ()
             self._create(name, shape, text, 256)
         for name, dtype in PER_VIEW.items():
             self._create(name, (views,), dtype, 1024)
@@ -165,6 +169,8 @@ class PredictionsWriter:
             block[BRIGHTNESS] = unknown if brightness is None else _array(brightness)
         if SAMPLE_CLASS in self._text:
             block[SAMPLE_CLASS] = [s.sample_class or "" for s in samples]
+        if SOURCE_PATH in self._text:
+            block[SOURCE_PATH] = [["" if v is None else v.source or "" for v in s.views] for s in samples]
         if self._maps:
             assert maps is not None, "a file with maps needs them"
             assert masks is not None, "a file with maps needs masks"

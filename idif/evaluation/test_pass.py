@@ -19,6 +19,7 @@ from idif.errors import CannotFinish
 from idif.evaluation.brightness import Brightness, brightness_metrics
 from idif.evaluation.calibration import final_scores
 from idif.evaluation.category_metrics import category_metrics, mean_metrics, update_pixels
+from idif.evaluation.decision import decisions_of
 from idif.evaluation.normal_scores import NormalScores
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
@@ -58,12 +59,6 @@ def scoring_protocol(config: Config, described: Mapping[str, str], region_map: s
         described: result of `idif.methods.protocol.Method.describe`.
         region_map: the map that AUPRO is computed from.
     """
-    evaluation = config.eval
-    top = {
-        "topk": f"mean of the top {evaluation.top_k} pixels",
-        "max": "max over pixels",
-        "method": "the method's own rule",
-    }[evaluation.score]
     ema = config.train.ema
     mean = f"exponential mean over steps, decay min({ema}, (1 + n) / (10 + n)) after n steps"
     fitted = config.method.fitted
@@ -72,16 +67,25 @@ def scoring_protocol(config: Config, described: Mapping[str, str], region_map: s
     return {
         **described,
         "weights": learned,
-        "view_score": top,
-        "sample_score": f"{evaluation.sample_score} over the views present",
-        "calibrate": evaluation.calibrate,
+        **score_texts(config.eval),
+        "calibrate": config.eval.calibrate,
         **({} if fitted else {"epoch": "last"}),
         "pixels": "present views, maps stored as float16, masks resized by nearest neighbor" + regions,
         "rules": {
-            **score_rules(evaluation),
+            **score_rules(config.eval),
             **({} if region_map == MAP else {"region_map": region_map}),
         },
     }
+
+
+def score_texts(settings: EvalConfig) -> dict[str, str]:
+    """The rules of `score_rules` for display."""
+    view = {
+        "topk": f"mean of the top {settings.top_k} pixels",
+        "max": "max over pixels",
+        "method": "the method's own rule",
+    }[settings.score]
+    return {"view_score": view, "sample_score": f"{settings.sample_score} over the views present"}
 
 
 def score_rules(settings: EvalConfig) -> dict[str, Any]:
@@ -148,6 +152,12 @@ def write_predictions(
     stated = {**stated, "split": split, **provenance, **learned}
     index, size = first.source.index, first.source.spec.image_size
     classes = any(sample.sample_class is not None for sample in index.samples)
+    views = [view for sample in index.samples for view in sample.views if view is not None]
+    origins = sorted({sample.origin for sample in index.samples if sample.origin is not None})
+    if origins:
+        stated["imported_from"] = origins
+    if cameras := index.camera_names:
+        stated["cameras"] = cameras
     drawn = maps and method.draws_maps
     writer = PredictionsWriter(
         path,
@@ -159,6 +169,7 @@ def write_predictions(
         classes,
         method.other_maps,
         first.brightness is not None,
+        any(view.source is not None for view in views),
     )
     with writer:
         for task in chain([first], remaining):
@@ -259,6 +270,9 @@ def metrics_of(
         rows = predictions.rows(name)
         found["thresholds"], why = thresholds_of(predictions, name, labels[rows], settings)
         found["reasons"].update(why)
+        rate = predictions.protocol.get("false_positive", {}).get(name, {}).get("target_fpr")
+        decided = decisions_of(predictions, rows, labels[rows], found["thresholds"]["sample"], rate)
+        found["decision"] = None if decided is None else decided.to_json()
         if predictions.brightness is not None:
             found["brightness"] = brightness_metrics(predictions.brightness[rows], labels[rows])
         calibration = predictions.protocol.get("calibrations", {}).get(name)

@@ -189,6 +189,8 @@ class Thresholds:
 
     part: float | None = None
     view: float | None = None
+    origin: str | None = None
+    """Where the part's threshold comes from, for display."""
 
 
 def prediction_json(judged: Prediction, view_numbers: Sequence[int], limits: Thresholds) -> dict[str, object]:
@@ -202,6 +204,7 @@ def prediction_json(judged: Prediction, view_numbers: Sequence[int], limits: Thr
         "category": judged.part.category,
         "score": score,
         "threshold": limits.part,
+        "threshold_origin": limits.origin,
         "anomalous": _from_on(score, limits.part),
         "view_threshold": limits.view,
         "views": {

@@ -1,6 +1,6 @@
 """Evaluation of a run: thresholds, calibration, predictions and metrics."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from idif.evaluation.brightness import Brightness, brightness_warning
 from idif.evaluation.calibration import Calibration, fit_calibration
 from idif.evaluation.normal_scores import normal_scores
 from idif.evaluation.predictions import Predictions
+from idif.evaluation.rescoring import rescore
 from idif.evaluation.scoring import Scorer
 from idif.evaluation.test_pass import CategoryTask, PixelCounts, metrics_of, write_predictions
 from idif.evaluation.thresholds import normal_thresholds
@@ -131,10 +132,31 @@ def evaluate(evaluation: Evaluation, *, split: Split = "test", maps: bool = True
         split=split,
         maps=maps,
         derived=[results / METRICS_FILE],
-        provenance={MODELS: _model_digests(evaluation)},
+        provenance={MODELS: _model_digests(evaluation), **_epoch(evaluation.run)},
         progress=evaluation.progress,
     )
     return measure(results, evaluation.run.config.eval, pixels, notify=evaluation.notify)
+
+
+def measure_again(
+    results: Path, settings: EvalConfig, given: Collection[str], *, notify: Notify = unheard
+) -> dict[str, Any]:
+    """As `measure`, from stored predictions, whose scores are computed again if ``given`` demands it.
+
+    Args:
+        settings: the section ``eval`` with its overrides.
+        given: dotted keys of the overrides, e.g. ``eval.score``.
+
+    Raises:
+        RunError: as `measure`; a key given demands a new test pass.
+    """
+    path = results / PREDICTIONS_FILE
+    predictions = Predictions.open(path)
+    check_results(path, predictions.protocol, run_home(results))
+    again = rescore(predictions, settings, given, results, derived=[results / METRICS_FILE])
+    if again is not None:
+        notify(f"note: the scores of {path} were computed again: {again}")
+    return measure(results, settings, notify=notify)
 
 
 def measure(
@@ -157,6 +179,12 @@ def measure(
     if (warning := brightness_warning(metrics)) is not None:
         notify(f"note: {warning}")
     return metrics
+
+
+def _epoch(run: Run) -> dict[str, str]:
+    """The protocol's ``epoch`` of weights that are not those of the last one."""
+    text = run.epoch_text()
+    return {} if text is None else {"epoch": f"{text} (training is not finished)"}
 
 
 def _model_digests(evaluation: Evaluation) -> dict[str, str]:

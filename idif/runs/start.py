@@ -1,7 +1,7 @@
 """Start of a run: creates its folder, records provenance, checks that a resumed run is unchanged."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class TrainingData:
     """Fingerprint of the store; None for live encoders."""
     identities: Mapping[str, Mapping[str, str | None]]
     """Category -> `idif.runs.identity.data_identity` of its training samples."""
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    """`idif.data.index.Index.camera_names`."""
 
 
 def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, fabric: Fabric) -> None:
@@ -77,6 +79,7 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
         features=spec.to_json(),
         store_fingerprint=data.fingerprint,
         data=before.get("data", {}) | data.identities,
+        **({"cameras": dict(data.cameras)} if data.cameras else {}),
         stages={stage.name: stage_config(config, stage).train.epochs for stage in stages_of(config)},
         **{name: resource_facts(resource) for name, resource in start.resources.items()},
         caveats=[*start.caveats, *([config.run.note] if config.run.note else [])],
@@ -130,7 +133,8 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
     """Refuse an existing run, unless it is resumed with the same settings.
 
     Raises:
-        RunError: the run exists and ``resume`` is false, or it has another config or more processes.
+        RunError: the run exists and ``resume`` is false, or it has another config or more processes. More
+            ``train.epochs`` are allowed where training has one stage.
     """
     if not (config.folder / CONFIG_FILE).exists():
         return
@@ -142,10 +146,13 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
     asked, recorded = config.model_dump(mode="json"), before.model_dump(mode="json")
     for section in ("method", "train", "corruption"):
         for key in dict.fromkeys([*asked[section], *recorded[section]]):
-            # neither changes the result; the number of processes per batch does, and is compared below
-            if (section, key) in (("train", "eval_every"), ("train", "distribute")):
+            # none changes the result; the number of processes per batch does, and is compared below
+            if section == "train" and key in ("eval_every", "validate_every", "distribute"):
                 continue
             now, then = asked[section].get(key), recorded[section].get(key)
+            if (section, key) == ("train", "epochs") and now > then:
+                _require_one_stage(config)
+                continue
             if now != then:
                 raise RunError(
                     f"{config.folder}: {section}.{key} is {now!r}, but the run was started with {then!r}; a "
@@ -156,6 +163,20 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
         raise RunError(
             f"{config.folder}: {fabric.world_size} process(es) would share each batch, but it was started "
             f"with {shared}; a run cannot change while it is resumed"
+        )
+
+
+def _require_one_stage(config: Config) -> None:
+    """Refuse more epochs where a later stage builds on the weights of the former number.
+
+    Raises:
+        RunError: names the stages.
+    """
+    names = [stage.name for stage in stages_of(config)]
+    if len(names) > 1 or config.method.fitted:
+        raise RunError(
+            f"{config.folder}: train.epochs can grow only where training has one stage, but it has "
+            f"{', '.join(names)}; train another run"
         )
 
 
@@ -173,6 +194,12 @@ def resumed_otherwise(config: Config, fabric: Fabric) -> list[str]:
         for what, value in now.items()
         if before.get(what, value) != value
     ]
+    epochs, former = config.train.epochs, read_config(config.folder).train.epochs
+    if epochs != former:
+        changed.append(
+            f"train.epochs grew from {former} to {epochs} when it was resumed; since then the learning rate "
+            f"follows the schedule of {epochs} epochs; not the result of {epochs} uninterrupted ones"
+        )
     carried: list[str] = before.get("caveats", [])
     return [line for line in carried if line != config.run.note] + changed
 

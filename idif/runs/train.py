@@ -1,6 +1,7 @@
 """`train`: trains a run from a feature source, for scripts and notebooks."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,10 +14,9 @@ from idif.data.subset import Subset
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import ConfigError
-from idif.evaluation.scoring import Scorer
 from idif.files import make_folder
 from idif.methods.catalog import METHODS
-from idif.methods.protocol import Method, ResourceRequest
+from idif.methods.protocol import ResourceRequest
 from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.api import TrainedRun, load_run, resolve_device
 from idif.runs.identity import data_identity
@@ -34,10 +34,12 @@ from idif.runs.start import (
     write_run_folder,
 )
 from idif.training.held_out import held_out_notes
+from idif.training.painted_validation import paint
 from idif.training.precision import fabric_precision
+from idif.training.sampling import training_rows
 from idif.training.stages import train_stages
 from idif.training.tracking import require_tracker
-from idif.training.validation import ValidationResult, validate
+from idif.training.validation import Validation
 
 
 @runtime_checkable
@@ -121,18 +123,22 @@ def _train_models(
     fingerprint = getattr(source, "fingerprint", None)
     identities = {c: data_identity(_members(source, [c], "train"), c) for c in categories}
     numbers = source.index.view_numbers
-    data = TrainingData(source.spec, numbers, categories, encoders, fingerprint, identities)
+    names = source.index.camera_names
+    data = TrainingData(source.spec, numbers, categories, encoders, fingerprint, identities, names)
     write_run_folder(config, data, start, fabric)
     on_device = {name: resource.to(fabric.device) for name, resource in resources.items()}
     for name, members in groups.items():
         part = _members(source, members, "train")
         task = make_task(config, name, part, members, on_device, starts[name])
 
-        def after_epoch(method: Method, epoch: int, members: Sequence[str] = members) -> ValidationResult:
-            if validation is None:
-                return ValidationResult({})
-            scorer = Scorer(config.eval, method, fabric.device)
-            return validate(scorer, _members(validation, members, "test"))
+        test = None
+        if validation is not None and config.train.eval_every:
+            test = partial(_members, validation, members, "test")
+        painted = None
+        if config.train.validate_every and not config.method.fitted:
+            kept, held_out = training_rows(config, part.index)
+            painted = paint(part, kept, held_out, encoders, fabric.device, config.train.seed)
+        after_epoch = Validation(config, fabric.device, test, painted)
 
         def loaded() -> tuple[FrozenEncoder, ...]:
             return encoders.encoders

@@ -1,10 +1,10 @@
 """The training loop: `train` runs all epochs or the one pass of a fit, `train_step` one optimizer step."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -26,10 +26,26 @@ from idif.training.state import StepInput, TrainingState
 from idif.training.step_metrics import FLUSH_EVERY, PART, StepMetrics, out_of_memory_as_error
 from idif.training.task import Task, build_method
 from idif.training.tracking import Tracker, tracking
-from idif.training.validation import ValidationResult
+from idif.training.validation import ValidationResult, is_due
 
 AfterEpoch = Callable[[Method, int], ValidationResult]
 """Callback: takes the method with its current final weights, and the number of finished epochs."""
+
+
+class EpochSummary(NamedTuple):
+    """A finished epoch."""
+
+    model: str
+    epoch: int
+    epochs: int
+    loss: float
+    """Mean over the epoch's steps."""
+    seconds: float
+    figures: Mapping[str, Any]
+    """Result of `AfterEpoch`; empty if it was not called."""
+
+
+OnEpoch = Callable[[EpochSummary], None]
 
 
 def train(
@@ -39,6 +55,7 @@ def train(
     *,
     progress: Progress = silent,
     after_epoch: AfterEpoch | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Method:
     """Train one model to the last epoch, or fit it, starting from its checkpoint if there is one.
 
@@ -47,7 +64,9 @@ def train(
         task: the training data and the output folder.
         fabric: device, precision and processes.
         progress: called with the steps done, the number of steps, and the loss.
-        after_epoch: called every ``train.eval_every`` epochs; its figures are logged, its pictures tracked.
+        after_epoch: called every ``train.eval_every`` and every ``train.validate_every`` epochs; its figures
+            are logged, its pictures tracked.
+        on_epoch: called by the first process when the checkpoint of an epoch is written.
 
     Returns:
         The method with the final weights: those of the last epoch, or their exponential moving average.
@@ -85,6 +104,7 @@ def train(
         for epoch in range(done.epoch, settings.epochs):
             began = time.perf_counter()
             state.method.train()
+            losses_seen: list[float] = []
             for passed in range(settings.sub_epochs):
                 number = epoch * settings.sub_epochs + passed
                 for batches in _groups(task, settings, number, fabric):
@@ -98,6 +118,7 @@ def train(
                         lines = metrics.flush(epoch + 1, step)
                         for log in logs:
                             log.write(*lines)
+                        losses_seen += [line["loss"] for line in lines]
                         where = f"{task.name}  epoch {epoch + 1}/{settings.epochs}"
                         progress(step, steps.total, f"{where}  loss {lines[-1]['loss']:.3f}")
             seconds = time.perf_counter() - began
@@ -105,9 +126,10 @@ def train(
             if timing is not None:
                 samples = settings.sub_epochs * -(-len(task.rows) // fabric.world_size) * fabric.world_size
                 timing.write(summary | {"seconds": seconds, "samples_per_s": samples / seconds})
-            if after_epoch is not None and settings.eval_every and (epoch + 1) % settings.eval_every == 0:
+            if after_epoch is not None and is_due(settings, epoch + 1):
                 seen = after_epoch(state.kept, epoch + 1)
-                summary["eval"] = seen.figures
+                if seen.figures:
+                    summary["eval"] = seen.figures
                 if tracker is not None and seen.pictures:
                     tracker.show(step, seen.pictures)
             for log in logs:
@@ -117,6 +139,10 @@ def train(
                 if timing is not None:
                     timing.sync()
                 state.save(epoch + 1, step, None if tracker is None else tracker.run_id)
+                if on_epoch is not None:
+                    mean = sum(losses_seen) / len(losses_seen)
+                    figures = summary.get("eval", {})
+                    on_epoch(EpochSummary(task.name, epoch + 1, settings.epochs, mean, seconds, figures))
             metrics.checkpoint_epoch = epoch + 1
             fabric.barrier()
     return state.kept.eval()

@@ -13,8 +13,8 @@ from idif.methods.catalog import METHODS
 from idif.methods.protocol import Stage
 from idif.progress import Progress, silent
 from idif.training.checkpoint import read_progress
-from idif.training.checkpoint_files import find_checkpoint
-from idif.training.loop import AfterEpoch, train
+from idif.training.checkpoint_files import TrainingProgress, find_checkpoint
+from idif.training.loop import AfterEpoch, OnEpoch, train
 from idif.training.task import Task
 
 
@@ -35,6 +35,14 @@ def last_epochs(config: Config) -> int:
     return stage_config(config, stages_of(config)[-1]).train.epochs
 
 
+def is_trained(progress: TrainingProgress, config: Config) -> bool:
+    """Whether a checkpoint of the last stage is that of the config's last epoch.
+
+    ``train.epochs`` may have grown since a model was finished.
+    """
+    return progress.finished and (config.method.fitted or progress.epoch >= last_epochs(config))
+
+
 def train_stages(
     config: Config,
     task: Task,
@@ -43,12 +51,14 @@ def train_stages(
     *,
     progress: Progress = silent,
     after_epoch: AfterEpoch | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> None:
     """Train a model to the last epoch of its last stage; resumes an interrupted training.
 
     Args:
         encoders: loads the frozen encoders, for a stage that runs them.
         after_epoch: callback of the last stage.
+        on_epoch: callback of every stage.
 
     Raises:
         The exceptions of `idif.training.loop.train`.
@@ -70,4 +80,11 @@ def train_stages(
             here = replace(here, context=replace(here.context, encoders=loaded))
         make_folder(here.folder)
         chosen = stage_config(config, stage)
-        train(chosen, here, fabric, progress=progress, after_epoch=after_epoch if last else None)
+        train(
+            chosen,
+            here,
+            fabric,
+            progress=progress,
+            after_epoch=after_epoch if last else None,
+            on_epoch=on_epoch,
+        )

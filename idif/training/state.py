@@ -96,6 +96,9 @@ class TrainingState:
                 average.n_averaged.copy_(state["averaged"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
+            # the bits of the checkpoint, unless the number of epochs has grown since
+            for group, base in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
+                group["lr"] = base * learning_rate(settings, steps, schedule.last_epoch)
             tracked_as = state.get("tracked_as")
         at_once = 1 if checkpoint is not None else min(settings.epochs, 3)
         require_space(task.folder, at_once * _checkpoint_bytes(method, optimizer, average), "training")
@@ -124,7 +127,7 @@ class TrainingState:
     @property
     def learning_rate(self) -> float:
         """Learning rate of the next optimizer step."""
-        return float(self.schedule.get_last_lr()[0])
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def advance(self) -> None:
         """Update learning rate and averaged weights after an optimizer step."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -136,7 +136,11 @@ def load_category(
     loaded = prefetch_map(load, samples, workers=workers, depth=2 * workers)
     for sample, views in zip(samples, loaded, strict=True):
         stamp = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{sample.split}-{sample.name}")[-100:]
-        numbered = {numbers[name]: view for name, view in views.items()}
+        # a camera that is only a number needs no name
+        numbered = {
+            numbers[name]: replace(view, camera=None if name == str(numbers[name]) else name)
+            for name, view in views.items()
+        }
         yield ImportedSample(sample.split, sample.defect, stamp, numbered)
 
 
@@ -158,7 +162,8 @@ def load_sample(folder: Path, sample: PhotoSample, *, size: int, has_masks: bool
         if name in sample.masks:
             mask, has_grey = _load_shrunk_mask(resolve_inside(folder, sample.masks[name]), size, shape)
         anomalous = sample.defect is not None and (mask is not None if has_masks else True)
-        views[name] = ImportedView(np.ascontiguousarray(image.transpose(1, 2, 0)), mask, anomalous, has_grey)
+        pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+        views[name] = ImportedView(pixels, mask, anomalous, grey_mask=has_grey, source=file)
     if sample.defect is not None and not any(view.anomalous for view in views.values()):
         first = next(iter(sample.photographs.values()))
         raise DatasetError(

@@ -64,6 +64,10 @@ class ImportedView:
     """Whether the view shows the defect; the mask is written only then."""
     grey_mask: bool = False
     """Whether the mask had values between black and white, so that a rule decided what it marks."""
+    source: str | None = None
+    """Path of the photograph below the category's source folder."""
+    camera: str | None = None
+    """Name of the camera in the source; None if it has only its number."""
 
 
 @dataclass(frozen=True)
@@ -201,14 +205,14 @@ class _CategoryWriter:
                 mask_path = f"{name}_mask.png"
                 self._grey += view.grey_mask
                 _write_png(self._staging / mask_path, view.mask.astype(np.uint8) * 255)
-            self._entries[sample.split].append(
-                {
-                    "category": self._category,
-                    "anomaly_class": defect if defect is not None and view.anomalous else NORMAL_CLASS,
-                    "image_path": f"{name}.png",
-                    "mask_path": mask_path,
-                }
-            )
+            entry: dict[str, str | None] = {
+                "category": self._category,
+                "anomaly_class": defect if defect is not None and view.anomalous else NORMAL_CLASS,
+                "image_path": f"{name}.png",
+                "mask_path": mask_path,
+            }
+            named = {"source": view.source, "camera": view.camera}
+            self._entries[sample.split].append(entry | {k: v for k, v in named.items() if v is not None})
 
     def annotations(self, settings: ImportSettings) -> bytes:
         """The category's annotation file."""
