@@ -286,7 +286,7 @@ def test_a_read_only_folder_is_refused_before_any_work(
 def test_what_does_not_fit_is_refused_before_any_work(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("idif.files.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1))  # type: ignore[attr-defined]
+    monkeypatch.setattr("idif.files.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1))
     shutil.copytree(world / "runs" / "tiny", tmp_path / "tiny")
     monkeypatch.setattr("idif.evaluation.scoring.Scorer.score", None)
     train = ["train", f"--config={world / 'c.yaml'}", f"--set=run.dir={json.dumps(str(tmp_path))}", *FAST]

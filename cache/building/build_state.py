@@ -151,7 +151,9 @@ def _is_listed(store: StorePath, manifest: GroupManifest) -> bool:
     Raises:
         StoreDamaged: the group is none of this store's, or a repair of it was cut short.
     """
-    group, where = manifest.plan.group, group_folder(store, manifest.plan.group) / MANIFEST
+    group = manifest.plan.group
+    folder = group_folder(store, group)
+    where = folder / MANIFEST
     root = RootManifest.load(store)
     manifest.check_complete(root.spec, str(where))
     if group in read_repairing(store):
@@ -163,7 +165,7 @@ def _is_listed(store: StorePath, manifest: GroupManifest) -> bool:
     if group in read_pending(store):
         return False
     raise StoreDamaged(
-        f"{where}: not the one that the store lists, it is of another store or time; remove {where.parent} "
+        f"{where}: not the one that the store lists, it is of another store or time; remove {folder} "
         "and build again"
     )
 

@@ -259,7 +259,9 @@ def _check_shard_file(store: StorePath, file: _ShardFile) -> Problem | None:
         return Problem(path, wrong, "values differ from their checksums", str(file.group), file.shard)
     if file.truth is not None:
         rows = zip(values, file.truth, strict=True)
-        other = tuple(start + i for i, (row, true) in enumerate(rows) if not np.array_equal(row, true))
+        other = tuple(
+            start + i for i, (row, true) in enumerate(rows) if row is None or not np.array_equal(row, true)
+        )
         if other:
             what = "values differ from the manifest's samples"
             return Problem(path, other, what, str(file.group), file.shard)

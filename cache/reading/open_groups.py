@@ -182,14 +182,14 @@ def _not_finished(store: StorePath, root: RootManifest, group: GroupName) -> Sto
             f"{store}: {group} is being repaired, or its repair was cut short; wait for it, or run 'idif "
             "cache verify --repair' again"
         )
-    manifest = group_folder(store, group) / MANIFEST
+    folder = group_folder(store, group)
+    manifest = folder / MANIFEST
     if group not in read_pending(store) and root.groups is not None:
         if str(group) in root.groups:
             return StoreDamaged(f"{manifest}: missing, but the store lists {group}; build it again")
         if manifest.is_file():
             return StoreDamaged(
-                f"{manifest}: the store does not list {group}, it is of another store; remove "
-                f"{manifest.parent}"
+                f"{manifest}: the store does not list {group}, it is of another store; remove {folder}"
             )
     return StoreIncomplete(f"{store}: {_how_far(store, group)}; run 'idif cache build' again")
 

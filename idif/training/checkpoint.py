@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -64,7 +64,7 @@ def save_checkpoint(
             make_folder(part)
             save_weights(part / MODEL, weights)
             with streaming(part / STATE) as file:
-                torch.save(state, file)
+                torch.save(state, cast(IO[bytes], file))
             digests = {name: sha256_of_file(part / name) for name in (MODEL, STATE)}
             write_sealed(part / NOTE, asdict(reached) | {"sha256": digests})
         except BaseException:

@@ -153,8 +153,8 @@ def _checkpoint_bytes(
     method: TrainedMethod, optimizer: torch.optim.Optimizer, average: AveragedModel | None
 ) -> int:
     """Bytes of one checkpoint; a training has the last two at once, and the one that is being written."""
-    weights = sum(value.nbytes for value in method.state_dict().values())
-    learned = sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
+    weights: int = sum(value.nbytes for value in method.state_dict().values())
+    learned: int = sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
     moments = 2 if "betas" in optimizer.defaults else int(bool(optimizer.defaults.get("momentum")))
     copies = 1 if average is None else 2
     return copies * weights + moments * learned

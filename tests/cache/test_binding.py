@@ -22,7 +22,7 @@ from cache.building.build import BuildReport
 from cache.checking.verify import verify_store
 from cache.format.layout import MANIFEST, GroupName
 from cache.format.manifest import GroupManifest, RootManifest
-from cache.format.sealed_files import FileRecord, seal, seal_of, unseal
+from cache.format.sealed_files import FileRecord, seal, seal_of, unseal, write_file
 from cache.format.shard_codec import encode_shard_file, row_checksums
 from cache.hdf5 import export_store, import_store
 from cache.reading import open_groups
@@ -299,7 +299,7 @@ def test_readers_beside_a_repair_see_one_state_or_a_refusal(
     early, late = FeatureStore.open(store, ["cup"], "train"), FeatureStore.open(store, ["cup"], "train")
     before = late.read(range(3)).arrays["layer1"].clone()
     (store / "cup/train/layer1/c/1/0/0/0/0").unlink()
-    write, said, read = cache.checking.repair.write_file, set(), []
+    write, said, read = write_file, set(), []
 
     def look() -> None:
         try:

@@ -216,7 +216,11 @@ class _CategoryWriter:
 
     def annotations(self, settings: ImportSettings) -> bytes:
         """The category's annotation file."""
-        meta = {"prefix": f"{self._category}/", "normal_class": NORMAL_CLASS, "imported": settings}
+        meta: dict[str, Any] = {
+            "prefix": f"{self._category}/",
+            "normal_class": NORMAL_CLASS,
+            "imported": settings,
+        }
         if self._grey:
             meta[_GREY_MASKS] = self._grey
         return (json.dumps({"meta": meta, **self._entries}, indent=1) + "\n").encode()
