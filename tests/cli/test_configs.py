@@ -23,6 +23,14 @@ OTHERS = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml
 NAMES = [TABLE_3, *sorted(OTHERS)]
 """The matrix first: it trains the rows that the other ablations are."""
 SMALL_METHODS = {
+    "deco-diff": [
+        "method.size=XS",
+        "method.width=32",
+        "method.patch_sizes=[1, 2]",
+        "method.patch_probabilities=[0.5, 0.5]",
+        "method.reverse_steps=2",
+        "train.accumulate=1",
+    ],
     "idif": [
         "method.voxel={depth: 2, height: 2, width: 2, channels: 16}",
         "method.attention_heads=2",
@@ -43,6 +51,7 @@ SMALL_METHODS = {
     ],
 }
 SMALL_ENCODERS = {
+    "sd_vae": "taef2",
     "tf_efficientnet_b4": "tf_efficientnet_b0",
     "timm:vit_base_patch16_dinov3": "timm:vit_small_patch16_dinov3",
     "wide_resnet50_2": "resnet18",
