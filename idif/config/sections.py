@@ -15,6 +15,7 @@ from idif.corruption.config import CorruptionConfig
 from idif.data.resize import Resize
 from idif.datasets.config import DataConfig
 from idif.encoders.options import EncoderOptions, NeckName, Padding
+from idif.methods.causal_film.config import CausalFiLMConfig
 from idif.methods.idif.config import IDIFConfig
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.msflow.config import MSFlowConfig
@@ -227,6 +228,7 @@ class RunConfig(Section):
 
 MethodConfig = Annotated[
     IDIFConfig
+    | CausalFiLMConfig
     | MSFlowConfig
     | PaDiMConfig
     | PatchCoreConfig
