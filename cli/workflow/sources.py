@@ -124,6 +124,11 @@ class Sources:
             return True
         return any(s.category == category and s.split == split for s in self._store.index.samples)
 
+    def splits(self, categories: Sequence[str]) -> set[Split]:
+        """The splits of which there are samples of the given categories."""
+        index = self._read(categories, None) if self._store is None else self._store.index
+        return {sample.split for sample in index.samples if sample.category in categories}
+
     def placed(self, categories: Sequence[str], split: Split) -> FeatureSource:
         """Clean images and frozen features of the given categories, placed according to the config."""
         source, placement = self.unplaced(categories, split), self.config.cache.placement

@@ -16,6 +16,7 @@ from cli.workflow.device import join_team
 from cli.workflow.model_queue import is_finished, take_models
 from cli.workflow.sources import Sources, make_fabric
 from idif.config.sections import Config
+from idif.data.index import Split
 from idif.encoders.frozen import FrozenEncoder
 from idif.evaluation.scoring import Scorer
 from idif.kernels.malloc import keep_freed_memory
@@ -43,7 +44,7 @@ from idif.training.sampling import training_rows
 from idif.training.stages import train_stages
 from idif.training.task import Task
 from idif.training.tracking import require_tracker
-from idif.training.validation import ValidationResult, validate
+from idif.training.validation import ValidationResult, validate, validation_split
 
 START_PATIENCE = 600.0
 """Seconds that a process waits for another one to write the run's folder, if they divide the categories."""
@@ -206,8 +207,12 @@ def _start(
 def _train_model(config: Config, task: Task, members: list[str], sources: Sources, fabric: Fabric) -> None:
     task.folder.mkdir(exist_ok=True, parents=True)
 
+    split: Split = "test"
+    if config.train.eval_every:
+        split = validation_split(config.train, sources.splits(members))
+
     def after_epoch(method: Method, epoch: int) -> ValidationResult:
-        return validate(Scorer(config.eval, method, fabric.device), sources.placed(members, "test"))
+        return validate(Scorer(config.eval, method, fabric.device), sources.placed(members, split))
 
     def encoders() -> tuple[FrozenEncoder, ...]:
         return sources.encoders().encoders

@@ -91,12 +91,14 @@ class ScheduleConfig(Section):
     """The learning rate after the warm-up, as a share of its peak."""
 
     name: Literal["cosine", "constant", "milestones"] = "cosine"
-    """``cosine`` falls to zero at the end; ``milestones`` multiplies by ``factor`` at each milestone."""
+    """``cosine`` falls to ``final`` at the end; ``milestones`` multiplies by ``factor`` at each milestone."""
     unit: Literal["step", "sub_epoch", "epoch"] = "step"
     """Unit of the schedule: the rate changes at every optimizer step, pass over the data, or epoch."""
     milestones: tuple[Count, ...] = ()
     """Units after which ``milestones`` takes effect."""
     factor: Probability = 0.1
+    final: Probability = 0.0
+    """Share of the peak that ``cosine`` ends at."""
     warmup: Annotated[int, Field(ge=0)] = 0
     """Units in which the rate rises linearly from ``warmup_start``, constant within a unit; then
     ``train.warmup`` must be 0. 0: ``train.warmup``."""
@@ -132,6 +134,8 @@ class TrainConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     warmup: Probability = 0.05
     """Share of all steps in which the learning rate rises linearly to its peak."""
+    warmup_from: Probability = 0.0
+    """Share of the peak that the rate rises from in ``warmup``."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm."""
     init: UserPath | None = None
@@ -144,7 +148,11 @@ class TrainConfig(Section):
     faster, if numba is installed (the extra ``cpu``); ``direct``: always torch's own convolutions."""
     seed: Annotated[int, Field(ge=0)] = 0
     eval_every: Annotated[int, Field(ge=0)] = 0
-    """Epochs between evaluations on the test split, for curves only: the last epoch is reported. 0: never."""
+    """Epochs between evaluations, for curves: on the split ``val`` where the data has one, else on the test
+    split; without ``patience`` the last epoch is reported. 0: never."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Evaluations on the split ``val`` without a better S-AUROC after which training stops; the weights of
+    the best one are then reported. 0: training runs to the last epoch, which is reported."""
     dropout: ViewDropoutConfig = ViewDropoutConfig()
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of an exponential moving average of the weights, which is then evaluated instead of them; 0: off.
@@ -153,9 +161,11 @@ class TrainConfig(Section):
     """Share of the training normals kept out of training, for calibration and thresholds."""
 
     @model_validator(mode="after")
-    def _one_warmup(self) -> Self:
+    def _consistent(self) -> Self:
         if self.warmup and self.schedule.warmup:
             raise ValueError("warmup: expected 0 with schedule.warmup, which is a warm-up of its own")
+        if self.patience and not self.eval_every:
+            raise ValueError("patience: chooses among evaluations: set eval_every, e.g. 1, or patience to 0")
         return self
 
 

@@ -135,10 +135,13 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
         )
     before = read_config(config.folder)
     asked, recorded = config.model_dump(mode="json"), before.model_dump(mode="json")
+    unimportant = {("train", "distribute")}
+    if not config.train.patience:
+        unimportant.add(("train", "eval_every"))
     for section in ("method", "train", "corruption"):
         for key in dict.fromkeys([*asked[section], *recorded[section]]):
             # neither changes the result; the number of processes per batch does, and is compared below
-            if (section, key) in (("train", "eval_every"), ("train", "distribute")):
+            if (section, key) in unimportant:
                 continue
             now, then = asked[section].get(key), recorded[section].get(key)
             if now != then:

@@ -34,7 +34,7 @@ from idif.runs.start import (
 from idif.training.precision import fabric_precision
 from idif.training.stages import train_stages
 from idif.training.tracking import require_tracker
-from idif.training.validation import ValidationResult, validate
+from idif.training.validation import ValidationResult, validate, validation_split
 
 
 @runtime_checkable
@@ -62,7 +62,8 @@ def train(
         config: e.g. from `idif.load_config`. Results are written to ``config.folder``; ``data`` and ``cache``
             are recorded, not read.
         source: training samples, e.g. ``FeatureStore.open(path, split="train")``.
-        validation: samples scored every ``train.eval_every`` epochs, for curves only.
+        validation: samples scored every ``train.eval_every`` epochs: those of the split ``val`` if the source
+            has one, else of ``test``. Without them ``train.patience`` has no effect.
         resume: continue an existing run.
         device: None means the accelerator if there is one, else the CPU.
         progress: called with the steps done, the number of steps, and the loss.
@@ -117,6 +118,10 @@ def _train_models(
     numbers = source.index.view_numbers
     data = TrainingData(source.spec, numbers, categories, encoders, fingerprint, identities)
     write_run_folder(config, data, start, fabric)
+    chosen: Split = "test"
+    if validation is not None:
+        found = {sample.split for sample in validation.index.samples}
+        chosen = validation_split(config.train, found if len(found) > 1 else ("val",))
     on_device = {name: resource.to(fabric.device) for name, resource in resources.items()}
     for name, members in groups.items():
         part = _members(source, members, "train")
@@ -126,7 +131,7 @@ def _train_models(
             if validation is None:
                 return ValidationResult({})
             scorer = Scorer(config.eval, method, fabric.device)
-            return validate(scorer, _members(validation, members, "test"))
+            return validate(scorer, _members(validation, members, chosen))
 
         def loaded() -> tuple[FrozenEncoder, ...]:
             return encoders.encoders

@@ -28,6 +28,10 @@ from idif.training.task import Task, build_method
 from idif.training.tracking import Tracker, tracking
 from idif.training.validation import ValidationResult
 
+CHOSEN_BY = "s_auroc"
+"""Figure of an evaluation by which ``train.patience`` chooses an epoch; higher is better."""
+CURRENT = "_without_ema"
+"""End of the names of figures of the current weights, where a moving average of them is evaluated too."""
 AfterEpoch = Callable[[Method, int], ValidationResult]
 """Callback: takes the method with its current final weights, and the number of finished epochs."""
 
@@ -50,7 +54,8 @@ def train(
         after_epoch: called every ``train.eval_every`` epochs; its figures are logged, its pictures tracked.
 
     Returns:
-        The method with the final weights: those of the last epoch, or their exponential moving average.
+        The method with the final weights: those of the last epoch, or their exponential moving average; with
+        ``train.patience`` those of the best evaluation.
 
     Raises:
         CannotFinish: the loss or its gradient is no longer finite, or memory ran out.
@@ -66,6 +71,8 @@ def train(
     steps = StepCount.of(settings, len(task.rows), fabric.world_size)
     state = TrainingState.start(config, task, method, steps, fabric)
     done = state.progress
+    if done.finished and state.best is not None:
+        return state.kept.eval()
     follow = (
         tracking(config, task.folder, after_step=done.step, run_id=state.tracked_as)
         if first
@@ -107,6 +114,14 @@ def train(
             if after_epoch is not None and settings.eval_every and (epoch + 1) % settings.eval_every == 0:
                 seen = after_epoch(state.kept, epoch + 1)
                 summary["eval"] = seen.figures
+                if state.average is not None:
+                    current = after_epoch(state.method, epoch + 1).figures
+                    summary["eval"] |= {f"{name}{CURRENT}": value for name, value in current.items()}
+                if state.best is not None:
+                    # the processes' figures may differ in the last bits; they must stop together
+                    value = fabric.broadcast(seen.figures.get(CHOSEN_BY))
+                    state.best.add(value, epoch + 1, state.kept)
+                    summary["eval"] |= {"best_epoch": state.best.epoch or None}
                 if tracker is not None and seen.pictures:
                     tracker.show(step, seen.pictures)
             for log in logs:
@@ -115,6 +130,10 @@ def train(
                 state.save(epoch + 1, step, None if tracker is None else tracker.run_id)
             metrics.checkpoint_epoch = epoch + 1
             fabric.barrier()
+            if state.is_last(epoch + 1):
+                break
+    if state.best is not None and state.best.weights:
+        state.kept.load_state_dict(state.best.weights)
     return state.kept.eval()
 
 

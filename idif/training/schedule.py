@@ -44,14 +44,15 @@ def learning_rate(train: TrainConfig, steps: StepCount, step: int) -> float:
     else:
         rising = max(1, round(train.warmup * steps.total))
         if step < rising:
-            return (step + 1) / rising
+            return train.warmup_from + (1 - train.warmup_from) * (step + 1) / rising
     if schedule.name == "constant":
         return 1.0
     if schedule.name == "milestones":
         passed = sum(step // unit >= milestone for milestone in schedule.milestones)
         return float(schedule.factor**passed)
     counted = max(rising, step // unit * unit)
-    return 0.5 * (1 + math.cos(math.pi * (counted - rising) / max(1, steps.total - rising)))
+    left = 0.5 * (1 + math.cos(math.pi * (counted - rising) / max(1, steps.total - rising)))
+    return schedule.final + (1 - schedule.final) * left
 
 
 def ema_decay(averaged: int, decay: float) -> float:

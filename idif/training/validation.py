@@ -1,12 +1,16 @@
 """Validation during training: S-AUROC for the log, heat maps of a few samples."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from idif.config.sections import TrainConfig
 from idif.data.features import FeatureSource
+from idif.data.index import Split
+from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer, SourceScores
 from idif.metrics import auroc
 from idif.visualization.heatmap import Pixels, color_limits, heatmap_image
@@ -15,6 +19,22 @@ SHOWN = 3
 """Number of samples with a picture; the same samples at every evaluation."""
 SIDE = 128
 """Maximum side of a view in a picture, in pixels."""
+
+
+def validation_split(settings: TrainConfig, splits: Collection[Split]) -> Split:
+    """The split that a training is evaluated on: ``val`` where the data has one, else ``test``.
+
+    Raises:
+        ConfigError: ``train.patience`` needs the split ``val``, since no epoch may be chosen by test samples.
+    """
+    if "val" in splits:
+        return "val"
+    if settings.patience:
+        raise ConfigError(
+            "train.patience: chooses an epoch by samples of the split val, of which the data has none; set "
+            "train.patience to 0"
+        )
+    return "test"
 
 
 class ValidationResult(NamedTuple):

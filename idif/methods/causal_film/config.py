@@ -18,7 +18,8 @@ class PoolingConfig(Section):
     array: str
     """Array of the views, with the axes token and channel, or channel alone."""
     pool: Literal["mean", "gem", "none"] = "mean"
-    """Mean over the tokens, generalized mean with a learned exponent, or ``none`` for an array without tokens."""
+    """Mean over the tokens, generalized mean with a learned exponent, or ``none`` for an array without
+    tokens."""
     skip: Annotated[int, Field(ge=0)] = 0
     """Leading tokens that are left out, e.g. a class token and registers."""
 
@@ -96,7 +97,7 @@ class CausalFiLMConfig(MethodSection):
     dropout: Share = 0.1
     """Dropout inside the transformer and the decoder."""
     mask: Share = 0.2
-    """Share of the values of video and sound that are set to zero while training; the others are scaled up."""
+    """Share of the values of video and sound that are zeroed while training; the others are scaled up."""
     feature_dropout: Share = 0.2
     """Dropout of the values of video and sound that ``mask`` leaves."""
     input_dropout: Share = 0.0
@@ -104,8 +105,8 @@ class CausalFiLMConfig(MethodSection):
     lose all of them keeps all."""
     target: Literal["joint", "detach", "ema"] = "joint"
     """``joint``: prediction and result are both trained to agree. ``detach``: the result's encoder keeps its
-    random initial weights, so that it cannot collapse. ``ema``: the prediction is trained to agree with a slowly following copy
-    of the result's encoder, and that encoder with the prediction as it is."""
+    random initial weights, so that it cannot collapse. ``ema``: the prediction is trained to agree with a
+    slowly following copy of the result's encoder, and that encoder with the prediction as it is."""
     target_decay: Share = 0.99
     """Decay of the copy of ``target: ema``, per batch."""
     loss: LossConfig = LossConfig()

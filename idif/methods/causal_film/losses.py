@@ -18,8 +18,8 @@ def cosine_distance(one: Tensor, other: Tensor) -> Tensor:
 def gram_distance(one: Tensor, other: Tensor, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
     """Squared distance of the Gram matrices z zᵀ / D of two vectors [B,D] -> [B], without forming them.
 
-    The squared Frobenius norm of z zᵀ - p pᵀ is |z|⁴ + |p|⁴ - 2 (z·p)², and with s = z + p, d = z - p equal to
-    (|s|² |d|² + (s·d)²) / 2, where nothing cancels for nearly equal vectors.
+    The squared Frobenius norm of z zᵀ - p pᵀ is |z|⁴ + |p|⁴ - 2 (z·p)², and with s = z + p, d = z - p equal
+    to (|s|² |d|² + (s·d)²) / 2, where nothing cancels for nearly equal vectors.
 
     Args:
         one: z.
@@ -48,9 +48,9 @@ def mean_over(values: Tensor, chosen: Tensor) -> Tensor:
 def rank_and_spread(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Effective rank and relative spread of vectors [B,D]: 1 and 0 if all are equal.
 
-    The rank is the exponential of the entropy of the normalized eigenvalues of their covariance (Roy and Vetterli,
-    2007), at most B - 1; the spread is their root mean square distance to their mean, divided by the root mean
-    square of their length.
+    The rank is the exponential of the entropy of the normalized eigenvalues of their covariance (Roy and
+    Vetterli, 2007), at most B - 1; the spread is their root mean square distance to their mean, divided by
+    the root mean square of their length.
     """
     if len(vectors) == 0:
         return vectors.new_ones(()), vectors.new_zeros(())

@@ -86,8 +86,7 @@ class CausalFiLM(TrainedMethod):
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
 
     def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """See `TrainedMethod.training_step`; parts are in the README, ``result_rank`` and ``result_spread`` show a
-        collapse of the results."""
+        """See `TrainedMethod.training_step`; ``result_rank`` and ``result_spread`` show a collapse."""
         config, dropout = self.config, self.view_dropout
         present = self._drop_inputs({name: batch.present[self.inputs[name]] for name in PROCESS}, draws)
         view_mask = drop_views(batch.view_mask, draws.view_seeds(), dropout.probability, dropout.per)
@@ -173,7 +172,14 @@ class CausalFiLM(TrainedMethod):
         *,
         slow: bool = False,
     ) -> Embeddings:
-        """The embeddings of a batch, where ``slow`` with the slow copy of the result's encoder if there is one."""
+        """The embeddings of a batch.
+
+        Args:
+            arrays: those of the batch, those of the process perturbed while training.
+            present: presence of the inputs of the process, each bool [B].
+            view_mask: bool [B,V].
+            slow: whether to use the slow copy of the result's encoder, if there is one.
+        """
         shown = {
             name: arrays[name].float().masked_fill(~present[name][:, None, None], 0.0) for name in PROCESS
         }

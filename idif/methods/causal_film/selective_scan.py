@@ -10,8 +10,8 @@ from torch import Tensor
 class LinearRecurrence(torch.autograd.Function):
     """h_t = decay_t * h_{t-1} + inflow_t, with h_{-1} = 0, for tensors float32 [T,...].
 
-    Autograd of the plain loop would record every step as a graph of its own; here each direction is one loop over
-    slices that lie one after another in memory.
+    Autograd of the plain loop would record every step as a graph of its own; here each direction is one loop
+    over slices that lie one after another in memory.
     """
 
     @staticmethod

@@ -25,7 +25,8 @@ def check_features(config: CausalFiLMConfig, features: FeatureSpec) -> None:
         array = features.arrays[name]
         if array.axes != ("time", "channel"):
             raise ConfigError(
-                f"method.name: causal-film needs {name} of the axes time, channel; it has {', '.join(array.axes)}"
+                f"method.name: causal-film needs {name} of the axes time, channel; it has "
+                f"{', '.join(array.axes)}"
             )
     for pooling in config.poolings:
         array, wanted = features.arrays[pooling.array], AXES[pooling.pool]
