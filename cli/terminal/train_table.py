@@ -20,15 +20,16 @@ COLUMNS = (("samples", 7), ("epochs", 6), ("loss", 8), ("S-AUROC", 7), ("time", 
 def model_summary(name: str, folder: Path, samples: int | None, state: str) -> dict[str, Any]:
     """Summary of a model's training from its folder, as JSON values.
 
-    ``s_auroc`` is that of the last epoch, null if `train.eval_every` is 0; ``seconds`` is the time spent in
-    epochs, stages and earlier attempts included.
+    ``s_auroc`` is that of the last epoch, with `train.patience` that of the best one, null if
+    `train.eval_every` is 0; ``seconds`` is the time spent in epochs, stages and earlier attempts included.
     """
     checkpoint = find_checkpoint(folder)
     done = None if checkpoint is None else read_progress(checkpoint)
     epoch = 0 if done is None else done.epoch
     lines = _lines(folder / "log.jsonl")
     losses = [line["loss"] for line in lines if "loss" in line]
-    scores = [line["eval"].get("s_auroc") for line in lines if "eval" in line and line["epoch"] == epoch]
+    seen = {line["epoch"]: line["eval"] for line in lines if "eval" in line}
+    reported = seen.get(epoch, {}).get("best_epoch") or epoch
     # stages before the last have their own folders
     timing = [line for path in sorted(folder.glob("*/timing.jsonl")) for line in _lines(path)]
     timing += _lines(folder / "timing.jsonl")
@@ -38,7 +39,7 @@ def model_summary(name: str, folder: Path, samples: int | None, state: str) -> d
         "epochs": epoch,
         "steps": 0 if done is None else done.step,
         "loss": losses[-1] if losses else None,
-        "s_auroc": scores[-1] if scores else None,
+        "s_auroc": seen.get(reported, {}).get("s_auroc"),
         "seconds": sum(line["seconds"] for line in timing),
         "state": state,
     }

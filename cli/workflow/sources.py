@@ -220,7 +220,7 @@ class Sources:
             raise ConfigError("data.root: needed without a store; got nothing")
         return self.config.data.root
 
-    def _read(self, categories: Sequence[str], split: Split) -> Index:
+    def _read(self, categories: Sequence[str], split: Split | None) -> Index:
         self._root()
         data = self.config.data.model_copy(update={"categories": tuple(categories)})
         return reader_of(data).read(data, split)

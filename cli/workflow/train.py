@@ -91,6 +91,8 @@ def _train_models(
         everybody()  # otherwise a slow process would mistake the files of a fast one for an earlier run
         sources = Sources(config, fabric.device)
         groups = model_groups(config, sources.categories())
+        if config.train.patience:
+            validation_split(config.train, sources.splits(sources.categories()))
 
         def is_done(name: str) -> bool:
             return _is_done(config, sources, name, groups[name])
