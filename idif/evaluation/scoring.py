@@ -92,7 +92,8 @@ class Scorer:
         """Score the clean samples of ``rows``, in order.
 
         Raises:
-            CannotFinish: a score is not finite; the sample is named.
+            CannotFinish: a score is not finite; the sample is named. A sample that lacks every input may have
+                NaN, and is then left out of all metrics.
         """
         self.method.eval()
         done = 0
@@ -100,7 +101,7 @@ class Scorer:
             scored = self.score(batch)
             require_finite(scored.views, batch, source)
             if scored.samples is not None:
-                _require(torch.isfinite(scored.samples), batch, source)
+                _require(torch.isfinite(scored.samples) | _lacks_all(batch), batch, source)
             yield scored
             done += len(batch)
             progress(done, len(rows), title)
@@ -154,6 +155,14 @@ def require_finite(scores: Tensor, batch: Batch, source: FeatureSource) -> None:
         scores: [B,V], on the CPU.
     """
     _require((torch.isfinite(scores) | ~batch.view_mask.cpu()).all(dim=1), batch, source)
+
+
+def _lacks_all(batch: Batch) -> Tensor:
+    """bool [B], on the CPU: samples without any view or input."""
+    given = batch.view_mask.any(dim=1)
+    for present in batch.present.values():
+        given = given | present
+    return ~given.cpu()
 
 
 def _require(sound: Tensor, batch: Batch, source: FeatureSource) -> None:
