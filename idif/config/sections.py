@@ -19,6 +19,7 @@ from idif.methods.causal_film.config import CausalFiLMConfig
 from idif.methods.idif.config import IDIFConfig
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.msflow.config import MSFlowConfig
+from idif.methods.pooled.config import PooledAutoencoderConfig, PooledNeighborsConfig
 from idif.methods.section import MethodSection, ViewDropoutConfig
 from idif.methods.uniad.config import UniADConfig
 from idif.settings import Count, Probability, Section, UserPath
@@ -192,9 +193,9 @@ class EvalConfig(Section):
     """A sample is anomalous if any present view is, or if its images are in the folder ``NG``."""
     pool_categories: bool = False
     """Whether all categories' samples are also ranked together."""
-    threshold: Literal["f1-max", "false-positive-rate"] | float = "f1-max"
-    """Rule of the recorded threshold: the best F1 on the evaluated split (an oracle), a false-positive rate
-    on held-out training normals, or a fixed number."""
+    threshold: Literal["f1-max", "validation", "false-positive-rate"] | float = "f1-max"
+    """Rule of the recorded threshold: the best F1 on the evaluated split (an oracle) or on the split ``val``,
+    a false-positive rate on held-out training normals, or a fixed number."""
     target_fpr: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """False-positive rate of ``threshold: false-positive-rate``."""
     batch_size: Count = 8
@@ -242,6 +243,8 @@ MethodConfig = Annotated[
     | MSFlowConfig
     | PaDiMConfig
     | PatchCoreConfig
+    | PooledAutoencoderConfig
+    | PooledNeighborsConfig
     | UniADConfig,
     Field(discriminator="name"),
 ]  # fmt: skip

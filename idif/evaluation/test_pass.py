@@ -19,6 +19,7 @@ from idif.errors import CannotFinish
 from idif.evaluation.brightness import Brightness, brightness_metrics
 from idif.evaluation.calibration import final_scores
 from idif.evaluation.category_metrics import category_metrics, mean_metrics, update_pixels
+from idif.evaluation.decisions import class_scores, decisions_of
 from idif.evaluation.normal_scores import NormalScores
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
@@ -42,6 +43,8 @@ class CategoryTask:
     source: FeatureSource
     false_positive: dict[str, Any] | None = None
     """Result of `idif.evaluation.thresholds.normal_thresholds`, if the config requires it."""
+    validated: dict[str, Any] | None = None
+    """Result of `idif.evaluation.thresholds.validation_thresholds`, if the config requires it."""
     normals: NormalScores | None = None
     """Scores of training normals, if the config requires them."""
     brightness: Brightness | None = None
@@ -72,9 +75,9 @@ def scoring_protocol(config: Config, described: Mapping[str, str], region_map: s
         **described,
         "weights": learned,
         "view_score": top,
-        "sample_score": f"{evaluation.sample_score} over the views present",
+        "sample_score": described.get("sample_score", f"{evaluation.sample_score} over the views present"),
         "calibrate": evaluation.calibrate,
-        **({} if fitted else {"epoch": "last"}),
+        **({} if fitted else {"epoch": "best on the split val" if config.train.patience else "last"}),
         "pixels": "present views, maps stored as float16, masks resized by nearest neighbour" + regions,
         "rules": {
             **score_rules(evaluation),
@@ -101,6 +104,7 @@ def metric_protocol(settings: EvalConfig) -> dict[str, Any]:
     labels = {"views": "any present view is", "folder": "its images lie in NG"}[settings.sample_label]
     threshold = {
         "f1-max": "greatest F1 on the evaluated split (an oracle)",
+        "validation": "greatest F1 on the split val",
         "false-positive-rate": f"{settings.target_fpr} of held-out training normals score as high",
     }.get(str(settings.threshold), "fixed")
     return {
@@ -138,8 +142,11 @@ def write_predictions(
     pixels: dict[str, PixelCounts] = {}
     calibrations: dict[str, Any] = {}
     false_positive: dict[str, Any] = {}
+    validated: dict[str, Any] = {}
     normals: dict[str, Any] = {}
     learned = {"calibrations": calibrations, "false_positive": false_positive, "normals": normals}
+    if config.eval.threshold == "validation":
+        learned["validated"] = validated
     remaining = iter(tasks)
     first = next(remaining)
     method = first.scorer.method
@@ -165,6 +172,8 @@ def write_predictions(
                 calibrations[task.category] = asdict(task.scorer.calibration)
             if task.false_positive is not None:
                 false_positive[task.category] = task.false_positive
+            if task.validated is not None:
+                validated[task.category] = task.validated
             if task.normals is not None:
                 normals[task.category] = asdict(task.normals)
             counted = _predict(task, writer, count=not maps, progress=progress)
@@ -247,6 +256,8 @@ def metrics_of(
         rows = predictions.rows(name)
         found["thresholds"], why = thresholds_of(predictions, name, labels[rows], settings)
         found["reasons"].update(why)
+        found["decisions"] = decisions_of(predictions, rows, labels[rows], found["thresholds"])
+        found["class_scores"] = class_scores(predictions, rows)
         if predictions.brightness is not None:
             found["brightness"] = brightness_metrics(predictions.brightness[rows], labels[rows])
         calibration = predictions.protocol.get("calibrations", {}).get(name)

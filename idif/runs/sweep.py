@@ -13,8 +13,8 @@ from idif.runs.outdated import MODELS, model_digests
 from idif.sealed_json import write_sealed
 
 Subsets = Literal["all", "paper", "inputs"]
-"""Every subset of the cameras, 0 to V-1 random views missing as in the paper, or every subset of the inputs of
-a sample, the views together being one."""
+"""Every subset of the cameras, 0 to V-1 random views missing as in the paper, or every subset of a sample's
+inputs, of which all views are one."""
 
 
 def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", seed: int = 0) -> dict[str, Any]:

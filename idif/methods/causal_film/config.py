@@ -71,7 +71,7 @@ class CausalFiLMConfig(MethodSection):
             "eval_every": 1,
             "patience": 25,
         },
-        "eval": {"batch_size": 32},
+        "eval": {"batch_size": 32, "threshold": "validation"},
         "teacher": {"encoder": "weld"},
     }
 

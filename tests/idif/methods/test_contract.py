@@ -111,6 +111,8 @@ def _run_cases() -> Cases:
     sections: dict[str, MethodSection] = {
         "causal-film": smallest,
         "causal-film-ema": smallest.model_copy(update={"target": "ema", "input_dropout": 0.3}),
+        "pooled-autoencoder": METHODS["pooled-autoencoder"].smallest(),
+        "pooled-neighbors": METHODS["pooled-neighbors"].smallest(),
         "causal-film-fixed": smallest.model_copy(update={"target": "detach", "views": "mean"}),
     }
 
