@@ -17,8 +17,8 @@ from idif.progress import Progress, silent
 class PooledNeighbors(FittedMethod):
     """Mean cosine distance to the nearest training samples, for each array; the mean of their z-scores.
 
-    An array's z-scores are relative to the distances of the training samples among each other, so no test sample
-    takes part. A sample is scored by the arrays that it has.
+    An array's z-scores are relative to the distances of the training samples among each other, so no test
+    sample takes part. A sample is scored by the arrays that it has.
     """
 
     draws_maps = False
@@ -40,8 +40,8 @@ class PooledNeighbors(FittedMethod):
                 fresh[name].append(F.normalize(pooled.vectors[pooled.present], dim=1))
         for name, parts in fresh.items():
             bank = torch.cat([self._bank(name), *parts])
-            if len(bank) < 3:
-                raise CannotFinish(f"{name}: nearest neighbors need at least 3 training samples with it")
+            if len(bank) < 2:
+                raise CannotFinish(f"{name}: nearest neighbors need at least two training samples with it")
             # without its own vector, which is at distance 0
             distances = (1 - bank @ bank.T).fill_diagonal_(torch.inf)
             scores = self._nearest(distances, len(bank) - 1)
@@ -61,8 +61,8 @@ class PooledNeighbors(FittedMethod):
         """See `Method.describe`."""
         return {
             "head": "pooled-neighbors",
-            "sample_score": f"mean cosine distance to the {self.neighbors} nearest training samples, for each of "
-            f"{', '.join(self.pooling.names)}; the mean of their z-scores by training samples",
+            "sample_score": f"mean cosine distance to the {self.neighbors} nearest training samples of "
+            f"{', '.join(self.pooling.names)} each; the mean of their z-scores by training samples",
         }
 
     def _standard_scores(self, name: str, pooled: Pooled) -> Tensor:
@@ -83,5 +83,7 @@ class PooledNeighbors(FittedMethod):
         for name in self.pooling.names:
             key = f"{prefix}{name}_bank"
             if key in state_dict:
-                setattr(self, f"{name}_bank", torch.empty_like(state_dict[key], device=self._bank(name).device))
+                setattr(
+                    self, f"{name}_bank", torch.empty_like(state_dict[key], device=self._bank(name).device)
+                )
         super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ class Pooling:
         for name, array in self.arrays.items():
             if inputs.get(array.origin, NO_INPUT) == NO_INPUT or CHANNEL not in array.own_axes:
                 raise ConfigError(
-                    f"method.arrays: {name}: expected features of an input with the axis channel; its axes are "
+                    f"method.arrays: {name}: expected features of an input with the axis channel, got "
                     f"{', '.join(array.axes)}"
                 )
         self.inputs = {name: inputs[array.origin] for name, array in self.arrays.items()}
@@ -55,11 +55,9 @@ class Pooling:
 
     def _pool(self, name: str, array: ArraySpec, batch: Batch) -> Pooled:
         values = batch.arrays[name].float()
-        at = 1 + array.per_view + array.own_axes.index(CHANNEL)
-        values = values.movedim(at, 1 + array.per_view).flatten(2 + array.per_view)
-        if values.ndim == 2 + array.per_view:
-            values = values[..., None]
-        vectors = values.mean(dim=-1)
+        kept = 1 + array.per_view  # axes of samples and views
+        values = values.movedim(kept + array.own_axes.index(CHANNEL), kept)
+        vectors = values.reshape(*values.shape[: kept + 1], -1).mean(dim=-1)
         if array.per_view:
             shown = batch.view_mask[..., None]
             total = torch.where(shown, vectors, 0.0).sum(dim=1)

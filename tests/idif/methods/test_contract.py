@@ -109,11 +109,11 @@ def _run_cases() -> Cases:
     source = RunArrays((("train", 6),), lacking)
     smallest = METHODS["causal-film"].smallest()
     sections: dict[str, MethodSection] = {
+        "pooled-neighbors": METHODS["pooled-neighbors"].smallest(),
         "causal-film": smallest,
         "causal-film-ema": smallest.model_copy(update={"target": "ema", "input_dropout": 0.3}),
-        "pooled-autoencoder": METHODS["pooled-autoencoder"].smallest(),
-        "pooled-neighbors": METHODS["pooled-neighbors"].smallest(),
         "causal-film-fixed": smallest.model_copy(update={"target": "detach", "views": "mean"}),
+        "pooled-autoencoder": METHODS["pooled-autoencoder"].smallest(),
     }
 
     def made(section: MethodSection) -> contract.Case:
@@ -132,8 +132,22 @@ def _vector_case(home: Path) -> contract.Case:
 
 
 TRAINED = ["idif", "idif-batch-norm", "idif-conv3d", "idif-segmentation", "msflow"]
-FITTED = ["padim", "padim-diagonal", "patchcore", "patchcore-shared", "patchcore-window"]
-ALONE = ["causal-film", "causal-film-ema", "causal-film-fixed", "uniad", "vector"]
+FITTED = [
+    "padim",
+    "padim-diagonal",
+    "patchcore",
+    "patchcore-shared",
+    "patchcore-window",
+    "pooled-neighbors",
+]
+ALONE = [
+    "causal-film",
+    "causal-film-ema",
+    "causal-film-fixed",
+    "pooled-autoencoder",
+    "uniad",
+    "vector",
+]
 """Methods with a source of their own, trained too."""
 NAMES = [*TRAINED, *FITTED, *ALONE]
 
