@@ -95,7 +95,9 @@ class CausalFiLMConfig(MethodSection):
     feedforward: Count = 1024
     """Hidden width of the feed-forward part of each layer."""
     dropout: Share = 0.1
-    """Dropout inside the transformer and the decoder."""
+    """Dropout inside the transformer."""
+    decoder_dropout: Share = 0.1
+    """Dropout inside the decoder of the prediction."""
     mask: Share = 0.2
     """Share of the values of video and sound that are zeroed while training; the others are scaled up."""
     feature_dropout: Share = 0.2

@@ -75,7 +75,7 @@ class CausalFiLM(TrainedMethod):
         self.process = ProcessEncoder(config)
         channels = tuple(arrays[pooling.array].shape[-1] for pooling in config.poolings)
         self.result = ResultEncoder(config, channels)
-        self.decoder = Decoder(width, config.dropout)
+        self.decoder = Decoder(width, config.decoder_dropout)
         self.project_text = nn.Linear(width, arrays[TEXT].shape[-1]) if config.loss.text else None
         self.slow_result = deepcopy(self.result) if config.target == "ema" else None
         fixed = {"joint": None, "detach": self.result, "ema": self.slow_result}[config.target]

@@ -83,6 +83,7 @@ class ResultEncoder(nn.Module):
 def over_views(views: Tensor, view_mask: Tensor, rule: Literal["max", "mean"]) -> Tensor:
     """Vectors [B,V,D] of views -> [B,D] of samples, zero for samples without views."""
     if rule == "mean":
-        return (views * view_mask[..., None]).sum(dim=1) / view_mask.sum(dim=1, keepdim=True).clamp(min=1)
+        total: Tensor = (views * view_mask[..., None]).sum(dim=1)
+        return total / view_mask.sum(dim=1, keepdim=True).clamp(min=1)
     best = views.masked_fill(~view_mask[..., None], -torch.inf).amax(dim=1)
     return torch.where(view_mask.any(dim=1, keepdim=True), best, 0.0)

@@ -70,7 +70,7 @@ def scan_in_torch(
     x, delta = values.transpose(0, 1), step.transpose(0, 1)
     decay = torch.exp(delta[..., None] * rate)
     inflow = (delta * x)[..., None] * write.transpose(0, 1)[:, :, None]
-    states: Tensor = LinearRecurrence.apply(decay, inflow)  # type: ignore[no-untyped-call]
+    states: Tensor = LinearRecurrence.apply(decay, inflow)
     scanned = torch.einsum("tbcs,tbs->btc", states, read.transpose(0, 1))
     return scanned + skip * values
 

@@ -33,7 +33,8 @@ class PooledAutoencoder(TrainedMethod):
     def score(self, batch: Batch) -> Scores:
         """See `Method.score`; NaN for a sample that lacks all arrays."""
         errors, known = self._errors(batch)
-        return Scores(views=torch.zeros(batch.view_mask.shape), samples=errors.sum(dim=1) / known.sum(dim=1))
+        mean = errors.sum(dim=1) / known.sum(dim=1)
+        return Scores(views=torch.zeros(batch.view_mask.shape), samples=mean)
 
     def describe(self) -> dict[str, str]:
         """See `Method.describe`."""
