@@ -44,7 +44,7 @@ class PooledAutoencoder(TrainedMethod):
         }
 
     def _errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Squared errors float32 [B,C], zero for values of missing inputs, and which are known, bool [B,C]."""
+        """Squared errors float32 [B,C], zero for missing inputs, and which are known, bool [B,C]."""
         pooled = self.pooling(batch)
         given = torch.cat([each.vectors for each in pooled.values()], dim=1)
         known = torch.cat([e.present[:, None].expand_as(e.vectors) for e in pooled.values()], dim=1)
