@@ -40,7 +40,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(PY) -m pytest -m "not long" -n 2 --dist loadfile
+	$(PY) -m pytest -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup
 	$(PY) -m pytest -m long

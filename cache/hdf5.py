@@ -8,7 +8,8 @@
     layer1 ... masks labels    the arrays of `cache.format.layout`, under the same names
 """
 
-import shutil
+import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from cache.building.lock import builder_lock
 from cache.format.layout import (
     FORMAT,
+    LOCK,
     MANIFEST,
     ZARR_JSON,
     ArrayLayout,
@@ -27,18 +29,31 @@ from cache.format.layout import (
     group_folder,
     group_metadata,
 )
-from cache.format.manifest import GroupManifest, RootManifest, ShardRecord
+from cache.format.manifest import GroupManifest, GroupPlan, RootManifest, ShardRecord
 from cache.format.object_store import StorePath
-from cache.format.sealed_files import FileRecord, unseal_bytes, write_failed, write_file
+from cache.format.sealed_files import FileRecord, make_folder, seal_of, unseal_bytes, write_file
 from cache.format.shard_codec import Array, ShardValues, write_shard
 from cache.reading.store import FeatureStore
 from idif.data.features import MASKS
 from idif.errors import StoreDamaged, StoreError
-from idif.files import replacing, temporary
+from idif.files import (
+    SteadyFile,
+    publish_folder,
+    remove_file,
+    remove_tree,
+    require_space,
+    temporary,
+    write_json,
+    writing,
+)
+from idif.hdf5_files import new_hdf5
+from idif.locks import HOLDER
 from idif.paths import shown
 from idif.progress import Progress, silent
 
 MARK = "idif_store"
+IMPORTING = "importing.json"
+"""File in the temporary folder of an import that names the store it becomes."""
 
 
 def export_store(store: StorePath, out: Path, *, progress: Progress = silent) -> int:
@@ -52,24 +67,33 @@ def export_store(store: StorePath, out: Path, *, progress: Progress = silent) ->
 
     Raises:
         StoreError: no store at ``store``, or ``out`` exists or cannot be written.
+        CannotFinish: no space is left.
         StoreIncomplete, StoreDamaged: the store is unfinished or damaged; no file is left behind.
     """
     opened = FeatureStore.open(store)
     if out.exists():
         raise StoreError(f"{out}: is there already; expected the name of a new file")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(out) as partial, h5py.File(partial, "w") as file:
-            file.attrs[MARK] = FORMAT
-            for name in (MANIFEST, *opened.spec.weights_files):
-                file[name] = np.frombuffer((store / name).read_bytes(), np.uint8)
-            _export_groups(opened, file, progress)
-    except OSError as error:
-        raise write_failed(out, error) from None
+    make_folder(out.parent)
+    require_space(out.parent, _exported_bytes(opened), "the file")
+    with new_hdf5(out, refused=StoreError) as (file, written):
+        file.attrs[MARK] = FORMAT
+        for name in (MANIFEST, *opened.spec.weights_files):
+            file[name] = np.frombuffer((store / name).read_bytes(), np.uint8)
+        _export_groups(opened, file, written, progress)
     return out.stat().st_size
 
 
-def _export_groups(opened: FeatureStore, file: Any, progress: Progress) -> None:
+def _exported_bytes(opened: FeatureStore) -> int:
+    """Size of the arrays that are not compressed."""
+    return sum(
+        len(group.manifest.plan.index) * array.row_bytes
+        for group in opened.groups
+        for array in group.manifest.plan.array_layouts(opened.spec)
+        if array.name != MASKS
+    )
+
+
+def _export_groups(opened: FeatureStore, file: Any, written: SteadyFile, progress: Progress) -> None:
     first = 0
     for group in opened.groups:
         plan = group.manifest.plan
@@ -85,6 +109,7 @@ def _export_groups(opened: FeatureStore, file: Any, progress: Progress) -> None:
             values |= plan.truth_arrays(opened.spec, start, stop)
             for array in arrays:
                 target[array.name][start:stop] = values[array.name]
+            written.check()
             progress(first + stop, len(opened.index), str(plan.group))
         first += rows
 
@@ -92,7 +117,8 @@ def _export_groups(opened: FeatureStore, file: Any, progress: Progress) -> None:
 def import_store(source: Path, store: Path, *, progress: Progress = silent) -> int:
     """Restore a store from a file written by `export_store`, checking every row against the manifest.
 
-    The store is created atomically: built in a temporary folder and renamed.
+    The store is created atomically: built in a temporary folder beside it and renamed. A folder that a killed
+    import left there says which store it was to be, and is removed.
 
     Args:
         progress: called with the samples done.
@@ -115,18 +141,47 @@ def import_store(source: Path, store: Path, *, progress: Progress = silent) -> i
     with file:
         if file.attrs.get(MARK) != FORMAT:
             raise StoreError(f"{source}: not a store that 'idif cache export' wrote (format {FORMAT})")
-        try:
-            beside.mkdir(parents=True, exist_ok=True)
-            with builder_lock(beside):
-                samples = _import_groups(source, file, beside, progress)
-            if store.exists():
-                store.rmdir()
-            beside.replace(store)
-        except OSError as error:
-            raise write_failed(store, error) from None
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+        make_folder(beside)
+        own = False
+        with writing(store, StoreError):
+            try:
+                with builder_lock(beside):
+                    _remove_leftover(beside, store)
+                    own = True
+                    write_json(beside / IMPORTING, {"store": store.name})
+                    samples = _import_groups(source, file, beside, progress)
+                if store.exists():
+                    store.rmdir()
+                publish_folder(beside, store)
+            except BaseException:
+                if own:
+                    with contextlib.suppress(OSError):
+                        remove_tree(beside)
+                raise
+            remove_file(store / IMPORTING)  # last, so that every leftover has it
     return samples
+
+
+def _remove_leftover(beside: Path, store: Path) -> None:
+    """Remove what a killed import into the same store left behind.
+
+    Raises:
+        StoreError: the folder holds anything else.
+    """
+    there = [path for path in beside.iterdir() if path.name not in (LOCK, LOCK + HOLDER)]
+    if not there:
+        return
+    try:
+        meant = json.loads((beside / IMPORTING).read_bytes())["store"]
+    except (OSError, ValueError, KeyError, TypeError):
+        meant = None
+    if meant != store.name:
+        raise StoreError(
+            f"{beside}: in the way, it was not left behind by an import of {store.name} (it holds "
+            f"{there[0].name}); move it away"
+        )
+    for path in there:
+        remove_tree(path) if path.is_dir() else path.unlink()
 
 
 def _import_groups(source: Path, file: Any, store: Path, progress: Progress) -> int:
@@ -138,6 +193,7 @@ def _import_groups(source: Path, file: Any, store: Path, progress: Progress) -> 
         if FileRecord.of(shared[name]) != root.files[name]:
             raise StoreDamaged(f"{source}: {name}: not the bytes that were exported")
     manifests: dict[GroupName, GroupManifest] = {}
+    listed = root.groups
     for name in _group_names(source, file):
         where = f"{name}/{MANIFEST}"
         sealed = unseal_bytes(_bytes(source, file, where), f"{source}: {where}")
@@ -145,10 +201,16 @@ def _import_groups(source: Path, file: Any, store: Path, progress: Progress) -> 
         plan = manifest.plan
         if str(plan.group) != name or plan.spec_fingerprint != root.spec.fingerprint:
             raise StoreDamaged(f"{source}: {where}: belongs to another group or store")
-        if [record.shard for record in manifest.shards] != list(range(len(plan.bounds))):
-            raise StoreDamaged(f"{source}: {where}: does not list every shard once, in order")
+        if not root.lists(plan.group, manifest.sealed):
+            raise StoreDamaged(f"{source}: {where}: not the one that the exported store lists")
+        manifest.check_complete(root.spec, f"{source}: {where}")
         manifests[manifest.plan.group] = manifest
-    for name, data in {**shared, MANIFEST: raw}.items():
+    for name in listed or ():
+        if GroupName.parse(name) not in manifests:
+            raise StoreDamaged(f"{source}: {name}: missing, but the exported store lists it")
+    sizes = (file.size for m in manifests.values() for record in m.shards for file in record.files.values())
+    require_space(store, sum(sizes), "the store")
+    for name, data in shared.items():
         write_file(store / name, data)
     total = sum(len(manifest.plan.index) for manifest in manifests.values())
     done = 0
@@ -161,10 +223,14 @@ def _import_groups(source: Path, file: Any, store: Path, progress: Progress) -> 
         for record in manifest.shards:
             start, stop = manifest.plan.bounds[record.shard]
             values = _rows(source, file, group, arrays, start, stop)
+            _check_truth(source, manifest.plan, manifest.plan.truth_arrays(root.spec, start, stop), values)
             shards.append(_write(source, folder, manifest, arrays, record, values))
             progress(done + stop, total, str(group))
         done += len(manifest.plan.index)
-        write_file(folder / MANIFEST, replace(manifest, shards=tuple(shards)).to_bytes())
+        content = replace(manifest, shards=tuple(shards)).to_bytes()
+        write_file(folder / MANIFEST, content)
+        root = root.with_group(group, seal_of(content))
+    write_file(store / MANIFEST, raw if listed is None else root.to_bytes())
     return total
 
 
@@ -234,6 +300,15 @@ def _rows(
             raise StoreDamaged(f"{source}: {name}: missing or unreadable ({error})") from None
         values[array.name] = part
     return values
+
+
+def _check_truth(
+    source: Path, plan: GroupPlan, truth: Mapping[str, Array], values: Mapping[str, Array]
+) -> None:
+    """Compare presence and labels with the manifest's samples; raises `StoreDamaged`."""
+    for name, expected in truth.items():
+        if not np.array_equal(values[name], expected):
+            raise StoreDamaged(f"{source}: {plan.group}/{name}: differs from the manifest's samples")
 
 
 def _write(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from typer.core import TyperGroup
 
+from cli.terminal import signals
 from cli.terminal.console import out
 from idif.version import __version__
 
@@ -96,7 +97,9 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Command, list[str]]:
         """Import the command that ``args`` begin with; returns it with its remaining arguments."""
         name, placeholder, rest = super().resolve_command(ctx, args)
-        return name, placeholder if name is None else load_command(name), rest
+        command = placeholder if name is None else load_command(name)
+        signals.begin()
+        return name, command, rest
 
 
 def load_command(name: str) -> Command:

@@ -18,7 +18,7 @@ def main() -> None:
     if (problem := hidden_package()) is not None:
         sys.stderr.write(f"error: {problem}\n")
         sys.exit(2)
-    import_module("cli.__main__").main()
+    import_module("cli.start").main()
 
 
 if __name__ == "__main__":

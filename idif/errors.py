@@ -25,6 +25,10 @@ class WeightsError(IdifError, ValueError):
     """Encoder weights that cannot be found or do not fit."""
 
 
+class PathError(IdifError, ValueError):
+    """A path that cannot be written: no permission, a read-only disk, a file where a folder is needed."""
+
+
 class RunError(IdifError, ValueError):
     """A run folder that is missing, exists already, or lacks the requested content."""
 

@@ -16,6 +16,25 @@ if TYPE_CHECKING:
     from idif.datasets.synthetic.sample_renderer import SampleRenderer
 
 
+LONG_FILES = (
+    "tests/cli/test_configs.py",
+    "tests/test_golden.py",
+    "tests/idif/app/test_app.py",
+    "tests/cli/workflow/test_ranks.py",
+    "tests/idif/inference/test_export.py",
+    "tests/cli/commands/test_memory.py",
+    "tests/cache/building/test_kill.py",
+    "tests/cli/test_commands.py",
+)
+"""Files of few tests that take long."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: a worker that gets one last leaves the others idle. Needs --no-loadscope-reorder."""
+    places = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset, its store, a config, and a trained run; tests that change one of them copy it first."""

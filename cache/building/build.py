@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,21 @@ from cache.building.build_state import (
     load_build_state,
 )
 from cache.building.encode_shards import Job, MadeShard, count_inputs, make_shards
-from cache.building.journal import Journal, read_pending, remove_journals, write_pending
+from cache.building.journal import (
+    Journal,
+    has_journals,
+    list_in_root,
+    read_pending,
+    remove_journals,
+    write_pending,
+)
 from cache.building.lock import builder_lock
 from cache.building.ranks import Ranks
 from cache.building.request import BuildRequest
 from cache.format.encoder_weights import weights_bytes
 from cache.format.layout import MANIFEST, ZARR_JSON, GroupName, group_folder, group_metadata
 from cache.format.manifest import GroupManifest, RootManifest, ShardRecord
-from cache.format.sealed_files import FileRecord, make_folder, write_file
+from cache.format.sealed_files import FileRecord, make_folder, seal_of, write_file
 from cache.format.shard_codec import write_shard
 from idif.data.index import Sample
 from idif.progress import Progress, silent
@@ -72,12 +79,22 @@ def build_store(request: BuildRequest, *, ranks: Ranks = ALONE, progress: Progre
     assert isinstance(store, Path), "a store in an object store is built by `build_remote`"
     if ranks.first:
         check_folder(store)
-        make_folder(store)
 
     def survey() -> list[GroupBuildState]:
         check_settings(store, spec, request.index.view_numbers)
         return [load_build_state(store, plan, request.shard_rows) for plan in plans]
 
+    if ranks.world == 1 and (complete := _complete(store, survey)) is not None:
+        # nothing to write, so the disk may be read-only
+        meter = _Meter(progress, complete, ranks)
+        for state in complete:
+            check_content(request.root, store, state, request.threads, meter.compared)
+        kept = sum(len(state.shards) for state in complete)
+        names = tuple(str(plan.group) for plan in plans)
+        return BuildReport(groups=names, shards_kept=kept, seconds=time.monotonic() - began)
+
+    if ranks.first:
+        make_folder(store)
     with contextlib.ExitStack() as held:
         if ranks.first:
             held.enter_context(builder_lock(store))
@@ -133,8 +150,23 @@ class _Meter:
         self._progress(self._done, self._total, what)
 
 
+def _complete(store: Path, survey: Callable[[], list[GroupBuildState]]) -> list[GroupBuildState] | None:
+    """The state of the requested groups if all are finished and nothing is left to tidy up, else None."""
+    if not (store / MANIFEST).exists():
+        return None
+    states = survey()
+    pending = read_pending(store)
+    for state in states:
+        folder = group_folder(store, state.plan.group)
+        if not state.finished or not state.listed or state.plan.group in pending or has_journals(folder):
+            return None
+    return states
+
+
 def _is_finished(store: Path, group: GroupName) -> bool:
-    return (group_folder(store, group) / MANIFEST).exists()
+    groups = RootManifest.load(store).groups
+    listed = groups is None or str(group) in groups
+    return listed and (group_folder(store, group) / MANIFEST).exists()
 
 
 def _write_pending_groups(store: Path, states: Sequence[GroupBuildState], request: BuildRequest) -> None:
@@ -155,6 +187,9 @@ def _write_pending_groups(store: Path, states: Sequence[GroupBuildState], reques
     for state in states:
         folder = group_folder(store, state.plan.group)
         if state.finished:
+            if not state.listed:
+                list_in_root(store, state.plan.group, state.sealed)
+                state.listed = True
             remove_journals(folder)  # left behind by a build that was killed just after writing its manifest
             continue
         Journal.begin(folder, state.plan, state.shards)
@@ -216,6 +251,8 @@ def _publish_if_complete(store: Path, state: GroupBuildState) -> None:
         return
     folder = group_folder(store, state.plan.group)
     shards = tuple(record for _, record in sorted(state.shards.items()))
-    write_file(folder / MANIFEST, GroupManifest(state.plan, shards).to_bytes())
-    state.finished = True
+    content = GroupManifest(state.plan, shards).to_bytes()
+    write_file(folder / MANIFEST, content)
+    list_in_root(store, state.plan.group, seal_of(content))
+    state.finished = state.listed = True
     remove_journals(folder)

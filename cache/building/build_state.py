@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from cache.building.encode_shards import count_inputs, sample_content
-from cache.building.journal import Journal
+from cache.building.journal import Journal, read_pending, read_repairing
 from cache.format.index_diff import content_differences, index_differences
 from cache.format.layout import (
     LOCK,
@@ -35,6 +35,10 @@ class GroupBuildState:
     finished: bool = False
     shards: dict[int, ShardRecord] = field(default_factory=dict)
     """The finished shards by number; all of them if the group is finished."""
+    listed: bool = False
+    """Whether the root's manifest lists the finished group; a killed build may not have got so far."""
+    sealed: str = ""
+    """The digest of the finished group's manifest."""
 
     def inputs(self, shard: int) -> int:
         """Number of views and per-sample inputs in a shard."""
@@ -111,9 +115,11 @@ def load_build_state(store: StorePath, plan: GroupPlan, shard_rows: int | None) 
         StoreDamaged: the manifest or journal is damaged, or a finished group lacks a file.
     """
     folder = group_folder(store, plan.group)
+    listed, sealed = False, ""
     try:
         manifest = GroupManifest.load(folder)
         stored, records, finished = manifest.plan, manifest.shards, True
+        sealed, listed = manifest.sealed, _is_listed(store, manifest)
     except FileNotFoundError:
         # stores are never built in an object store, so there is no journal
         journal = Journal.load(folder) if isinstance(folder, Path) else None
@@ -127,7 +133,7 @@ def load_build_state(store: StorePath, plan: GroupPlan, shard_rows: int | None) 
     for difference in index_differences(stored.index, plan.index):
         raise StoreMismatch(f"{folder}: {difference}")
     # the data's own index, since it has the current paths of the images
-    state = GroupBuildState(replace(stored, index=plan.index), finished)
+    state = GroupBuildState(replace(stored, index=plan.index), finished, listed=listed, sealed=sealed)
     for record in records:
         if all(_size(folder / name) == file.size for name, file in record.files.items()):
             state.shards[record.shard] = record
@@ -137,6 +143,31 @@ def load_build_state(store: StorePath, plan: GroupPlan, shard_rows: int | None) 
                 f"'idif cache verify' lists the damage, --repair mends it"
             )
     return state
+
+
+def _is_listed(store: StorePath, manifest: GroupManifest) -> bool:
+    """Whether the root lists a group's manifest; false for one that a killed build did not get to list.
+
+    Raises:
+        StoreDamaged: the group is none of this store's, or a repair of it was cut short.
+    """
+    group = manifest.plan.group
+    folder = group_folder(store, group)
+    where = folder / MANIFEST
+    root = RootManifest.load(store)
+    manifest.check_complete(root.spec, str(where))
+    if group in read_repairing(store):
+        raise StoreDamaged(
+            f"{store}: a repair of {group} was cut short; run 'idif cache verify --repair' again"
+        )
+    if root.lists(group, manifest.sealed):
+        return True
+    if group in read_pending(store):
+        return False
+    raise StoreDamaged(
+        f"{where}: not the one that the store lists, it is of another store or time; remove {folder} "
+        "and build again"
+    )
 
 
 def check_content(

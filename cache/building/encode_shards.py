@@ -4,6 +4,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -17,12 +18,15 @@ from idif.data.arrays import ArraySpec
 from idif.data.batch import input_presence
 from idif.data.decode import DECODED_AHEAD
 from idif.data.features import MASKS, FeatureSpec
+from idif.data.images import HashingReader
 from idif.data.index import Sample
 from idif.encoders.encode import EncoderSet
 from idif.errors import CannotFinish, ConfigError, DatasetError
 from idif.fingerprint import sha256_of_file
 from idif.paths import resolve_inside
 from idif.prefetch import prefetch_map
+
+NOTHING: Mapping[Path, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -47,26 +51,32 @@ def count_inputs(sample: Sample) -> int:
     return sum(sample.present) + sum(path is not None for path in sample.inputs.values())
 
 
-def sample_content(root: Path, sample: Sample) -> SampleContent:
+def sample_content(root: Path, sample: Sample, known: Mapping[Path, str] = NOTHING) -> SampleContent:
     """Hashes of one sample's files.
+
+    Args:
+        known: {file: hash} of those that need not be read.
 
     Raises:
         DatasetError: a file cannot be read.
     """
 
     def hashed(name: str | None) -> str | None:
-        return None if name is None else _hash(root, name)
+        return None if name is None else _hash(root, name, known)
 
     views = (
-        None if view is None else ViewContent(_hash(root, view.image), hashed(view.mask))
+        None if view is None else ViewContent(_hash(root, view.image, known), hashed(view.mask))
         for view in sample.views
     )
     return SampleContent(tuple(views), {name: hashed(path) for name, path in sample.inputs.items()})
 
 
-def _hash(root: Path, name: str) -> str:
+def _hash(root: Path, name: str, known: Mapping[Path, str]) -> str:
+    path = resolve_inside(root, name)
+    if path in known:
+        return known[path]
     try:
-        return sha256_of_file(resolve_inside(root, name))
+        return sha256_of_file(path)
     except OSError as error:
         raise DatasetError(f"{root / name}: cannot be read ({error.strerror or error})") from None
 
@@ -96,7 +106,9 @@ def make_shards(
     wanted = [job.plan.index.samples[row] for job in jobs for row in range(*job.plan.bounds[job.shard])]
 
     def decode(sample: Sample) -> tuple[dict[str, Array], SampleContent]:
-        return encoders.decode(root, sample), sample_content(root, sample)
+        read = HashingReader()
+        # hashed as decoded: a file that is replaced meanwhile must not lend its hash to the pixels of another
+        return encoders.decode(root, sample, read), sample_content(root, sample, read.sha256)
 
     batch = max((job.plan.batch_size for job in jobs), default=1)
     decoded = prefetch_map(decode, wanted, workers=workers, depth=DECODED_AHEAD * batch)

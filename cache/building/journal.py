@@ -1,36 +1,68 @@
 """Progress records of a build: the groups being built, and the finished shards of each group."""
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cache.format.layout import JOURNAL, PENDING, GroupName
-from cache.format.manifest import GroupPlan, ShardRecord
+from cache.format.layout import JOURNAL, MANIFEST, PENDING, GroupName
+from cache.format.manifest import GroupPlan, RootManifest, ShardRecord
 from cache.format.object_store import StorePath
-from cache.format.sealed_files import seal, unseal, write_failed, write_file
-from idif.errors import StoreDamaged
+from cache.format.sealed_files import remove_file, seal, unseal, write_file
+from idif.errors import StoreDamaged, StoreError
+from idif.files import append
 from idif.fingerprint import digest
 
 
 def read_pending(store: StorePath) -> list[GroupName]:
     """The groups whose build was announced but is not finished."""
-    try:
-        data = unseal(store / PENDING)
-    except FileNotFoundError:
-        return []
-    return [GroupName.of(category, split) for category, split in data["groups"]]
+    return _read_announced(store, "groups")
 
 
 def write_pending(store: StorePath, groups: Iterable[GroupName]) -> None:
     """Record groups before the first is built, so that an interrupted store never looks complete."""
-    names = sorted(groups)
-    if names:
-        write_file(store / PENDING, seal({"groups": [[group.category, group.split] for group in names]}))
+    _announce(store, groups, read_repairing(store))
+
+
+def read_repairing(store: StorePath) -> list[GroupName]:
+    """The finished groups whose files and manifest a repair is replacing, or was when it was killed."""
+    return _read_announced(store, "repairing")
+
+
+def write_repairing(store: StorePath, groups: Iterable[GroupName]) -> None:
+    """Record groups before the first of their files is replaced, so that no reader sees half a repair."""
+    _announce(store, read_pending(store), groups)
+
+
+def _read_announced(store: StorePath, key: str) -> list[GroupName]:
+    try:
+        data = unseal(store / PENDING)
+    except FileNotFoundError:
+        return []
+    return [GroupName.of(category, split) for category, split in data.get(key, ())]
+
+
+def _announce(store: StorePath, pending: Iterable[GroupName], repairing: Iterable[GroupName]) -> None:
+    lists = {"groups": sorted(pending), "repairing": sorted(repairing)}
+    value = {key: [[group.category, group.split] for group in names] for key, names in lists.items()}
+    if not value["repairing"]:
+        del value["repairing"]
+    if any(value.values()):
+        write_file(store / PENDING, seal(value))
     else:
-        (store / PENDING).unlink(missing_ok=True)
+        remove_file(store / PENDING)
+
+
+def list_in_root(store: StorePath, group: GroupName, sealed: str) -> None:
+    """List a finished group in the root's manifest; the group is not part of the store before.
+
+    Args:
+        sealed: the digest of the group's manifest, which is written already.
+    """
+    root = RootManifest.load(store)
+    if not root.lists(group, sealed):
+        write_file(store / MANIFEST, root.with_group(group, sealed).to_bytes())
 
 
 @dataclass(frozen=True)
@@ -85,7 +117,7 @@ class Journal:
         journal = cls(folder / JOURNAL, plan, shards)
         journal.write()
         for path in _later_ranks(folder):
-            path.unlink(missing_ok=True)
+            remove_file(path)
         return journal
 
     @classmethod
@@ -105,20 +137,19 @@ class Journal:
 
     def add(self, record: ShardRecord) -> None:
         """Record a shard whose files are all written; durable when this returns."""
-        try:
-            with self.path.open("ab") as file:
-                file.write(_line(record.to_json()))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise write_failed(self.path, error) from None
+        append(self.path, _line(record.to_json()), StoreError)
         self.shards[record.shard] = record
 
 
 def remove_journals(folder: Path) -> None:
     """Remove a group's journals once its manifest is in place."""
     for path in (*_later_ranks(folder), folder / JOURNAL):
-        path.unlink(missing_ok=True)
+        remove_file(path)
+
+
+def has_journals(folder: Path) -> bool:
+    """Whether a group's folder has a journal."""
+    return (folder / JOURNAL).exists() or bool(_later_ranks(folder))
 
 
 def _later_ranks(folder: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from idif.data.batch import Batch, input_presence
 from idif.data.features import IMAGES, MASKS
 from idif.data.index import Index, Sample
 from idif.encoders.encode import EncoderSet
+from idif.encoders.variants import VARIANTS
 from idif.errors import DatasetError, StoreDamaged, StoreError, WeightsError
 from idif.prefetch import prefetch_map
 
@@ -91,7 +92,8 @@ def encode_again(
             report.problems.append(Problem(file, (), str(error)))
             return
     reader = set_of_encoders(spec, tuple(loaded)).image_reader
-    stored = [e for e in loaded if spec.stores_images and e.family.read == reader]
+    whole = spec.stores_images and not any(VARIANTS[name].shift for name in spec.variants)
+    stored = [e for e in loaded if whole and e.family.read == reader]
     if data is None:
         report.encoders_left_out += tuple(e.name for e in loaded if e not in stored)
     root, samples = (None, {}) if data is None else (data[0], {s.sample_id: s for s in data[1].samples})

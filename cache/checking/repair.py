@@ -2,16 +2,19 @@
 
 import contextlib
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from cache.building.encode_shards import Job, MadeShard, count_inputs, make_shards
+from cache.building.journal import list_in_root, read_repairing, write_repairing
 from cache.building.lock import builder_lock
 from cache.checking.verify_report import Problem, VerifyReport
 from cache.format.encoder_weights import load_encoder_set
 from cache.format.index_diff import index_differences
 from cache.format.layout import (
     MANIFEST,
+    PENDING,
     ZARR_JSON,
     GroupName,
     group_folder,
@@ -19,7 +22,7 @@ from cache.format.layout import (
 )
 from cache.format.manifest import GroupManifest, RootManifest, ShardRecord, sorted_groups
 from cache.format.object_store import StorePath
-from cache.format.sealed_files import FileRecord, write_file
+from cache.format.sealed_files import FileRecord, seal_of, write_file
 from cache.format.shard_codec import encode_shard_file, row_checksums
 from cache.remote.upload_lock import claim
 from idif.data.index import Index, Sample
@@ -50,7 +53,10 @@ def repair_store(
             report.problems.remove(problem)
         jobs = _jobs(groups, sorted_groups(index), report)
         weights = manifest.spec.weights_files
-        if not jobs or any(problem.file in weights for problem in report.problems):
+        if any(problem.file in weights for problem in report.problems):
+            return
+        if not jobs:
+            _end_repairs(store, groups, report)
             return
         encoders = load_encoder_set(store, manifest.spec)
         done = 0
@@ -61,6 +67,20 @@ def repair_store(
                 progress(done, total, "rebuilding")
             else:
                 _replace(store, manifest, groups, item, report)
+        _end_repairs(store, groups, report)
+
+
+def _end_repairs(store: StorePath, groups: Mapping[GroupName, GroupManifest], report: VerifyReport) -> None:
+    """Let readers open the repaired groups that have no other problem."""
+    left = {problem.group for problem in report.problems if problem.file != PENDING}
+    repairing = read_repairing(store)
+    unfinished = [group for group in repairing if str(group) in left]
+    for group in repairing:
+        if group in groups and group not in unfinished and (sealed := groups[group].sealed):
+            list_in_root(store, group, sealed)  # the repair was cut short before
+    write_repairing(store, unfinished)
+    names = {str(group) for group in unfinished}
+    report.problems[:] = [p for p in report.problems if p.file != PENDING or p.group in names or not p.group]
 
 
 def _writing(store: StorePath) -> contextlib.AbstractContextManager[None]:
@@ -128,13 +148,16 @@ def _replace(
             if name in damaged:
                 write_file(folder / name, data)
     else:
+        write_repairing(store, {*read_repairing(store), group})
         for name, data in files.items():
             write_file(folder / name, data)
         checks = {name: row_checksums(values) for name, values in made.values.arrays.items()}
         shards = list(finished.shards)
         shards[shard] = ShardRecord.of(shard, records, checks, made.content)
         groups[group] = GroupManifest(plan, tuple(shards))
-        write_file(folder / MANIFEST, groups[group].to_bytes())
+        content = groups[group].to_bytes()
+        write_file(folder / MANIFEST, content)
+        list_in_root(store, group, seal_of(content))
     report.shards_repaired += 1
     for problem in mended:
         report.problems.remove(problem)

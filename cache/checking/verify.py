@@ -1,14 +1,16 @@
 """Verifies a store: finds damaged bytes, and files of the data that changed since the build."""
 
 import contextlib
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from cache.building.journal import read_repairing
 from cache.checking.against_source import compare_data, encode_again
 from cache.checking.repair import repair_store
 from cache.checking.verify_report import Problem, VerifyReport
@@ -24,7 +26,7 @@ from cache.format.layout import (
 from cache.format.manifest import GroupManifest, RootManifest, select_inputs
 from cache.format.object_store import StorePath, store_path
 from cache.format.sealed_files import FileRecord
-from cache.format.shard_codec import decode_shard_file, row_checksums
+from cache.format.shard_codec import Array, decode_shard_file, row_checksums
 from cache.reading.open_groups import list_groups
 from idif.data.decode import decode_threads
 from idif.data.features import TEACHER, WEIGHTS_SUFFIX
@@ -72,6 +74,10 @@ def verify_store(
     if manifest is None:
         return report
     groups = _load_groups(store, manifest, report)
+    repairing = read_repairing(store)
+    for group in repairing:
+        what = f"a repair of {group} is going on, or was cut short"
+        report.problems.append(Problem(PENDING, (), what, str(group)))
     _verify_shards(store, manifest, groups, report, workers, progress)
     data = None if root is None or index is None else (root, select_inputs(index, manifest.spec.inputs))
     if data is not None:
@@ -121,21 +127,25 @@ def _verify_without_manifest(store: StorePath, report: VerifyReport) -> None:
         _load_group(store, group, report)
 
 
-def _list(store: StorePath, report: VerifyReport) -> dict[GroupName, bool]:
+def _list(store: StorePath, report: VerifyReport, root: RootManifest | None = None) -> dict[GroupName, bool]:
     try:
-        return list_groups(store)
+        return list_groups(store, root)
     except StoreDamaged as error:
         report.problems.append(Problem(PENDING, (), str(error).partition(": ")[2]))
         return {}
 
 
-def _load_group(store: StorePath, group: GroupName, report: VerifyReport) -> GroupManifest | None:
+def _load_group(
+    store: StorePath, group: GroupName, report: VerifyReport, *, listed: Container[str] | None = None
+) -> GroupManifest | None:
     """A group's manifest, if it is intact and belongs to this group."""
     name = f"{group}/{MANIFEST}"
     try:
         manifest = GroupManifest.load(group_folder(store, group))
     except FileNotFoundError:
-        report.problems.append(Problem(name, (), "missing: the build has not finished", str(group)))
+        lost = str(group) in (listed or ())
+        what = "missing: the store lists this group" if lost else "missing: the build has not finished"
+        report.problems.append(Problem(name, (), what, str(group)))
         return None
     except StoreDamaged:
         what = f"not the bytes that were written; remove {group} and build it again"
@@ -153,13 +163,24 @@ def _load_groups(
     store: StorePath, root: RootManifest, report: VerifyReport
 ) -> dict[GroupName, GroupManifest]:
     """Check manifests and metadata; returns the groups with intact manifests."""
-    groups = {}
-    for group in _list(store, report):
-        manifest = _load_group(store, group, report)
+    groups, repairing = {}, read_repairing(store)
+    for group in _list(store, report, root):
+        manifest = _load_group(store, group, report, listed=root.groups)
         if manifest is None:
+            continue
+        # a repair that was cut short may have written a manifest that the root does not list yet
+        if not root.lists(group, manifest.sealed) and group not in repairing:
+            what = f"not the one that the store lists; remove {group} and build it again"
+            report.problems.append(Problem(f"{group}/{MANIFEST}", (), what, str(group)))
             continue
         if manifest.plan.spec_fingerprint != root.spec.fingerprint:
             what = "belongs to a store of other settings"
+            report.problems.append(Problem(f"{group}/{MANIFEST}", (), what, str(group)))
+            continue
+        try:
+            manifest.check_complete(root.spec, f"{group}/{MANIFEST}")
+        except StoreDamaged as error:
+            what = f"{str(error).partition(': ')[2]}; remove {group} and build it again"
             report.problems.append(Problem(f"{group}/{MANIFEST}", (), what, str(group)))
             continue
         wanted = {f"{group}/{file}": data for file, data in manifest.plan.metadata_files(root.spec).items()}
@@ -179,6 +200,8 @@ class _ShardFile:
     manifest: GroupManifest
     array: ArrayLayout
     shard: int
+    truth: Array | None
+    """Presence or labels of the rows by the manifest, which the values must equal."""
 
 
 def _verify_shards(
@@ -190,9 +213,11 @@ def _verify_shards(
     progress: Progress,
 ) -> None:
     files = [
-        _ShardFile(group, manifest, array, record.shard)
+        _ShardFile(group, manifest, array, record.shard, truth.get(array.name))
         for group, manifest in groups.items()
-        for record, array in product(manifest.shards, manifest.plan.array_layouts(root.spec))
+        for record, bounds in zip(manifest.shards, manifest.plan.bounds, strict=True)
+        for truth in [manifest.plan.truth_arrays(root.spec, *bounds)]
+        for array in manifest.plan.array_layouts(root.spec)
     ]
     sizes = [f.manifest.shards[f.shard].files[f.array.shard_file(f.shard)].size for f in files]
     # shards are read as a whole: one per thread and one ahead in memory
@@ -232,6 +257,14 @@ def _check_shard_file(store: StorePath, file: _ShardFile) -> Problem | None:
         return Problem(path, touched, what, str(file.group), file.shard)
     if wrong:
         return Problem(path, wrong, "values differ from their checksums", str(file.group), file.shard)
+    if file.truth is not None:
+        rows = zip(values, file.truth, strict=True)
+        other = tuple(
+            start + i for i, (row, true) in enumerate(rows) if row is None or not np.array_equal(row, true)
+        )
+        if other:
+            what = "values differ from the manifest's samples"
+            return Problem(path, other, what, str(file.group), file.shard)
     return None
 
 

@@ -5,7 +5,8 @@
       <encoder>.safetensors                                weights of every further encoder
       <category>/zarr.json
       <category>/<split>/
-        zarr.json  manifest.json                           contents of this group, written last
+        zarr.json  manifest.json                           contents of this group, written last; then the
+                                                           root's manifest, which lists the finished groups
         layer1 layer2 layer3   float16 [N,V,C,h,w]         the encoders' arrays, float32 if requested; one
           ...                          [N,(A,)(V,)...]     row (a sample: all variants and views) is one chunk
           (or uint8, signed arrays int8, each with scales: layer1_scale float16 [N,C]; a feature is level
@@ -79,6 +80,14 @@ class GroupName:
         if split not in SPLITS:
             raise StoreError(f"split {shown(split)}: expected {' or '.join(SPLITS)}")
         return cls(category, SPLITS.index(split))
+
+    @classmethod
+    def parse(cls, text: str) -> "GroupName":
+        """The group of ``category/split``; raises as `of`."""
+        category, _, split = text.partition("/")
+        if split not in SPLITS:
+            raise StoreError(f"{shown(text)}: expected <category>/train or <category>/test")
+        return cls.of(category, split)
 
     @property
     def split(self) -> Split:

@@ -199,6 +199,8 @@ class GroupManifest:
 
     plan: GroupPlan
     shards: tuple[ShardRecord, ...]
+    sealed: str = field(default="", compare=False)
+    """Digest of the file that it was loaded from, by which the root lists it; empty before it is written."""
 
     @cached_property
     def content(self) -> tuple[SampleContent, ...]:
@@ -242,7 +244,23 @@ class GroupManifest:
             raise StoreDamaged(f"{where}: not the manifest of a category and split")
         with _as_damage(where):
             shards = tuple(ShardRecord.from_json(shard) for shard in data["shards"])
-            return cls(GroupPlan.from_json(data), shards)
+            return cls(GroupPlan.from_json(data), shards, data["sha256"])
+
+    def check_complete(self, spec: FeatureSpec, where: str) -> None:
+        """Refuse a manifest that does not describe every row of every array of the group.
+
+        Raises:
+            StoreDamaged: ``where`` and the first gap are named.
+        """
+        arrays, bounds = self.plan.array_layouts(spec), self.plan.bounds
+        if [record.shard for record in self.shards] != list(range(len(bounds))):
+            raise StoreDamaged(f"{where}: does not list every shard once, in order")
+        for record, (start, stop) in zip(self.shards, bounds, strict=True):
+            rows = {name: len(checks) for name, checks in record.crc32c.items()}
+            if rows != {array.name: stop - start for array in arrays} or len(record.sources) != stop - start:
+                raise StoreDamaged(f"{where}: shard {record.shard} does not list every row of every array")
+            if record.files.keys() != {array.shard_file(record.shard) for array in arrays}:
+                raise StoreDamaged(f"{where}: shard {record.shard} does not list the file of every array")
 
 
 @dataclass(frozen=True)
@@ -253,6 +271,20 @@ class RootManifest:
     view_numbers: tuple[int, ...]
     files: dict[str, FileRecord]
     """The other files at the root: the encoders' weights and the root's ``zarr.json``."""
+    groups: Mapping[str, str] | None = field(default_factory=dict)
+    """{finished group: digest of its manifest}; None in stores of versions that listed none."""
+
+    def with_group(self, group: GroupName, sealed: str) -> Self:
+        """The manifest that lists a finished group, in the place of an earlier state of it."""
+        if self.groups is None:
+            return self
+        groups = {**self.groups, str(group): sealed}
+        order = sorted(map(GroupName.parse, groups))
+        return replace(self, groups={str(name): groups[str(name)] for name in order})
+
+    def lists(self, group: GroupName, sealed: str) -> bool:
+        """Whether a group's manifest with this digest is one of the store."""
+        return self.groups is None or self.groups.get(str(group)) == sealed
 
     def to_bytes(self) -> bytes:
         """The root's ``manifest.json``."""
@@ -262,6 +294,7 @@ class RootManifest:
             "spec": self.spec.to_json(),
             "view_numbers": list(self.view_numbers),
             "files": {name: asdict(record) for name, record in self.files.items()},
+            **({} if self.groups is None else {"groups": dict(self.groups)}),
             # informative only: derived from the spec, and also in each array's zarr.json
             "codecs": {array.name: [codec["name"] for codec in array.codecs] for array in arrays},
         }
@@ -287,7 +320,10 @@ class RootManifest:
             for name in files:
                 if not is_portable_name(name):
                     raise ValueError(f"file {shown(name)}: expected one of the store's root")
-            return cls(FeatureSpec.from_json(data["spec"]), tuple(data["view_numbers"]), files)
+            groups = data.get("groups")
+            for name in groups or ():
+                GroupName.parse(name)
+            return cls(FeatureSpec.from_json(data["spec"]), tuple(data["view_numbers"]), files, groups)
 
 
 def _row_identity(sample: Sample, content: SampleContent) -> list[Any]:

@@ -1,6 +1,5 @@
 """Writes a store's files: atomic and hashed; JSON files contain their own digest."""
 
-import errno
 import hashlib
 import json
 from dataclasses import dataclass
@@ -9,8 +8,8 @@ from typing import Any
 
 from cache.format.layout import FORMAT
 from cache.format.object_store import ObjectPath, StorePath
-from idif.errors import CannotFinish, StoreDamaged, StoreError
-from idif.files import replace_file
+from idif import files
+from idif.errors import IdifError, StoreDamaged, StoreError
 
 _ZEROS = "0" * 64
 _PREFIX = '{"sha256":"'
@@ -29,39 +28,44 @@ class FileRecord:
         return cls(len(data), hashlib.sha256(data).hexdigest())
 
 
-def write_failed(path: Path, error: OSError) -> Exception:
-    """The `IdifError` for a failed write."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return CannotFinish(f"{path}: no space left on the device")
-    return StoreError(f"{path}: cannot be written ({error.strerror or error})")
+def write_failed(path: Path, error: OSError) -> IdifError:
+    """The error for a failed write: `StoreError` or `CannotFinish`, see `idif.files`."""
+    return files.write_failed(path, error, StoreError)
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents.
+    """Create a folder and its parents; durable when this returns.
 
     Raises:
-        StoreError: the folder cannot be created.
+        StoreError: the folder cannot be created. CannotFinish: no space is left, or the disk fails.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_failed(path, error) from None
+    files.make_folder(path, StoreError)
 
 
 def write_file(path: StorePath, data: bytes) -> None:
-    """Write a file of a store atomically (`idif.files.replace_file`); creates its folders.
+    """Write a file of a store, complete and durable or not at all; creates its folders.
 
     Raises:
-        StoreError: the file cannot be written. CannotFinish: no space is left.
+        StoreError: the file cannot be written. CannotFinish: no space is left, or the disk fails.
     """
     if isinstance(path, ObjectPath):
         path.write_bytes(data)
         return
     make_folder(path.parent)
-    try:
-        replace_file(path, data)
-    except OSError as error:
-        raise write_failed(path, error) from None
+    files.replace_file(path, data, StoreError)
+
+
+def remove_file(path: StorePath) -> None:
+    """Remove a file of a store, if there is one.
+
+    Raises:
+        StoreError: it cannot be removed.
+    """
+    if isinstance(path, ObjectPath):
+        path.unlink(missing_ok=True)
+        return
+    with files.writing(path, StoreError):
+        files.remove_file(path)
 
 
 def seal(value: dict[str, Any]) -> bytes:
@@ -70,6 +74,12 @@ def seal(value: dict[str, Any]) -> bytes:
     text = f'{_PREFIX}{_ZEROS}",{body[1:]}\n'
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     return text.replace(_ZEROS, sha256, 1).encode()
+
+
+def seal_of(data: bytes) -> str:
+    """The digest (hex) inside the bytes made by `seal`."""
+    start = len(_PREFIX)
+    return data[start : start + 64].decode()
 
 
 def unseal(path: StorePath) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cache.building.journal import read_pending
+from cache.building.journal import read_pending, read_repairing
 from cache.format.layout import JOURNAL, MANIFEST, SPLITS, ZARR_JSON, GroupName, group_folder, group_metadata
 from cache.format.manifest import GroupManifest, RootManifest
-from cache.format.object_store import REQUESTS, ObjectPath, StorePath
+from cache.format.object_store import REQUESTS, ObjectPath, StorePath, store_path
 from cache.format.sealed_files import FileRecord
 from idif.data.features import FeatureSpec
 from idif.data.index import Split
@@ -43,16 +43,26 @@ def _gc_disabled() -> Iterator[None]:
             gc.enable()
 
 
-def list_groups(store: StorePath) -> dict[GroupName, bool]:
-    """The groups of a store, in order, and whether each is finished."""
+def list_groups(store: StorePath, root: RootManifest | None = None) -> dict[GroupName, bool]:
+    """The groups of a store, in order, and whether each is finished: it is there, and the root lists it.
+
+    Args:
+        root: the root's manifest; groups that have a manifest count as finished when None.
+    """
+    listed = None if root is None else root.groups
     groups: dict[GroupName, bool] = {}
     for category in store.iterdir():
         for split in SPLITS:
             folder = category / split
             if folder.is_dir():
-                groups[GroupName.of(category.name, split)] = (folder / MANIFEST).is_file()
+                group = GroupName.of(category.name, split)
+                groups[group] = (folder / MANIFEST).is_file() and (listed is None or str(group) in listed)
+    for name in listed or ():
+        groups.setdefault(GroupName.parse(name), False)
     for group in read_pending(store):
         groups.setdefault(group, False)
+    for group in read_repairing(store):
+        groups[group] = False
     return {group: groups[group] for group in sorted(groups)}
 
 
@@ -100,8 +110,38 @@ def check_sizes(folder: StorePath, files: dict[str, FileRecord]) -> None:
             raise StoreDamaged(f"{folder / name}: {size} bytes, expected {record.size}")
 
 
+def open_store(
+    path: str | StorePath, categories: Sequence[str] | None, split: Split | None
+) -> tuple[StorePath, RootManifest, list[OpenGroup]]:
+    """Open the root and the groups of some categories and one split of a store.
+
+    Args:
+        path: a folder, or ``s3://BUCKET/PREFIX`` as text.
+        categories: all when None. split: both when None.
+
+    Raises:
+        The exceptions of `cache.FeatureStore.open`.
+    """
+    store = store_path(path)
+    while True:
+        root = load_root(store)
+        try:
+            chosen = choose_groups(store, root, list_groups(store, root), categories, split)
+            return store, root, open_groups(store, root, chosen)
+        except StoreDamaged:
+            # a build or repair that replaced the root meanwhile; what it wrote is read instead
+            if isinstance(store, ObjectPath):
+                store = store.refreshed()
+            if load_root(store) == root:
+                raise
+
+
 def choose_groups(
-    store: StorePath, groups: dict[GroupName, bool], categories: Sequence[str] | None, split: Split | None
+    store: StorePath,
+    root: RootManifest,
+    groups: dict[GroupName, bool],
+    categories: Sequence[str] | None,
+    split: Split | None,
 ) -> list[GroupName]:
     """Select groups, in the store's order.
 
@@ -111,7 +151,8 @@ def choose_groups(
 
     Raises:
         StoreError: a category is not in the store; the nearest names are suggested.
-        StoreIncomplete: a selected group is not finished.
+        StoreIncomplete: a selected group is not finished, or is being repaired.
+        StoreDamaged: a selected group is gone, or none that the root lists.
     """
     known = sorted({group.category for group in groups})
     for category in categories or ():
@@ -130,8 +171,27 @@ def choose_groups(
             raise StoreError(f"{store}: holds no {split} split of {category}")
     for group in chosen:
         if not groups[group]:
-            raise StoreIncomplete(f"{store}: {_how_far(store, group)}; run 'idif cache build' again")
+            raise _not_finished(store, root, group)
     return chosen
+
+
+def _not_finished(store: StorePath, root: RootManifest, group: GroupName) -> StoreError:
+    """The error of a group that cannot be opened."""
+    if group in read_repairing(store):
+        return StoreIncomplete(
+            f"{store}: {group} is being repaired, or its repair was cut short; wait for it, or run 'idif "
+            "cache verify --repair' again"
+        )
+    folder = group_folder(store, group)
+    manifest = folder / MANIFEST
+    if group not in read_pending(store) and root.groups is not None:
+        if str(group) in root.groups:
+            return StoreDamaged(f"{manifest}: missing, but the store lists {group}; build it again")
+        if manifest.is_file():
+            return StoreDamaged(
+                f"{manifest}: the store does not list {group}, it is of another store; remove {folder}"
+            )
+    return StoreIncomplete(f"{store}: {_how_far(store, group)}; run 'idif cache build' again")
 
 
 def _how_far(store: StorePath, group: GroupName) -> str:
@@ -150,6 +210,18 @@ def open_groups(store: StorePath, root: RootManifest, groups: Sequence[GroupName
             return list(requests.map(partial(open_group, store, root), groups))
 
 
+def was_replaced(store: StorePath, group: OpenGroup) -> bool:
+    """Whether a group is no longer as it was opened, or is being repaired."""
+    if isinstance(store, ObjectPath):
+        store = store.refreshed()
+    name = group.manifest.plan.group
+    try:
+        sealed = GroupManifest.load(group_folder(store, name)).sealed
+        return sealed != group.manifest.sealed or name in read_repairing(store)
+    except (StoreError, FileNotFoundError):
+        return False
+
+
 def store_fingerprint(spec: FeatureSpec, groups: Sequence[OpenGroup]) -> str:
     """SHA-256 (hex) over the spec's fingerprint and those of the groups."""
     of_groups = {str(group.manifest.plan.group): group.manifest.fingerprint for group in groups}
@@ -166,6 +238,11 @@ def open_group(store: StorePath, root: RootManifest, group: GroupName) -> OpenGr
     manifest = GroupManifest.load(folder)
     if manifest.plan.group != group or manifest.plan.spec_fingerprint != root.spec.fingerprint:
         raise StoreDamaged(f"{folder / MANIFEST}: belongs to {manifest.plan.group} of another place or store")
+    if not root.lists(group, manifest.sealed):
+        raise StoreDamaged(
+            f"{folder / MANIFEST}: not the one that the store lists, it is of another store or time"
+        )
+    manifest.check_complete(root.spec, str(folder / MANIFEST))
     for name, data in manifest.plan.metadata_files(root.spec).items():
         try:
             same = (folder / name).read_bytes() == data

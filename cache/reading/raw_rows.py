@@ -57,6 +57,9 @@ class RowFiles:
                             broken.append(place)
             except OSError:
                 broken += [place for place, _, _ in rows]
+            if broken:  # a repaired file may have other offsets
+                with self._lock:
+                    self._offsets.pop(shard, None)
         return broken
 
     def _read_row(self, file: Any, offset: int | None, row: int, out: Tensor) -> bool:

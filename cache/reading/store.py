@@ -18,17 +18,10 @@ from torch.utils.data import Dataset
 from cache.format.encoder_weights import load_encoder_set
 from cache.format.layout import ArrayLayout, present_name, scale_name, value_layouts
 from cache.format.manifest import RootManifest
-from cache.format.object_store import REQUESTS, StorePath, store_path
+from cache.format.object_store import REQUESTS, StorePath
 from cache.format.row_spans import spans_of_rows
 from cache.reading.codec_arrays import fetch_array, open_array
-from cache.reading.open_groups import (
-    OpenGroup,
-    choose_groups,
-    list_groups,
-    load_root,
-    open_groups,
-    store_fingerprint,
-)
+from cache.reading.open_groups import OpenGroup, open_store, store_fingerprint, was_replaced
 from cache.reading.packed_batch import PackedBatch, check_variants
 from cache.reading.raw_rows import RowFiles, RowObjects
 from idif.data.batch import Batch, make_batch
@@ -92,10 +85,7 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
             StoreIncomplete: a requested group is not finished.
             StoreDamaged: a manifest or metadata differs from the written one, or a file is missing or cut.
         """
-        store = store_path(path)
-        root = load_root(store)
-        chosen = choose_groups(store, list_groups(store), categories, split)
-        groups = open_groups(store, root, chosen)
+        store, root, groups = open_store(path, categories, split)
         opened_with = (str(store), None if categories is None else tuple(categories), split)
         return cls(store, root, groups, opened_with)
 
@@ -340,6 +330,8 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
         array = self._arrays[broken[first]]
         file = opened.folder / array.shard_file(local // opened.manifest.plan.shard_rows)
         named = spans_of_rows(sorted({rows[position] for position in broken}))
+        if was_replaced(self.path, opened):
+            return f"{file}: was repaired or built again while the store was open; open it again"
         return (
             f"{file}: damaged or missing data in {named} "
             f"(sample {self._index.samples[rows[first]].sample_id}); "

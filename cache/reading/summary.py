@@ -6,15 +6,8 @@ Reads no data, and imports neither torch nor tensorstore.
 from dataclasses import dataclass
 
 from cache.format.manifest import GroupPlan
-from cache.format.object_store import StorePath, store_path
-from cache.reading.open_groups import (
-    choose_groups,
-    list_groups,
-    load_root,
-    open_groups,
-    store_bytes,
-    store_fingerprint,
-)
+from cache.format.object_store import StorePath
+from cache.reading.open_groups import open_store, store_bytes, store_fingerprint
 from idif.data.features import FeatureSpec
 from idif.data.index import Split
 
@@ -55,9 +48,7 @@ def summarize_store(path: str | StorePath) -> StoreSummary:
     Raises:
         The exceptions of `cache.FeatureStore.open`.
     """
-    store = store_path(path)
-    root = load_root(store)
-    groups = open_groups(store, root, choose_groups(store, list_groups(store), None, None))
+    store, root, groups = open_store(path, None, None)
     return StoreSummary(
         path=store,
         bytes=store_bytes(store),

@@ -20,7 +20,7 @@ from cache.building.build_state import (
     load_build_state,
 )
 from cache.building.encode_shards import count_inputs
-from cache.building.journal import read_pending, write_pending
+from cache.building.journal import list_in_root, read_pending, write_pending
 from cache.building.lock import builder_lock
 from cache.building.ranks import Ranks
 from cache.building.request import BuildRequest
@@ -77,6 +77,9 @@ def build_remote(
         if ranks.first:
             if (staged / MANIFEST).exists():
                 _publish(staged, store, progress)
+            for state in states:
+                if state.finished and not state.listed:  # killed just after the group's manifest
+                    list_in_root(store.refreshed(), state.plan.group, state.sealed)
             _clear_pending(store.refreshed())
             if staged.exists() and all(list_groups(staged).values()):
                 # renamed first: an interrupted removal must not look like a store
@@ -142,7 +145,7 @@ def _publish(staged: Path, store: ObjectPath, progress: Progress) -> None:
 
     The groups are announced before their first object, and a group's manifest is uploaded last.
     """
-    there = list_groups(store)
+    there = list_groups(store, RootManifest.load(store) if (store / MANIFEST).exists() else None)
     new = [group for group, finished in list_groups(staged).items() if finished and not there.get(group)]
     if not new:
         return
@@ -153,7 +156,7 @@ def _publish(staged: Path, store: ObjectPath, progress: Progress) -> None:
         write_pending(store, {*pending, *new})
     if not (store / MANIFEST).exists():
         _upload(staged, store, root.files)
-        _upload(staged, store, _manifest(staged, MANIFEST))
+        (store / MANIFEST).write_bytes(replace(root, groups=None if root.groups is None else {}).to_bytes())
     files = {group: _files(group, manifest, root) for group, manifest in manifests.items()}
     total = sum(record.size for records in files.values() for record in records.values())
     views = sum(count_inputs(sample) for m in manifests.values() for sample in m.plan.index.samples)
@@ -167,6 +170,7 @@ def _publish(staged: Path, store: ObjectPath, progress: Progress) -> None:
     for group, records in files.items():
         _upload(staged, store, records, tell)
         _upload(staged, store, _manifest(staged, f"{group}/{MANIFEST}"))
+        list_in_root(store.refreshed(), group, manifests[group].sealed)
 
 
 def _files(group: GroupName, manifest: GroupManifest, root: RootManifest) -> dict[str, FileRecord]:
@@ -211,7 +215,8 @@ def _send_one(staged: Path, store: ObjectPath, file: tuple[str, FileRecord]) -> 
 
 def _clear_pending(store: ObjectPath) -> None:
     """Remove finished groups from the list of announced ones."""
-    pending, groups = read_pending(store), list_groups(store)
+    pending = read_pending(store)
+    groups = list_groups(store, RootManifest.load(store)) if pending else {}
     unfinished: list[GroupName] = [group for group in pending if not groups[group]]
     if unfinished != pending:
         write_pending(store, unfinished)

@@ -1,6 +1,5 @@
 """`idif baseline`: fits a memory to a run's own store and compares the run with it."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from cli.terminal.console import JsonOption, note, print_result
 from cli.terminal.metrics_table import paired_table
 from cli.workflow.evaluate import evaluate_run
 from cli.workflow.train import train_run
+from idif.files import remove_tree, writing
 from idif.runs.baseline import baseline_config, compared_with_baseline
 from idif.runs.files import read_config
 from idif.runs.run import open_results, open_run
@@ -42,7 +42,8 @@ def baseline(
         before = read_config(settings.folder)
         if (before.method, before.train) != (settings.method, settings.train):
             note(f"{settings.folder}: replaced, its settings were others")
-            shutil.rmtree(settings.folder)
+            with writing(settings.folder):
+                remove_tree(settings.folder)
     train_run(settings, resume=existing.is_file())
     fitted = open_run(settings.folder)
     metrics = evaluate_run(fitted)

@@ -107,14 +107,20 @@ def _report_photographs(
         _write_previews(request, summary)
     if summary.left_out is not None:
         note(f"note: {summary.left_out}")
+    if summary.grey_masks:
+        note(
+            f"note: {summary.grey_masks} of {summary.masks} masks have grey values between black and white; "
+            "from half of the brightest on they mark the defect (see docs/data.md)"
+        )
     cameras = ", ".join(f"{number} = {name}" for number, name in summary.cameras.items())
+    views = f"; views: {cameras}" if len(summary.cameras) > 1 else ""
     masks = f"{summary.masks} masks" if summary.masks else "no masks, so pixel metrics will be null"
     print_result(
         asdict(summary),
         as_json=as_json,
         otherwise=(
             f"{summary.out}: {', '.join(summary.categories)}; {summary.train_samples} training and "
-            f"{summary.test_samples} test samples, {summary.images} images, {masks}; views: {cameras}\n"
+            f"{summary.test_samples} test samples, {summary.images} images, {masks}{views}\n"
             f"next: idif data check realiad --root {summary.out} --images realiad_{request.size}"
         ),
     )

@@ -30,6 +30,7 @@ from idif.datasets.synthetic import SynthRequest, synthesize
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder, load_encoder
 from idif.errors import StoreDamaged, WeightsError
+from idif.files import make_folder
 from idif.runs.baseline import baseline_of, compared_with_baseline
 from idif.runs.run import open_run
 from idif.visualization.text import percent
@@ -56,7 +57,7 @@ def demo(
     settings = yaml.safe_load((files("cli") / "demo.yaml").read_text(encoding="utf-8"))
     data, store = out / "data", out / "store.zarr"
     size: int = settings["synth"]["size"]
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with _stage("data     rendered parts"), progress_bar("rendering", "samples") as listen:
         if not data.exists():
             synthesize(data, SynthRequest(**settings["synth"]), workers=None, progress=listen)

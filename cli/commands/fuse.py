@@ -7,13 +7,16 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.console import Group
 
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, print_result, progress_bar
+from cli.terminal.decisions import decisions_text
 from cli.terminal.metrics_table import metrics_table
 from idif.config.sections import Config
 from idif.errors import ConfigError, RunError
 from idif.evaluation.late_fusion import Member, caveats, fuse, open_members
+from idif.files import make_folder
 from idif.runs.evaluate import measure
 from idif.runs.files import FACTS_FILE, read_config, read_facts, write_facts
 from idif.runs.listing import is_fusion
@@ -57,10 +60,7 @@ def fuse_runs(
     members = open_members(runs, _weights(weights))
     told = caveats(members) + _member_caveats(runs, members) + _threshold_caveat(configs[0])
     config = _fused_config(runs[0], out, members, overrides)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--out {out}: cannot be made ({error.strerror})") from None
+    make_folder(out)
     with progress_bar("fusing", "samples") as listen:
         derived = [out / name for name in RESULTS]
         stated = fuse(members, out / "predictions.h5", derived=derived, progress=listen)
@@ -69,7 +69,7 @@ def fuse_runs(
     for text in told:
         note(f"note: {text}")
     metrics = measure(out, config.eval, notify=note)
-    print_result(metrics, as_json=as_json, otherwise=metrics_table(metrics))
+    print_result(metrics, as_json=as_json, otherwise=Group(metrics_table(metrics), decisions_text(metrics)))
     note(f"next: idif report {out} {' '.join(map(str, runs))}")
 
 

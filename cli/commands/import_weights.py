@@ -6,7 +6,6 @@ from typing import Annotated
 
 import torch
 import typer
-from safetensors.torch import save_file
 
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, print_result
@@ -16,9 +15,10 @@ from idif.config.sections import Config
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import load_encoder
 from idif.errors import ConfigError
-from idif.files import replacing
+from idif.files import make_folder, require_writable
 from idif.runs.import_weights import import_run, read_imported
 from idif.runs.start import TrainingData
+from idif.training.checkpoint import save_weights
 
 
 def import_weights(
@@ -52,6 +52,7 @@ def import_weights(
     if chosen.method.name != method:
         raise ConfigError(f"{config}: method.name: expected {method}, got {chosen.method.name}")
     if encoder_out is not None:
+        require_writable(encoder_out.parent)
         _write_encoder(encoder_out, file, read_imported(chosen, _without_samples(chosen), file).encoder)
         print_result({"encoder": str(encoder_out)}, as_json=as_json, otherwise=f"encoder: {encoder_out}")
         return
@@ -76,6 +77,5 @@ def _write_encoder(path: Path, file: Path, weights: Mapping[str, torch.Tensor] |
         raise ConfigError(f"--encoder-out: {file} contains no encoder")
     if path.suffix != ".safetensors":
         raise ConfigError(f"--encoder-out: expected a .safetensors file, got {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
+    make_folder(path.parent)
+    save_weights(path, weights)

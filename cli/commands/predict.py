@@ -1,18 +1,20 @@
 """`idif predict`: score photographs with a trained run, without its store or dataset."""
 
-import sys
-from collections.abc import Iterator
+import csv
+import io
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.table import Table
 
-from cli.options import SetOption
-from cli.terminal.console import JsonOption, note, print_result, progress_bar
+from cli.options import CheckpointOption, SetOption
+from cli.terminal.console import JsonOption, note, print_result, progress_bar, write_json_line
 from cli.workflow.device import evaluation_device
-from idif.errors import DatasetError
+from idif.errors import DatasetError, RunError
 from idif.evaluation.scoring import Scorer
+from idif.files import make_folder, replace_file, require_writable
 from idif.inference.photo_grouping import RESULTS_FILE, PredictInput, find_parts, left_out_of
 from idif.inference.predict import (
     Prediction,
@@ -24,7 +26,9 @@ from idif.inference.predict import (
 )
 from idif.runs.fitted import load_color_limits, load_decision
 from idif.runs.run import Run, open_run
-from idif.visualization.text import json_line
+from idif.visualization.text import csv_text, json_line
+
+DECISIONS = {True: "anomalous", False: "normal", None: "-"}
 
 
 def predict_images(
@@ -40,6 +44,10 @@ def predict_images(
         Path | None, typer.Option("--out", help="Folder for heat maps (.png) and raw maps (.npy).")
     ] = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each part.")] = False,
+    to_csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Also write a table for spreadsheets.")
+    ] = None,
+    checkpoint: CheckpointOption = "final",
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
@@ -54,46 +62,77 @@ def predict_images(
 
         idif predict runs/realiad audiojack_0001_NG_C1.jpg audiojack_0001_NG_C2.jpg --out found
 
-        idif predict runs/realiad parts/ --category audiojack --jsonl
+        idif predict runs/realiad parts/ --category audiojack --csv parts.csv
     """
-    opened = open_run(run, overrides)
+    if to_csv is not None and not to_csv.parent.is_dir():
+        raise RunError(f"--csv {to_csv}: expected an existing folder, found no {to_csv.parent}")
+    opened = open_run(run, overrides, checkpoint)
     require_images(opened.features())
     numbers = opened.view_numbers()
     parts = find_parts(images, numbers, opened.known_categories(), category)
     if (left_out := left_out_of(images)) is not None:
         note(f"note: {left_out}")
-    results = []
-    for result in _predict(opened, numbers, parts, to):
+    if to is not None:
+        make_folder(to)
+        require_writable(to)
+    if to_csv is not None:
+        require_writable(to_csv.parent)
+    if (epoch := opened.epoch_text()) is not None:
+        note(f"note: weights of epoch {epoch}; training is not finished")
+    results, origins = [], {}
+    for result, origin in _predict(opened, numbers, parts, to):
         results.append(result)
+        origins[result["category"]] = origin
         for problem in result["problems"]:
             note(f"note: {result['sample']}: counted as missing: {problem}")
         if jsonl and not as_json:
-            sys.stdout.write(json_line(result))
+            write_json_line(result)
     if all(result["score"] is None for result in results):
         raise DatasetError(f"{images[0]}: none of the photographs could be read")
+    names = opened.camera_names()
+    wrote = []
     if to is not None:
-        lines = "".join(map(json_line, results))
-        (to / RESULTS_FILE).write_text(lines, encoding="utf-8")
-    print_result({"parts": results}, as_json=as_json, otherwise=None if jsonl else _table(results))
+        replace_file(to / RESULTS_FILE, "".join(map(json_line, results)))
+        wrote.append(f"{to / RESULTS_FILE} and the heat maps of each part beside it")
+    if to_csv is not None:
+        replace_file(to_csv, predictions_csv(results, names))
+        wrote.append(str(to_csv))
+    table = None if jsonl else _table(results, names)
+    print_result({"parts": results}, as_json=as_json, otherwise=table)
+    note(_summary(results, origins))
+    for path in wrote:
+        note(f"wrote {path}")
+
+
+class _Result(NamedTuple):
+    """A part's result as JSON values, and where its threshold comes from."""
+
+    values: dict[str, Any]
+    origin: str | None
 
 
 def _predict(
     run: Run, numbers: tuple[int, ...], parts: list[PredictInput], to: Path | None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[_Result]:
     """Results of all parts, grouped by category."""
-    encoders, features = run.encoders(), run.features()
+    encoders, features, epoch = run.encoders(), run.features(), run.epoch_text()
     for category in dict.fromkeys(part.category for part in parts):
         of_category = [part for part in parts if part.category == category]
+        if run.model_name(category) not in run.names:
+            raise RunError(f"{run.folder}: {category} has no checkpoint yet; train it with `idif train`")
         method = run.method(run.model_name(category), features, numbers)
         decision = load_decision(run, category, note)
         scale = None if to is None else load_color_limits(run, category, note)
         scorer = Scorer(decision.rules, method, evaluation_device(), decision.calibration)
         with progress_bar(f"predicting {category}", "parts") as listen:
             for prediction in predict(scorer, encoders, of_category, progress=listen):
-                yield _result(prediction, numbers, decision.thresholds, to, scale)
+                values = _values(prediction, numbers, decision.thresholds, to, scale)
+                if epoch is not None:
+                    values["epoch"] = epoch
+                yield _Result(values, decision.thresholds.origin)
 
 
-def _result(
+def _values(
     judged: Prediction,
     numbers: tuple[int, ...],
     limits: Thresholds,
@@ -106,23 +145,64 @@ def _result(
     return result
 
 
-def _table(results: list[dict[str, Any]]) -> Table:
+def _summary(results: list[dict[str, Any]], origins: Mapping[str, str | None]) -> str:
+    """How many parts are anomalous, by which threshold, and where that comes from."""
+    scored = [result for result in results if result["score"] is not None]
+    text = f"{len(scored)} of {len(results)} parts scored" if len(scored) < len(results) else ""
+    text = text or (f"{len(results)} parts" if len(results) != 1 else "1 part")
+    decided = [result for result in scored if result["anomalous"] is not None]
+    if not decided:
+        return f"{text}; no threshold, so no decision: evaluate the run with `idif eval`"
+    anomalous = sum(result["anomalous"] for result in decided)
+    thresholds = {result["category"]: result["threshold"] for result in decided}
+    chosen = "; ".join(
+        (f"{category}: " if len(thresholds) > 1 else "") + f"threshold {value:.4g} ({origins[category]})"
+        for category, value in thresholds.items()
+    )
+    return f"{text}: {anomalous} anomalous, {len(decided) - anomalous} normal; {chosen}"
+
+
+def _sorted(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By category, the highest scores first and parts without a score last."""
+    order = {name: place for place, name in enumerate(dict.fromkeys(r["category"] for r in results))}
+    return sorted(
+        results,
+        key=lambda r: (order[r["category"]], r["score"] is None, -(r["score"] or 0.0), r["sample"]),
+    )
+
+
+def predictions_csv(results: list[dict[str, Any]], names: Mapping[int, str]) -> str:
+    """One line per part, the highest scores first; a column for each camera's score."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    cameras = [csv_text(f"score {name}") for name in names.values()] if len(names) > 1 else []
+    writer.writerow(["part", "category", "score", "threshold", "decision", *cameras, "photographs"])
+    for result in _sorted(results):
+        views = result["views"]
+        scores = [views[str(n)]["score"] if str(n) in views else "" for n in names] if cameras else []
+        files = "; ".join(view["image"] for view in views.values())
+        numbers = ["" if result[key] is None else result[key] for key in ("score", "threshold")]
+        start = [csv_text(result["sample"]), csv_text(result["category"]), *numbers]
+        writer.writerow([*start, DECISIONS[result["anomalous"]], *scores, csv_text(files)])
+    return text.getvalue()
+
+
+def _table(results: list[dict[str, Any]], names: Mapping[int, str]) -> Table:
+    """The parts, the highest scores first; scores of cameras where there are several."""
     views = sorted({view for result in results for view in result["views"]}, key=int)
+    if len(names) == 1:
+        views = []  # the view's score is the part's
     categories = list(dict.fromkeys(result["category"] for result in results))
     table = Table(title=categories[0] if len(categories) == 1 else None)
     table.add_column("part", overflow="fold")
     if len(categories) > 1:
         table.add_column("category", overflow="fold")
-    for name in ("score", "decision", *(f"C{view}" for view in views)):
+    for name in ("score", "decision", *(names[int(view)] for view in views)):
         table.add_column(name, no_wrap=True)
-    for result in results:
+    for result in _sorted(results):
         cells = [result["views"].get(view) for view in views]
-        decision = {True: "anomalous", False: "normal", None: "-"}[result["anomalous"]]
         score = "-" if result["score"] is None else f"{result['score']:#.3g}"
         shown = ("-" if cell is None else f"{cell['score']:#.3g}" for cell in cells)
-        names = [result["sample"], result["category"]] if len(categories) > 1 else [result["sample"]]
-        table.add_row(*names, score, decision, *shown)
-    threshold = {result["threshold"] for result in results} - {None}
-    if len(threshold) == 1:
-        table.caption = f"Anomalous from {threshold.pop():.4g} on, the run's threshold."
+        parts = [result["sample"], result["category"]] if len(categories) > 1 else [result["sample"]]
+        table.add_row(*parts, score, DECISIONS[result["anomalous"]], *shown)
     return table

@@ -7,9 +7,11 @@ import typer
 from rich.console import Group
 from rich.table import Table
 
-from cli.options import SetOption
-from cli.terminal.console import JsonOption, print_result
+from cli.options import SetOption, TablesOption
+from cli.terminal.console import JsonOption, note, print_result
 from cli.workflow.sweep import strategies_of, sweep_run
+from idif.errors import ConfigError
+from idif.report.table_export import check_exports, export_table, strategies_export, sweep_export
 from idif.runs.run import open_run
 from idif.runs.sweep import Subsets
 from idif.visualization.text import percent
@@ -33,6 +35,7 @@ def missing_views(
         ),
     ] = "all",
     seed: Annotated[int, typer.Option(help="Random seed (only with --subsets paper).", min=0)] = 0,
+    exports: TablesOption = [],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
@@ -46,8 +49,13 @@ def missing_views(
 
         idif sweep missing-views runs/causal-film --subsets inputs
     """
+    check_exports(exports, tables_only=True)
     sweep = sweep_run(open_run(run, overrides), subsets=subsets, seed=seed)
     table = input_table(sweep) if subsets == "inputs" else sweep_table(sweep)
+    for path in exports:
+        if subsets == "inputs":
+            raise ConfigError("--export: a sweep over inputs is written as input_sweep.json alone")
+        note(f"wrote {export_table(path, sweep_export(sweep))}")
     print_result(sweep, as_json=as_json, otherwise=table)
 
 
@@ -58,6 +66,7 @@ def strategies(
         typer.Argument(metavar="RUN...", help="Trained runs; strategies.json goes into the first."),
     ],
     seed: Annotated[int, typer.Option(help="Random seed of the missing views.", min=0)] = 0,
+    exports: TablesOption = [],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
@@ -73,7 +82,10 @@ def strategies(
 
         idif sweep strategies runs/mvtec3d --set strategies.neighbours=3 --set strategies.score_imputed=true
     """
+    check_exports(exports, tables_only=True)
     found = strategies_of([open_run(run, overrides) for run in runs], seed=seed)
+    for path in exports:
+        note(f"wrote {export_table(path, strategies_export(found))}")
     print_result(found, as_json=as_json, otherwise=strategies_table(found))
 
 

@@ -6,13 +6,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cli.options import SetOption
+from cli.options import SetOption, TablesOption
 from cli.processes import first_process
 from cli.terminal.console import JsonOption, note, print_result
 from cli.terminal.train_table import LiveTable
-from cli.workflow.comparison import comparison, comparison_table
+from cli.workflow.comparison import METRICS, comparison, comparison_table
 from cli.workflow.train import train_run
 from idif.config.loader import load_configs
+from idif.errors import ConfigError
+from idif.report.table_export import check_exports, export_table, runs_table
 
 
 def train(
@@ -23,6 +25,7 @@ def train(
         bool,
         typer.Option("--dry-run", help="Check config, data and textures, time two steps, write no run."),
     ] = False,
+    exports: TablesOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
     """Train from a feature store (or with the live encoder).
@@ -35,15 +38,21 @@ def train(
 
         idif train --config configs/ablations/table3.yaml
 
-    A file with a `matrix` defines several runs, which are also evaluated and compared.
+    A file with a `matrix` defines several runs, which are also evaluated and compared. Ctrl-C stops after the
+    last finished epoch, and --resume continues from there, also with more train.epochs.
     """
     configs = load_configs(config, overrides)
+    check_exports(exports, tables_only=True)
+    if exports and (len(configs) == 1 or dry_run):
+        raise ConfigError("--export: only the comparison of a file with a `matrix` can be exported here")
     table = None if dry_run or not first_process() else LiveTable(as_json=as_json)
     results = [train_run(c, resume=resume, dry_run=dry_run, table=table) for c in configs]
     if not first_process():
         return
     if len(configs) > 1 and not dry_run:
         compared = comparison(configs, results)
+        for path in exports:
+            note(f"wrote {export_table(path, runs_table(compared, METRICS))}")
         print_result(
             {"runs": results, "compared": compared}, as_json=as_json, otherwise=comparison_table(compared)
         )

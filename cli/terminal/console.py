@@ -47,10 +47,20 @@ def note(text: str) -> None:
     err.print(Text(text))
 
 
+def write_json_line(value: Any) -> None:
+    """Write one line of JSON on stdout, in ASCII if the output's encoding lacks one of its letters."""
+    line = json_line(value)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        line = json_line(value, ascii_only=True)
+    sys.stdout.write(line)
+
+
 def print_result(value: Any, *, as_json: bool, otherwise: Any = None) -> None:
     """Print the command's result: one JSON object, or ``otherwise``, any rich renderable."""
     if as_json:
-        sys.stdout.write(json_line(value))
+        write_json_line(value)
     elif otherwise is not None:
         out.print(Text(otherwise) if isinstance(otherwise, str) else otherwise)
 

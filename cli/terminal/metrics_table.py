@@ -14,8 +14,12 @@ SHOWN = ("s_auroc", "i_auroc", "p_auroc", "p_ap", "aupro")
 def metrics_table(metrics: dict[str, Any]) -> Table:
     """One row per category and one for the mean, in percent; a dash for an undefined metric."""
     names = [metric_name(0.3) if name == "aupro" else name for name in SHOWN]
-    table = Table("category", *(name.replace("_", "-").upper() for name in names))
     rows = dict(metrics["categories"])
+    if {len(values.get("per_view", {})) for values in rows.values()} == {1}:
+        names.remove("i_auroc")  # with one camera that of samples
+    table = Table("category", *(name.replace("_", "-").upper() for name in names))
+    if (epoch := metrics.get("protocol", {}).get("epoch", "last")) != "last":
+        table.caption = f"Weights of epoch {epoch}."
     if len(rows) > 1:
         rows["mean"] = metrics["mean"]
     for name, values in rows.items():

@@ -11,17 +11,21 @@ from cli.terminal.console import err, out
 from idif.training.checkpoint import read_progress
 from idif.training.checkpoint_files import find_checkpoint
 from idif.training.run_log import read_log
+from idif.training.validation import PAINTED_S_AUROC
 from idif.visualization.text import percent
 
-COLUMNS = (("samples", 7), ("epochs", 6), ("loss", 8), ("S-AUROC", 7), ("time", 8))
-"""Headings and widths between the model's name and its state."""
+COLUMNS = (("samples", 7), ("epochs", 6), ("loss", 8))
+"""Headings and widths between the model's name and its score."""
+SCORES = {"s_auroc": "S-AUROC", PAINTED_S_AUROC: "painted"}
+"""Score of a `model_summary` -> heading of its column."""
 
 
 def model_summary(name: str, folder: Path, samples: int | None, state: str) -> dict[str, Any]:
     """Summary of a model's training from its folder, as JSON values.
 
-    ``s_auroc`` is that of the last epoch, with `train.patience` that of the best one, null if
-    `train.eval_every` is 0; ``seconds`` is the time spent in epochs, stages and earlier attempts included.
+    ``s_auroc`` is that after the last epoch, with `train.patience` that of the best one, null if
+    `train.eval_every` is 0; ``painted_s_auroc`` likewise on painted defects (`train.validate_every`);
+    ``seconds`` is the time spent in epochs, stages and earlier attempts included.
     """
     checkpoint = find_checkpoint(folder)
     done = None if checkpoint is None else read_progress(checkpoint)
@@ -29,7 +33,7 @@ def model_summary(name: str, folder: Path, samples: int | None, state: str) -> d
     lines = _lines(folder / "log.jsonl")
     losses = [line["loss"] for line in lines if "loss" in line]
     seen = {line["epoch"]: line["eval"] for line in lines if "eval" in line}
-    reported = seen.get(epoch, {}).get("best_epoch") or epoch
+    scores = seen.get(seen.get(epoch, {}).get("best_epoch") or epoch, {})
     # stages before the last have their own folders
     timing = [line for path in sorted(folder.glob("*/timing.jsonl")) for line in _lines(path)]
     timing += _lines(folder / "timing.jsonl")
@@ -39,7 +43,7 @@ def model_summary(name: str, folder: Path, samples: int | None, state: str) -> d
         "epochs": epoch,
         "steps": 0 if done is None else done.step,
         "loss": losses[-1] if losses else None,
-        "s_auroc": seen.get(reported, {}).get("s_auroc"),
+        **{key: scores.get(key) for key in SCORES},
         "seconds": sum(line["seconds"] for line in timing),
         "state": state,
     }
@@ -55,9 +59,17 @@ class LiveTable:
     def __init__(self, *, as_json: bool) -> None:
         self._console = err if as_json else out
         self._width = 0
+        self._score: str | None = None
 
-    def begin(self, run: str, models: Sequence[str]) -> None:
-        """Print the run's name and the headings; ``models`` are the names of all later rows."""
+    def begin(self, run: str, models: Sequence[str], score: str | None) -> None:
+        """Print the run's name and the headings.
+
+        Args:
+            run: its name.
+            models: the names of all later rows.
+            score: the key of `SCORES` that has a column; None: there is no score.
+        """
+        self._score = score
         self._width = max(len("model"), *map(len, models))
         self._console.print(run, markup=False)
         headed = self._table(show_header=True)
@@ -71,7 +83,7 @@ class LiveTable:
             "" if model["samples"] is None else str(model["samples"]),
             str(model["epochs"]),
             "" if model["loss"] is None else f"{model['loss']:.4f}",
-            "" if model["s_auroc"] is None else percent(model["s_auroc"]),
+            *([] if self._score is None else [percent(model[self._score], "")]),
             duration(model["seconds"]),
             model["state"],
         )
@@ -80,7 +92,8 @@ class LiveTable:
     def _table(self, *, show_header: bool) -> Table:
         table = Table(box=SIMPLE_HEAD, show_header=show_header, show_edge=False, pad_edge=False)
         table.add_column("model", width=self._width)
-        for heading, width in COLUMNS:
+        scores = [] if self._score is None else [(SCORES[self._score], 7)]
+        for heading, width in (*COLUMNS, *scores, ("time", 8)):
             table.add_column(heading, width=width, justify="right", no_wrap=True)
         table.add_column("state", width=len("finished before"))
         return table

@@ -34,6 +34,9 @@ def evaluation_of(run: Run, sources: Sources, progress: Progress = silent) -> Ev
         if category in recorded and sources.has(category, "train"):
             identity = data_identity(sources.unplaced([category], "train"), category)
             check_identity(recorded, identity, category, where)
+    given, trained = sources.storage(), run.features().storage
+    if given != trained:
+        note(f"note: {where}: features are {given}, the run was trained on {trained}; scores differ slightly")
     return Evaluation(run, categories, open_source, evaluation_device(), progress, note)
 
 

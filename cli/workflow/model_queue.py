@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cli.terminal.console import note
+from idif.config.sections import Config
 from idif.errors import RunError
+from idif.files import make_folder, write_failed
 from idif.locks import LockHeld, file_lock
 from idif.runs.lock import MODEL_LOCK
 from idif.training.checkpoint import read_progress
 from idif.training.checkpoint_files import find_checkpoint
+from idif.training.stages import is_trained
 
 LOOK_EVERY = 2.0
 """Polling interval, in seconds, for models that other processes are training."""
@@ -39,7 +42,7 @@ def take_models(
         waited_for = []
         for name, folder in list(unfinished.items()):
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
                 with file_lock(folder / MODEL_LOCK) as dead:
                     if is_done(name):
                         trained_elsewhere(name)
@@ -50,14 +53,14 @@ def take_models(
             except LockHeld:
                 waited_for.append(name)
             except OSError as error:
-                raise RunError(f"{folder}: cannot be locked ({error.strerror or error})") from None
+                raise write_failed(folder / MODEL_LOCK, error, RunError) from None
             else:
                 del unfinished[name]
         if len(waited_for) == len(unfinished) and unfinished:
             time.sleep(LOOK_EVERY)
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the model in a folder has been trained to its last epoch."""
+def is_finished(folder: Path, config: Config) -> bool:
+    """Whether the model in a folder has been trained to the config's last epoch."""
     checkpoint = find_checkpoint(folder)
-    return checkpoint is not None and read_progress(checkpoint).finished
+    return checkpoint is not None and is_trained(read_progress(checkpoint), config)

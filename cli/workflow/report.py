@@ -6,23 +6,41 @@ from pathlib import Path
 import torch
 
 from cli.terminal.console import note, progress_bar
+from cli.workflow.evaluate import evaluate_run
 from cli.workflow.sources import Sources
 from idif.config.sections import Config
 from idif.data.index import Split
 from idif.errors import IdifError
 from idif.report import ImageLoader, write_report
+from idif.report.decisions import Costs
 from idif.report.gallery import Images
-from idif.runs.run import Run
+from idif.runs.files import EVALUATE_AGAIN, METRICS_FILE
+from idif.runs.outdated import outdated_models
+from idif.runs.run import Run, open_run, run_home
+from idif.sealed_json import read_sealed
 
 
 def report_run(runs: Sequence[Run]) -> Path:
     """Write the report of opened runs; returns its path."""
-    return _write({run.results: run.config for run in runs})
+    return write({run.results: run.config for run in runs})
 
 
-def _write(configs: Mapping[Path, Config]) -> Path:
+def write(configs: Mapping[Path, Config], costs: Costs | None = None) -> Path:
+    """Write the report of evaluated runs, each with its config; returns its path."""
     with progress_bar("writing the report", "categories") as listen:
-        return write_report(list(configs), images=_clean_images(configs), progress=listen)
+        return write_report(list(configs), images=_clean_images(configs), costs=costs, progress=listen)
+
+
+def evaluate_checkpoints(runs: Sequence[Path], overrides: Sequence[str]) -> None:
+    """Evaluate the last checkpoints of runs that have none or only outdated metrics."""
+    for path in runs:
+        metrics = path / METRICS_FILE
+        if metrics.exists():
+            protocol = read_sealed(metrics, EVALUATE_AGAIN, ("protocol",))["protocol"]
+            if not outdated_models(protocol, run_home(path)):
+                continue
+        note(f"{path}: evaluating its last checkpoint first")
+        evaluate_run(open_run(path, overrides, "last"))
 
 
 def _clean_images(configs: Mapping[Path, Config]) -> ImageLoader:

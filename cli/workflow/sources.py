@@ -18,6 +18,7 @@ from cache.reading.placement import Placement, choose_placement, place
 from cli.terminal.console import note, progress_bar
 from cli.workflow.device import evaluation_device
 from idif.config.sections import Config, TeacherConfig
+from idif.data.arrays import StorageType
 from idif.data.features import IMAGES, FeatureSource, FeatureSpec
 from idif.data.index import Index, Split
 from idif.datasets.readers import reader_of
@@ -181,6 +182,10 @@ class Sources:
                 self._encoders = EncoderSet((encoder,), wanted.image_size or encoder.family.image_size)
         return self._encoders
 
+    def storage(self) -> StorageType:
+        """The type of the features: that of the store, or a live encoder's."""
+        return "float32" if self._store is None else self._store.spec.storage
+
     def fingerprint(self) -> str | None:
         """The store's fingerprint, over the config's categories; None for a live encoder."""
         return None if self._store is None else self._store.fingerprint
@@ -201,18 +206,20 @@ class Sources:
             encoders=self.encoders(),
             fingerprint=self.fingerprint(),
             identities=identities,
+            cameras=source.index.camera_names,
         )
 
     def resources(self, features: FeatureSpec) -> dict[str, Any]:
         """The resources of the method's training, by name.
 
-        They are cached beside a store on disk, else beside the run's folder, and shared by runs.
+        They are cached beside a store on disk, else beside the run's folder, and shared by runs; beside the
+        run's folder, too, where the store's disk cannot be written.
         """
         config, beside = self.config, self.config.run.dir
         if isinstance(config.cache.store, Path) and not config.live:
             beside = config.cache.store.resolve().parent
         with progress_bar("preparing the training", "items") as listen:
-            request = ResourceRequest(config.corruption, features, beside, listen)
+            request = ResourceRequest(config.corruption, features, beside, listen, config.run.dir)
             return METHODS[config.method.name].resources(config.method, request)
 
     def _root(self) -> Path:

@@ -43,6 +43,8 @@ class StoreChoice:
     """Options of the only encoder."""
     images: bool | None
     """Whether the store holds the clean images; None: if ``readers`` read them, or there are none."""
+    variants: tuple[str, ...] = ()
+    """Variants of the images, ``plain`` first; empty: no axis ``variant``."""
     readers: tuple[Config, ...] = field(default=(), compare=False)
     """Configs whose methods shall learn from the store."""
 
@@ -74,7 +76,7 @@ class StoreChoice:
         encoders = load_encoders(self.encoders, self.weights, self.options)
         of_images = [encoder.family for encoder in encoders if encoder.family.input == "image"]
         size = (self.image_size or of_images[0].image_size) if of_images else None
-        chosen = EncoderSet(encoders, size)
+        chosen = EncoderSet(encoders, size, variants=self.variants)
         needed = [arrays_needed(config, chosen.spec(storage), index) for config in self.readers]
         asked = not needed or any(IMAGES in arrays for arrays in needed)
         chosen = replace(chosen, stores_images=asked if self.images is None else self.images)
@@ -175,6 +177,7 @@ def choose_store(
             image_size=image_size or each.teacher.image_size,
             options=each.teacher.model_copy(update=chosen).options(),
             images=each.cache.images if images is None else images,
+            variants=each.cache.variants,
             readers=tuple(reader for reader in configs if "method" in reader.model_fields_set),
         )
         for each in configs

@@ -10,6 +10,7 @@ from cli.workflow.device import evaluation_device
 from cli.workflow.evaluate import evaluation_of
 from cli.workflow.sources import Sources
 from idif.data.features import IMAGES, check_arrays
+from idif.files import require_writable
 from idif.missing_views.imputation import Imputer
 from idif.missing_views.inpainting import Reconstructor, ViewInpainter, load_inpainter, train_inpainter
 from idif.missing_views.retrieval import Retriever
@@ -24,6 +25,7 @@ from idif.training.sampling import training_rows
 
 def strategies_of(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
     """Score every strategy on every run; writes ``strategies.json`` into the first run."""
+    require_writable(runs[0].results)
     curves: list[dict[str, Any]] = []
     compared: dict[str, list[str]] = {}
     for run in runs:

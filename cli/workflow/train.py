@@ -1,7 +1,7 @@
 """Training of every model of a run."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from threading import Timer
 from typing import Any
@@ -10,17 +10,18 @@ from lightning_fabric import Fabric
 
 from cache.building.ranks import Ranks
 from cli.processes import first_process
-from cli.terminal.console import note, progress_bar
-from cli.terminal.train_table import LiveTable, model_summary
+from cli.terminal.console import err, note, progress_bar
+from cli.terminal.signals import Terminated
+from cli.terminal.train_table import LiveTable, duration, model_summary
 from cli.workflow.device import join_team
 from cli.workflow.model_queue import is_finished, take_models
 from cli.workflow.sources import Sources, make_fabric
 from idif.config.sections import Config
+from idif.data.features import FeatureSource
 from idif.data.index import Split
 from idif.encoders.frozen import FrozenEncoder
-from idif.evaluation.scoring import Scorer
+from idif.files import make_folder
 from idif.kernels.malloc import keep_freed_memory
-from idif.methods.protocol import Method
 from idif.runs.identity import data_identity
 from idif.runs.lock import model_lock, run_lock
 from idif.runs.run import starting_checkpoint
@@ -28,24 +29,32 @@ from idif.runs.start import (
     TrainingStart,
     caveats,
     check_folder,
+    check_variants,
     make_task,
     model_groups,
     resumed_otherwise,
     write_run_folder,
 )
+from idif.training.checkpoint import read_progress
+from idif.training.checkpoint_files import find_checkpoint
 from idif.training.estimate import estimate
 from idif.training.fit import FittedTo
+from idif.training.held_out import held_out_notes
+from idif.training.loop import EpochSummary
+from idif.training.painted_validation import can_paint, paint
 from idif.training.precision import (
     training_convolutions,
     winograd_applies,
     winograd_unavailable_reason,
 )
 from idif.training.sampling import training_rows
-from idif.training.stages import train_stages
+from idif.training.stages import stage_config, stages_of, train_stages
 from idif.training.task import Task
 from idif.training.tracking import require_tracker
-from idif.training.validation import ValidationResult, validate, validation_split
+from idif.training.validation import PAINTED_S_AUROC, Validation, validation_split
+from idif.visualization.text import percent
 
+FIGURES = {"s_auroc": "S-AUROC", PAINTED_S_AUROC: "painted S-AUROC"}
 START_PATIENCE = 600.0
 """Seconds that a process waits for another one to write the run's folder, if they divide the categories."""
 
@@ -87,7 +96,8 @@ def _train_models(
             fabric.barrier()
             ranks.wait()
 
-        check_folder(config, fabric, resume=resume)
+        if resume or not dry_run:  # a dry run leaves an existing run as it is
+            check_folder(config, fabric, resume=resume)
         everybody()  # otherwise a slow process would mistake the files of a fast one for an earlier run
         sources = Sources(config, fabric.device)
         groups = model_groups(config, sources.categories())
@@ -95,15 +105,19 @@ def _train_models(
             validation_split(config.train, sources.splits(sources.categories()))
 
         def is_done(name: str) -> bool:
-            return _is_done(config, sources, name, groups[name])
+            return (resume or not dry_run) and _is_done(config, sources, name, groups[name])
 
-        models = _Models(config, groups, is_done, table)
+        first = sources.unplaced(next(iter(groups.values())), "train") if table is not None else None
+        score = None if dry_run or first is None else _score_column(config, first)
+        models = _Models(config, groups, is_done, table, score)
         waiting = models.waiting()
         # before the folder is written: a run that cannot start leaves none
         starts = {name: starting_checkpoint(config, name) for name in waiting}
         resources: Mapping[str, Any] = {}
         if waiting:
-            resources = _start(config, sources, models.groups[waiting[0]], fabric, write=not dry_run)
+            resources = _start(
+                config, sources, models.groups[waiting[0]], fabric, resume=resume, write=not dry_run
+            )
         everybody()
     if by_category:
         locks.close()
@@ -131,6 +145,21 @@ def _train_models(
     return {"run": str(config.folder), "models": models.in_order()}
 
 
+def _score_column(config: Config, source: FeatureSource) -> str | None:
+    """The score that the table shows, see `cli.terminal.train_table.SCORES`; explains painted defects."""
+    settings = config.train
+    if config.method.fitted or (settings.eval_every and settings.epochs >= settings.eval_every):
+        return None if config.method.fitted else "s_auroc"
+    if not settings.validate_every or not can_paint(source.spec):
+        return None
+    _, held_out = training_rows(config, source.index)
+    normals = "held-out normals" if held_out else "normals trained on (train.holdout: 0 holds none out)"
+    note(
+        f"painted: S-AUROC of painted defects against {normals}, after the last epoch; no test sample is used"
+    )
+    return PAINTED_S_AUROC
+
+
 class _Models:
     """The models of a run, with the summaries of the finished ones."""
 
@@ -140,12 +169,13 @@ class _Models:
         groups: dict[str, list[str]],
         is_done: Callable[[str], bool],
         table: LiveTable | None,
+        score: str | None,
     ) -> None:
         self.groups = groups
         self._finished: dict[str, dict[str, Any]] = {}
         self._table = table
         if table is not None:
-            table.begin(str(config.folder), list(self.groups))
+            table.begin(str(config.folder), list(self.groups), score)
         for name in self.groups:
             if is_done(name):
                 self.add(model_summary(name, config.folder / name, None, "finished before"))
@@ -168,8 +198,8 @@ class _Models:
 def _is_done(config: Config, sources: Sources, name: str, members: list[str]) -> bool:
     """Whether a model is finished, and if it is fitted, to all training samples that there are now."""
     folder = config.folder / name
-    if not is_finished(folder) or not config.method.fitted:
-        return is_finished(folder)
+    if not is_finished(folder, config) or not config.method.fitted:
+        return is_finished(folder, config)
     source = sources.unplaced(members, "train")
     before, now = FittedTo.read(folder), FittedTo.of(source, training_rows(config, source.index)[0])
     assert before is not None
@@ -187,34 +217,46 @@ def _is_done(config: Config, sources: Sources, name: str, members: list[str]) ->
 
 
 def _start(
-    config: Config, sources: Sources, members: list[str], fabric: Fabric, *, write: bool
+    config: Config, sources: Sources, members: list[str], fabric: Fabric, *, resume: bool, write: bool
 ) -> dict[str, Any]:
     """Load the method's resources onto the device, print caveats, and write the run's folder."""
     first = sources.unplaced(members, "train")
+    categories = sources.categories()
+    training = sources.unplaced(categories, "train").index
+    # before textures are made and anything is trained
+    few = held_out_notes(config, training, categories)
+    check_variants(config, first.spec)
     resources = sources.resources(first.spec)
     if first_process():
-        samples = sources.unplaced(sources.categories(), "train").index.samples
-        lines = caveats(config, first.spec, resources, samples) + resumed_otherwise(config, fabric)
+        lines = caveats(config, first.spec, resources, training.samples) + few
+        if resume or write:
+            lines += resumed_otherwise(config, fabric)
         start = TrainingStart(resources, tuple(dict.fromkeys(lines)))
         for line in start.caveats:
             note(f"note: {line}")
         if write:
-            every = sources.categories()
-            identities = {c: data_identity(sources.unplaced([c], "train"), c) for c in every}
+            identities = {c: data_identity(sources.unplaced([c], "train"), c) for c in categories}
             write_run_folder(config, sources.training_data(first, identities), start, fabric)
     _compile_convolutions(config, fabric)
     return {name: resource.to(fabric.device) for name, resource in resources.items()}
 
 
 def _train_model(config: Config, task: Task, members: list[str], sources: Sources, fabric: Fabric) -> None:
-    task.folder.mkdir(exist_ok=True, parents=True)
+    make_folder(task.folder)
 
+    settings, painted = config.train, None
     split: Split = "test"
-    if config.train.eval_every:
-        split = validation_split(config.train, sources.splits(members))
+    if settings.eval_every:
+        split = validation_split(settings, sources.splits(members))
 
-    def after_epoch(method: Method, epoch: int) -> ValidationResult:
-        return validate(Scorer(config.eval, method, fabric.device), sources.placed(members, split))
+    def open_validation() -> FeatureSource:
+        return sources.placed(members, split)
+
+    if settings.validate_every and not config.method.fitted and can_paint(task.source.spec):
+        kept, held_out = training_rows(config, task.source.index)
+        painted = paint(task.source, kept, held_out, sources.encoders(), fabric.device, settings.seed)
+    test = open_validation if settings.eval_every else None
+    after_epoch = Validation(config, fabric.device, test, painted)
 
     def encoders() -> tuple[FrozenEncoder, ...]:
         return sources.encoders().encoders
@@ -224,8 +266,50 @@ def _train_model(config: Config, task: Task, members: list[str], sources: Source
     with (
         model_lock(task.folder) if alone else nullcontext(),
         progress_bar(f"training {task.name}", "steps", show=first_process()) as listen,
+        _stop_noted(config, task),
     ):
-        train_stages(config, task, encoders, fabric, progress=listen, after_epoch=after_epoch)
+        train_stages(
+            config,
+            task,
+            encoders,
+            fabric,
+            progress=listen,
+            after_epoch=after_epoch,
+            on_epoch=None if err.is_terminal else _print_epoch,
+        )
+
+
+def _print_epoch(done: EpochSummary) -> None:
+    """One line for an epoch, for logs; a terminal has a progress bar."""
+    figures = "".join(f"  {FIGURES.get(key, key)} {percent(value)} %" for key, value in done.figures.items())
+    note(
+        f"{done.model}  epoch {done.epoch}/{done.epochs}  loss {done.loss:.4f}{figures}  "
+        f"{duration(done.seconds)}"
+    )
+
+
+@contextmanager
+def _stop_noted(config: Config, task: Task) -> Iterator[None]:
+    """Say how far a training came if the user stops it."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated):
+        if first_process():
+            note(_stopped_text(config, task))
+        raise
+
+
+def _stopped_text(config: Config, task: Task) -> str:
+    """How far an interrupted training came, by its checkpoints, and how to continue it."""
+    stages = stages_of(config)
+    for number in reversed(range(len(stages))):
+        last = number == len(stages) - 1
+        checkpoint = find_checkpoint(task.folder if last else task.folder / stages[number].name)
+        if checkpoint is not None:
+            epoch, total = read_progress(checkpoint).epoch, stage_config(config, stages[number]).train.epochs
+            where = "" if len(stages) == 1 else f" of the stage {stages[number].name}"
+            return f"{task.name}: stopped after epoch {epoch} of {total}{where}; continue with --resume"
+    return f"{task.name}: stopped before the end of the first epoch; start it again with --resume"
 
 
 def _compile_convolutions(config: Config, fabric: Fabric) -> None:

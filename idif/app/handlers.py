@@ -160,7 +160,11 @@ class Handlers:
             Updates of category, upload, sample, cameras, threshold, viewed sample, verdict and maps.
         """
         forget(previous)
-        upload = Upload.make(self.session.uploads)
+        unchanged = [gr.skip()] * 3
+        try:
+            upload = Upload.make(self.session.uploads)
+        except UploadError as error:
+            return [gr.skip(), None, *unchanged, None, html.alert(str(error)), ""]
         try:
             part, label = load(upload)
             with upload.as_upload_error():
@@ -169,7 +173,6 @@ class Handlers:
                 trained = self.session.trained(part.category)
         except UploadError as error:
             upload.remove()
-            unchanged = [gr.skip()] * 3
             return [gr.skip(), None, *unchanged, None, html.alert(str(error)), ""]
         except Exception as error:
             upload.remove()
@@ -239,7 +242,10 @@ class Handlers:
         """Predict photographs of many parts: updates of the upload and the table."""
         if not files:
             return [None, html.alert("Select photographs or a zip archive of photographs first.")]
-        upload = Upload.make(self.session.uploads)
+        try:
+            upload = Upload.make(self.session.uploads)
+        except UploadError as error:
+            return [None, html.alert(str(error))]
         try:
             try:
                 upload.add(files)

@@ -13,7 +13,7 @@ from PIL import Image
 from idif.app.category_match import CategoryDistance, CategoryMatcher
 from idif.app.uploads import Upload, UploadError
 from idif.app.visits import FairLock
-from idif.data.images import uncropped
+from idif.data.images import uncropped, write_picture
 from idif.data.index import Sample
 from idif.encoders.encode import EncoderSet
 from idif.evaluation.scoring import Scorer
@@ -102,7 +102,7 @@ class AppSession:
         """A test sample as a part; its clean images are written into the upload's folder, as PNG.
 
         Raises:
-            UploadError: there is no such sample.
+            UploadError: there is no such sample, or its images cannot be written.
         """
         assert self.samples is not None
         samples = self.samples.by_category.get(category, ())
@@ -115,6 +115,7 @@ class AppSession:
         for number, present, image in zip(self.view_numbers, sample.present, images, strict=True):
             path = upload.folder / f"C{number}.png"
             if present:
-                Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(path)
+                with upload.as_upload_error():
+                    write_picture(path, Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))))
             paths.append(path if present else None)
         return PredictInput(sample_id.replace("/", "_"), category, tuple(paths)), sample

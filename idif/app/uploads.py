@@ -38,10 +38,18 @@ class Upload:
 
     @classmethod
     def make(cls, below: Path | None = None) -> "Upload":
-        """An upload with an empty folder ``below`` that of all uploads, or in the system's temporary one."""
+        """An upload with an empty folder ``below`` that of all uploads, or in the system's temporary one.
+
+        Raises:
+            UploadError: the folder cannot be made.
+        """
         # a part whose files do not name it gets the name of its folder
-        folder = Path(tempfile.mkdtemp(prefix="idif-", dir=below)).resolve() / "part"
-        folder.mkdir()
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="idif-", dir=below)).resolve() / "part"
+            folder.mkdir()
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise UploadError(f"The server cannot keep an upload ({reason}).") from None
         return cls(folder)
 
     def remove(self) -> None:

@@ -6,7 +6,7 @@ An unknown key is an error that names the nearest known one.
 import difflib
 import re
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,25 @@ def _parse_override(text: str) -> dict[str, Any]:
         parsed = {part: parsed}
     assert isinstance(parsed, dict)
     return parsed
+
+
+def given_keys(overrides: Sequence[str]) -> frozenset[str]:
+    """The dotted keys that overrides set, e.g. ``eval.score``.
+
+    Raises:
+        ConfigError: an override is not KEY=VALUE.
+    """
+
+    def keys(value: Any, prefix: str) -> Iterator[str]:
+        if isinstance(value, Mapping):
+            for key, nested in value.items():
+                yield from keys(nested, f"{prefix}.{key}" if prefix else str(key))
+        else:
+            yield prefix
+
+    return frozenset(
+        key for text in overrides for key in keys(_rename_keys(_parse_override(text), f"--set {text}"), "")
+    )
 
 
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

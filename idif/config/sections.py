@@ -16,6 +16,7 @@ from idif.data.resize import Resize
 from idif.datasets.config import DataConfig
 from idif.encoders.options import EncoderOptions, NeckName, Padding
 from idif.methods.causal_film.config import CausalFiLMConfig
+from idif.methods.decodiff.config import DeCoDiffConfig
 from idif.methods.idif.config import IDIFConfig
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.msflow.config import MSFlowConfig
@@ -40,6 +41,11 @@ class CacheConfig(Section):
     images: bool | None = None
     """Whether `idif cache build --config` keeps the clean images too; null: if the config's method reads
     them, and where the config names no method."""
+    variants: tuple[str, ...] = ()
+    """Names of the image variants that `idif cache build --config` keeps, ``plain`` first, and that training
+    draws from, one for each sample and epoch: ``plain``, ``rotated180``, ``shifted`` (by 4 px; needs
+    ``teacher.crop_from``), ``shifted-rotated180``. Empty: a store without variants, and training from all
+    variants that a store has."""
 
 
 class TeacherConfig(Section):
@@ -92,7 +98,8 @@ class ScheduleConfig(Section):
     """The learning rate after the warm-up, as a share of its peak."""
 
     name: Literal["cosine", "constant", "milestones"] = "cosine"
-    """``cosine`` falls to ``final`` at the end; ``milestones`` multiplies by ``factor`` at each milestone."""
+    """``cosine`` falls to ``final`` at the end, or at ``horizon``; ``milestones`` multiplies by ``factor`` at
+    each milestone."""
     unit: Literal["step", "sub_epoch", "epoch"] = "step"
     """Unit of the schedule: the rate changes at every optimizer step, pass over the data, or epoch."""
     milestones: tuple[Count, ...] = ()
@@ -100,6 +107,9 @@ class ScheduleConfig(Section):
     factor: Probability = 0.1
     final: Probability = 0.0
     """Share of the peak that ``cosine`` ends at."""
+    horizon: Count | None = None
+    """Units after which ``cosine`` reaches ``final``; a training that is shorter ends above it. null: its
+    end."""
     warmup: Annotated[int, Field(ge=0)] = 0
     """Units in which the rate rises linearly from ``warmup_start``, constant within a unit; then
     ``train.warmup`` must be 0. 0: ``train.warmup``."""
@@ -110,6 +120,8 @@ class ScheduleConfig(Section):
     def _consistent(self) -> Self:
         if (self.name == "milestones") != bool(self.milestones):
             raise ValueError("milestones: expected with schedule `milestones`, and only with it")
+        if self.horizon is not None and (self.name != "cosine" or self.horizon <= self.warmup):
+            raise ValueError("horizon: expected with schedule `cosine` alone, and above warmup")
         return self
 
 
@@ -137,8 +149,8 @@ class TrainConfig(Section):
     """Share of all steps in which the learning rate rises linearly to its peak."""
     warmup_from: Probability = 0.0
     """Share of the peak that the rate rises from in ``warmup``."""
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Largest gradient norm."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest gradient norm; null: any."""
     init: UserPath | None = None
     """A finished run of the same method and cameras (or one category's folder in it) whose weights training
     starts from; its images may be smaller, which makes a first stage cheap."""
@@ -154,6 +166,9 @@ class TrainConfig(Section):
     patience: Annotated[int, Field(ge=0)] = 0
     """Evaluations on the split ``val`` without a better S-AUROC after which training stops; the weights of
     the best one are then reported. 0: training runs to the last epoch, which is reported."""
+    validate_every: Annotated[int, Field(ge=0)] = 1
+    """Epochs between validations on normal samples with painted defects, for curves only: those held out of
+    training (`holdout`) if there are any, else some of those trained on. No test sample is used. 0: never."""
     dropout: ViewDropoutConfig = ViewDropoutConfig()
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of an exponential moving average of the weights, which is then evaluated instead of them; 0: off.
@@ -238,8 +253,9 @@ class RunConfig(Section):
 
 
 MethodConfig = Annotated[
-    IDIFConfig
-    | CausalFiLMConfig
+    CausalFiLMConfig
+    | DeCoDiffConfig
+    | IDIFConfig
     | MSFlowConfig
     | PaDiMConfig
     | PatchCoreConfig

@@ -1,8 +1,8 @@
 """The texture bank: textures are decoded and resized once, stored in one file and mapped into memory."""
 
-import errno
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from idif.corruption.procedural import PROCEDURAL_COUNT, PROCEDURAL_RULE, procedural_texture
 from idif.data.images import RESIZE_RULE, SUFFIXES, load_image
-from idif.errors import CannotFinish, DatasetError
-from idif.files import replacing
+from idif.errors import DatasetError, PathError
+from idif.files import is_writable, make_folder, replacing, require_space
 from idif.fingerprint import digest, sha256_of_file
 from idif.progress import Progress, silent
 
@@ -58,7 +58,12 @@ class TextureBank:
 
 
 def load_textures(
-    source: Path | Literal["procedural"], size: int, cache_dir: Path, progress: Progress = silent
+    source: Path | Literal["procedural"],
+    size: int,
+    cache_dir: Path,
+    progress: Progress = silent,
+    *,
+    fallback: Path | None = None,
 ) -> TextureBank:
     """Load the bank of a folder of textures (DTD), or of generated textures for ``procedural``.
 
@@ -70,12 +75,13 @@ def load_textures(
         source: folder with images (`idif.data.images.SUFFIXES`) at any depth.
         size: height and width of the textures, that of the training images.
         cache_dir: created where missing.
+        fallback: folder of the bank where ``cache_dir`` has none and cannot be written.
 
     Raises:
-        DatasetError: the folder does not exist or holds no image, an image is unreadable, or ``cache_dir`` is
-            not writable.
-        CannotFinish: there is no space left for the bank.
+        DatasetError: the folder does not exist or holds no image, or an image is unreadable.
+        PathError: the folder of the bank cannot be written. CannotFinish: no space is left for the bank.
     """
+    folders = [cache_dir] if fallback is None else [cache_dir, fallback]
     if source == "procedural":
         recipe = {"rule": PROCEDURAL_RULE, "count": PROCEDURAL_COUNT, "size": size}
         origin = f"procedural: {PROCEDURAL_COUNT} images"
@@ -83,7 +89,7 @@ def load_textures(
         def rows() -> Iterator[_Pixels]:
             return (procedural_texture(number, size) for number in range(PROCEDURAL_COUNT))
 
-        return _load_or_build(digest(recipe), origin, PROCEDURAL_COUNT, size, rows, cache_dir, progress)
+        return _load_or_build(digest(recipe), origin, PROCEDURAL_COUNT, size, rows, folders, progress)
 
     source = Path(source)
     files = texture_files(source)
@@ -98,7 +104,7 @@ def load_textures(
                 batch = files[start : start + _DECODED_AT_ONCE]
                 yield from pool.map(lambda path: load_image(path, size)[0], batch)
 
-        return _load_or_build(digest(recipe), origin, len(files), size, decoded, cache_dir, progress)
+        return _load_or_build(digest(recipe), origin, len(files), size, decoded, folders, progress)
 
 
 def texture_files(source: Path) -> list[Path]:
@@ -128,16 +134,17 @@ def _load_or_build(
     count: int,
     size: int,
     rows: Callable[[], Iterator[_Pixels]],
-    cache_dir: Path,
+    folders: Sequence[Path],
     progress: Progress,
 ) -> TextureBank:
-    path = cache_dir / f"textures-{fingerprint[:16]}.npy"
-    shape = (count, 3, size, size)
-    images = _open(path, shape)
+    """Open the bank in the first folder that has it; else build it in the first that can be written."""
+    name, shape = f"textures-{fingerprint[:16]}.npy", (count, 3, size, size)
+    images = next((bank for folder in folders if (bank := _open(folder / name, shape)) is not None), None)
     if images is None:
+        path = next((folder for folder in folders if is_writable(folder)), folders[-1]) / name
         _build(path, shape, rows(), progress)
         images = _open(path, shape)
-    assert images is not None, path
+        assert images is not None, path
     return TextureBank(images, origin, fingerprint)
 
 
@@ -156,19 +163,15 @@ def _open(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 def _build(path: Path, shape: tuple[int, ...], rows: Iterator[_Pixels], progress: Progress) -> None:
     """Write a bank to a temporary file, then rename it."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    make_folder(path.parent)
+    require_space(path.parent, math.prod(shape), "the texture bank")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with replacing(path, unique=True) as partial, partial.open("wb") as file:
-                np.lib.format.write_array_header_1_0(file, header)
-                for done, row in enumerate(rows, start=1):
-                    file.write(row.tobytes())
-                    progress(done, shape[0], "textures")
-        except PermissionError:
-            # Windows does not replace a mapped file: another process has built the same bank first
-            if _open(path, shape) is None:
-                raise
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise CannotFinish(f"{path}: no space left for the texture bank") from None
-        raise DatasetError(f"{path}: the texture bank cannot be written ({error.strerror})") from None
+        with replacing(path, unique=True) as partial, partial.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for done, row in enumerate(rows, start=1):
+                file.write(row.tobytes())
+                progress(done, shape[0], "textures")
+    except PathError:
+        # Windows does not replace a mapped file: another process has built the same bank first
+        if _open(path, shape) is None:
+            raise

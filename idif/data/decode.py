@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from idif.data.images import load_image, load_mask
+from idif.data.images import READER, FileReader, load_image, load_mask
 from idif.data.index import Sample
 from idif.data.resize import Resize
 from idif.paths import resolve_inside
@@ -27,6 +27,8 @@ def decode_views(
     size: int,
     resize: Resize = "bilinear",
     crop_from: int | None = None,
+    *,
+    read: FileReader = READER,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     """Decode images uint8 [V,3,S,S] and masks bool [V,S,S] of some views; absent files give zeros.
 
@@ -35,6 +37,7 @@ def decode_views(
         masks: V files; the mask of an absent image is not read.
         resize: as that of `load_image`.
         crop_from: as that of `load_image`.
+        read: reads the files.
 
     Raises:
         DatasetError: a file is missing or unreadable, or a mask does not fit its image.
@@ -43,9 +46,9 @@ def decode_views(
     defects = np.zeros((len(images), size, size), np.bool_)
     for slot, (image, mask) in enumerate(zip(images, masks, strict=True)):
         if image is not None:
-            pixels[slot], shape = load_image(image, size, resize, crop_from)
+            pixels[slot], shape = load_image(image, size, resize, crop_from, read=read)
             if mask is not None:
-                defects[slot] = load_mask(mask, size, shape, crop_from)
+                defects[slot] = load_mask(mask, size, shape, crop_from, read=read)
     return pixels, defects
 
 

@@ -23,6 +23,10 @@ IMAGE_INPUT, NO_INPUT = "image", "none"
 """`EncoderSpec.input` of encoders of every view's image, and of those whose arrays depend on no file."""
 
 
+FIRST_MASK_RULE = "nonzero"
+"""The rule of masks before rules had names: every value above 0 marks. Not written, so that fingerprints of
+existing stores do not change."""
+
 WEIGHTS_SUFFIX = ".safetensors"
 TEACHER = f"teacher{WEIGHTS_SUFFIX}"
 """File name of the first encoder's weights."""
@@ -90,6 +94,8 @@ class FeatureSpec:
     variants: tuple[str, ...] = ()
     """Names of the input variants along the axis ``variant``; the first is the unmodified input. Empty if
     there is no such axis."""
+    mask_rule: str = FIRST_MASK_RULE
+    """Name of the rule by which pixels of masks are marked, see `idif.data.mask_levels`."""
 
     @cached_property
     def features(self) -> dict[str, ArraySpec]:
@@ -153,9 +159,10 @@ class FeatureSpec:
         A single encoder of plain image features is written flat, as in the first version, so that bytes and
         fingerprints of existing stores do not change.
         """
+        rule = {} if self.mask_rule == FIRST_MASK_RULE else {"mask_rule": self.mask_rule}
         if (flat := _to_flat_json(self)) is not None:
-            return flat
-        return {
+            return flat | rule
+        return rule | {
             "encoders": [encoder.to_json() for encoder in self.encoders],
             "image_size": self.image_size,
             "storage": self.storage,
@@ -224,7 +231,8 @@ def _from_flat_json(data: dict[str, Any]) -> dict[str, Any]:
         "arrays": arrays,
         "precision": data["precision"],
     }
-    return {
+    rule = {key: data[key] for key in ("mask_rule",) if key in data}
+    return rule | {
         "encoders": [encoder],
         "image_size": size,
         "storage": data["storage"],

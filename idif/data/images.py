@@ -1,7 +1,10 @@
 """Decode and resize images: deterministic, bounded in memory, fingerprinted through `resize_rule`."""
 
+import contextlib
+import hashlib
 import io
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +15,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from idif.data.mask_levels import MarkedPixels, mark_pixels
 from idif.data.resize import Resize
 from idif.errors import DatasetError
+from idif.files import replace_file
+from idif.fingerprint import sha256_of_file
 
 _RESAMPLING: dict[Resize, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -24,8 +29,8 @@ def resize_rule(resize: Resize) -> str:
     """Name of everything that `load_image` and `load_mask` do, for fingerprints.
 
     Images: Pillow, EXIF orientation applied, upper 8 of 16 bits, RGB, resized to a square (aspect ratio not
-    preserved) with antialiasing. Masks: same orientation, marked by the rule of `idif.data.mask_levels` (in a
-    mask of two values, every value above 0), nearest.
+    preserved) with antialiasing. Masks: same orientation, nearest. Which pixels of a mask are marked has
+    its own name, `idif.data.mask_levels.MASK_RULE`, so that a new rule for masks makes no other features.
     """
     return f"pillow-upright-rgb8-{resize}-antialias-square/mask-nearest-nonzero/v2"
 
@@ -68,6 +73,58 @@ def read_file(path: Path, what: What) -> bytes:
         raise DatasetError(f"{path}: {what} is missing") from None
     except OSError as error:
         raise DatasetError(f"{path}: {what} cannot be read ({error.strerror or error})") from None
+
+
+class FileReader:
+    """Reads the files of samples."""
+
+    def __call__(self, path: Path, what: What) -> bytes:
+        """As `read_file`."""
+        return read_file(path, what)
+
+    @contextlib.contextmanager
+    def watching(self, path: Path) -> Iterator[None]:
+        """Context in which other code reads a file."""
+        yield
+
+
+class HashingReader(FileReader):
+    """Keeps the SHA-256 of every file as it was read, and refuses one that changes meanwhile."""
+
+    def __init__(self) -> None:
+        self.sha256: dict[Path, str] = {}
+        """File -> hash (hex) of the bytes that were decoded."""
+
+    def __call__(self, path: Path, what: What) -> bytes:
+        """As `read_file`; raises `DatasetError`, too, if the file was another one at the last reading."""
+        content = super().__call__(path, what)
+        self._keep(path, hashlib.sha256(content).hexdigest())
+        return content
+
+    @contextlib.contextmanager
+    def watching(self, path: Path) -> Iterator[None]:
+        """Context in which other code reads a file, which must be the same before and after.
+
+        Raises:
+            DatasetError: it changed, or cannot be read.
+        """
+        self._keep(path, self._hash(path))
+        yield
+        self._keep(path, self._hash(path))
+
+    def _keep(self, path: Path, sha256: str) -> None:
+        if self.sha256.setdefault(path, sha256) != sha256:
+            raise DatasetError(f"{path}: changed while it was read")
+
+    def _hash(self, path: Path) -> str:
+        try:
+            return sha256_of_file(path)
+        except OSError as error:
+            raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+READER = FileReader()
+"""Reads files and keeps nothing."""
 
 
 def decode(content: bytes, path: Path, what: What) -> Image.Image:
@@ -133,17 +190,23 @@ def to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _load_rgb(path: Path) -> Image.Image:
-    return to_rgb(decode(read_file(path, "image"), path, "image"), path)
+def _load_rgb(path: Path, read: FileReader) -> Image.Image:
+    return to_rgb(decode(read(path, "image"), path, "image"), path)
 
 
 def load_image(
-    path: Path, size: int, resize: Resize = "bilinear", crop_from: int | None = None
+    path: Path,
+    size: int,
+    resize: Resize = "bilinear",
+    crop_from: int | None = None,
+    *,
+    read: FileReader = READER,
 ) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """Decode and resize one image.
 
     Args:
         crop_from: side to resize to before the center of ``size`` is cut out; None: no crop.
+        read: reads the file.
 
     Returns:
         uint8 [3,size,size], RGB, 0..255, and the original (height, width).
@@ -151,7 +214,7 @@ def load_image(
     Raises:
         DatasetError: missing, unreadable or truncated; the message names the file.
     """
-    rgb = _load_rgb(path)
+    rgb = _load_rgb(path, read)
     height, width = rgb.height, rgb.width
     side = crop_from or size
     if (height, width) != (side, side):
@@ -187,17 +250,44 @@ def load_photograph(path: Path) -> npt.NDArray[np.uint8]:
     Raises:
         DatasetError: as `load_image`.
     """
-    return np.asarray(_load_rgb(path))
+    return np.asarray(_load_rgb(path, READER))
+
+
+def picture_bytes(picture: Image.Image, suffix: str, **options: Any) -> bytes:
+    """A picture in the format of a file's suffix.
+
+    Args:
+        options: those of the format, as `PIL.Image.Image.save` takes them.
+    """
+    content = io.BytesIO()
+    picture.save(content, Image.registered_extensions()[suffix.lower()], **options)
+    return content.getvalue()
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture in the format of the suffix, complete and durable or not at all.
+
+    Raises:
+        The exceptions of `idif.files.writing`.
+    """
+    # in memory first: Pillow's own writing to a file states no reason where it fails
+    replace_file(path, picture_bytes(picture, path.suffix))
 
 
 def load_mask(
-    path: Path, size: int, image_shape: tuple[int, int], crop_from: int | None = None
+    path: Path,
+    size: int,
+    image_shape: tuple[int, int],
+    crop_from: int | None = None,
+    *,
+    read: FileReader = READER,
 ) -> npt.NDArray[np.bool_]:
     """Decode and resize one defect mask; `idif.data.mask_levels` decides which pixels are marked.
 
     Args:
         image_shape: (height, width) of the mask's image; must equal that of the mask.
         crop_from: as that of `load_image`.
+        read: reads the file.
 
     Returns:
         bool [size,size].
@@ -205,7 +295,24 @@ def load_mask(
     Raises:
         DatasetError: missing, unreadable, or not of the same size as the image.
     """
-    marked = load_whole_mask(path)
+    return fit_mask(decode_mask(path, read).marked, path, size, image_shape, crop_from)
+
+
+def fit_mask(
+    marked: npt.NDArray[np.bool_],
+    path: Path,
+    size: int,
+    image_shape: tuple[int, int],
+    crop_from: int | None = None,
+) -> npt.NDArray[np.bool_]:
+    """Resize the marked pixels [H,W] of a mask to [size,size]; see `load_mask`.
+
+    Args:
+        path: file of the mask, for messages.
+
+    Raises:
+        DatasetError: not of the same size as the image.
+    """
     if marked.shape != image_shape:
         height, width = marked.shape
         raise DatasetError(
@@ -227,13 +334,13 @@ def load_whole_mask(path: Path) -> npt.NDArray[np.bool_]:
     return decode_mask(path).marked
 
 
-def decode_mask(path: Path) -> MarkedPixels:
+def decode_mask(path: Path, read: FileReader = READER) -> MarkedPixels:
     """Decode one defect mask at its original size, with the grey values that it holds.
 
     Raises:
         DatasetError: missing or unreadable.
     """
-    return mark_pixels(decode(read_file(path, "mask"), path, "mask"))
+    return mark_pixels(decode(read(path, "mask"), path, "mask"))
 
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp")

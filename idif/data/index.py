@@ -27,6 +27,10 @@ class View:
     """POSIX path of the defect mask relative to the root; None if the data has none."""
     anomaly_class: str
     """``OK`` or the name of the defect."""
+    source: str | None = None
+    """Original path of the photograph below the folder it was imported from; None if it was not imported."""
+    camera: str | None = None
+    """Name of the camera in the source; None if it has only its number."""
 
     @property
     def label(self) -> bool:
@@ -48,6 +52,8 @@ class Sample:
     """Per-sample input, e.g. ``audio`` -> POSIX path relative to the dataset's root; None if it is absent."""
     sample_class: str | None = None
     """``OK`` or the name of the defect if the data labels the sample itself; None if it labels the views."""
+    origin: str | None = None
+    """What the sample was imported from, e.g. ``folder``; None if it was not imported."""
 
     @property
     def present(self) -> tuple[bool, ...]:
@@ -103,6 +109,12 @@ class Index:
         """Categories in order of first appearance."""
         return tuple(dict.fromkeys(sample.category for sample in self.samples))
 
+    @property
+    def camera_names(self) -> dict[str, str]:
+        """Camera number, as text -> its name in the source; without cameras that have only a number."""
+        views = (view for sample in self.samples for view in sample.views if view is not None)
+        return {str(view.number): view.camera for view in views if view.camera is not None}
+
     def rows(self, wanted: Callable[[Sample], bool]) -> list[int]:
         """The rows of all samples for which ``wanted`` is true, ascending."""
         return [row for row, sample in enumerate(self.samples) if wanted(sample)]
@@ -126,6 +138,7 @@ class Index:
                 views=tuple(None if v is None else _view(v) for v in s["views"]),
                 inputs=s.get("inputs", {}),
                 sample_class=s.get("sample_class"),
+                origin=s.get("origin"),
             )
             for s in data["samples"]
         )
@@ -135,7 +148,12 @@ class Index:
 def _sample_json(sample: Sample) -> dict[str, Any]:
     """A sample as JSON; unused fields are omitted, as in stores written before the fields existed."""
     fields = asdict(sample)
-    return {key: value for key, value in fields.items() if key not in ("inputs", "sample_class") or value}
+    fields["views"] = [view and _without_unused(view, ("source", "camera")) for view in fields["views"]]
+    return _without_unused(fields, ("inputs", "sample_class", "origin"))
+
+
+def _without_unused(fields: dict[str, Any], optional: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key not in optional or value}
 
 
 def _view(fields: dict[str, Any]) -> View:

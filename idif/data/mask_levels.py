@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
+MASK_RULE = "grey-levels/v2"
+"""Name of this rule, for fingerprints; it changes with the rule."""
 MAX_LABEL = 31
 """Masks without a larger value number the defects."""
 MAX_DRAWN_LEVELS = 8

@@ -1,4 +1,7 @@
-"""Contact sheets of a dataset: one row per sample, one column per view, defects outlined."""
+"""Contact sheets of a dataset: one row per sample, one column per view, defects outlined.
+
+With one camera the samples stand side by side, `COLUMNS` in a row.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,18 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from idif.data.images import load_image, load_mask
-from idif.data.index import Index, Sample
+from idif.data.images import load_image, load_mask, write_picture
+from idif.data.index import Index, Sample, View
 from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
-from idif.errors import CannotFinish
-from idif.files import replacing
+from idif.files import make_folder
 from idif.paths import resolve_inside
 
 PREVIEW = "preview"
 """Folder of the sheets, below the dataset's root."""
 CELL = 128
 """Side of a view on the sheet, pixels."""
+COLUMNS = 4
+"""Samples in a row of a sheet of one camera."""
 _CAPTION = 14
 _GOOD_ROWS, _DEFECT_ROWS = 3, 2
 _RED = (255, 40, 40)
@@ -30,18 +34,14 @@ def write_previews(layout: RealIADLayout, categories: Sequence[str]) -> list[Pat
 
     Raises:
         DatasetError: the dataset cannot be read.
-        CannotFinish: a sheet cannot be written.
+        PathError, CannotFinish: a sheet cannot be written.
     """
     written = []
     for category in categories:
         sheet = contact_sheet(layout.root, read_realiad(layout, categories=[category]))
         path = layout.root / PREVIEW / f"{category}.png"
-        try:
-            path.parent.mkdir(exist_ok=True)
-            with replacing(path) as partial:
-                sheet.save(partial, format="PNG")
-        except OSError as error:
-            raise CannotFinish(f"{path}: cannot be written ({error.strerror or error})") from None
+        make_folder(path.parent)
+        write_picture(path, sheet)
         written.append(path)
     return written
 
@@ -62,21 +62,32 @@ def contact_sheet(root: Path, index: Index) -> Image.Image:
         DatasetError: a picture or mask cannot be read.
     """
     samples = chosen_samples(index)
-    height = CELL + _CAPTION
-    sheet = Image.new("RGB", (CELL * len(index.view_numbers), height * len(samples)))
+    height, views = CELL + _CAPTION, len(index.view_numbers)
+    across = min(COLUMNS, len(samples)) if views == 1 else 1
+    sheet = Image.new("RGB", (CELL * views * across, height * -(-len(samples) // across)))
     draw = ImageDraw.Draw(sheet)
-    for row, sample in enumerate(samples):
-        caption = f"{sample.sample_id}  {sample.split}  {sample.anomaly_class}"
-        draw.text((2, row * height + 1), caption.encode("ascii", "replace").decode(), fill=(255, 255, 255))
+    for number, sample in enumerate(samples):
+        row, left = number // across, (number % across) * CELL
+        # a caption over one picture has room for little
+        caption = f"{sample.split} {sample.anomaly_class}"
+        if views > 1:
+            caption = f"{sample.sample_id}  {sample.split}  {sample.anomaly_class}"
+        text = caption.encode("ascii", "replace").decode()
+        draw.text((left + 2, row * height + 1), text[:21] if views == 1 else text, fill=(255, 255, 255))
         for column, view in enumerate(sample.views):
-            if view is None:
-                continue
-            picture, shape = load_image(resolve_inside(root, view.image), CELL)
-            cell = np.ascontiguousarray(picture.transpose(1, 2, 0))
-            if view.mask is not None:
-                cell[_outline(load_mask(resolve_inside(root, view.mask), CELL, shape))] = _RED
-            sheet.paste(Image.fromarray(cell), (column * CELL, row * height + _CAPTION))
+            if view is not None:
+                place = (left + column * CELL, row * height + _CAPTION)
+                sheet.paste(_cell(root, view), place)
     return sheet
+
+
+def _cell(root: Path, view: View) -> Image.Image:
+    """A view, `CELL` pixels, with its defect outlined."""
+    picture, shape = load_image(resolve_inside(root, view.image), CELL)
+    cell = np.ascontiguousarray(picture.transpose(1, 2, 0))
+    if view.mask is not None:
+        cell[_outline(load_mask(resolve_inside(root, view.mask), CELL, shape))] = _RED
+    return Image.fromarray(cell)
 
 
 def _outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

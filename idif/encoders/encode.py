@@ -1,7 +1,7 @@
 """Runs frozen encoders on whole samples: decodes in threads, encodes the inputs that are present."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from torch import Tensor
 
 from idif.data.arrays import StorageType
 from idif.data.decode import decode_views, sample_files
-from idif.data.features import IMAGES, MASKS, FeatureSpec
+from idif.data.features import FIRST_MASK_RULE, IMAGES, MASKS, FeatureSpec
+from idif.data.images import READER, FileReader, center
 from idif.data.index import Sample
+from idif.data.mask_levels import MASK_RULE
 from idif.encoders.frozen import FrozenEncoder
 from idif.encoders.preparation import SquareImage
 from idif.encoders.variants import VARIANTS
@@ -22,6 +24,9 @@ from idif.errors import ConfigError
 from idif.paths import resolve_inside
 
 Array = npt.NDArray[Any]
+
+UNCUT = "uncut images"
+"""Key of the decoded square images, before their center is cut out, of a set with variants."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,13 @@ class EncoderSet:
         unknown = [name for name in self.variants if name not in VARIANTS]
         if unknown:
             raise ConfigError(f"variants: there is no {unknown[0]!r}; known: {', '.join(VARIANTS)}")
+        size = self.image_size or 0
+        for name in self.variants:
+            if (needed := VARIANTS[name].smallest_side(size)) > (crop or size):
+                raise ConfigError(
+                    f"variants: {name} needs a margin around the images: expected crop_from of at least "
+                    f"{needed}, got {crop}"
+                )
 
     def spec(self, storage: StorageType) -> FeatureSpec:
         """The specification of the arrays, with features stored as ``storage``."""
@@ -59,6 +71,7 @@ class EncoderSet:
             storage=storage,
             stores_images=self.stores_images,
             variants=self.variants,
+            mask_rule=FIRST_MASK_RULE if self.image_size is None else MASK_RULE,
         )
 
     def to(self, device: torch.device) -> "EncoderSet":
@@ -67,8 +80,11 @@ class EncoderSet:
             encoder.module.to(device)
         return self
 
-    def decode(self, root: Path, sample: Sample) -> dict[str, Array]:
+    def decode(self, root: Path, sample: Sample, read: FileReader = READER) -> dict[str, Array]:
         """One sample's decoded files, see `decode_files`.
+
+        Args:
+            read: reads the files.
 
         Raises:
             DatasetError: a file is missing, unreadable or outside ``root``, or a mask does not fit its image.
@@ -76,13 +92,14 @@ class EncoderSet:
         inputs = {
             name: None if path is None else resolve_inside(root, path) for name, path in sample.inputs.items()
         }
-        return self.decode_files(*sample_files(root, sample), inputs)
+        return self.decode_files(*sample_files(root, sample), inputs, read)
 
     def decode_files(
         self,
         images: Sequence[Path | None],
         masks: Sequence[Path | None],
         inputs: Mapping[str, Path | None],
+        read: FileReader = READER,
     ) -> dict[str, Array]:
         """Decode the files of one sample; None stands for an absent file.
 
@@ -90,24 +107,34 @@ class EncoderSet:
             images: V files.
             masks: V files.
             inputs: {input: file} of the per-sample inputs.
+            read: reads the files.
 
         Returns:
             ``images`` uint8 [V,3,S,S] and ``masks`` bool [V,S,S] if samples have images; under an encoder's
-            name its decoded input, [V,...] for images and [...] for others. Absent inputs are zeros.
+            name its decoded input, [V,...] for images and [...] for others. Absent inputs are zeros. With
+            variants, images that encoders read are squares before their center is cut out, those of the
+            source under `UNCUT`.
 
         Raises:
             DatasetError: a file is missing or unreadable, or a mask does not fit its image.
         """
         decoded: dict[str, Array] = {}
-        if self.image_size is not None:
+        reader, size = self.image_reader, self.image_size
+        if size is not None and self.variants:
+            side = reader.crop_from or size
+            decoded[UNCUT], defects = decode_views(images, masks, side, reader.resize, read=read)
+            rows, columns = center(side, size)
+            decoded[IMAGES] = np.ascontiguousarray(decoded[UNCUT][..., rows, columns])
+            decoded[MASKS] = np.ascontiguousarray(defects[..., rows, columns])
+        elif size is not None:
             decoded[IMAGES], decoded[MASKS] = decode_views(
-                images, masks, self.image_size, self.image_reader.resize, self.image_reader.crop_from
+                images, masks, size, reader.resize, reader.crop_from, read=read
             )
         for encoder in self._own_inputs:
             if encoder.family.input == "image":
-                decoded[encoder.name] = self._read(encoder, images)
+                decoded[encoder.name] = self._read(encoder, images, read)
             else:
-                decoded[encoder.name] = self._read(encoder, [inputs.get(encoder.family.input)])[0]
+                decoded[encoder.name] = self._read(encoder, [inputs.get(encoder.family.input)], read)[0]
         return decoded
 
     def encode(self, decoded: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -124,12 +151,15 @@ class EncoderSet:
         arrays: dict[str, Tensor] = {}
         for encoder in self.encoders:
             own = encoder.name in decoded
-            inputs = decoded[encoder.name if own else IMAGES]
+            # stored images are cut out already, which variants without a shift can be made from
+            shared = UNCUT if UNCUT in decoded else IMAGES
+            inputs = decoded[encoder.name if own else shared]
             shown = present[encoder.family.input]
             if not self._varied(encoder):
                 arrays |= encode_present(encoder, inputs, shown)
                 continue
-            each = [encode_present(encoder, VARIANTS[name](inputs), shown) for name in self.variants]
+            size = self.image_size or 0
+            each = [encode_present(encoder, VARIANTS[name](inputs, size), shown) for name in self.variants]
             arrays |= {name: torch.stack([one[name] for one in each], dim=1) for name in each[0]}
         if self.image_size is not None:
             if self.stores_images:
@@ -154,10 +184,19 @@ class EncoderSet:
     def _varied(self, encoder: FrozenEncoder) -> bool:
         return bool(self.variants) and encoder.family.input == "image"
 
-    def _read(self, encoder: FrozenEncoder, files: Sequence[Path | None]) -> Array:
+    def _read(self, encoder: FrozenEncoder, files: Sequence[Path | None], read: FileReader) -> Array:
         """The decoded inputs of an encoder, stacked; zeros for absent ones."""
         family, size = encoder.family, self.image_size or 0
-        values = [None if file is None else family.read(file, size) for file in files]
+        decode = family.read
+        if self._varied(encoder):
+            assert isinstance(decode, SquareImage), "variants are cut out of square images"
+            decode, size = replace(decode, crop_from=None), decode.crop_from or size
+
+        def watched(file: Path) -> Array:
+            with read.watching(file):
+                return decode(file, size)
+
+        values = [None if file is None else watched(file) for file in files]
         known = [value for value in values if value is not None]
         absent = np.zeros_like(known[0]) if known else np.zeros(family.absent_shape(size), np.float32)
         return np.stack([absent if value is None else value for value in values])

@@ -47,6 +47,11 @@ class EncoderFamily:
     """The smallest image size."""
     options: EncoderOptions = NO_OPTIONS
     """The options of this encoder, with the taps that it has."""
+    decode: Callable[[Any, Tensor], Tensor] | None = None
+    """For autoencoders: (module, latents [N,C,h,w]) -> images float32 [N,3,S,S], RGB, about 0..1. None if the
+    module has no decoder."""
+    current_name: Callable[[str], str] = str
+    """Name of a tensor by the name that it has in a weights file, where older versions used others."""
     whole_network: Callable[[], Set[str]] = frozenset
     """Key names of the complete network, whose layers after the last used one a weights file may have."""
 

@@ -14,6 +14,8 @@ from idif.data.features import EncoderSpec
 from idif.encoders.family import EncoderFamily, FamilyMaker
 from idif.encoders.options import NO_OPTIONS, EncoderOptions
 from idif.encoders.resnet import ARCHITECTURES, resnet_maker
+from idif.encoders.sd_vae import SD_VAE, sd_vae_maker
+from idif.encoders.taef2 import taef2_family
 from idif.encoders.timm_models import ALIASES, PREFIX, timm_maker
 from idif.encoders.weights_file import read_weights_file
 from idif.errors import ConfigError, WeightsError
@@ -24,6 +26,8 @@ UNTRAINED_SEED = 0
 ENCODERS: dict[str, FamilyMaker] = {
     **{name: resnet_maker(name) for name in ARCHITECTURES},
     **{name: timm_maker(model, name) for name, model in ALIASES.items()},
+    "sd_vae": sd_vae_maker("sd_vae", SD_VAE),
+    "taef2": taef2_family,
 }
 """Name in configs and stores -> maker of the family. Names with the prefix ``timm:`` need no entry."""
 
@@ -90,6 +94,16 @@ class FrozenEncoder:
         """
         result: dict[str, Tensor] = self.module(self.family.prepare(inputs))
         return result
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images float32 [N,3,S,S], RGB, about 0..1, of latents [N,C,h,w], on the latents' device.
+
+        The module is moved there. Only for encoders whose family has a decoder.
+        """
+        decode = self.family.decode
+        assert decode is not None, f"{self.name} has no decoder"
+        return decode(self.module.to(latents.device), latents)
 
 
 def hash_weights(weights: Mapping[str, Tensor]) -> str:
@@ -165,6 +179,7 @@ def _pretrained(family: EncoderFamily) -> Mapping[str, Tensor]:
 
 def _fill(module: nn.Module, given: Mapping[str, Tensor], source: str, family: EncoderFamily) -> None:
     wanted = module.state_dict()
+    given = {family.current_name(key): tensor for key, tensor in given.items()}
     chosen: dict[str, Tensor] = {}
     for key, default in wanted.items():
         if key not in given:

@@ -1,18 +1,16 @@
 """Encoders of the library timm: any of its models by name, convolutional networks and transformers alike."""
 
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
 
 from idif.data.arrays import ArraySpec, feature_map
 from idif.encoders.family import DEFAULT_IMAGE_SIZE, EncoderFamily, FamilyMaker
+from idif.encoders.hub import cached_file, require_network
 from idif.encoders.necks import NECKS
 from idif.encoders.options import EncoderOptions
 from idif.encoders.preparation import Normalization, SquareImage, preparation_record, reflect_padding
@@ -22,6 +20,7 @@ PREFIX = "timm:"
 """Prefix of encoder names that are timm's own: ``timm:convnext_tiny.fb_in22k``."""
 
 ALIASES = {
+    **{f"efficientnet_b{number}": f"tf_efficientnet_b{number}.aa_in1k" for number in range(5)},
     **{f"tf_efficientnet_b{number}": f"tf_efficientnet_b{number}.aa_in1k" for number in range(5)},
     "tf_efficientnet_lite0": "tf_efficientnet_lite0.in1k",
     **{
@@ -33,7 +32,9 @@ ALIASES = {
         for size in ("small", "base", "large")
     },
 }
-"""Encoder name -> timm's name with the tag of its weights. The EfficientNets are those that UniAD uses."""
+"""Encoder name -> timm's name with the tag of its weights. The EfficientNets are those that UniAD uses,
+with their authors' weights, under the paper's name and under timm's, which calls another training of the
+architecture ``efficientnet_b4``."""
 
 _FILE = "model.safetensors"
 """The weights' file in timm's repositories on the Hugging Face hub."""
@@ -219,9 +220,10 @@ def _pretrained(name: str, encoder: str) -> Mapping[str, Tensor]:
     facts = _skeleton(name, encoder).pretrained_cfg
     try:
         # a file in the cache is found without asking the network, which would be tried for a minute
-        cached = _cached_file(facts)
-        if cached is None:
-            _require_network(facts)
+        repository = facts.get("hf_hub_id")
+        cached = cached_file(repository, _FILE) if repository else None
+        if cached is None and repository:
+            require_network()
         overlay = {} if cached is None else {"pretrained_cfg_overlay": {"file": cached}}
         state: Mapping[str, Tensor] = _create(name, encoder, pretrained=True, **overlay).state_dict()
     except Exception as error:  # the hub's client raises its HTTP library's exceptions too
@@ -233,20 +235,3 @@ def _pretrained(name: str, encoder: str) -> Mapping[str, Tensor]:
             "untrained weights"
         ) from None
     return state
-
-
-def _cached_file(facts: Any) -> str | None:
-    """The weights in the cache of the Hugging Face hub; None if they are not there."""
-    from huggingface_hub import try_to_load_from_cache
-
-    repository = facts.get("hf_hub_id")
-    found = try_to_load_from_cache(repository, _FILE) if repository else None
-    return found if isinstance(found, str) else None
-
-
-def _require_network(facts: Any) -> None:
-    """Raise OSError if the hub's address is unknown here; behind a proxy that says nothing."""
-    if facts.get("hf_hub_id") and not getproxies():
-        from huggingface_hub.constants import ENDPOINT
-
-        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)

@@ -44,7 +44,7 @@ _BESIDE: list[Any] = [
 
 
 def read_weights_file(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file or one that torch wrote, by name.
+    """The tensors of a ``.safetensors`` file or one that torch wrote, by name; of a folder, its only one.
 
     The weights may lie under ``state_dict``, ``model_state_dict`` or ``model``, and their names may all start
     with ``module.``.
@@ -52,6 +52,8 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: no such file, not weights, or not readable without running code.
     """
+    if path.is_dir():
+        path = _only_file(path)
     if not path.is_file():
         raise WeightsError(
             f"{path}: no such weights file; expected imagenet, untrained, or a .safetensors or .pth file"
@@ -62,6 +64,14 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
     if loaded and all(key.startswith(_PARALLEL) for key in loaded):
         return {key.removeprefix(_PARALLEL): tensor for key, tensor in loaded.items()}
     return dict(loaded)
+
+
+def _only_file(folder: Path) -> Path:
+    files = sorted(file for file in folder.iterdir() if file.suffix == ".safetensors")
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or "none"
+        raise WeightsError(f"{folder}: expected one .safetensors file in the folder, got {found}")
+    return files[0]
 
 
 def _read(path: Path) -> Any:

@@ -179,7 +179,7 @@ def mean_metrics(categories: dict[str, dict[str, Any]]) -> dict[str, Any]:
         name
         for values in categories.values()
         for name, value in values.items()
-        if (value is None or isinstance(value, float)) and name != "s_auroc_ci"
+        if (value is None or isinstance(value, float)) and name not in ("s_auroc_ci", "decision")
     )
     mean: dict[str, Any] = {}
     nulls: dict[str, int] = {}

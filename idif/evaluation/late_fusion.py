@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from idif.data.index import Sample, View
 from idif.errors import ConfigError, RunError
 from idif.evaluation.normal_scores import NormalScores, Scale
 from idif.evaluation.predictions import Predictions
@@ -101,14 +100,23 @@ def fuse(
     first = members[0].predictions
     stated = protocol(members)
     size = next(first.iter_maps([0]))[1].shape[-1] if first.has_maps else 0
-    with PredictionsWriter(path, first.view_numbers, size, first.has_maps, stated, derived) as writer:
+    with PredictionsWriter(
+        path,
+        first.view_numbers,
+        size,
+        first.has_maps,
+        stated,
+        derived,
+        sample_classes=any(first.sample_class),
+        source_paths=first.source_path is not None,
+    ) as writer:
         done = 0
         for name in dict.fromkeys(first.category):
             rows = first.rows(name)
             views, samples = fused_scores(members, name, rows)
             for part, maps, masks in _fused_maps(members, name, rows):
                 writer.append(
-                    [_sample(first, row) for row in rows[part]], views[part], samples[part], maps, masks
+                    [first.sample(int(row)) for row in rows[part]], views[part], samples[part], maps, masks
                 )
                 done += len(rows[part])
                 progress(done, len(first), f"fusing {name}")
@@ -152,6 +160,7 @@ def protocol(members: Sequence[Member]) -> dict[str, Any]:
         "epoch": "last",
         "pixels": own[0].get("pixels", ""),
         "split": own[0].get("split", "test"),
+        **{key: own[0][key] for key in ("cameras", "imported_from") if key in own[0]},
         "fused": [
             {
                 "run": member.name,
@@ -288,22 +297,6 @@ def _sum(parts: Sequence[Array]) -> Array:
     """The sum of arrays of one shape, bitwise independent of their order."""
     total: Array = np.sort(np.stack(parts), axis=0).sum(axis=0)
     return total
-
-
-def _sample(found: Predictions, row: int) -> Sample:
-    views = [
-        View(number, image, mask or None, defect) if there else None
-        for number, image, mask, defect, there in zip(
-            found.view_numbers,
-            found.image_path[row],
-            found.mask_path[row],
-            found.anomaly_class[row],
-            found.present[row],
-            strict=True,
-        )
-    ]
-    split = found.protocol.get("split", "test")
-    return Sample(found.sample_id[row], found.category[row], split, tuple(views))
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -8,6 +8,7 @@ Datasets (N samples, V views, H W pixels), a fixed format:
     view_scores           [N,V] float32, NaN for an absent view
     sample_scores         [N] float32, NaN for a sample without any view
     has_mask              [N,V] bool: the data has a mask of the view
+    source_path           [N,V] text: original path of an imported photograph; absent if none was imported
     brightness            [N] float32, NaN where unknown; absent if the test pass saw no images
     maps, masks           [N,V,H,W] float16 and bool, zeros for an absent view; absent with --no-maps
     maps_NAME             as maps: another map of the method, see `idif.methods.protocol.Method.other_maps`
@@ -20,7 +21,7 @@ All other datasets have a checksum per chunk, so that damage is detected on read
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -29,7 +30,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from idif.data.index import NORMAL_CLASS
+from idif.data.index import NORMAL_CLASS, Sample, View
 from idif.errors import RunError
 from idif.methods.maps import MAP
 
@@ -44,6 +45,8 @@ TEXT_PER_VIEW = ("image_path", "mask_path", "anomaly_class")
 TEXT = ("sample_id", "category", *TEXT_PER_VIEW)
 SAMPLE_CLASS = "sample_class"
 """Text column of files whose samples have their own class."""
+SOURCE_PATH = "source_path"
+"""Text column of files about imported photographs."""
 PER_VIEW: dict[str, type] = {
     "labels": np.bool_,
     "present": np.bool_,
@@ -90,8 +93,48 @@ class Predictions:
     brightness: FloatArray | None = None
     """[N]: scores of `idif.evaluation.brightness`; None if the test pass saw no images."""
 
+    source_path: tuple[tuple[str, ...], ...] | None = None
+    """[N,V]: original paths of imported photographs, below the category's source folder."""
+
     def __len__(self) -> int:
         return len(self.sample_id)
+
+    def sample(self, row: int) -> Sample:
+        """The sample of a row, as the test pass saw it."""
+        sources = [""] * len(self.view_numbers) if self.source_path is None else self.source_path[row]
+        views = tuple(
+            View(number, image, mask or None, defect, source=source or None) if here else None
+            for number, image, mask, defect, source, here in zip(
+                self.view_numbers,
+                self.image_path[row],
+                self.mask_path[row],
+                self.anomaly_class[row],
+                sources,
+                self.present[row],
+                strict=True,
+            )
+        )
+        split = self.protocol.get("split", "test")
+        own = self.sample_class[row] or None
+        return Sample(self.sample_id[row], self.category[row], split, views, sample_class=own)
+
+    def original_name(self, row: int, slot: int) -> str:
+        """Original path of a photograph if it was imported, else its path in the dataset."""
+        source = "" if self.source_path is None else self.source_path[row][slot]
+        return source or self.image_path[row][slot]
+
+    def camera_name(self, number: int) -> str:
+        """Name of a camera in the source of the data, by default ``C`` and its number."""
+        name: str = self.protocol.get("cameras", {}).get(str(number), f"C{number}")
+        return name
+
+    def defects_of(self, row: int) -> tuple[str, ...]:
+        """Sorted defects of a sample: those of its anomalous present views, else of the sample itself."""
+        labels = self.labels[row] & self.present[row]
+        classes = {name for name, label in zip(self.anomaly_class[row], labels, strict=True) if label}
+        if not classes and self.sample_class[row] not in ("", NORMAL_CLASS):
+            return (self.sample_class[row],)
+        return tuple(sorted(classes))
 
     @property
     def region_map(self) -> str:
@@ -128,7 +171,7 @@ class Predictions:
                 raise RunError(
                     f"{path}: expected a file of format {FORMAT!r}, found {file.attrs.get('format')!r}"
                 )
-            columns = (*TEXT, *([SAMPLE_CLASS] if SAMPLE_CLASS in file else []))
+            columns = (*TEXT, *(name for name in (SAMPLE_CLASS, SOURCE_PATH) if name in file))
             text = {name: file[name].asstr()[:].tolist() for name in columns}
             found = cls(
                 path=path,
@@ -148,6 +191,7 @@ class Predictions:
                 sample_class=tuple(text.get(SAMPLE_CLASS, [""] * len(text["sample_id"]))),
                 other_maps=tuple(name.removeprefix(OTHER) for name in file if name.startswith(OTHER)),
                 brightness=file[BRIGHTNESS][:] if BRIGHTNESS in file else None,
+                source_path=tuple(map(tuple, text[SOURCE_PATH])) if SOURCE_PATH in text else None,
             )
             _check_shapes(path, file, len(found), len(found.view_numbers))
             digest = hashlib.sha256()
@@ -164,7 +208,7 @@ class Predictions:
 
     def iter_maps(
         self, rows: Sequence[int] | RowArray, block: int = 8, name: str = MAP
-    ) -> Iterator[tuple[RowArray, npt.NDArray[np.float16], BoolArray]]:
+    ) -> Generator[tuple[RowArray, npt.NDArray[np.float16], BoolArray]]:
         """Stream maps and masks of some rows, in their order.
 
         Args:
@@ -214,7 +258,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _check_shapes(path: Path, file: h5py.File, samples: int, views: int) -> None:
     shapes: dict[str, tuple[int, ...]] = {"category": (samples,), "sample_scores": (samples,)}
-    shapes.update(dict.fromkeys((*PER_VIEW, *TEXT_PER_VIEW), (samples, views)))
+    optional = [SOURCE_PATH] if SOURCE_PATH in file else []
+    shapes.update(dict.fromkeys((*PER_VIEW, *TEXT_PER_VIEW, *optional), (samples, views)))
     maps = ["maps", "masks", *(name for name in file if name.startswith(OTHER))]
     for name in maps:
         if "maps" in file:

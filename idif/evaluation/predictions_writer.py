@@ -14,12 +14,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from idif.data.index import Sample
-from idif.errors import CannotFinish, RunError
+from idif.errors import RunError
 from idif.evaluation.predictions import (
     BRIGHTNESS,
     FORMAT,
     PER_VIEW,
     SAMPLE_CLASS,
+    SOURCE_PATH,
     TEXT,
     TEXT_PER_VIEW,
     BoolArray,
@@ -27,7 +28,8 @@ from idif.evaluation.predictions import (
     dataset_name,
     hash_text,
 )
-from idif.files import publish, temporary
+from idif.files import SteadyFile, remove_file, writing
+from idif.hdf5_files import new_hdf5
 from idif.methods.maps import MAP
 
 
@@ -51,6 +53,7 @@ class PredictionsWriter:
         sample_classes: bool = False,
         other_maps: Sequence[str] = (),
         brightness: bool = False,
+        source_paths: bool = False,
     ) -> None:
         """Create a writer; a temporary file beside ``path`` is opened on entering the context.
 
@@ -67,9 +70,9 @@ class PredictionsWriter:
             sample_classes: whether the samples have their own class, which the file then records.
             other_maps: names of the maps besides the anomaly map that a file with maps contains.
             brightness: whether the file has scores of the samples by their brightness.
+            source_paths: whether the file records original paths of imported photographs.
         """
         self.path = path
-        self._partial = temporary(path)
         self._view_numbers = tuple(view_numbers)
         self._size = image_size
         self._maps = maps and image_size is not None
@@ -77,27 +80,30 @@ class PredictionsWriter:
         self._brightness = brightness
         self._protocol = {} if protocol is None else protocol
         self._derived = tuple(derived)
+        self._context: contextlib.AbstractContextManager[tuple[h5py.File, SteadyFile]] | None = None
         self._file: h5py.File | None = None
+        self._out: SteadyFile | None = None
         self._rows = 0
-        self._text = (*TEXT, *([SAMPLE_CLASS] if sample_classes else []))
+        optional = {SAMPLE_CLASS: sample_classes, SOURCE_PATH: source_paths}
+        self._text = (*TEXT, *(name for name, used in optional.items() if used))
         self._digest = hashlib.sha256()
 
     def __enter__(self) -> Self:
         """Open the partial file.
 
         Raises:
-            RunError: the folder cannot be written.
+            RunError: the folder cannot be written. CannotFinish: the disk is full or fails.
         """
-        try:
-            # From this version on HDF5 has checksums of its own structures, e.g. of the chunk index.
-            self._file = h5py.File(self._partial, "w", libver=("v110", "latest"))
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be written: {error}") from error
+        # From this version on HDF5 has checksums of its own structures, e.g. of the chunk index.
+        self._context = new_hdf5(
+            self.path, refused=RunError, before=self._remove_derived, libver=("v110", "latest")
+        )
+        self._file, self._out = self._context.__enter__()
         self._file.attrs["format"] = FORMAT
         self._file.attrs["view_numbers"] = np.array(self._view_numbers, np.int64)
         views, text = len(self._view_numbers), h5py.string_dtype()
         for name in self._text:
-            shape = (views,) if name in TEXT_PER_VIEW else ()
+            shape = (views,) if name in (*TEXT_PER_VIEW, SOURCE_PATH) else ()
             self._create(name, shape, text, 256)
         for name, dtype in PER_VIEW.items():
             self._create(name, (views,), dtype, 1024)
@@ -140,6 +146,7 @@ class PredictionsWriter:
             CannotFinish: the disk is full or cannot be written.
         """
         assert self._file is not None, "append belongs inside the with block"
+        assert self._out is not None
         views = len(self._view_numbers)
         present = np.array([s.present for s in samples], bool).reshape(len(samples), views)
         scores = np.where(present, _array(view_scores), np.nan).astype(np.float32)
@@ -162,6 +169,8 @@ class PredictionsWriter:
             block[BRIGHTNESS] = unknown if brightness is None else _array(brightness)
         if SAMPLE_CLASS in self._text:
             block[SAMPLE_CLASS] = [s.sample_class or "" for s in samples]
+        if SOURCE_PATH in self._text:
+            block[SOURCE_PATH] = [["" if v is None else v.source or "" for v in s.views] for s in samples]
         if self._maps:
             assert maps is not None, "a file with maps needs them"
             assert masks is not None, "a file with maps needs masks"
@@ -171,16 +180,15 @@ class PredictionsWriter:
                 block[dataset_name(name)] = np.where(shown, half_maps(other_maps[name]), np.float16(0))
             block["masks"] = np.where(shown, _array(masks), False)
         end = self._rows + len(samples)
-        try:
-            for name, values in block.items():
-                data = self._file[name]
-                expected = (len(samples), *data.shape[1:])
-                assert np.shape(values) == expected or not samples, (name, np.shape(values), expected)
-                data.resize(end, axis=0)
-                if samples:
-                    data[self._rows : end] = values
-        except OSError as error:
-            raise CannotFinish(f"{self.path}: cannot be written: {error}") from error
+        for name, values in block.items():
+            data = self._file[name]
+            expected = (len(samples), *data.shape[1:])
+            assert np.shape(values) == expected or not samples, (name, np.shape(values), expected)
+            data.resize(end, axis=0)
+            if samples:
+                data[self._rows : end] = values
+        with writing(self.path, RunError):
+            self._out.check()
         hash_text(self._digest, *(block[name] for name in self._text))
         self._rows = end
 
@@ -192,22 +200,15 @@ class PredictionsWriter:
     ) -> None:
         """Publish the file; remove it instead if an exception passes."""
         assert self._file is not None
-        try:
-            if kind is None:
-                self._file.attrs["protocol"] = json.dumps(self._protocol)
-                self._file.attrs["text_sha256"] = self._digest.hexdigest()
-                self._file.close()
-                for path in self._derived:
-                    path.unlink(missing_ok=True)
-                publish(self._partial, self.path)
-            else:
-                # A failure to close must not hide the original exception.
-                with contextlib.suppress(OSError, RuntimeError):
-                    self._file.close()
-        except OSError as failure:
-            raise CannotFinish(f"{self.path}: cannot be written: {failure}") from failure
-        finally:
-            self._partial.unlink(missing_ok=True)
+        assert self._context is not None
+        if kind is None:
+            self._file.attrs["protocol"] = json.dumps(self._protocol)
+            self._file.attrs["text_sha256"] = self._digest.hexdigest()
+        self._context.__exit__(kind, error, trace)
+
+    def _remove_derived(self) -> None:
+        for path in self._derived:
+            remove_file(path)
 
     def _create(self, name: str, shape: tuple[int, ...], dtype: Any, rows: int, **options: Any) -> None:
         assert self._file is not None

@@ -12,7 +12,8 @@ from torch import Tensor
 from idif.data.features import FeatureSource
 from idif.errors import CannotFinish, ConfigError
 from idif.evaluation.scoring import Scorer
-from idif.files import replacing
+from idif.files import make_folder
+from idif.hdf5_files import new_hdf5
 from idif.methods.protocol import Reconstructs
 from idif.progress import Progress, silent
 
@@ -32,28 +33,27 @@ def write_reconstructions(
 
     Raises:
         ConfigError: the method rebuilds nothing.
+        PathError: the folder cannot be written.
         CannotFinish: the disk is full, or a reconstruction is not finite in float16; the sample is named.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with replacing(path) as partial, h5py.File(partial, "w") as file:
-            for category, source, scorer in parts:
-                method = scorer.method.eval()
-                if not isinstance(method, Reconstructs):
-                    raise ConfigError("--save-reconstruction: this method rebuilds no features")
-                samples, done = source.index.samples, 0
-                for batch in source.batches(range(len(samples)), scorer.config.batch_size):
-                    rebuilt = method.reconstruct(batch.to(scorer.device))
-                    ids = [samples[row].sample_id for row in batch.rows.tolist()]
-                    _append(file, "sample_id", np.array(ids, dtype=object), TEXT)
-                    _append(file, "category", np.array([category] * len(ids), dtype=object), TEXT)
-                    _append(file, "present", batch.view_mask.cpu().numpy(), bool)
-                    for name, values in rebuilt.items():
-                        _append(file, name, _half(values, ids), np.float16)
-                    done += len(batch)
-                    progress(done, len(samples), f"reconstructing {category}")
-    except OSError as error:
-        raise CannotFinish(f"{path}: could not be written ({error})") from error
+    make_folder(path.parent)
+    with new_hdf5(path) as (file, out):
+        for category, source, scorer in parts:
+            method = scorer.method.eval()
+            if not isinstance(method, Reconstructs):
+                raise ConfigError("--save-reconstruction: this method rebuilds no features")
+            samples, done = source.index.samples, 0
+            for batch in source.batches(range(len(samples)), scorer.config.batch_size):
+                rebuilt = method.reconstruct(batch.to(scorer.device))
+                ids = [samples[row].sample_id for row in batch.rows.tolist()]
+                _append(file, "sample_id", np.array(ids, dtype=object), TEXT)
+                _append(file, "category", np.array([category] * len(ids), dtype=object), TEXT)
+                _append(file, "present", batch.view_mask.cpu().numpy(), bool)
+                for name, values in rebuilt.items():
+                    _append(file, name, _half(values, ids), np.float16)
+                out.check()
+                done += len(batch)
+                progress(done, len(samples), f"reconstructing {category}")
 
 
 def _half(values: Tensor, ids: list[str]) -> Any:

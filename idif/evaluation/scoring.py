@@ -12,7 +12,7 @@ from torch import Tensor
 from idif.config.sections import EvalConfig
 from idif.data.batch import Batch
 from idif.data.features import IMAGE_INPUT, IMAGES, FeatureSource
-from idif.errors import CannotFinish
+from idif.errors import CannotFinish, ConfigError
 from idif.evaluation.calibration import BoolArray, Calibration, FloatArray, final_scores
 from idif.methods.maps import MAP
 from idif.methods.protocol import Method, ReducesMaps, Scores
@@ -141,6 +141,22 @@ class Scorer:
     def final(self, scores: SourceScores) -> tuple[FloatArray, FloatArray]:
         """View scores [N,V], calibrated if there is a calibration, and sample scores [N]."""
         return final_scores(self.config, scores.views, scores.present, self.calibration, scores.samples)
+
+
+def check_top_k(config: EvalConfig, image_size: int | None) -> None:
+    """Refuse a score over more pixels than a map has.
+
+    Args:
+        image_size: side of the maps; None: there are no maps.
+
+    Raises:
+        ConfigError: names the key and the number of pixels.
+    """
+    if config.score == "topk" and image_size is not None and config.top_k > image_size**2:
+        raise ConfigError(
+            f"eval.top_k: expected at most {image_size**2:,}, the pixels of a map of {image_size} px, got "
+            f"{config.top_k:,}"
+        )
 
 
 def reduce_maps(config: EvalConfig, method: Method, maps: Tensor) -> Tensor:

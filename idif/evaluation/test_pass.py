@@ -19,12 +19,14 @@ from idif.errors import CannotFinish
 from idif.evaluation.brightness import Brightness, brightness_metrics
 from idif.evaluation.calibration import final_scores
 from idif.evaluation.category_metrics import category_metrics, mean_metrics, update_pixels
-from idif.evaluation.decisions import class_scores, decisions_of
+from idif.evaluation.class_scores import class_scores, confusion_of
+from idif.evaluation.decision import decisions_of
 from idif.evaluation.normal_scores import NormalScores
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
 from idif.evaluation.scoring import Scorer
 from idif.evaluation.thresholds import sample_labels_of, thresholds_of
+from idif.files import require_space
 from idif.methods.maps import MAP
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.score_counts import BoolArray, IntArray
@@ -60,12 +62,6 @@ def scoring_protocol(config: Config, described: Mapping[str, str], region_map: s
         described: result of `idif.methods.protocol.Method.describe`.
         region_map: the map that AUPRO is computed from.
     """
-    evaluation = config.eval
-    top = {
-        "topk": f"mean of the top {evaluation.top_k} pixels",
-        "max": "max over pixels",
-        "method": "the method's own rule",
-    }[evaluation.score]
     ema = config.train.ema
     mean = f"exponential mean over steps, decay min({ema}, (1 + n) / (10 + n)) after n steps"
     fitted = config.method.fitted
@@ -74,16 +70,26 @@ def scoring_protocol(config: Config, described: Mapping[str, str], region_map: s
     return {
         **described,
         "weights": learned,
-        "view_score": top,
-        "sample_score": described.get("sample_score", f"{evaluation.sample_score} over the views present"),
-        "calibrate": evaluation.calibrate,
+        **score_texts(config.eval),
+        **{key: text for key, text in described.items() if key == "sample_score"},
+        "calibrate": config.eval.calibrate,
         **({} if fitted else {"epoch": "best on the split val" if config.train.patience else "last"}),
-        "pixels": "present views, maps stored as float16, masks resized by nearest neighbour" + regions,
+        "pixels": "present views, maps stored as float16, masks resized by nearest neighbor" + regions,
         "rules": {
-            **score_rules(evaluation),
+            **score_rules(config.eval),
             **({} if region_map == MAP else {"region_map": region_map}),
         },
     }
+
+
+def score_texts(settings: EvalConfig) -> dict[str, str]:
+    """The rules of `score_rules` for display."""
+    view = {
+        "topk": f"mean of the top {settings.top_k} pixels",
+        "max": "max over pixels",
+        "method": "the method's own rule",
+    }[settings.score]
+    return {"view_score": view, "sample_score": f"{settings.sample_score} over the views present"}
 
 
 def score_rules(settings: EvalConfig) -> dict[str, Any]:
@@ -154,6 +160,12 @@ def write_predictions(
     stated = {**stated, "split": split, **provenance, **learned}
     index, size = first.source.index, first.source.spec.image_size
     classes = any(sample.sample_class is not None for sample in index.samples)
+    views = [view for sample in index.samples for view in sample.views if view is not None]
+    origins = sorted({sample.origin for sample in index.samples if sample.origin is not None})
+    if origins:
+        stated["imported_from"] = origins
+    if cameras := index.camera_names:
+        stated["cameras"] = cameras
     drawn = maps and method.draws_maps
     writer = PredictionsWriter(
         path,
@@ -165,6 +177,7 @@ def write_predictions(
         classes,
         method.other_maps,
         first.brightness is not None,
+        any(view.source is not None for view in views),
     )
     with writer:
         for task in chain([first], remaining):
@@ -176,10 +189,21 @@ def write_predictions(
                 validated[task.category] = task.validated
             if task.normals is not None:
                 normals[task.category] = asdict(task.normals)
+            if drawn:
+                _require_space(path, task)
             counted = _predict(task, writer, count=not maps, progress=progress)
             if counted:
                 pixels[task.category] = counted
     return pixels
+
+
+def _require_space(path: Path, task: CategoryTask) -> None:
+    """Refuse a category whose maps do not fit on the disk, before it is scored; raises `CannotFinish`."""
+    index, size = task.source.index, task.source.spec.image_size or 0
+    maps = 1 + len(task.scorer.method.other_maps)
+    values = size**2 * maps * sum(sum(sample.present) for sample in index.samples)
+    # two bytes each, which compression seldom halves
+    require_space(path.parent, values, f"the file of the anomaly maps of {task.category}")
 
 
 def _predict(
@@ -256,7 +280,10 @@ def metrics_of(
         rows = predictions.rows(name)
         found["thresholds"], why = thresholds_of(predictions, name, labels[rows], settings)
         found["reasons"].update(why)
-        found["decisions"] = decisions_of(predictions, rows, labels[rows], found["thresholds"])
+        rate = predictions.protocol.get("false_positive", {}).get(name, {}).get("target_fpr")
+        decided = decisions_of(predictions, rows, labels[rows], found["thresholds"]["sample"], rate)
+        found["decision"] = None if decided is None else decided.to_json()
+        found["confusion"] = confusion_of(predictions, rows, labels[rows], found["thresholds"])
         found["class_scores"] = class_scores(predictions, rows)
         if predictions.brightness is not None:
             found["brightness"] = brightness_metrics(predictions.brightness[rows], labels[rows])

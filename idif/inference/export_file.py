@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from idif.errors import CannotFinish, ConfigError
-from idif.files import replacing
+from idif.files import make_folder, replacing, require_writable
 from idif.inference.export_graph import INPUTS, OUTPUTS, Deployment
 
 Format = Literal["onnx", "torchscript"]
@@ -44,9 +44,11 @@ def write_deployment(deployment: Deployment, path: Path, kind: Format) -> float:
         Largest difference of any map value from the method's own.
 
     Raises:
-        CannotFinish: the maps differ by more than `TOLERANCE`.
+        CannotFinish: the maps differ by more than `TOLERANCE`, or the disk is full.
+        PathError: the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
+    require_writable(path.parent)
     graph = deployment.graph()
     with replacing(path) as partial:
         with warnings.catch_warnings():
@@ -100,7 +102,8 @@ def _write_torchscript(deployment: Deployment, graph: torch.nn.Module, path: Pat
     with torch.inference_mode():
         traced = torch.jit.trace(graph, deployment.example(2), check_trace=False)  # type: ignore[no-untyped-call]
     entries = ", ".join(f'"{name}": {text}' for name, text in deployment.facts().items())
-    torch.jit.save(traced, path, _extra_files={FACTS: f"{{{entries}}}"})
+    with path.open("wb") as file:  # the library's own writing to a path states no reason where it fails
+        torch.jit.save(traced, file, _extra_files={FACTS: f"{{{entries}}}"})
     loaded = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
 
     def answer(images: Tensor, mask: Tensor) -> Tensor:

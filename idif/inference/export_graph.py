@@ -53,7 +53,8 @@ class Deployment:
     @torch.inference_mode()
     def maps(self, images: Tensor, view_mask: Tensor) -> Tensor:
         """The maps of `idif predict`, in the form of `Graph.forward`'s."""
-        batch = image_batch(self.encoders, {IMAGES: images, MASKS: images[:, :, 0] > 255}, view_mask, ())
+        arrays = {IMAGES: images, MASKS: images[:, :, 0] > 255}
+        batch = image_batch(self.encoders, arrays, view_mask, [self.category] * len(images))
         return self.scorer.method.score(batch).maps["map"]
 
     def example(self, samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Predicts on photographs: scores, decisions and maps of a trained method."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,10 +17,11 @@ from torch import Tensor
 from idif.data.batch import Batch
 from idif.data.decode import DECODED_AHEAD, decode_threads
 from idif.data.features import IMAGES, FeatureSpec
-from idif.data.images import load_photograph, uncropped
+from idif.data.images import load_photograph, uncropped, write_picture
 from idif.encoders.encode import EncoderSet
 from idif.errors import CannotFinish, ConfigError, DatasetError
 from idif.evaluation.scoring import Scorer
+from idif.files import make_folder, replace_file
 from idif.inference.photo_grouping import PredictInput
 from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
@@ -187,6 +189,8 @@ class Thresholds:
 
     part: float | None = None
     view: float | None = None
+    origin: str | None = None
+    """Where the part's threshold comes from, for display."""
 
 
 def prediction_json(judged: Prediction, view_numbers: Sequence[int], limits: Thresholds) -> dict[str, object]:
@@ -200,6 +204,7 @@ def prediction_json(judged: Prediction, view_numbers: Sequence[int], limits: Thr
         "category": judged.part.category,
         "score": score,
         "threshold": limits.part,
+        "threshold_origin": limits.origin,
         "anomalous": _from_on(score, limits.part),
         "view_threshold": limits.view,
         "views": {
@@ -236,19 +241,22 @@ def write_pictures(
         scale: (low, high) of the color scale; None uses the range of the part's own maps.
 
     Raises:
-        OSError: the folder cannot be written.
+        PathError, CannotFinish: the folder cannot be written.
     """
     if judged.maps is None:
         return
     low, high = color_limits(judged.maps[judged.present]) if scale is None else scale
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for number, path, there, values in zip(
         view_numbers, judged.part.images, judged.present, judged.maps, strict=True
     ):
         if not there or path is None:
             continue
-        np.save(folder / f"C{number}.npy", values)
-        Image.fromarray(overlay(path, values, (low, high), judged.crop_from)).save(folder / f"C{number}.png")
+        raw = io.BytesIO()
+        np.save(raw, values)
+        replace_file(folder / f"C{number}.npy", raw.getvalue())
+        picture = Image.fromarray(overlay(path, values, (low, high), judged.crop_from))
+        write_picture(folder / f"C{number}.png", picture)
 
 
 def overlay(

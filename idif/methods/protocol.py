@@ -197,6 +197,8 @@ class ResourceRequest:
     folder: Path
     """Cache folder of expensive resources, shared by runs."""
     progress: Progress
+    fallback: Path | None = None
+    """Cache folder where ``folder`` cannot be written, e.g. beside a store on a read-only disk."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,8 @@ class MethodContext:
     resources: Mapping[str, Any] = field(default_factory=dict)
     """{name: Resource} of `MethodSpec.resources`, on the device; empty outside training."""
     encoders: tuple[FrozenEncoder, ...] = ()
-    """The frozen encoders, on the device, for a stage that runs them; otherwise empty."""
+    """The frozen encoders, for a stage that runs them (on the device) and for scoring with
+    `MethodSpec.scores_with_encoders` (on the CPU, to be moved by the method); otherwise empty."""
 
 
 ConfigT = TypeVar("ConfigT", bound=MethodSection)
@@ -258,6 +261,9 @@ class MethodSpec(Generic[ConfigT]):
     """A config for self-tests: trains in seconds on tiny images."""
     resources: Callable[[ConfigT, ResourceRequest], dict[str, Any]] = lambda config, request: {}
     """{name: Resource} required for training, by default none."""
+    scores_with_encoders: Callable[[ConfigT], bool] = lambda config: False
+    """Whether a finished method scores with the frozen encoders at hand, e.g. with an autoencoder's decoder.
+    Training, and its evaluations between epochs, run without them."""
     label: Callable[[ConfigT], str | None] = lambda config: None
     """The row of a published table that a config corresponds to; None if there is none."""
     import_weights: Callable[[ConfigT, MethodContext, Path], ImportedWeights] | None = None

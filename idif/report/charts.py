@@ -77,10 +77,14 @@ class Line:
     """(low, high) of each point's interval, drawn behind the line; empty draws no band."""
 
 
-def line_chart(lines: Sequence[Line], x: Axis, y: Axis, alt: str, *, chance: bool = False) -> Markup:
-    """Lines on a grid; ``chance`` adds the diagonal of a ROC chart."""
+def line_chart(
+    lines: Sequence[Line], x: Axis, y: Axis, alt: str, *, chance: bool = False, mark: float | None = None
+) -> Markup:
+    """Lines on a grid; ``chance`` adds the diagonal of a ROC chart, ``mark`` a dashed vertical line."""
     ends = _place(x, y, (x.low, y.low)), _place(x, y, (x.high, y.high))
     body = [_segment("chance", *ends)] if chance else []
+    if mark is not None:
+        body.append(_segment("mark", _place(x, y, (mark, y.low)), _place(x, y, (mark, y.high))))
     for line in lines:
         if line.band:
             positions = [point[0] for point in line.points]

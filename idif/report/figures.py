@@ -25,6 +25,7 @@ from idif.report.charts import (
 )
 from idif.report.reference_results import ReferenceRow
 from idif.report.run_data import Json
+from idif.training.validation import PAINTED_S_AUROC
 from idif.visualization.text import percent
 
 BINS = 24
@@ -32,7 +33,7 @@ CURVE_POINTS = 120
 """Most points of a training curve (averaged) or a ROC curve (thinned), so that a page stays small."""
 
 RULES = {
-    "f1-max": "threshold (best F1 on these samples)",
+    "f1-max": "threshold (best F1 on these samples, an oracle)",
     "validation": "threshold (best F1 on the split val)",
     "false-positive-rate": "threshold (false-positive rate)",
     "fixed": "threshold (fixed)",
@@ -228,6 +229,24 @@ def eval_curve(lines: Sequence[Json]) -> Figure | None:
     )
     legend = (("c1", "test split"), ("oracle", "oracle"))
     return Figure("S-AUROC on the test split by epoch", svg, caption, legend)
+
+
+def painted_curve(lines: Sequence[Json]) -> Figure | None:
+    """S-AUROC on painted defects by epoch; None without any."""
+    seen = [
+        (line["epoch"], line["eval"][PAINTED_S_AUROC])
+        for line in lines
+        if (line.get("eval") or {}).get(PAINTED_S_AUROC) is not None
+    ]
+    if not seen:
+        return None
+    x = linear_axis("epoch", 0, max(line["epoch"] for line in lines if "epoch" in line), ticks=4)
+    y = percent_axis("S-AUROC, %", min(0.5, np.floor(min(v for _, v in seen) * 10) / 10))
+    texts = [f"epoch {epoch}: {percent(value)} %" for epoch, value in seen]
+    alt = f"S-AUROC on painted defects by epoch, from {texts[0]} to {texts[-1]}."
+    caption = "Normal samples with painted defects against the same without; no test sample is used."
+    svg = line_chart([Line("painted defects", seen, "c1", texts)], x, y, alt)
+    return Figure("S-AUROC on painted defects by epoch", svg, caption)
 
 
 def percent_axis(label: str, low: float) -> Axis:

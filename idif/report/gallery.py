@@ -21,6 +21,8 @@ from idif.visualization.heatmap import color_limits, heatmap_image
 
 Images = npt.NDArray[np.uint8]
 
+LARGE = (384, 82)
+"""Tried before `SIZES` for samples with one view."""
 SIZES = ((224, 80), (176, 76), (144, 72), (112, 66), (80, 60), (56, 45))
 """(side in pixels, WebP quality), tried in this order until a category's images fit their budget."""
 OUTLINE = (0, 229, 255)
@@ -50,7 +52,10 @@ class ImageLoader(Protocol):
 class Tile:
     """One view of a sample; its images are data URIs."""
 
-    view: int
+    camera: str
+    """Name of the camera; empty if samples have only one."""
+    file: str
+    """Original name of the photograph."""
     present: bool
     score: str
     defect: str
@@ -83,14 +88,16 @@ class Gallery:
     """Ends of the color scale."""
     notes: tuple[str, ...]
     has_heat: bool
+    one_camera: bool = False
 
 
-def select_samples(samples: ScoredSamples, each: int) -> dict[int, str]:
+def select_samples(samples: ScoredSamples, each: int, wrong: int = 0) -> dict[int, str]:
     """The samples to show: row of the predictions -> why it is selected.
 
     Args:
         samples: of one category.
         each: samples of each kind, fewer if there are not as many.
+        wrong: missed and falsely alarmed samples of each, before all others.
     """
     descending = samples.rows[np.argsort(-samples.scores, kind="stable")]
     anomalous = dict(zip(samples.rows.tolist(), samples.anomalous.tolist(), strict=True))
@@ -102,35 +109,40 @@ def select_samples(samples: ScoredSamples, each: int) -> dict[int, str]:
         ("Highest-scoring normal", normals),
     ]
     if samples.threshold is not None:
+        flagged = dict(zip(samples.rows.tolist(), samples.scores >= samples.threshold, strict=True))
+        missed = [row for row in anomalies[::-1] if not flagged[row]][:wrong]
+        alarms = [row for row in normals if flagged[row]][:wrong]
         nearest = np.argsort(np.abs(samples.scores - samples.threshold), kind="stable")
         kinds.append(("Closest to the threshold", [int(row) for row in samples.rows[nearest]]))
     selected: dict[int, str] = {}
+    if samples.threshold is not None:
+        selected = dict.fromkeys(missed, "Missed") | dict.fromkeys(alarms, "False alarm")
     for kind, rows in kinds:
         selected |= dict.fromkeys([row for row in rows if row not in selected][:each], kind)
     return selected
 
 
 def make_gallery(
-    predictions: Predictions, samples: ScoredSamples, images: Mapping[str, Images], each: int, budget: int
+    predictions: Predictions, selected: Mapping[int, str], images: Mapping[str, Images], budget: int
 ) -> Gallery:
     """The gallery of one category.
 
     Args:
         predictions: of the run.
-        samples: of the category.
+        selected: result of `select_samples`.
         images: clean images by sample id; only maps are shown of the other samples.
-        each: samples of each kind.
         budget: bytes that the images may take on the page.
     """
-    selected = select_samples(samples, each)
     rows = list(selected)
+    one = len(predictions.view_numbers) == 1
+    sizes = (LARGE, *SIZES) if one else SIZES
     maps, masks = _maps(predictions, rows)
     low, high = color_limits(maps[predictions.present[rows]])
     heat = (maps - low) / (high - low)
     size = 0
-    for step, (side, quality) in enumerate(SIZES):
-        if size * (side / SIZES[max(step - 1, 0)][0]) ** 2 > 1.2 * budget:
-            size = round(size * (side / SIZES[step - 1][0]) ** 2)
+    for step, (side, quality) in enumerate(sizes):
+        if size * (side / sizes[max(step - 1, 0)][0]) ** 2 > 1.2 * budget:
+            size = round(size * (side / sizes[step - 1][0]) ** 2)
             continue  # will not fit, judging by the previous size
         shown = []
         for row, sample_heat, sample_masks in zip(rows, heat, masks, strict=True):
@@ -141,7 +153,8 @@ def make_gallery(
         size = sum(len(t.photo or "") + len(t.heat or "") for sample in shown for t in sample.tiles)
         if size <= budget:
             notes = _notes(predictions, rows, images)
-            return Gallery(tuple(shown), side, f"{low:.3g}", f"{high:.3g}", notes, predictions.has_maps)
+            ends = f"{low:.3g}", f"{high:.3g}"
+            return Gallery(tuple(shown), side, *ends, notes, predictions.has_maps, one)
     return Gallery((), 0, "", "", ("The images are omitted to keep the page small.",), has_heat=False)
 
 
@@ -150,13 +163,11 @@ def load_images(
     run: Path,
     split: Split,
     predictions: Predictions,
-    samples: ScoredSamples,
-    each: int,
+    rows: Sequence[int],
 ) -> tuple[Mapping[str, Images], str | None]:
-    """The clean images of the samples that `make_gallery` shows, and why they are missing, if they are."""
+    """The clean images of some rows of a category, and why they are missing, if they are."""
     if loader is None:
         return {}, "Photographs are not shown: the report was written without access to the images."
-    rows = list(select_samples(samples, each))
     if not rows:
         return {}, None
     ids = [predictions.sample_id[row] for row in rows]
@@ -189,11 +200,10 @@ def _notes(predictions: Predictions, rows: list[int], images: Mapping[str, Image
 
 
 def _sample_class(predictions: Predictions, row: int) -> str:
-    labels = predictions.labels[row] & predictions.present[row]
-    classes = {name for name, label in zip(predictions.anomaly_class[row], labels, strict=True) if label}
-    if not classes:
+    defects = predictions.defects_of(row)
+    if not defects:
         return NORMAL_CLASS
-    return classes.pop() if len(classes) == 1 else f"{MIXED_CLASS} ({', '.join(sorted(classes))})"
+    return defects[0] if len(defects) == 1 else f"{MIXED_CLASS} ({', '.join(defects)})"
 
 
 def _draw(
@@ -210,7 +220,7 @@ def _draw(
     p, tiles = predictions, []
     for slot, number in enumerate(p.view_numbers):
         if not p.present[row, slot]:
-            tiles.append(Tile(number, False, "", "", False, None, None))
+            tiles.append(Tile(p.camera_name(number), "", False, "", "", False, None, None))
             continue
         photo = None if photos is None else _resized(np.moveaxis(photos[slot], 0, 2), side)
         heatmap = None
@@ -222,7 +232,8 @@ def _draw(
                     _outline(image, mask)
         tiles.append(
             Tile(
-                view=number,
+                camera="" if len(p.view_numbers) == 1 else p.camera_name(number),
+                file=p.original_name(row, slot),
                 present=True,
                 score=_score(p.view_scores[row, slot]),
                 defect=p.anomaly_class[row][slot],

@@ -8,14 +8,21 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from idif.errors import RunError
-from idif.files import replace_file
+from idif.evaluation.decision import Decisions
+from idif.files import replace_file, require_writable
 from idif.methods.maps import MAP
 from idif.progress import Progress, silent
 from idif.report import figures, summary_text, sweep_figures, sweep_tables, tables
+from idif.report.decisions import Costs, DecisionPart, decision_part
 from idif.report.figures import Figure
-from idif.report.gallery import Gallery, ImageLoader, load_images, make_gallery
-from idif.report.reference_results import ReferenceRow, missing_view_reference, reference_rows
+from idif.report.gallery import Gallery, ImageLoader, load_images, make_gallery, select_samples
+from idif.report.reference_results import (
+    covered_dataset,
+    missing_view_reference,
+    reference_rows,
+)
 from idif.report.run_data import RunData, read_run
+from idif.report.side_by_side import side_by_side
 from idif.report.tables import DASH, HEADLINE, Table, applicable, label
 from idif.runs.baseline import compared_with_baseline
 from idif.version import __version__
@@ -34,6 +41,7 @@ class CategorySection:
 
     name: str
     s_auroc: str
+    decision: DecisionPart | None
     figures: list[Figure]
     tables: list[Table]
     gallery: Gallery | None
@@ -65,16 +73,22 @@ class RunSection:
     """(title, tables), collapsed on the page."""
     notes: list[str]
     has_views: bool
+    several_cameras: bool
 
 
 def write_report(
-    runs: Sequence[Path], *, images: ImageLoader | None = None, progress: Progress = silent
+    runs: Sequence[Path],
+    *,
+    images: ImageLoader | None = None,
+    costs: Costs | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Write one self-contained HTML file about one or more evaluated runs.
 
     Args:
         runs: folders that hold ``metrics.json``; the report goes into the first.
         images: loads the photographs; if it is None or raises an `IdifError`, only maps are shown.
+        costs: costs of wrong decisions, for the cheapest threshold.
         progress: called after each category.
 
     Returns:
@@ -83,24 +97,33 @@ def write_report(
     Raises:
         RunError: a folder is not a run, is not evaluated yet, or holds a damaged file.
         ConfigError: a run's config cannot be read.
+        PathError, CannotFinish: the first run's folder cannot be written.
     """
     assert runs, "a report needs a run"
     data = [read_run(folder) for folder in dict.fromkeys(runs)]
+    require_writable(data[0].folder)
+    several = len(data) > 1
+    compared = None
+    if several:
+        each = 2 if len(data[0].categories) <= FEW_CATEGORIES else 1
+        compared = side_by_side(data, images, each, IMAGE_BYTES)
+    shown_together = {} if compared is None else dict(compared.samples)
     total = sum(len(run.categories) for run in data)
     done = 0
     sections = []
     for run in data:
         galleries = []
         for name in run.categories:
-            galleries.append(_gallery(run, name, images, total))
+            together = name in shown_together
+            galleries.append((None, []) if together else _gallery(run, name, images, total))
             done += 1
             progress(done, total, f"{run.name}: {name}")
-        sections.append(_run_section(run, galleries))
-    several = len(data) > 1
+        sections.append(_run_section(run, galleries, costs))
     page = _template().render(
         runs=sections,
         comparison=tables.comparison(data) if several else None,
         differences=tables.differences(data) if several else None,
+        side_by_side=compared,
         comparison_notes=summary_text.comparison_notes(data) if several else [],
         open_categories=total <= FEW_CATEGORIES,
         color_bar=color_bar_css(),
@@ -125,15 +148,14 @@ def _gallery(
     """A category's gallery, and why images are missing in it."""
     if run.predictions is None or not run.has_views or not run.predictions.rows(category).size:
         return None, []
-    each = 2 if total <= FEW_CATEGORIES else 1
-    samples = _scored_samples(run, category)
-    photos, why = load_images(
-        images, run.folder, run.protocol.get("split", "test"), run.predictions, samples, each
-    )
+    each, wrong = (2, 6) if total <= FEW_CATEGORIES else (1, 1)
+    selected = select_samples(_scored_samples(run, category), each, wrong)
+    split = run.protocol.get("split", "test")
+    photos, why = load_images(images, run.folder, split, run.predictions, list(selected))
     if not photos and not run.predictions.has_maps:
         no_maps = "Maps are not shown: the predictions were written without them (--no-maps)."
         return None, [no_maps, *([] if why is None else [why])]
-    gallery = make_gallery(run.predictions, samples, photos, each, IMAGE_BYTES // total)
+    gallery = make_gallery(run.predictions, selected, photos, IMAGE_BYTES // total)
     return gallery, [] if why is None else [why]
 
 
@@ -143,10 +165,13 @@ def _scored_samples(run: RunData, category: str) -> figures.ScoredSamples:
     return figures.scored_samples(run.predictions, category, run.config.eval, recorded)
 
 
-def _run_section(run: RunData, galleries: list[tuple[Gallery | None, list[str]]]) -> RunSection:
-    references = reference_rows(run.config.method.name, run.categories)
+def _run_section(
+    run: RunData, galleries: list[tuple[Gallery | None, list[str]]], costs: Costs | None
+) -> RunSection:
+    imported_from = run.protocol.get("imported_from", ())
+    references = reference_rows(run.config.method.name, run.categories, imported_from)
     sections = [
-        _category_section(run, name, *gallery)
+        _category_section(run, name, *gallery, costs)
         for name, gallery in zip(run.categories, galleries, strict=True)
     ]
     notes = []
@@ -165,21 +190,27 @@ def _run_section(run: RunData, galleries: list[tuple[Gallery | None, list[str]]]
         categories_table=tables.category_table(run, references),
         baseline=_baseline(run),
         about_references=summary_text.about_references(references),
-        **_sweep(run, references),
+        **_sweep(run),
         training=_training(run, "all"),
         categories=sections,
         details=_details(run),
         notes=notes,
         has_views=run.has_views,
+        several_cameras=run.several_cameras,
     )
 
 
-def _category_section(run: RunData, name: str, gallery: Gallery | None, notes: list[str]) -> CategorySection:
+def _category_section(
+    run: RunData, name: str, gallery: Gallery | None, notes: list[str], costs: Costs | None
+) -> CategorySection:
+    decision = None
     values = run.categories[name]
     drawn: list[Figure] = []
     notes = list(notes)
     if run.predictions is not None:
         samples = _scored_samples(run, name)
+        if (recorded := values.get("decision")) is not None and len(samples.rows):
+            decision = decision_part(Decisions.from_json(recorded), samples, costs)
         if len(samples.rows):
             drawn.append(figures.score_histogram(samples))
         if values["s_auroc"] is not None and samples.both_classes:
@@ -192,23 +223,23 @@ def _category_section(run: RunData, name: str, gallery: Gallery | None, notes: l
     drawn += _training(run, name)
     possible = (
         tables.per_map(values, run.protocol.get("rules", {}).get("region_map", MAP)),
-        tables.per_defect(values, has_views=run.has_views),
-        tables.per_view(values),
+        tables.per_defect(values, has_views=run.several_cameras),
+        *([tables.per_view(values, run.protocol.get("cameras", {}))] if run.several_cameras else []),
     )
     shown = [table for table in possible if table.rows]
     s_auroc = DASH if values["s_auroc"] is None else f"{percent(values['s_auroc'])} %"
-    return CategorySection(name, s_auroc, drawn, shown, gallery, notes)
+    return CategorySection(name, s_auroc, decision, drawn, shown, gallery, notes)
 
 
 def _training(run: RunData, model: str) -> list[Figure]:
     lines = run.logs.get(model, [])
-    drawn = (figures.loss_curves(lines), figures.eval_curve(lines))
+    drawn = (figures.loss_curves(lines), figures.painted_curve(lines), figures.eval_curve(lines))
     return [figure for figure in drawn if figure is not None]
 
 
-def _sweep(run: RunData, references: dict[str, ReferenceRow]) -> dict[str, Any]:
+def _sweep(run: RunData) -> dict[str, Any]:
     """The fields of a `RunSection` about missing views."""
-    if not run.has_views:
+    if not run.several_cameras:
         return {"sweep_figures": [], "sweep_tables": [], "sweep_note": None}
     compared, table = [], []
     if run.strategies is not None:
@@ -221,8 +252,9 @@ def _sweep(run: RunData, references: dict[str, ReferenceRow]) -> dict[str, Any]:
             why = "A late fusion has no model to run with missing views; sweep the fused runs instead."
         return {"sweep_figures": compared, "sweep_tables": table, "sweep_note": why}
     published = []
-    if references:
-        dataset = next(iter(references.values())).dataset
+    imported_from = run.protocol.get("imported_from", ())
+    dataset = covered_dataset(run.config.method.name, run.categories, imported_from)
+    if dataset is not None:
         published = missing_view_reference(run.config.method.name, dataset)
     curve = sweep_figures.missing_views(run.sweep["by_missing"], published)
     drawn = [] if curve is None else [curve]

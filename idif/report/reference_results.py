@@ -2,13 +2,15 @@
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Literal
 
 MEAN = "Mean"
+IMPORTED_FROM = {"MVTec 3D-AD": "mvtec3d", "Eyecandies": "eyecandies"}
+"""Dataset -> the importer of its samples; others are read as published, and are not imported."""
 Experiment = Literal["main", "missing views", "ablation"]
 
 
@@ -55,14 +57,22 @@ def _normalized(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def published_results(categories: Iterable[str]) -> dict[str, dict[str, ReferenceRow]]:
+def published_results(
+    categories: Iterable[str], imported_from: Sequence[str] = ()
+) -> dict[str, dict[str, ReferenceRow]]:
     """Method -> category -> its row, both in the order of the file.
 
     Empty unless one dataset of the file has all these categories, by name: a single category of the same name
-    in other data is a coincidence.
+    in other data is a coincidence. Imported samples must be imported from that dataset.
+
+    Args:
+        categories: of one run.
+        imported_from: ``imported_from`` of the run's protocol.
     """
     names = {_normalized(name): name for name in categories}
     for dataset in dict.fromkeys(row.dataset for row in _rows("main")):
+        if imported_from and list(imported_from) != [IMPORTED_FROM.get(dataset)]:
+            continue
         methods: dict[str, dict[str, ReferenceRow]] = {}
         for row in _rows("main"):
             if row.dataset == dataset and row.category != MEAN and _normalized(row.category) in names:
@@ -72,18 +82,38 @@ def published_results(categories: Iterable[str]) -> dict[str, dict[str, Referenc
     return {}
 
 
-def reference_rows(method: str, categories: Iterable[str]) -> dict[str, ReferenceRow]:
+def reference_rows(
+    method: str, categories: Iterable[str], imported_from: Sequence[str] = ()
+) -> dict[str, ReferenceRow]:
     """Category -> the published result of ``method``; empty unless it has one for each of ``categories``.
 
     Args:
         method: the name of a method, e.g. a config's ``method.name``.
         categories: of one run.
+        imported_from: see `published_results`.
     """
     names = list(categories)
-    for published, rows in published_results(names).items():
+    for published, rows in published_results(names, imported_from).items():
         if _normalized(published) == _normalized(method) and len(rows) == len(names):
             return rows
     return {}
+
+
+def covered_dataset(method: str, categories: Iterable[str], imported_from: Sequence[str] = ()) -> str | None:
+    """The dataset whose published categories for ``method`` are exactly ``categories``; None without one.
+
+    Published means are over all of a dataset's categories, so they are shown beside such runs alone.
+    """
+    rows = reference_rows(method, categories, imported_from)
+    if not rows:
+        return None
+    dataset = next(iter(rows.values())).dataset
+    all_rows = [
+        row
+        for row in _rows("main")
+        if row.dataset == dataset and row.category != MEAN and _normalized(row.method) == _normalized(method)
+    ]
+    return dataset if len(all_rows) == len(rows) else None
 
 
 def missing_view_reference(method: str, dataset: str) -> list[ReferenceRow]:

@@ -71,6 +71,22 @@ class RunData:
         return self.predictions is None or bool(self.predictions.view_numbers)
 
     @property
+    def unfinished_epoch(self) -> str | None:
+        """The epoch of the weights, e.g. ``5 of 50 (...)``; None for weights of the last epoch."""
+        epoch = self.protocol.get("epoch", "last")
+        return None if epoch == "last" else str(epoch)
+
+    @property
+    def cameras(self) -> int:
+        """How many cameras the metrics are about; with one, those of views are those of samples."""
+        return max((len(values.get("per_view", {})) for values in self.categories.values()), default=0)
+
+    @property
+    def several_cameras(self) -> bool:
+        """Whether samples have several views."""
+        return self.has_views and self.cameras != 1
+
+    @property
     def caveats(self) -> list[str]:
         """The caveats that ``environment.json`` records, and those of results that are left out."""
         return [str(text) for text in (self.environment or {}).get("caveats", [])] + list(self.outdated)

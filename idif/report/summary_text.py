@@ -31,6 +31,8 @@ def summary(run: RunData) -> str:
         subject = f"A late fusion of {' and '.join(run.fused)} was evaluated"
     else:
         learned = f"trained for {_count(config.train.epochs, 'epoch', 'epochs')}"
+        if run.unfinished_epoch is not None:
+            learned = f"stopped or still in training after epoch {run.unfinished_epoch}"
         if config.method.fitted:
             learned = "fitted in one pass, without training,"
         subject = f"{config.method.name.upper()} ({models}) was {learned} and evaluated"
@@ -39,14 +41,19 @@ def summary(run: RunData) -> str:
     defined = [key for key in ("s_auroc", "p_auroc") if mean.get(key) is not None]
     if defined:
         values = " and ".join(f"{label(key)} {percent(mean[key])}\u00a0%" for key in defined)
-        epoch = f", with the weights of the {run.protocol['epoch']} epoch" if "epoch" in run.protocol else ""
+        epoch = ", with the weights of the last epoch" if "epoch" in run.protocol else ""
+        if run.unfinished_epoch is not None:
+            epoch = f", with the weights of epoch {run.unfinished_epoch}"
         sentences.append(f"{'Mean ' if len(run.categories) > 1 else ''}{values}{epoch}")
     curve = list(run.sweep["by_missing"].items()) if run.sweep else []
     if len(curve) > 1 and curve[-1][1]["s_auroc"] is not None:
         missing, last = curve[-1]
         s_auroc = percent(last["s_auroc"])
         sentences.append(f"With {missing} of {len(curve)} views missing, S-AUROC is {s_auroc}\u00a0%")
-    scoring = [f"{name}: {run.protocol[key]}" for key, name in SCORING.items() if run.protocol.get(key)]
+    stated = dict(SCORING)
+    if run.has_views and not run.several_cameras:
+        del stated["sample_score"]  # that of the one view
+    scoring = [f"{name}: {run.protocol[key]}" for key, name in stated.items() if run.protocol.get(key)]
     if scoring:
         sentences.append("; ".join(scoring))
     return " ".join(map(as_sentence, sentences))

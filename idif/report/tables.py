@@ -1,6 +1,6 @@
 """Tables of the report: texts, with a footnote where a value is missing or needs an explanation."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -71,8 +71,13 @@ def label(metric: str) -> str:
 
 
 def applicable(run: RunData, keys: Iterable[str]) -> list[str]:
-    """The metrics that the run's data can have: without views, those of samples (``s_...``) alone."""
-    return [key for key in keys if run.has_views or key.startswith("s_")]
+    """The metrics that the run's data can have: without views, those of samples (``s_...``) alone.
+
+    With one camera, those of views (``i_...``) repeat those of samples and are left out.
+    """
+    if not run.has_views:
+        return [key for key in keys if key.startswith("s_")]
+    return [key for key in keys if run.several_cameras or not key.startswith("i_")]
 
 
 def category_table(run: RunData, references: dict[str, ReferenceRow]) -> Table:
@@ -86,8 +91,8 @@ def category_table(run: RunData, references: dict[str, ReferenceRow]) -> Table:
     if any(row.p_auroc is not None for row in references.values()):
         keys.append(f"{PUBLISHED}p_auroc")
     keys += ["p_ap", "aupro"]
-    if not run.has_views:
-        keys = [key for key in keys if key.removeprefix(PUBLISHED).startswith("s_")]
+    known = {key.removeprefix(PUBLISHED) for key in keys}
+    keys = [key for key in keys if key.removeprefix(PUBLISHED) in applicable(run, known)]
     titles = [_title(key) for key in keys]
     table = Table("Metrics by category, in percent", [*titles, "normal samples", "anomalous samples"])
     totals = [0, 0]
@@ -167,8 +172,8 @@ def other_metrics(run: RunData) -> Table:
     return table
 
 
-def per_view(values: Json) -> Table:
-    """One category's image metrics by camera."""
+def per_view(values: Json, names: Mapping[str, str]) -> Table:
+    """One category's image metrics by camera; ``names`` of cameras by their number."""
     keys = ("i_auroc", "i_ap", "i_f1_max")
     table = Table("By camera, in percent", [label(key) for key in keys])
     reasons = values.get("reasons", {})
@@ -176,7 +181,7 @@ def per_view(values: Json) -> Table:
         cells = [
             table.percent_cell(metrics.get(key), reasons.get(f"per_view.{camera}.{key}")) for key in keys
         ]
-        table.rows.append((f"C{camera}", cells))
+        table.rows.append((names.get(camera, f"C{camera}"), cells))
     return table
 
 
@@ -229,6 +234,8 @@ def comparison(runs: Sequence[RunData]) -> Table:
         weights = (run.environment or {}).get("features", {}).get("weights", DASH)
         trained = not run.fused and not run.config.method.fitted
         epochs = str(run.config.train.epochs) if trained else DASH
+        if (unfinished := run.unfinished_epoch) is not None:
+            epochs = unfinished
         cells += [Cell(str(len(run.categories))), Cell(epochs), Cell(str(weights))]
         table.rows.append((run.name, cells))
     return table

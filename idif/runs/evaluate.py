@@ -1,6 +1,6 @@
 """Evaluation of a run: thresholds, calibration, predictions and metrics."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,14 @@ import torch
 
 from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSource
-from idif.data.index import Split
+from idif.data.index import Split, concatenate
 from idif.datasets.contamination import contamination
 from idif.errors import ConfigError, DatasetError, StoreError
 from idif.evaluation.brightness import Brightness, brightness_warning
 from idif.evaluation.calibration import Calibration, fit_calibration
 from idif.evaluation.normal_scores import normal_scores
 from idif.evaluation.predictions import Predictions
+from idif.evaluation.rescoring import rescore
 from idif.evaluation.scoring import Scorer
 from idif.evaluation.test_pass import CategoryTask, PixelCounts, metrics_of, write_predictions
 from idif.evaluation.thresholds import normal_thresholds, validation_thresholds
@@ -24,6 +25,7 @@ from idif.runs.files import METRICS_FILE, PREDICTIONS_FILE
 from idif.runs.outdated import MODELS, check_results, model_digests
 from idif.runs.run import Run, run_home
 from idif.sealed_json import write_sealed
+from idif.training.held_out import held_out_notes, uses_normals
 from idif.training.sampling import training_rows
 
 OpenSource = Callable[[str, Split], FeatureSource]
@@ -52,8 +54,11 @@ class Evaluation:
 
         Raises:
             RunError: a category has no model yet.
+            ConfigError: a category has too few held-out training normals for what is fitted on them.
         """
-        for category, _ in self.run.models(self.categories):
+        models = self.run.models(self.categories)
+        self._check_normals([category for category, _ in models])
+        for category, _ in models:
             source = self.open_source(category, split)
             yield category, source, self.scorer(category, source)
 
@@ -92,6 +97,14 @@ class Evaluation:
             pass
         raise ConfigError(f"eval.threshold: validation needs samples of the split val; {category} has none")
 
+    def _check_normals(self, categories: Sequence[str]) -> None:
+        """Check the held-out training normals of all categories before the first is scored."""
+        if not uses_normals(self.run.config.eval):
+            return
+        indexes = [self.open_source(category, "train").index for category in categories]
+        for line in held_out_notes(self.run.config, concatenate(indexes), categories):
+            self.notify(f"note: {line}")
+
     def _brightness(self, category: str) -> Brightness | None:
         """The brightness of the category's training images; None if there are none at hand."""
         try:
@@ -110,9 +123,7 @@ class Evaluation:
 
     def _warn_contaminated_normals(self, category: str) -> None:
         """Notify the user if training samples used as normals are labeled anomalous."""
-        settings = self.run.config.eval
-        by_rate = settings.threshold == "false-positive-rate"
-        if settings.calibrate == "none" and not by_rate and not settings.record_normal_scores:
+        if not uses_normals(self.run.config.eval):
             return
         index = self.open_source(category, "train").index
         kept, held = training_rows(self.run.config, index)
@@ -139,10 +150,31 @@ def evaluate(evaluation: Evaluation, *, split: Split = "test", maps: bool = True
         split=split,
         maps=maps,
         derived=[results / METRICS_FILE],
-        provenance={MODELS: _model_digests(evaluation)},
+        provenance={MODELS: _model_digests(evaluation), **_epoch(evaluation.run)},
         progress=evaluation.progress,
     )
     return measure(results, evaluation.run.config.eval, pixels, notify=evaluation.notify)
+
+
+def measure_again(
+    results: Path, settings: EvalConfig, given: Collection[str], *, notify: Notify = unheard
+) -> dict[str, Any]:
+    """As `measure`, from stored predictions, whose scores are computed again if ``given`` demands it.
+
+    Args:
+        settings: the section ``eval`` with its overrides.
+        given: dotted keys of the overrides, e.g. ``eval.score``.
+
+    Raises:
+        RunError: as `measure`; a key given demands a new test pass.
+    """
+    path = results / PREDICTIONS_FILE
+    predictions = Predictions.open(path)
+    check_results(path, predictions.protocol, run_home(results))
+    again = rescore(predictions, settings, given, results, derived=[results / METRICS_FILE])
+    if again is not None:
+        notify(f"note: the scores of {path} were computed again: {again}")
+    return measure(results, settings, notify=notify)
 
 
 def measure(
@@ -165,6 +197,12 @@ def measure(
     if (warning := brightness_warning(metrics)) is not None:
         notify(f"note: {warning}")
     return metrics
+
+
+def _epoch(run: Run) -> dict[str, str]:
+    """The protocol's ``epoch`` of weights that are not those of the last one."""
+    text = run.epoch_text()
+    return {} if text is None else {"epoch": f"{text} (training is not finished)"}
 
 
 def _model_digests(evaluation: Evaluation) -> dict[str, str]:

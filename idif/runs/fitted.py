@@ -6,8 +6,10 @@ from typing import Any
 from idif.config.sections import EvalConfig
 from idif.errors import ConfigError, RunError
 from idif.evaluation.calibration import Calibration
+from idif.evaluation.decision import FIXED, threshold_origin
 from idif.evaluation.map_scale import category_scale
 from idif.evaluation.predictions import Predictions
+from idif.evaluation.scoring import check_top_k
 from idif.inference.predict import Thresholds
 from idif.progress import Notify, unheard
 from idif.runs.files import EVALUATE_AGAIN, METRICS_FILE, PREDICTIONS_FILE, read_config
@@ -34,9 +36,11 @@ def load_decision(run: Run, category: str, notify: Notify = unheard) -> Decision
     Raises:
         RunError: the run calibrates its scores and is not evaluated; or its results are damaged, or are those
             of an earlier training.
-        ConfigError: a setting given now differs from the one that the recorded numbers were fitted under.
+        ConfigError: a setting given now differs from the one that the recorded numbers were fitted under, or
+            ``eval.top_k`` is more than the pixels of a map.
     """
     asked = run.config.eval
+    check_top_k(asked, run.features().image_size)
     path = run.results / METRICS_FILE
     if not path.exists():
         if asked.calibrate != "none":
@@ -44,7 +48,7 @@ def load_decision(run: Run, category: str, notify: Notify = unheard) -> Decision
                 f"{path}: missing, and this run calibrates its scores; evaluate it with `idif eval`"
             )
         if isinstance(asked.threshold, float):
-            return Decision(asked, Thresholds(asked.threshold, asked.threshold))
+            return Decision(asked, Thresholds(asked.threshold, asked.threshold, FIXED))
         notify("note: the run is not evaluated, so there is no threshold and no decision")
         return Decision(asked)
     metrics = read_sealed(path, EVALUATE_AGAIN, ("categories", "protocol"))
@@ -90,7 +94,7 @@ def _thresholds(run: Run, trained: EvalConfig, metrics: dict[str, Any], category
     """
     asked = run.config.eval
     if isinstance(asked.threshold, float):
-        return Thresholds(asked.threshold, asked.threshold)
+        return Thresholds(asked.threshold, asked.threshold, FIXED)
     chosen = metrics["categories"].get(category, {}).get("thresholds", {})
     sample, view = (chosen.get(kind) or {} for kind in ("sample", "view"))
     applied = sample.get("rule") or view.get("rule")
@@ -99,7 +103,8 @@ def _thresholds(run: Run, trained: EvalConfig, metrics: dict[str, Any], category
     rate = metrics["protocol"].get("false_positive", {}).get(category, {}).get("target_fpr")
     if applied == "false-positive-rate" and asked.target_fpr not in (trained.target_fpr, rate):
         raise _not_applied(run, "target_fpr", rate)
-    return Thresholds(sample.get("value"), view.get("value"))
+    origin = threshold_origin(sample, metrics["protocol"].get("split", "test"), rate) if sample else None
+    return Thresholds(sample.get("value"), view.get("value"), origin)
 
 
 def _not_applied(run: Run, key: str, recorded: object) -> ConfigError:

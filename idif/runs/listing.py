@@ -127,7 +127,9 @@ def _models(folder: Path, config: Config) -> Iterator[ModelProgress]:
         notes = [None if checkpoint is None else read_note(checkpoint)[0] for checkpoint in found]
         yield ModelProgress(
             name=name,
-            finished=notes[-1] is not None and notes[-1].finished,
+            finished=notes[-1] is not None
+            and notes[-1].finished
+            and (config.method.fitted or notes[-1].epoch >= stages[-1][1]),
             stages=()
             if config.method.fitted
             else tuple(

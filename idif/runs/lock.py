@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from idif.errors import RunError
+from idif.files import make_folder, write_failed
 from idif.locks import LockHeld, file_lock
 
 MODEL_LOCK = "training.lock"
@@ -26,10 +27,7 @@ def run_lock(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
         RunError: another process holds the lock, or it cannot be written.
     """
     path = folder.with_name(f".{folder.name}.{MODEL_LOCK}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{path.parent}: cannot be written ({error.strerror or error})") from None
+    make_folder(path.parent, RunError)
     with _held(path, folder, time.monotonic() + patience):
         yield
 
@@ -58,6 +56,6 @@ def _held(path: Path, folder: Path, until: float) -> Iterator[None]:
                         f"{folder}: {holder} is training it; wait for that, or choose another run.name"
                     ) from None
             except OSError as error:
-                raise RunError(f"{folder}: cannot be locked ({error.strerror or error})") from None
+                raise write_failed(path, error, RunError) from None
             time.sleep(POLL)
         yield

@@ -1,8 +1,9 @@
 """`Run`: a run's folder, opened for reading."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -11,7 +12,7 @@ from idif.data.features import FeatureSource, FeatureSpec, check_arrays
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import reload_encoder
 from idif.errors import ConfigError, RunError
-from idif.evaluation.scoring import Scorer
+from idif.evaluation.scoring import Scorer, check_top_k
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method, MethodContext
 from idif.runs.files import FACTS_FILE, read_config, read_facts
@@ -19,7 +20,7 @@ from idif.runs.identity import check_encoders
 from idif.runs.listing import is_fusion
 from idif.training.checkpoint import load_into, read_progress
 from idif.training.checkpoint_files import find_checkpoint
-from idif.training.stages import last_epochs
+from idif.training.stages import is_trained, last_epochs
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,21 @@ class Run:
     config: Config
     names: tuple[str, ...]
     """Names of the models: categories, or ``all`` for a unified run."""
+    unfinished: Mapping[str, int] = field(default_factory=dict)
+    """Model -> finished epochs, of those that are not trained to the last; empty unless opened as such."""
+    partial: bool = False
+    """Whether categories without a model are left out rather than refused."""
+
+    def epoch_text(self) -> str | None:
+        """The epoch of the weights if training is not finished, e.g. ``5 of 50``; None if it is."""
+        if not self.unfinished:
+            return None
+        total, whole = last_epochs(self.config), set(self.names) - set(self.unfinished)
+        texts = [f"{epoch} of {total}" for epoch in self.unfinished.values()]
+        if len(set(texts)) == 1 and not whole:
+            return texts[0]
+        named = [f"{name} {text}" for name, text in zip(self.unfinished, texts, strict=True)]
+        return ", ".join(named) + (f"; the other {len(whole)} models: last" if whole else "")
 
     def models(self, categories: Sequence[str]) -> list[tuple[str, str]]:
         """(category, model name) for every category to evaluate, among those of the data.
@@ -42,7 +58,7 @@ class Run:
         """
         if self.config.train.mode == "unified":
             return [(category, "all") for category in categories]
-        if self.results == self.folder:
+        if self.results == self.folder and not self.partial:
             for category in categories:
                 if category not in self.names:
                     raise RunError(f"{self.folder}: {category} is not trained yet; use `idif train --resume`")
@@ -65,6 +81,11 @@ class Run:
                 "add them, e.g. --set data.views=[1,2,3,4,5]"
             )
         return numbers
+
+    def camera_names(self) -> dict[int, str]:
+        """Camera number -> its name in the source of the training data; by default ``C`` and the number."""
+        named = read_facts(self.folder).get("cameras", {}) if (self.folder / FACTS_FILE).exists() else {}
+        return {number: named.get(str(number), f"C{number}") for number in self.view_numbers()}
 
     def model_name(self, category: str) -> str:
         """Name of the model that scores a category."""
@@ -104,12 +125,16 @@ class Run:
 
         Raises:
             RunError: its checkpoint is damaged or does not fit the config.
+            WeightsError: it scores with the frozen encoders, and their weights cannot be used.
         """
         checkpoint = find_checkpoint(self.folder / name)
         assert checkpoint is not None
         categories = self.known_categories() if name == "all" else (name,)
         context = method_context(self.config, features, view_numbers, categories)
-        method = METHODS[self.config.method.name].build(self.config.method, context)
+        spec = METHODS[self.config.method.name]
+        if spec.scores_with_encoders(self.config.method):
+            context = replace(context, encoders=self.encoders().encoders)
+        method = spec.build(self.config.method, context)
         load_into(method, checkpoint)
         return method.eval()
 
@@ -118,11 +143,13 @@ class Run:
 
         Raises:
             RunError: the checkpoint is damaged.
+            ConfigError: ``eval.top_k`` is more than the pixels of a map.
             StoreMismatch: ``source`` lacks arrays that the method reads, or has those of another encoder.
         """
         method = self.method(self.model_name(category), source.spec, source.index.view_numbers).to(device)
         check_arrays(method.needs.scoring, source.spec)
         check_encoders(method.needs.scoring, self.features(), source.spec, source_name(self.config))
+        check_top_k(self.config.eval, source.spec.image_size)
         return Scorer(self.config.eval, method, device)
 
 
@@ -145,8 +172,16 @@ def source_name(config: Config) -> str:
     return str(config.data.root if config.live else config.cache.store)
 
 
-def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
+def open_run(
+    path: Path, overrides: Sequence[str] = (), checkpoint: Literal["final", "last"] = "final"
+) -> Run:
     """Open RUN, or RUN/<category> as a run with one model.
+
+    Args:
+        path: the folder.
+        overrides: ``KEY=VALUE`` settings.
+        checkpoint: ``last`` also accepts models that are not trained to the last epoch, with the weights of
+            their last checkpoint, and leaves out those that have none.
 
     Raises:
         RunError: not a run, or a category is not trained to its last epoch.
@@ -169,9 +204,14 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
         )
     if not names:
         raise RunError(f"{folder}: has no checkpoint yet; train it with `idif train`")
+    results = folder if only is None else folder / only
+    if checkpoint == "last":
+        epochs = {name: _epoch_if_unfinished(folder / name, config) for name in names}
+        unfinished = {name: epoch for name, epoch in epochs.items() if epoch is not None}
+        return Run(folder, results, config, tuple(names), unfinished, partial=True)
     for name in names:
         _require_finished(folder / name, config)
-    return Run(folder, folder if only is None else folder / only, config, tuple(names))
+    return Run(folder, results, config, tuple(names))
 
 
 def open_results(path: Path, overrides: Sequence[str] = ()) -> tuple[Path, Config]:
@@ -185,14 +225,20 @@ def open_results(path: Path, overrides: Sequence[str] = ()) -> tuple[Path, Confi
 
 def _require_finished(folder: Path, config: Config) -> None:
     """Raise `RunError` for a model that is not trained to its last epoch, whose weights give the results."""
+    epoch = _epoch_if_unfinished(folder, config)
+    if epoch is not None:
+        raise RunError(
+            f"{folder}: trained to epoch {epoch} of {last_epochs(config)}; results are those of the last "
+            "epoch: finish it with `idif train --resume`, or use these weights with `--checkpoint last`"
+        )
+
+
+def _epoch_if_unfinished(folder: Path, config: Config) -> int | None:
+    """The finished epochs of a model that is not trained to its last one; None if it is."""
     checkpoint = find_checkpoint(folder)
     assert checkpoint is not None
     done = read_progress(checkpoint)
-    if not done.finished:
-        raise RunError(
-            f"{folder}: trained to epoch {done.epoch} of {last_epochs(config)}; results are those of the "
-            "last epoch, finish it with `idif train --resume`"
-        )
+    return None if is_trained(done, config) else done.epoch
 
 
 def starting_checkpoint(config: Config, name: str) -> Path | None:

@@ -1,26 +1,27 @@
 """Start of a run: creates its folder, records provenance, checks that a resumed run is unchanged."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import save_file
 
 from idif.config.sections import Config
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Sample
 from idif.datasets.contamination import contamination
 from idif.encoders.encode import EncoderSet
-from idif.errors import RunError
-from idif.files import replacing
+from idif.errors import RunError, StoreMismatch
+from idif.evaluation.scoring import check_top_k
+from idif.files import make_folder
 from idif.methods.protocol import Resource
 from idif.runs.files import CONFIG_FILE, read_config, read_facts, write_facts
 from idif.runs.identity import check_encoders, check_identity
 from idif.runs.provenance import environment
 from idif.runs.run import method_context, source_name
+from idif.training.checkpoint import save_weights
 from idif.training.precision import numerics
 from idif.training.sampling import training_rows
 from idif.training.stages import stage_config, stages_of
@@ -51,6 +52,8 @@ class TrainingData:
     """Fingerprint of the store; None for live encoders."""
     identities: Mapping[str, Mapping[str, str | None]]
     """Category -> `idif.runs.identity.data_identity` of its training samples."""
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    """`idif.data.index.Index.camera_names`."""
 
 
 def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, fabric: Fabric) -> None:
@@ -58,18 +61,17 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
 
     Raises:
         StoreMismatch: a run is resumed with features or training samples that are not its own.
+        ConfigError: ``eval.top_k`` is more than the pixels of a map.
     """
     folder, spec = config.folder, data.features
+    check_top_k(config.eval, spec.image_size)
     before = read_facts(folder) if (folder / CONFIG_FILE).exists() else {}
     if before:
         _check_resumed_data(config, data, before)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for file, encoder in zip(spec.weights_files, data.encoders.encoders, strict=True):
-        state = encoder.module.state_dict()
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         # unique: processes that join a run write the same files
-        with replacing(folder / file, unique=True) as partial:
-            save_file(weights, partial)
+        save_weights(folder / file, encoder.module.state_dict(), unique=True)
     facts = environment(
         fabric.device,
         **numerics(config.train, fabric.device),
@@ -77,6 +79,7 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
         features=spec.to_json(),
         store_fingerprint=data.fingerprint,
         data=before.get("data", {}) | data.identities,
+        **({"cameras": dict(data.cameras)} if data.cameras else {}),
         stages={stage.name: stage_config(config, stage).train.epochs for stage in stages_of(config)},
         **{name: resource_facts(resource) for name, resource in start.resources.items()},
         caveats=[*start.caveats, *([config.run.note] if config.run.note else [])],
@@ -91,8 +94,13 @@ def _check_resumed_data(config: Config, data: TrainingData, before: Mapping[str,
     where = source_name(config)
     trained = FeatureSpec.from_json(before["features"])
     check_encoders(list(trained.arrays), trained, data.features, where)
-    if config.method.fitted:  # a fit is extended by new samples
+    if config.method.fitted:  # a fit is extended by new samples, or made again for features of other settings
         return
+    if data.features.storage != trained.storage:
+        raise StoreMismatch(
+            f"{where}: features are stored as {data.features.storage}, but the run was trained on "
+            f"{trained.storage}; a run cannot change while it is resumed"
+        )
     for category, identity in data.identities.items():
         check_identity(before.get("data", {}), identity, category, where)
 
@@ -125,7 +133,8 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
     """Refuse an existing run, unless it is resumed with the same settings.
 
     Raises:
-        RunError: the run exists and ``resume`` is false, or it has another config or more processes.
+        RunError: the run exists and ``resume`` is false, or it has another config or more processes. More
+            ``train.epochs`` are allowed where training has one stage.
     """
     if not (config.folder / CONFIG_FILE).exists():
         return
@@ -135,15 +144,18 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
         )
     before = read_config(config.folder)
     asked, recorded = config.model_dump(mode="json"), before.model_dump(mode="json")
-    unimportant = {("train", "distribute")}
+    unimportant = {"validate_every", "distribute"}
     if not config.train.patience:
-        unimportant.add(("train", "eval_every"))
+        unimportant.add("eval_every")
     for section in ("method", "train", "corruption"):
         for key in dict.fromkeys([*asked[section], *recorded[section]]):
-            # neither changes the result; the number of processes per batch does, and is compared below
-            if (section, key) in unimportant:
+            # none changes the result; the number of processes per batch does, and is compared below
+            if section == "train" and key in unimportant:
                 continue
             now, then = asked[section].get(key), recorded[section].get(key)
+            if (section, key) == ("train", "epochs") and now > then:
+                _require_one_stage(config)
+                continue
             if now != then:
                 raise RunError(
                     f"{config.folder}: {section}.{key} is {now!r}, but the run was started with {then!r}; a "
@@ -154,6 +166,20 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
         raise RunError(
             f"{config.folder}: {fabric.world_size} process(es) would share each batch, but it was started "
             f"with {shared}; a run cannot change while it is resumed"
+        )
+
+
+def _require_one_stage(config: Config) -> None:
+    """Refuse more epochs where a later stage builds on the weights of the former number.
+
+    Raises:
+        RunError: names the stages.
+    """
+    names = [stage.name for stage in stages_of(config)]
+    if len(names) > 1 or config.method.fitted:
+        raise RunError(
+            f"{config.folder}: train.epochs can grow only where training has one stage, but it has "
+            f"{', '.join(names)}; train another run"
         )
 
 
@@ -171,6 +197,12 @@ def resumed_otherwise(config: Config, fabric: Fabric) -> list[str]:
         for what, value in now.items()
         if before.get(what, value) != value
     ]
+    epochs, former = config.train.epochs, read_config(config.folder).train.epochs
+    if epochs != former:
+        changed.append(
+            f"train.epochs grew from {former} to {epochs} when it was resumed; since then the learning rate "
+            f"follows the schedule of {epochs} epochs; not the result of {epochs} uninterrupted ones"
+        )
     carried: list[str] = before.get("caveats", [])
     return [line for line in carried if line != config.run.note] + changed
 
@@ -197,4 +229,27 @@ def make_task(
     """
     rows, _ = training_rows(config, source.index)
     context = method_context(config, source.spec, source.index.view_numbers, members)
-    return Task(name, config.folder / name, source, rows, replace(context, resources=resources), init)
+    return Task(
+        name,
+        config.folder / name,
+        source,
+        rows,
+        replace(context, resources=resources),
+        init,
+        variants=config.cache.variants if source.spec.variants else (),
+    )
+
+
+def check_variants(config: Config, features: FeatureSpec) -> None:
+    """Refuse training features without a variant that the config asks for.
+
+    Raises:
+        StoreMismatch: names the first such variant.
+    """
+    known = features.variants or ("plain",)
+    for name in config.cache.variants:
+        if name not in known:
+            raise StoreMismatch(
+                f"cache.variants: {name}, but {source_name(config)} has {', '.join(known)} alone; build a "
+                "store with `idif cache build --config`, or set cache.variants to what there is"
+            )

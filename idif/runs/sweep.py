@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from idif.errors import ConfigError
 from idif.evaluation.test_pass import score_rules
+from idif.files import require_writable
 from idif.missing_views.input_sweep import mean_input_sweep, sweep_inputs
 from idif.missing_views.sweep import mean_sweep, sweep_all, sweep_paper
 from idif.runs.evaluate import Evaluation
@@ -30,6 +31,7 @@ def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", see
     if subsets == "inputs":
         return _sweep_inputs(evaluation)
     run = evaluation.run
+    require_writable(run.results)
     numbers: tuple[int, ...] = ()
     categories: dict[str, dict[str, Any]] = {}
     incomplete: dict[str, int] = {}

@@ -1,6 +1,7 @@
 """`train`: trains a run from a feature source, for scripts and notebooks."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,9 +14,9 @@ from idif.data.subset import Subset
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import ConfigError
-from idif.evaluation.scoring import Scorer
+from idif.files import make_folder
 from idif.methods.catalog import METHODS
-from idif.methods.protocol import Method, ResourceRequest
+from idif.methods.protocol import ResourceRequest
 from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.api import TrainedRun, load_run, resolve_device
 from idif.runs.identity import data_identity
@@ -26,15 +27,19 @@ from idif.runs.start import (
     TrainingStart,
     caveats,
     check_folder,
+    check_variants,
     make_task,
     model_groups,
     resumed_otherwise,
     write_run_folder,
 )
+from idif.training.held_out import held_out_notes
+from idif.training.painted_validation import paint
 from idif.training.precision import fabric_precision
+from idif.training.sampling import training_rows
 from idif.training.stages import train_stages
 from idif.training.tracking import require_tracker
-from idif.training.validation import ValidationResult, validate, validation_split
+from idif.training.validation import Validation, validation_split
 
 
 @runtime_checkable
@@ -105,18 +110,22 @@ def _train_models(
     categories = tuple(sorted(source.index.categories))
     groups = model_groups(config, categories)
     # before the folder is written: a run that cannot start leaves none
+    check_variants(config, source.spec)
     starts = {name: starting_checkpoint(config, name) for name in groups}
-    samples = source.index.samples
+    training = _members(source, categories, "train").index
+    few = held_out_notes(config, training, categories)
     request = ResourceRequest(config.corruption, source.spec, config.run.dir, progress)
     resources = METHODS[config.method.name].resources(config.method, request)
-    lines = caveats(config, source.spec, resources, samples) + resumed_otherwise(config, fabric)
+    lines = caveats(config, source.spec, resources, training.samples) + few
+    lines += resumed_otherwise(config, fabric)
     start = TrainingStart(resources, tuple(dict.fromkeys(lines)))
     for line in start.caveats:
         notify(f"note: {line}")
     fingerprint = getattr(source, "fingerprint", None)
     identities = {c: data_identity(_members(source, [c], "train"), c) for c in categories}
     numbers = source.index.view_numbers
-    data = TrainingData(source.spec, numbers, categories, encoders, fingerprint, identities)
+    names = source.index.camera_names
+    data = TrainingData(source.spec, numbers, categories, encoders, fingerprint, identities, names)
     write_run_folder(config, data, start, fabric)
     chosen: Split = "test"
     if validation is not None:
@@ -127,16 +136,19 @@ def _train_models(
         part = _members(source, members, "train")
         task = make_task(config, name, part, members, on_device, starts[name])
 
-        def after_epoch(method: Method, epoch: int, members: Sequence[str] = members) -> ValidationResult:
-            if validation is None:
-                return ValidationResult({})
-            scorer = Scorer(config.eval, method, fabric.device)
-            return validate(scorer, _members(validation, members, chosen))
+        test = None
+        if validation is not None and config.train.eval_every:
+            test = partial(_members, validation, members, chosen)
+        painted = None
+        if config.train.validate_every and not config.method.fitted:
+            kept, held_out = training_rows(config, part.index)
+            painted = paint(part, kept, held_out, encoders, fabric.device, config.train.seed)
+        after_epoch = Validation(config, fabric.device, test, painted)
 
         def loaded() -> tuple[FrozenEncoder, ...]:
             return encoders.encoders
 
-        task.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(task.folder)
         with model_lock(task.folder):
             train_stages(config, task, loaded, fabric, progress=progress, after_epoch=after_epoch)
 

@@ -93,9 +93,12 @@ def fit(
         method.fit(_batches(task, rows, size, fabric, progress), config.train.seed, progress)
     seconds = time.perf_counter() - began
     done = {"epoch": 1, "step": steps}
-    RunLog(task.folder / "log.jsonl").write(done | {"samples": len(rows), "samples_before": len(known)})
     timing = {"seconds": seconds, "samples_per_s": len(rows) / seconds}
-    RunLog(task.folder / "timing.jsonl").write(done | timing)
+    counts = {"samples": len(rows), "samples_before": len(known)}
+    for file, values in (("log.jsonl", counts), ("timing.jsonl", timing)):
+        log = RunLog(task.folder / file)
+        log.write(done | values)
+        log.sync()
     state = {"samples": sorted(now.samples), "features": now.features}
     save_checkpoint(task.folder, method.state_dict(), state, TrainingProgress(1, steps, finished=True))
     return method

@@ -1,10 +1,10 @@
 """The training loop: `train` runs all epochs or the one pass of a fit, `train_step` one optimizer step."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -26,7 +26,7 @@ from idif.training.state import StepInput, TrainingState
 from idif.training.step_metrics import FLUSH_EVERY, PART, StepMetrics, out_of_memory_as_error
 from idif.training.task import Task, build_method
 from idif.training.tracking import Tracker, tracking
-from idif.training.validation import ValidationResult
+from idif.training.validation import ValidationResult, is_due
 
 CHOSEN_BY = "s_auroc"
 """Figure of an evaluation by which ``train.patience`` chooses an epoch; higher is better."""
@@ -36,6 +36,22 @@ AfterEpoch = Callable[[Method, int], ValidationResult]
 """Callback: takes the method with its current final weights, and the number of finished epochs."""
 
 
+class EpochSummary(NamedTuple):
+    """A finished epoch."""
+
+    model: str
+    epoch: int
+    epochs: int
+    loss: float
+    """Mean over the epoch's steps."""
+    seconds: float
+    figures: Mapping[str, Any]
+    """Result of `AfterEpoch`; empty if it was not called."""
+
+
+OnEpoch = Callable[[EpochSummary], None]
+
+
 def train(
     config: Config,
     task: Task,
@@ -43,6 +59,7 @@ def train(
     *,
     progress: Progress = silent,
     after_epoch: AfterEpoch | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Method:
     """Train one model to the last epoch, or fit it, starting from its checkpoint if there is one.
 
@@ -51,7 +68,9 @@ def train(
         task: the training data and the output folder.
         fabric: device, precision and processes.
         progress: called with the steps done, the number of steps, and the loss.
-        after_epoch: called every ``train.eval_every`` epochs; its figures are logged, its pictures tracked.
+        after_epoch: called every ``train.eval_every`` and every ``train.validate_every`` epochs; its figures
+            are logged, its pictures tracked.
+        on_epoch: called by the first process when the checkpoint of an epoch is written.
 
     Returns:
         The method with the final weights: those of the last epoch, or their exponential moving average; with
@@ -80,9 +99,10 @@ def train(
     )
     with follow as tracker:
         logs: list[RunLog | Tracker] = []
-        timing = None
+        run_log = timing = None
         if first:
-            logs = [RunLog(task.folder / "log.jsonl", after_step=done.step)]
+            run_log = RunLog(task.folder / "log.jsonl", after_step=done.step)
+            logs = [run_log]
             timing = RunLog(task.folder / "timing.jsonl", after_step=done.step)
         if tracker is not None:
             logs.append(tracker)
@@ -91,6 +111,7 @@ def train(
         for epoch in range(done.epoch, settings.epochs):
             began = time.perf_counter()
             state.method.train()
+            losses_seen: list[float] = []
             for passed in range(settings.sub_epochs):
                 number = epoch * settings.sub_epochs + passed
                 for batches in _groups(task, settings, number, fabric):
@@ -104,6 +125,7 @@ def train(
                         lines = metrics.flush(epoch + 1, step)
                         for log in logs:
                             log.write(*lines)
+                        losses_seen += [line["loss"] for line in lines]
                         where = f"{task.name}  epoch {epoch + 1}/{settings.epochs}"
                         progress(step, steps.total, f"{where}  loss {lines[-1]['loss']:.3f}")
             seconds = time.perf_counter() - began
@@ -111,23 +133,33 @@ def train(
             if timing is not None:
                 samples = settings.sub_epochs * -(-len(task.rows) // fabric.world_size) * fabric.world_size
                 timing.write(summary | {"seconds": seconds, "samples_per_s": samples / seconds})
-            if after_epoch is not None and settings.eval_every and (epoch + 1) % settings.eval_every == 0:
+            if after_epoch is not None and is_due(settings, epoch + 1):
                 seen = after_epoch(state.kept, epoch + 1)
-                summary["eval"] = seen.figures
-                if state.average is not None:
+                evaluated = settings.eval_every and (epoch + 1) % settings.eval_every == 0
+                figures = dict(seen.figures)
+                if state.average is not None and evaluated:
                     current = after_epoch(state.method, epoch + 1).figures
-                    summary["eval"] |= {f"{name}{CURRENT}": value for name, value in current.items()}
-                if state.best is not None:
+                    figures |= {f"{name}{CURRENT}": value for name, value in current.items()}
+                if state.best is not None and evaluated:
                     # the processes' figures may differ in the last bits; they must stop together
                     value = fabric.broadcast(seen.figures.get(CHOSEN_BY))
                     state.best.add(value, epoch + 1, state.kept)
-                    summary["eval"] |= {"best_epoch": state.best.epoch or None}
+                    figures["best_epoch"] = state.best.epoch or None
+                if figures:
+                    summary["eval"] = figures
                 if tracker is not None and seen.pictures:
                     tracker.show(step, seen.pictures)
             for log in logs:
                 log.write(summary)
-            if first:
+            if run_log is not None:
+                run_log.sync()
+                if timing is not None:
+                    timing.sync()
                 state.save(epoch + 1, step, None if tracker is None else tracker.run_id)
+                if on_epoch is not None:
+                    mean = sum(losses_seen) / len(losses_seen)
+                    shown = summary.get("eval", {})
+                    on_epoch(EpochSummary(task.name, epoch + 1, settings.epochs, mean, seconds, shown))
             metrics.checkpoint_epoch = epoch + 1
             fabric.barrier()
             if state.is_last(epoch + 1):
@@ -165,7 +197,8 @@ def train_step(
         if own:
             norms[PART + "own"] = torch.nn.utils.get_total_norm(own)
         total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-        torch.nn.utils.clip_grads_with_norm_(module.parameters(), settings.clip_norm, total)
+        if settings.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(module.parameters(), settings.clip_norm, total)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return mean_losses(each) | {"grad_norm": total} | norms
@@ -202,19 +235,25 @@ def _groups(task: Task, settings: TrainConfig, number: int, fabric: Fabric) -> I
     """The batches of pass ``number`` over the samples, grouped by optimizer step (``train.accumulate``)."""
     rank, world = fabric.global_rank, fabric.world_size
     order = epoch_order(task.rows, seed=settings.seed, epoch=number, rank=rank, world=world)
-    variants = draw_variants(task.source, order, settings.seed, number)
+    variants = draw_variants(task.source, order, settings.seed, number, task.variants)
     batches = task.source.batches(order, settings.batch_size, variants)
     while group := list(islice(batches, settings.accumulate)):
         yield group
 
 
-def draw_variants(source: FeatureSource, rows: Sequence[int], seed: int, epoch: int) -> list[int] | None:
-    """A variant for each row, drawn by sample id and epoch; None if the source has no variants."""
-    count = len(source.spec.variants)
-    if count == 0:
+def draw_variants(
+    source: FeatureSource, rows: Sequence[int], seed: int, epoch: int, names: Sequence[str] = ()
+) -> list[int] | None:
+    """A variant for each row, drawn by sample id and epoch; None if the source has no variants.
+
+    Args:
+        names: the variants to draw from; all of the source if there are none.
+    """
+    known = source.spec.variants
+    if not known:
         return None
+    chosen = [known.index(name) for name in names or known]
     ids = [source.index.samples[row].sample_id for row in rows]
-    drawn: list[int] = integers(view_seeds(seed, epoch, ids, (0,))[:, 0], stream("variant"), 1, count)[
-        :, 0
-    ].tolist()
-    return drawn
+    seeds = view_seeds(seed, epoch, ids, (0,))[:, 0]
+    drawn: list[int] = integers(seeds, stream("variant"), 1, len(chosen))[:, 0].tolist()
+    return [chosen[place] for place in drawn]

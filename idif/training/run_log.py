@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from idif.files import replace_file
+from idif.files import append, replace_file, sync_file, writing
 
 
 class RunLog:
@@ -20,8 +20,13 @@ class RunLog:
 
     def write(self, *lines: dict[str, Any]) -> None:
         """Append lines; each needs a ``step``."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        append(self.path, text.encode(), durable=False)
+
+    def sync(self) -> None:
+        """Make the lines durable; resuming from a checkpoint expects those before it."""
+        with writing(self.path):
+            sync_file(self.path)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -51,7 +51,9 @@ def learning_rate(train: TrainConfig, steps: StepCount, step: int) -> float:
         passed = sum(step // unit >= milestone for milestone in schedule.milestones)
         return float(schedule.factor**passed)
     counted = max(rising, step // unit * unit)
-    left = 0.5 * (1 + math.cos(math.pi * (counted - rising) / max(1, steps.total - rising)))
+    end = steps.total if schedule.horizon is None else schedule.horizon * unit
+    fallen = min(1.0, (counted - rising) / max(1, end - rising))
+    left = 0.5 * (1 + math.cos(math.pi * fallen))
     return schedule.final + (1 - schedule.final) * left
 
 

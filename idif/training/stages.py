@@ -8,12 +8,13 @@ from lightning_fabric import Fabric
 
 from idif.config.sections import Config
 from idif.encoders.frozen import FrozenEncoder
+from idif.files import make_folder
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Stage
 from idif.progress import Progress, silent
 from idif.training.checkpoint import read_progress
-from idif.training.checkpoint_files import find_checkpoint
-from idif.training.loop import AfterEpoch, train
+from idif.training.checkpoint_files import TrainingProgress, find_checkpoint
+from idif.training.loop import AfterEpoch, OnEpoch, train
 from idif.training.task import Task
 
 
@@ -34,6 +35,14 @@ def last_epochs(config: Config) -> int:
     return stage_config(config, stages_of(config)[-1]).train.epochs
 
 
+def is_trained(progress: TrainingProgress, config: Config) -> bool:
+    """Whether a checkpoint of the last stage is that of the config's last epoch.
+
+    ``train.epochs`` may have grown since a model was finished.
+    """
+    return progress.finished and (config.method.fitted or progress.epoch >= last_epochs(config))
+
+
 def train_stages(
     config: Config,
     task: Task,
@@ -42,12 +51,14 @@ def train_stages(
     *,
     progress: Progress = silent,
     after_epoch: AfterEpoch | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> None:
     """Train a model to the last epoch of its last stage; resumes an interrupted training.
 
     Args:
         encoders: loads the frozen encoders, for a stage that runs them.
         after_epoch: callback of the last stage.
+        on_epoch: callback of every stage.
 
     Raises:
         The exceptions of `idif.training.loop.train`.
@@ -67,6 +78,13 @@ def train_stages(
             for encoder in loaded:
                 encoder.module.to(fabric.device)
             here = replace(here, context=replace(here.context, encoders=loaded))
-        here.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(here.folder)
         chosen = stage_config(config, stage)
-        train(chosen, here, fabric, progress=progress, after_epoch=after_epoch if last else None)
+        train(
+            chosen,
+            here,
+            fabric,
+            progress=progress,
+            after_epoch=after_epoch if last else None,
+            on_epoch=on_epoch,
+        )

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from idif.config.sections import Config
 from idif.data.batch import Batch
+from idif.files import require_space
 from idif.methods.protocol import TrainedMethod
 from idif.randomness import Draws
 from idif.training.checkpoint import load_into, load_state, read_progress, save_checkpoint
@@ -97,6 +98,7 @@ class TrainingState:
 
         Raises:
             RunError: a checkpoint is damaged or does not fit the config.
+            CannotFinish: the checkpoints do not fit on the disk.
         """
         settings = config.train
         checkpoint = find_checkpoint(task.folder)
@@ -123,9 +125,14 @@ class TrainingState:
                 average.n_averaged.copy_(state["averaged"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
+            # the bits of the checkpoint, unless the number of epochs has grown since
+            for group, base in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
+                group["lr"] = base * learning_rate(settings, steps, schedule.last_epoch)
             tracked_as = state.get("tracked_as")
             if best is not None and "best" in state:
                 best = BestWeights(**state["best"])
+        at_once = 1 if checkpoint is not None else min(settings.epochs, 3)
+        require_space(task.folder, at_once * _checkpoint_bytes(method, optimizer, average), "training")
         return cls(
             folder=task.folder,
             epochs=settings.epochs,
@@ -153,7 +160,7 @@ class TrainingState:
     @property
     def learning_rate(self) -> float:
         """Learning rate of the next optimizer step."""
-        return float(self.schedule.get_last_lr()[0])
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def advance(self) -> None:
         """Update learning rate and averaged weights after an optimizer step."""
@@ -186,3 +193,14 @@ class TrainingState:
             elif self.best.weights:
                 weights = self.best.weights
         save_checkpoint(self.folder, weights, state, done)
+
+
+def _checkpoint_bytes(
+    method: TrainedMethod, optimizer: torch.optim.Optimizer, average: AveragedModel | None
+) -> int:
+    """Bytes of one checkpoint; a training has the last two at once, and the one that is being written."""
+    weights: int = sum(value.nbytes for value in method.state_dict().values())
+    learned: int = sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
+    moments = 2 if "betas" in optimizer.defaults else int(bool(optimizer.defaults.get("momentum")))
+    copies = 1 if average is None else 2
+    return copies * weights + moments * learned

@@ -28,6 +28,8 @@ class Task:
     """Checkpoint whose weights a new training starts from; None: random initialization."""
     init_submodule: str | None = None
     """The submodule whose weights ``init`` contains; None means the whole model."""
+    variants: tuple[str, ...] = ()
+    """Variants of the source that training draws from; empty: all that it has."""
 
 
 def build_method(config: Config, task: Task) -> Method:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from idif.config.sections import Config
 from idif.errors import ConfigError
+from idif.files import writing
 from idif.visualization.heatmap import Pixels
 
 FOLDER = "tensorboard"
@@ -94,27 +95,32 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         first = after_step + 1
-        self._writer: Any = SummaryWriter(str(folder), purge_step=first)
-        # Markdown renders indented text as code
-        self._writer.add_text("config", textwrap.indent(config, "    "), first)
-        self._writer.flush()
+        self._folder = folder
+        with writing(folder):
+            self._writer: Any = SummaryWriter(str(folder), purge_step=first)
+            # Markdown renders indented text as code
+            self._writer.add_text("config", textwrap.indent(config, "    "), first)
+            self._writer.flush()
 
     def write(self, *lines: dict[str, Any]) -> None:
         """Append the numbers of log lines as scalars."""
-        for line in lines:
-            for tag, value in _numbers(line).items():
-                self._writer.add_scalar(tag, value, line["step"])
-        self._writer.flush()
+        with writing(self._folder):
+            for line in lines:
+                for tag, value in _numbers(line).items():
+                    self._writer.add_scalar(tag, value, line["step"])
+            self._writer.flush()
 
     def show(self, step: int, pictures: Mapping[str, Pixels]) -> None:
         """Append pictures."""
-        for name, picture in pictures.items():
-            self._writer.add_image(f"maps/{name}", picture, step, dataformats="HWC")
-        self._writer.flush()
+        with writing(self._folder):
+            for name, picture in pictures.items():
+                self._writer.add_image(f"maps/{name}", picture, step, dataformats="HWC")
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._writer.close()
+        with writing(self._folder):
+            self._writer.close()
 
 
 class WeightsAndBiases:

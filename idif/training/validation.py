@@ -1,17 +1,20 @@
 """Validation during training: S-AUROC for the log, heat maps of a few samples."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from idif.config.sections import TrainConfig
+from idif.config.sections import Config, TrainConfig
 from idif.data.features import FeatureSource
 from idif.data.index import Split
 from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer, SourceScores
+from idif.methods.protocol import Method
 from idif.metrics import auroc
 from idif.visualization.heatmap import Pixels, color_limits, heatmap_image
 
@@ -19,6 +22,10 @@ SHOWN = 3
 """Number of samples with a picture; the same samples at every evaluation."""
 SIDE = 128
 """Maximum side of a view in a picture, in pixels."""
+
+
+PAINTED_S_AUROC = "painted_s_auroc"
+"""S-AUROC of normal samples with painted defects against the same without."""
 
 
 def validation_split(settings: TrainConfig, splits: Collection[Split]) -> Split:
@@ -44,6 +51,35 @@ class ValidationResult(NamedTuple):
     """Metrics for the log."""
     pictures: dict[str, Pixels] = {}  # noqa: RUF012
     """Sample id -> uint8 [H,W,3], RGB: the views side by side, and below them their heat maps."""
+
+
+def is_due(settings: TrainConfig, epoch: int) -> bool:
+    """Whether anything is to be evaluated after ``epoch`` epochs."""
+    return any(every and epoch % every == 0 for every in (settings.eval_every, settings.validate_every))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What is evaluated after an epoch: a split of the data, painted samples, or both."""
+
+    config: Config
+    device: torch.device
+    test: Callable[[], FeatureSource] | None = None
+    """Opens the split of `validation_split`; None if there is none."""
+    painted: FeatureSource | None = None
+    """Normal samples with and without painted defects; None if there are none."""
+
+    def __call__(self, method: Method, epoch: int) -> ValidationResult:
+        """Evaluate what is due; raises what `validate` raises."""
+        settings, figures, pictures = self.config.train, {}, {}
+        scorer = Scorer(self.config.eval, method, self.device)
+        if self.painted is not None and settings.validate_every and epoch % settings.validate_every == 0:
+            seen = validate(scorer, self.painted)
+            figures[PAINTED_S_AUROC], pictures = seen.figures["s_auroc"], seen.pictures
+        if self.test is not None and settings.eval_every and epoch % settings.eval_every == 0:
+            seen = validate(scorer, self.test())
+            figures, pictures = {**figures, **seen.figures}, {**pictures, **seen.pictures}
+        return ValidationResult(figures, pictures)
 
 
 def validate(scorer: Scorer, source: FeatureSource) -> ValidationResult:

@@ -37,13 +37,16 @@ def printable(text: str) -> str:
     return _CONTROL.sub("?", text)
 
 
-def json_line(value: Any) -> str:
+def json_line(value: Any, *, ascii_only: bool = False) -> str:
     """``value`` as one line of JSON in which control characters are escaped, those above ASCII included.
+
+    Args:
+        ascii_only: escape every character above ASCII.
 
     Raises:
         ValueError: NaN or infinity, which are not JSON.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
 
 

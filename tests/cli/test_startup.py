@@ -1,5 +1,6 @@
 """Starting the command line: what it imports, `python -m idif`, hidden packages, the version."""
 
+import errno
 import json
 import os
 import shutil
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
 import idif
 from cli.__main__ import run
 from cli.main import COMMANDS, LazyCommand, load_command
+from cli.terminal.signals import Terminated
 from idif.package_names import hiding_files
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +90,36 @@ def test_a_command_is_imported_when_it_is_invoked(
     assert printed.startswith("hello you")
     assert "Greet one person." in printed
     assert "idif eval" in printed
+
+
+FAILURES: dict[str, tuple[BaseException, int, str]] = {
+    "memory": (MemoryError(), 3, "out of memory"),
+    "device": (torch.OutOfMemoryError("CUDA out of memory"), 3, "out of memory"),
+    "allocator": (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 3, "out of memory"),
+    "full": (OSError(errno.ENOSPC, "No space left on device", "maps.h5"), 3, "maps.h5: no space left"),
+    "quota": (OSError(errno.EDQUOT, "Disk quota exceeded", "maps.h5"), 3, "maps.h5: no space left"),
+    "rights": (PermissionError(errno.EACCES, "Permission denied", "maps.h5"), 2, "maps.h5: no permission"),
+    "ctrl-c": (KeyboardInterrupt(), 130, "interrupted"),
+    "sigterm": (Terminated(), 143, "terminated"),
+}
+"""Error that leaves a command, exit code, and the sentence."""
+
+
+def fail(kind: str) -> None:
+    """Raise an error."""
+    raise FAILURES[kind][0]
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_what_leaves_a_command_is_a_sentence(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(COMMANDS, "eval", LazyCommand("tests.cli.test_startup", "fail", "not shown"))
+    _, code, sentence = FAILURES[kind]
+    assert run(["eval", kind]) == code
+    printed = capsys.readouterr().err
+    assert f"error: {sentence}" in printed
+    assert "Traceback" not in printed
 
 
 def greet(name: str) -> None:

@@ -51,7 +51,12 @@ def make_run(
     )
     path = folder / "predictions.h5"
     with PredictionsWriter(
-        path, index.view_numbers, size, maps, scoring_protocol(config, {"map": "made up"})
+        path,
+        index.view_numbers,
+        size,
+        maps,
+        scoring_protocol(config, {"map": "made up"}),
+        source_paths=any(v is not None and v.source for s in index.samples for v in s.views),
     ) as writer:
         for sample in index.samples:
             heat, masks = _maps(sample, size, rng)

@@ -3,8 +3,10 @@
 import multiprocessing
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 
 from idif.locks import LockHeld, file_lock
 
@@ -18,6 +20,46 @@ def test_a_held_lock_names_its_holder(tmp_path: Path) -> None:
     with file_lock(path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_was_just_given_back_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holder removes the file first, so that a refusal without a file is out of date."""
+    path, acquire, refused = tmp_path / "a.lock", FileLock.acquire, list[bool]()
+
+    def once_refused(lock: FileLock, *arguments: Any, **options: Any) -> Any:
+        if not refused:
+            refused.append(True)
+            raise Timeout(str(path))
+        return acquire(lock, *arguments, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", once_refused)
+    with file_lock(path):
+        assert refused
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows removes no open file")
+def test_a_lock_whose_file_is_removed_counts_as_none(tmp_path: Path) -> None:
+    """A process that opened the file before its holder removed it must not lock what nobody sees."""
+    path = tmp_path / "a.lock"
+    lock = os.open(path, os.O_CREAT | os.O_RDWR)
+    lock_file, seen = os.open, list[int]()
+
+    def opened_before(name: Any, *arguments: Any, **options: Any) -> int:
+        if os.fspath(name) == str(path) and not seen:
+            seen.append(lock)
+            path.unlink()
+            return lock
+        return lock_file(name, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", opened_before)
+        with file_lock(path):
+            assert seen
+            assert path.exists(), "what is held is the file that others will find"
+            with pytest.raises(LockHeld), file_lock(path):
+                pass
 
 
 def count(path: Path) -> None:

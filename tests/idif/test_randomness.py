@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from idif.corruption.streams import Stream
-from idif.randomness import integers, numpy_rng, uniform, view_seeds
+from idif.randomness import Draws, integers, numpy_rng, uniform, view_seeds
 
 MASK = 2**64 - 1
 
@@ -86,6 +86,20 @@ def test_every_part_of_a_seed_matters() -> None:
     assert numpy_seed == int(view_seeds(1, 2, ["a"], [3]))
 
 
+def drawn(seed: int, step: int, rank: int) -> tuple[float, float]:
+    """The first number of torch's global generator and of a named one."""
+    draws = Draws(seed, 0, step, rank, ("a",), (1,), torch.device("cpu"))
+    with torch.random.fork_rng(devices=[]):
+        draws.seed_torch()
+        return float(torch.rand(())), float(torch.rand((), generator=draws.generator("noise")))
+
+
+def test_every_step_and_process_of_a_run_draws_its_own_numbers() -> None:
+    found = [drawn(seed, step, rank) for seed in (0, 1) for step in (0, 1, 2) for rank in (0, 1)]
+    assert len({whole for whole, _ in found}) == len({own for _, own in found}) == 12
+    assert drawn(1, 2, 1) == found[-1]
+
+
 def hashed(count: int) -> torch.Tensor:
     return view_seeds(0, 0, [f"s{n}" for n in range(count)], [1])[:, 0]
 
@@ -102,20 +116,20 @@ def by_the_increment(count: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("seeds", [hashed, counted, by_the_increment])
 def test_draws_are_uniform_and_independent(seeds: Callable[[int], torch.Tensor]) -> None:
-    """Fixed data, so a fixed outcome: p-values far from 0 for uniformity and for pairs of neighbours."""
+    """Fixed data, so a fixed outcome: p-values far from 0 for uniformity and for pairs of neighbors."""
     draws = {stream: uniform(seeds(2000), stream, 32).numpy().astype(np.float64) for stream in (0, 1)}
     first = draws[0]
     assert first.min() >= 0
     assert first.max() < 1
     for values in draws.values():
         assert stats.chisquare(np.histogram(values, 256, (0, 1))[0]).pvalue > 1e-3
-    neighbours = {
+    neighbors = {
         "position": (first[:, :-1], first[:, 1:]),
         "stream": (first, draws[1]),
         "seed": (first[:-1], first[1:]),
         "shifted": (first[:-1, 1:], first[1:, :-1]),
     }
-    for what, (a, b) in neighbours.items():
+    for what, (a, b) in neighbors.items():
         pairs = np.histogram2d(a.ravel(), b.ravel(), 16, [(0, 1), (0, 1)])[0].ravel()
         assert stats.chisquare(pairs).pvalue > 1e-3, what
 

@@ -8,7 +8,7 @@ import pytest
 from rich.table import Table
 
 from cli.terminal.console import _SafeConsole
-from idif.report.table_export import to_csv, to_latex, to_markdown
+from idif.report.table_export import compare, to_csv, to_latex, to_markdown
 from idif.visualization.text import csv_text, json_line, latex_text, markdown_text, printable
 
 ATTACKS = {
@@ -40,14 +40,14 @@ def test_the_exports_escape_names() -> None:
     name = " =cmd|' /C calc'!A1 & \\input{x}\x1b[31m"
     values = dict.fromkeys(("s_auroc", "i_auroc", "p_auroc", "p_ap", "aupro"), 0.5)
     metrics = {"categories": {name: values}, "mean": values}
-    (_, row) = csv.reader(io.StringIO(to_csv(metrics)))
+    (_, row) = csv.reader(io.StringIO(to_csv(compare(metrics))))
     assert row[0].startswith("'")
-    assert r"\input" not in to_latex(metrics)
-    assert "&" in to_latex(metrics)
-    assert to_latex(metrics).count(r"\&") == 1
-    line = to_markdown(metrics).splitlines()[2]
-    assert line.replace(r"\|", "").count("|") == to_markdown(metrics).splitlines()[0].count("|")
-    for text in (to_csv(metrics), to_latex(metrics), to_markdown(metrics)):
+    assert r"\input" not in to_latex(compare(metrics))
+    assert "&" in to_latex(compare(metrics))
+    assert to_latex(compare(metrics)).count(r"\&") == 1
+    line = to_markdown(compare(metrics)).splitlines()[2]
+    assert line.replace(r"\|", "").count("|") == to_markdown(compare(metrics)).splitlines()[0].count("|")
+    for text in (to_csv(compare(metrics)), to_latex(compare(metrics)), to_markdown(compare(metrics))):
         assert "\x1b" not in text
 
 

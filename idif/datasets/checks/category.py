@@ -95,9 +95,11 @@ def _brightness(category: str, views: Sequence[ViewCheck]) -> Iterator[Finding]:
         for number in np.flatnonzero(cameras == camera).tolist():
             mean = float(means[number])
             if not DARK <= mean <= BRIGHT:
-                message = f"mean grey value {mean:.0f} of 255"
+                message = f"mean grey value {mean:.0f} of 255, nearly {'black' if mean < DARK else 'white'}"
             elif abs(mean - median) > MAX_BRIGHTNESS_DEVIATION:
-                message = f"mean grey value {mean:.0f} of 255, camera {camera}'s median is {median:.0f}"
+                message = (
+                    f"mean grey value {mean:.0f} of 255, unusual for camera {camera} (median {median:.0f})"
+                )
             else:
                 continue
             yield Finding("brightness", category, views[number].view.image, message)

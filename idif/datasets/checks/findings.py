@@ -19,7 +19,7 @@ ERRORS = {
 
 WARNINGS = {
     "near_duplicate": "near-duplicates",
-    "brightness": "images of extreme brightness",
+    "brightness": "images of a brightness unusual for their camera",
     "few_samples": "splits of few samples",
     "one_class": "test splits of one class only",
     "contaminated": "training splits with anomalous samples",

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from idif.data.images import load_image, load_mask, load_whole_mask
+from idif.data.images import decode_mask, fit_mask, load_image
 from idif.data.photo_files import describe_left_out, find_photos, natural_key, read_camera
 from idif.datasets.folder.layout import PhotoSample, find_categories, list_samples, read_pattern
 from idif.datasets.realiad.reader import MAX_VIEW_NUMBER
@@ -136,7 +136,11 @@ def load_category(
     loaded = prefetch_map(load, samples, workers=workers, depth=2 * workers)
     for sample, views in zip(samples, loaded, strict=True):
         stamp = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{sample.split}-{sample.name}")[-100:]
-        numbered = {numbers[name]: view for name, view in views.items()}
+        # a camera that is only a number needs no name
+        numbered = {
+            numbers[name]: replace(view, camera=None if name == str(numbers[name]) else name)
+            for name, view in views.items()
+        }
         yield ImportedSample(sample.split, sample.defect, stamp, numbered)
 
 
@@ -154,11 +158,12 @@ def load_sample(folder: Path, sample: PhotoSample, *, size: int, has_masks: bool
     views = {}
     for name, file in sample.photographs.items():
         image, shape = load_image(resolve_inside(folder, file), size)
-        mask = None
+        mask, has_grey = None, False
         if name in sample.masks:
-            mask = _load_shrunk_mask(resolve_inside(folder, sample.masks[name]), size, shape)
+            mask, has_grey = _load_shrunk_mask(resolve_inside(folder, sample.masks[name]), size, shape)
         anomalous = sample.defect is not None and (mask is not None if has_masks else True)
-        views[name] = ImportedView(np.ascontiguousarray(image.transpose(1, 2, 0)), mask, anomalous)
+        pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+        views[name] = ImportedView(pixels, mask, anomalous, grey_mask=has_grey, source=file)
     if sample.defect is not None and not any(view.anomalous for view in views.values()):
         first = next(iter(sample.photographs.values()))
         raise DatasetError(
@@ -168,11 +173,14 @@ def load_sample(folder: Path, sample: PhotoSample, *, size: int, has_masks: bool
     return views
 
 
-def _load_shrunk_mask(path: Path, size: int, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
-    """The mask [size,size]; None where it marks nothing."""
-    mask = load_mask(path, size, shape)
+def _load_shrunk_mask(
+    path: Path, size: int, shape: tuple[int, int]
+) -> tuple[npt.NDArray[np.bool_] | None, bool]:
+    """The mask [size,size], None where it marks nothing; and whether grey values leave open what it marks."""
+    whole = decode_mask(path)
+    mask = fit_mask(whole.marked, path, size, shape)
     if not mask.any():
-        rows, columns = np.nonzero(load_whole_mask(path))
+        rows, columns = np.nonzero(whole.marked)
         mask = np.zeros((size, size), np.bool_)
         mask[rows * size // shape[0], columns * size // shape[1]] = True
-    return mask if mask.any() else None
+    return mask if mask.any() else None, whole.has_grey

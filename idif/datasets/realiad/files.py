@@ -115,7 +115,10 @@ def _require_folder(
 ) -> None:
     if not (root / name).is_dir():
         alternatives = _listing([sibling for sibling in _siblings(root) if is_alternative(sibling)])
-        raise DatasetError(f"{root / name}: expected the folder data.{what}, but it is missing{alternatives}")
+        hint = "" if _siblings(root) else "; import a folder of your own photographs with `idif data import`"
+        raise DatasetError(
+            f"{root / name}: expected the folder data.{what}, but it is missing{alternatives}{hint}"
+        )
     resolve_inside(root, name)
 
 

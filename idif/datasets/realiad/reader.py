@@ -39,6 +39,8 @@ class _Photo(NamedTuple):
     split: Split
     sample_id: str
     view: View
+    origin: str | None
+    """``of`` of the settings that an import recorded; None without."""
 
 
 def read_realiad(
@@ -127,6 +129,9 @@ def _read_photos(path: Path, category: str, images: str) -> Iterator[_Photo]:
     prefix = relative_posix(_value(meta, "prefix", str, f"{path}: meta"), f"{path}: meta: prefix")
     normal = _value(meta, "normal_class", str, f"{path}: meta")
     folder = posixpath.normpath(f"{images}/{prefix}")
+    imported = meta.get("imported")
+    origin = imported.get("of") if isinstance(imported, dict) else None
+    origin = origin if isinstance(origin, str) and is_plain(origin) else None
     for split in get_args(Split):
         for position, entry in enumerate(content[split]):
             where = f"{path}: {split}[{position}]"
@@ -134,7 +139,7 @@ def _read_photos(path: Path, category: str, images: str) -> Iterator[_Photo]:
             named = _value(entry, "category", str, where)
             if named != category:
                 raise DatasetError(f"{where}: expected the file's category {category!r}, got {shown(named)}")
-            yield _read_photo(entry, where, split, category, normal, folder)
+            yield _read_photo(entry, where, split, category, normal, folder)._replace(origin=origin)
 
 
 def _read_photo(
@@ -168,8 +173,16 @@ def _read_photo(
     own_folder = re.fullmatch("S([0-9]+)", posixpath.basename(parent))
     if own_folder is None or own_folder[1].lstrip("0") != numbers["sample"].lstrip("0"):
         sample_id = posixpath.join(sample_id, numbers["sample"])
-    view = View(int(numbers["view"]), posixpath.join(folder, image), mask, anomaly_class)
-    return _Photo(split, sample_id, view)
+    source, camera = (_plain_text(entry.get(key)) for key in ("source", "camera"))
+    view = View(
+        int(numbers["view"]), posixpath.join(folder, image), mask, anomaly_class, source=source, camera=camera
+    )
+    return _Photo(split, sample_id, view, None)
+
+
+def _plain_text(value: object) -> str | None:
+    """An original name, which is only shown; None for one with control characters."""
+    return value if isinstance(value, str) and value and is_plain(value) else None
 
 
 def _name_numbers(name: str, category: str) -> re.Match[str] | None:
@@ -211,7 +224,8 @@ def _group(path: Path, category: str, photos: list[_Photo], numbers: tuple[int, 
     """Samples of one category, train before test, by sample id."""
     splits: dict[str, Split] = {}
     slots: dict[str, dict[int, View]] = {}
-    for split, sample_id, view in photos:
+    origin = photos[0].origin if photos else None
+    for split, sample_id, view, _ in photos:
         if splits.setdefault(sample_id, split) != split:
             raise DatasetError(f"{path}: sample {shown(sample_id)} is in both train and test")
         first = slots.setdefault(sample_id, {}).setdefault(view.number, view)
@@ -222,6 +236,12 @@ def _group(path: Path, category: str, photos: list[_Photo], numbers: tuple[int, 
             )
     order = sorted(slots, key=lambda sample_id: (splits[sample_id] == "test", sample_id))
     return [
-        Sample(sample_id, category, splits[sample_id], tuple(slots[sample_id].get(n) for n in numbers))
+        Sample(
+            sample_id,
+            category,
+            splits[sample_id],
+            tuple(slots[sample_id].get(n) for n in numbers),
+            origin=origin,
+        )
         for sample_id in order
     ]

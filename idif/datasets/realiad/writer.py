@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from idif.data.images import picture_bytes
 from idif.data.index import NORMAL_CLASS, Split
 from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
-from idif.errors import CannotFinish, DatasetError
+from idif.errors import DatasetError
+from idif.files import make_folder, remove_tree, rename, replace_file, replacing_folder, writing
 from idif.fingerprint import digest
 from idif.paths import is_portable_name, shown
 from idif.progress import Progress
 
+_GREY_MASKS = "grey_masks"
 _LONGEST_FILE_NAME = 255
 """Bytes."""
 
@@ -61,6 +62,12 @@ class ImportedView:
     """[H,W]: true on the defect; None where that is not known."""
     anomalous: bool
     """Whether the view shows the defect; the mask is written only then."""
+    grey_mask: bool = False
+    """Whether the mask had values between black and white, so that a rule decided what it marks."""
+    source: str | None = None
+    """Path of the photograph below the category's source folder."""
+    camera: str | None = None
+    """Name of the camera in the source; None if it has only its number."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,8 @@ class ImportSummary:
     masks: int
     kept: tuple[str, ...]
     """Categories that an earlier call with the same source and settings had finished."""
+    grey_masks: int
+    """Masks whose grey values left open what they mark; they are written as black and white."""
 
 
 def write_categories(
@@ -176,7 +185,7 @@ class _CategoryWriter:
         self._staging = staging
         self._category = category
         self._entries: dict[Split, list[dict[str, str | None]]] = {"train": [], "test": []}
-        self._count = 0
+        self._count = self._grey = 0
 
     def add(self, sample: ImportedSample) -> None:
         """Write one sample: a PNG for each view, a mask for each view that is anomalous and has one."""
@@ -190,23 +199,30 @@ class _CategoryWriter:
         (self._staging / folder).mkdir(parents=True)
         for view_number, view in sorted(sample.views.items()):
             name = f"{folder}/{_picture_name(self._category, number, defect, view_number, sample.stamp)}"
-            Image.fromarray(view.image).save(self._staging / f"{name}.png")
+            _write_png(self._staging / f"{name}.png", view.image)
             mask_path = None
             if view.anomalous and view.mask is not None:
                 mask_path = f"{name}_mask.png"
-                Image.fromarray(view.mask.astype(np.uint8) * 255).save(self._staging / mask_path)
-            self._entries[sample.split].append(
-                {
-                    "category": self._category,
-                    "anomaly_class": defect if defect is not None and view.anomalous else NORMAL_CLASS,
-                    "image_path": f"{name}.png",
-                    "mask_path": mask_path,
-                }
-            )
+                self._grey += view.grey_mask
+                _write_png(self._staging / mask_path, view.mask.astype(np.uint8) * 255)
+            entry: dict[str, str | None] = {
+                "category": self._category,
+                "anomaly_class": defect if defect is not None and view.anomalous else NORMAL_CLASS,
+                "image_path": f"{name}.png",
+                "mask_path": mask_path,
+            }
+            named = {"source": view.source, "camera": view.camera}
+            self._entries[sample.split].append(entry | {k: v for k, v in named.items() if v is not None})
 
     def annotations(self, settings: ImportSettings) -> bytes:
         """The category's annotation file."""
-        meta = {"prefix": f"{self._category}/", "normal_class": NORMAL_CLASS, "imported": settings}
+        meta: dict[str, Any] = {
+            "prefix": f"{self._category}/",
+            "normal_class": NORMAL_CLASS,
+            "imported": settings,
+        }
+        if self._grey:
+            meta[_GREY_MASKS] = self._grey
         return (json.dumps({"meta": meta, **self._entries}, indent=1) + "\n").encode()
 
 
@@ -235,6 +251,11 @@ def _finished_categories(target: RealIADLayout, settings: Mapping[str, ImportSet
     for category, expected in settings.items():
         annotations = out / target.annotations / f"{category}.json"
         folder = out / target.images / category
+        if folder.exists() and not annotations.exists() and (left := _prepared(target, category)).exists():
+            if _recorded_settings(left) == expected:
+                _add_annotations(target, category)
+            else:
+                remove_tree(folder)
         if folder.exists() and _recorded_settings(annotations) == expected:
             finished.append(category)
             continue
@@ -269,7 +290,15 @@ def _summarize(target: RealIADLayout, categories: Sequence[str], kept: tuple[str
         images=len(views),
         masks=sum(view.mask is not None for view in views),
         kept=kept,
+        grey_masks=sum(_read_meta(target, category).get(_GREY_MASKS, 0) for category in categories),
     )
+
+
+def _read_meta(target: RealIADLayout, category: str) -> dict[str, Any]:
+    meta: dict[str, Any] = json.loads((target.root / target.annotations / f"{category}.json").read_bytes())[
+        "meta"
+    ]
+    return meta
 
 
 @contextlib.contextmanager
@@ -281,22 +310,32 @@ def _category_writer(
     Annotations come last: a category without them does not exist for a reader.
 
     Raises:
-        CannotFinish: the folder cannot be written or the disk is full.
+        DatasetError: the folder cannot be written. CannotFinish: the disk is full or fails.
     """
     out = target.root
     staging = out / f".importing-{category}"
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        writer = _CategoryWriter(staging / category, category)
+    make_folder(out, DatasetError)
+    with replacing_folder(staging, out / target.images / category, DatasetError):
+        writer = _CategoryWriter(staging, category)
         yield writer
-        (out / target.images).mkdir(exist_ok=True)
-        (out / target.annotations).mkdir(exist_ok=True)
-        annotations = staging / f"{category}.json"
-        annotations.write_bytes(writer.annotations(settings))
-        os.replace(staging / category, out / target.images / category)
-        os.replace(annotations, out / target.annotations / annotations.name)
-    except OSError as error:
-        raise CannotFinish(f"{out}: category {category!r} could not be written ({error})") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        make_folder(out / target.images, DatasetError)
+        make_folder(out / target.annotations, DatasetError)
+        replace_file(_prepared(target, category), writer.annotations(settings), DatasetError)
+    _add_annotations(target, category)
+
+
+def _prepared(target: RealIADLayout, category: str) -> Path:
+    """The annotations of a category whose pictures may not be in their place yet; beside a killed import's
+    pictures they tell whose these are."""
+    return target.root / f".importing-{category}.json"
+
+
+def _add_annotations(target: RealIADLayout, category: str) -> None:
+    annotations = target.root / target.annotations / f"{category}.json"
+    with writing(annotations, DatasetError):
+        rename(_prepared(target, category), annotations)
+
+
+def _write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Write a picture into a folder that is made durable as a whole when it is complete."""
+    path.write_bytes(picture_bytes(Image.fromarray(pixels), ".png"))

@@ -155,7 +155,9 @@ def _load_category(files: Sequence[ScanFiles], settings: RenderSettings) -> Iter
 def _label(scan: ScanFiles, pictures: Sequence[Picture]) -> ImportedSample:
     labels = label_views([mask for _, mask in pictures], scan.defect is not None)
     stamp = f"{scan.split}{scan.name.replace('_', '-')}"
-    views = [ImportedView(*picture, label) for picture, label in zip(pictures, labels, strict=True)]
+    # every view is rendered from the one scan
+    source = scan.paths[0].name
+    views = [ImportedView(*picture, label, source) for picture, label in zip(pictures, labels, strict=True)]
     return ImportedSample(scan.split, scan.defect, stamp, dict(enumerate(views, start=1)))
 
 

@@ -1,9 +1,7 @@
 """Renders a multi-view dataset in the Real-IAD layout; the same seed gives the same bytes."""
 
-import errno
 import json
 import os
-import shutil
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -20,7 +18,8 @@ from idif.datasets.synthetic.defects import KINDS
 from idif.datasets.synthetic.ray_tracer import require_pyvista
 from idif.datasets.synthetic.render_workers import FIRST_TEST, write_samples
 from idif.datasets.synthetic.sample_specs import LEVELS, SEVERITIES, Difficulty, SampleSpec, specs_for_split
-from idif.errors import CannotFinish, DatasetError
+from idif.errors import DatasetError
+from idif.files import replace_file, replacing_folder
 from idif.progress import Progress, silent
 
 SIZES = (32, 1024)
@@ -146,19 +145,8 @@ def synthesize(
     require_pyvista()
     # Beside the target, so that the final rename stays on one disk. A killed call may have left it.
     partial = out.absolute().parent / f".{out.absolute().name}.partial"
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with replacing_folder(partial, out, DatasetError):
         _render(partial, request, workers, progress)
-        if out.exists():
-            out.rmdir()  # empty, as `_is_finished` checked; Windows does not rename onto a folder
-        os.replace(partial, out)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise CannotFinish(f"{out}: the disk is full") from error
-        raise DatasetError(f"{out}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return _summarize(out, request, rendered=True)
 
 
@@ -232,7 +220,7 @@ def _render(root: Path, request: SynthRequest, workers: int, progress: Progress)
 
 
 def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8", newline="\n")
+    replace_file(path, json.dumps(value, indent=1) + "\n")
 
 
 def _summarize(root: Path, request: SynthRequest, *, rendered: bool) -> SynthSummary:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from idif.data.images import picture_bytes
 from idif.data.index import NORMAL_CLASS
 from idif.datasets.synthetic.camera_rig import RIG
 from idif.datasets.synthetic.sample_renderer import RenderedSample, SampleRenderer
@@ -111,9 +112,11 @@ def _write(renderer: SampleRenderer, spec: SampleSpec, root: Path) -> WrittenSam
         stem = (
             f"{spec.category}_{number:04d}_{group.replace('/', '_')}_C{camera.number}_{time + camera.number}"
         )
-        Image.fromarray(image).save(folder / f"{stem}.jpg", quality=95, subsampling=0)
+        photo = picture_bytes(Image.fromarray(image), ".jpg", quality=95, subsampling=0)
+        (folder / f"{stem}.jpg").write_bytes(photo)
         if name != NORMAL_CLASS:
-            Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(folder / f"{stem}.png")
+            drawn = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+            (folder / f"{stem}.png").write_bytes(picture_bytes(drawn, ".png"))
         entries.append(
             {
                 "category": spec.category,

@@ -61,7 +61,9 @@ def resources(config: IDIFConfig, request: ResourceRequest) -> dict[str, Any]:
         )
     assert request.features.image_size is not None, "IDIF needs images"
     source: Path | Literal["procedural"] = "procedural" if wanted == "procedural" else Path(wanted)
-    return {"textures": load_textures(source, request.features.image_size, request.folder, request.progress)}
+    size, folder = request.features.image_size, request.folder
+    bank = load_textures(source, size, folder, request.progress, fallback=request.fallback)
+    return {"textures": bank}
 
 
 def smallest() -> IDIFConfig:

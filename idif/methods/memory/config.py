@@ -31,7 +31,7 @@ class StackingConfig(FittedSection):
 
 
 class PatchCoreConfig(StackingConfig):
-    """Settings of PatchCore: nearest neighbours in a memory of training features."""
+    """Settings of PatchCore: nearest neighbors in a memory of training features."""
 
     name: Literal["patchcore"] = "patchcore"
     pooling: Annotated[int, Field(ge=1)] = 3
@@ -49,7 +49,10 @@ class PatchCoreConfig(StackingConfig):
     projection: Count = 64
     """Dimensions of the random projection in which the coreset is chosen."""
     neighbours: Count = 9
-    """Neighbours in the memory by which ``eval.score: method`` weights the score of a view; 1: no weight."""
+    """Neighbors in the memory by which ``eval.score: method`` weights the score of a view; 1: no weight."""
+    search: Literal["torch", "faiss"] = "torch"
+    """Library that finds nearest neighbors without a ``window``; both are exact. ``faiss`` is an extra and
+    runs on the CPU."""
     storage: Literal["float16", "float32"] = "float16"
     """Type of the features in the memory."""
 
@@ -59,6 +62,8 @@ class PatchCoreConfig(StackingConfig):
             raise ValueError("window: compares views of the same camera; leave bank at camera")
         if self.window is not None and self.share < 1:
             raise ValueError("window: needs the features of all positions; leave coreset out")
+        if self.window is not None and self.search == "faiss":
+            raise ValueError("search: faiss compares with all of the memory; leave window out")
         return self
 
     @property

@@ -1,6 +1,7 @@
 """PatchCore (Roth et al., CVPR 2022): distance to the nearest feature in a memory of training features."""
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -10,7 +11,13 @@ from idif.data.batch import Batch
 from idif.errors import CannotFinish, ConfigError
 from idif.methods.memory.config import PatchCoreConfig
 from idif.methods.memory.coreset import greedy_coreset
-from idif.methods.memory.nearest import distances_to, nearest, nearest_in_window, window_rows
+from idif.methods.memory.nearest import (
+    distances_to,
+    nearest,
+    nearest_in_window,
+    nearest_with_faiss,
+    window_rows,
+)
 from idif.methods.memory.stacking import Stacking
 from idif.methods.protocol import FittedMethod, MethodContext, Needs, Scores
 from idif.progress import Progress, silent
@@ -22,7 +29,7 @@ EXPORT_ROWS = 2**15
 
 
 class PatchCore(FittedMethod):
-    """Nearest neighbours of each position's features among those of the training views.
+    """Nearest neighbors of each position's features among those of the training views.
 
     The memory is one tensor [M,D] ordered by bank (a camera, or all views), then by position where it holds
     all features of a bank, then by sample.
@@ -39,6 +46,10 @@ class PatchCore(FittedMethod):
 
     def __init__(self, config: PatchCoreConfig, context: MethodContext) -> None:
         super().__init__()
+        if config.search == "faiss" and find_spec("faiss") is None:
+            raise ConfigError(
+                'method.search: faiss is not installed; run `pip install "idif[faiss]"`, or set torch'
+            )
         self.config, self.view_numbers = config, context.view_numbers
         self.stacking = Stacking(config, context.features)
         self.needs = Needs(training=self.stacking.names, scoring=self.stacking.names)
@@ -110,7 +121,7 @@ class PatchCore(FittedMethod):
         window = self.config.window
         where = "" if window is None else f", at most {window} positions away"
         return {
-            "head": "nearest neighbour",
+            "head": "nearest neighbor",
             "map": f"distance to the nearest training feature of the {self._scope}{where}; "
             f"{', '.join(self.stacking.names)} on {self.stacking.grid} x {self.stacking.grid} positions",
         }
@@ -162,14 +173,15 @@ class PatchCore(FittedMethod):
                 stacked, vectors.view(side, side, -1, len(stacked[0])), self.config.window
             )
         asked = stacked.permute(0, 2, 3, 1)
-        distances, rows = nearest(asked.flatten(0, 2), vectors)
+        search = nearest_with_faiss if self.config.search == "faiss" else nearest
+        distances, rows = search(asked.flatten(0, 2), vectors)
         return distances.view(asked.shape[:3]), rows.view(asked.shape[:3])
 
     def _weighted(self, stacked: Tensor, distances: Tensor, rows: Tensor, vectors: Tensor) -> Tensor:
-        """View scores [P]: the largest distance, weighted by the neighbours in the memory (Eq. 6 and 7).
+        """View scores [P]: the largest distance, weighted by the neighbors in the memory (Eq. 6 and 7).
 
         The weight is 1 - exp(d) / (sum of exp(d_k)) with the distances d_k of the position to the nearest
-        neighbours of its own nearest one in the memory, itself included.
+        neighbors of its own nearest one in the memory, itself included.
         """
         greatest, place = distances.flatten(1).max(dim=1)
         count = self.config.neighbours

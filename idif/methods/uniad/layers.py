@@ -39,15 +39,16 @@ class Attention(nn.Module):
         count, heads = len(queries), self.heads.num_heads
         weights, biases = self.heads.in_proj_weight.chunk(3), self.heads.in_proj_bias.chunk(3)
         query, key, value = (
-            F.linear(x, weight, bias).unflatten(2, (heads, -1)).transpose(1, 2).flatten(0, 1)
+            torch.unflatten(F.linear(x, weight, bias), 2, (heads, -1)).transpose(1, 2).flatten(0, 1)
             for x, weight, bias in zip((queries, keys, values), weights, biases, strict=True)
         )
         bias = query.new_zeros(query.shape[1], key.shape[1])
         if blocked is not None:
             bias.masked_fill_(blocked, -math.inf)
         attention = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=query.shape[2] ** -0.5).softmax(2)
-        mixed = (self.dropout(attention) @ value).unflatten(0, (count, heads)).transpose(1, 2).flatten(2)
-        return self.heads.out_proj(mixed)
+        mixed = torch.unflatten(self.dropout(attention) @ value, 0, (count, heads)).transpose(1, 2).flatten(2)
+        projected: Tensor = self.heads.out_proj(mixed)
+        return projected
 
 
 class FeedForward(nn.Sequential):
@@ -103,7 +104,8 @@ class DecoderLayer(nn.Module):
             position: [N,d].
             blocked_memory: bool [N,N] or None, as `Attention.forward`'s; likewise ``blocked_previous``.
         """
-        tokens = self.queries.expand(len(memory), -1, -1)
+        # len() would fix the traced batch in a TorchScript file
+        tokens = self.queries.expand(memory.shape[0], -1, -1)
         attended = self.to_memory(tokens, memory, position, blocked_memory)
         tokens = self.norms[0](tokens + self.dropout(attended))
         attended = self.to_previous(tokens, previous, position, blocked_previous)

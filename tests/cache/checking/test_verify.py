@@ -128,7 +128,7 @@ def test_a_manifest_of_another_group_is_found(store: Path) -> None:
 def test_an_unfinished_group_is_found(store: Path) -> None:
     (store / "cup/test/manifest.json").unlink()
     (problem,) = verify_store(store).problems
-    assert (problem.file, problem.what) == ("cup/test/manifest.json", "missing: the build has not finished")
+    assert (problem.file, problem.what) == ("cup/test/manifest.json", "missing: the store lists this group")
 
 
 def test_there_must_be_a_store(tmp_path: Path) -> None:

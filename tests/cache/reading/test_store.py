@@ -20,7 +20,7 @@ from idif.data.batch import Batch
 from idif.data.features import FeatureSource
 from idif.encoders.encode import EncoderSet, encode_present
 from idif.encoders.live import LiveFeatures
-from idif.errors import StoreDamaged, StoreError, StoreIncomplete
+from idif.errors import StoreDamaged, StoreError
 from tests import feature_source_contract as contract
 from tests.helpers.tiny_data import tiny_index, untrained
 from tests.helpers.tiny_store import build_tiny
@@ -205,7 +205,7 @@ REFUSED = [
     (LAYER, Path.unlink, StoreDamaged, "missing"),
     (LAYER, lambda p: p.write_bytes(p.read_bytes()[:-1]), StoreDamaged, r"\d+ bytes, expected \d+"),
     ("cup/train/manifest.json", _break_json, StoreDamaged, "not the bytes"),
-    ("cup/train/manifest.json", Path.unlink, StoreIncomplete, "cup/train has no manifest"),
+    ("cup/train/manifest.json", Path.unlink, StoreDamaged, "missing, but the store lists cup/train"),
     ("cup/train/layer1/zarr.json", lambda p: p.write_text("{}"), StoreDamaged, "not the bytes"),
     ("manifest.json", lambda p: p.write_text("{"), StoreDamaged, "not the bytes"),
     ("manifest.json", Path.unlink, StoreDamaged, "missing"),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-import cli.__main__
+import cli.terminal.signals
 import idif.encoders.encode
 import idif.files
 from cli.__main__ import run
@@ -154,7 +154,7 @@ def test_a_stopped_build_says_so_once_and_is_continued(
     # a shell that starts the tests in the background has them ignore SIGINT
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, cli.__main__._terminate),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, cli.terminal.signals.handle),
     }
     try:
         with monkeypatch.context() as patch:

@@ -45,16 +45,19 @@ def test_one_command_trains_evaluates_and_compares(
     capsys.readouterr()
     assert run(["train", f"--config={config}", *FAST, "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)["compared"]
-    assert (first["variant"], first["published_s_auroc"], first["head"]) == ("dkd", 0.94, "cosine")
+    assert (first["variant"], first["published_s_auroc"], first["head"]) == ("dkd", None, "cosine")
     assert (second["variant"], second["published_s_auroc"]) == (None, None)
     for row in (first, second):
         metrics = json.loads((Path(row["run"]) / "metrics.json").read_text())
         assert row["s_auroc"] == metrics["mean"]["s_auroc"] is not None
     predictions = tmp_path / "runs" / "two-dkd" / "predictions.h5"
     predictions.unlink()
-    assert run(["train", f"--config={config}", *FAST, "--resume"]) == 0
-    told = capsys.readouterr().out
-    assert "94.0" in told
+    table = tmp_path / "runs.csv"
+    assert run(["train", f"--config={config}", *FAST, "--resume", f"--export={table}"]) == 0
+    told, noted = capsys.readouterr()
+    assert f"wrote {table}: table by run (2 rows" in " ".join(noted.split())
+    assert table.read_text().startswith("run,variant,method,head,categories,s_auroc,")
+    assert "94.0" not in told, "published for all categories of another dataset"
     assert not predictions.exists(), "a finished run was evaluated again"
 
 

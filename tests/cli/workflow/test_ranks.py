@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,19 @@ def test_two_processes_that_take_categories_train_what_one_does(
     assert [{k: m[k] for k in same} for m in together] == [{k: m[k] for k in same} for m in alone]
     assert kept(runs / "by-two") == kept(runs / "by-one")
     assert not list((runs / "by-two").rglob("*.lock*"))
+
+
+@pytest.mark.long
+def test_the_survivor_of_a_team_ends_within_seconds(world: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    command = [*arguments(world, "lost", 1), "--set=run.tracking=none", "--json"]
+    assert start(command, die_at_step=1, said=tmp_path) == [3, -KILL]
+    assert time.monotonic() - began < 120, "starting two processes included"
+    assert (
+        "another process of this command has stopped"
+        in json.loads((tmp_path / "stdout").read_text())["error"]
+    )
+    assert "Traceback" not in (tmp_path / "stderr").read_text()
 
 
 def test_a_mistake_that_every_process_makes_is_one_object_on_stdout(

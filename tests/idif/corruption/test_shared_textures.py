@@ -11,8 +11,9 @@ from PIL import Image
 from cli.workflow.sources import Sources
 from idif.config.loader import resolve
 from idif.config.sections import Config
-from idif.corruption.textures import TextureBank
+from idif.corruption.textures import TextureBank, load_textures
 from idif.data.features import FeatureSpec
+from tests.helpers.hostile_pickle import Hostile
 
 
 def config(home: Path, name: str, store: Path | None) -> Config:
@@ -51,3 +52,14 @@ def test_two_runs_share_a_bank_until_the_folder_changes(world: Path, tmp_path: P
     assert third.fingerprint != first.fingerprint
     assert len(list(place.glob("textures-*"))) == 2
     assert file.stat().st_mtime_ns == made, "the other bank is left as it was"
+
+
+def test_a_bank_is_no_pickle(tmp_path: Path) -> None:
+    images = load_textures("procedural", 16, tmp_path).images.clone()
+    (file,) = tmp_path.glob("textures-*.npy")
+    mark = tmp_path / "mark"
+    file.unlink()  # it is mapped into memory
+    np.save(file, np.array([Hostile(mark)], dtype=object), allow_pickle=True)
+    again = load_textures("procedural", 16, tmp_path)
+    assert torch.equal(again.images, images), "it is made anew"
+    assert not mark.exists()

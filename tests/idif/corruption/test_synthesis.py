@@ -20,7 +20,7 @@ from idif.corruption.streams import Stream
 from idif.corruption.synthesis import corrupt
 from idif.corruption.textures import TextureBank, load_textures
 from idif.data.images import load_image
-from idif.errors import CannotFinish, DatasetError
+from idif.errors import CannotFinish, DatasetError, PathError
 from idif.randomness import integers, view_seeds
 
 
@@ -346,7 +346,7 @@ def test_a_bank_that_another_process_has_open_is_taken(
     assert list((tmp_path / "c").iterdir()) == [file]
     file.unlink()
     content = b""
-    with pytest.raises(DatasetError, match="cannot be written"):
+    with pytest.raises(PathError, match="cannot be written"):
         load_textures(source, 16, tmp_path / "c")
 
 
@@ -402,7 +402,7 @@ def test_an_unreadable_texture_is_named_and_leaves_nothing(tmp_path: Path) -> No
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "c").write_text("a file")
-    with pytest.raises(DatasetError, match="the texture bank cannot be written"):
+    with pytest.raises(PathError, match="cannot be written"):
         load_textures("procedural", 4, tmp_path / "c")
 
     def full(*_: Any) -> None:

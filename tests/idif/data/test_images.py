@@ -82,7 +82,7 @@ def test_any_value_above_zero_is_anomalous_in_every_mode(tmp_path: Path, mode: s
     np.testing.assert_array_equal(load_mask(tmp_path / "m.png", 12, (12, 12)), truth)
 
 
-def test_masks_are_resized_by_nearest_neighbour(tmp_path: Path) -> None:
+def test_masks_are_resized_by_nearest_neighbor(tmp_path: Path) -> None:
     truth = np.random.default_rng(0).random((8, 8)) < 0.3
     Image.fromarray(truth.astype(np.uint8)).save(tmp_path / "m.png")
     expected = truth.repeat(3, axis=0).repeat(3, axis=1)

@@ -1,5 +1,6 @@
 """The contract of `tests.encoder_contract`, for every kind of encoder."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.encoder_contract import (
     check_wrong_weights_are_refused,
 )
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index
+from tests.helpers.tiny_vae import installed_vae
 
 PICTURES = (
     EncoderOptions(resize="lanczos"),
@@ -46,7 +48,17 @@ CASES = {
         ill_fitting=(40, 72),
     ),
     "dinov3": Case("vit_small_patch16_dinov3", EncoderOptions(taps=(0, 1), neck="aligned")),
+    "vae": Case("tiny_vae", EncoderOptions(crop_from=72), others=PICTURES[:2], ill_fitting=(36,)),
+    "taef2": Case(
+        "taef2", EncoderOptions(resize="bicubic"), others=(PICTURES[0], PICTURES[2]), ill_fitting=(36,)
+    ),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_vae() -> Iterator[None]:
+    with installed_vae():
+        yield
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 
-import idif.encoders.timm_models
+import idif.encoders.hub
 from idif.data.images import load_image
 from idif.encoders.frozen import FrozenEncoder, find_family, load_encoder
 from idif.encoders.options import EncoderOptions
@@ -28,7 +28,7 @@ def test_every_alias_is_a_model_with_weights_of_timm(name: str, model: str) -> N
 
 
 def test_uniad_s_array_takes_106_624_bytes_a_sample() -> None:
-    (aligned,) = find_family("tf_efficientnet_b4", EncoderOptions(taps=(2, 4, 8, 16), neck="aligned")).arrays(
+    (aligned,) = find_family("efficientnet_b4", EncoderOptions(taps=(2, 4, 8, 16), neck="aligned")).arrays(
         224
     )
     assert aligned.shape == (272, 14, 14)
@@ -110,7 +110,7 @@ def test_weights_that_cannot_be_downloaded_are_named_with_the_alternatives(
         raise OSError("no route to host")
 
     monkeypatch.setattr(socket, "getaddrinfo", offline)
-    monkeypatch.setattr(idif.encoders.timm_models, "getproxies", dict)
+    monkeypatch.setattr(idif.encoders.hub, "getproxies", dict)
     with pytest.raises(WeightsError) as caught:
         load_encoder("imagenet", "tf_efficientnet_b4")
     place = "https://huggingface.co/timm/tf_efficientnet_b4.aa_in1k/resolve/main/model.safetensors"
@@ -150,7 +150,7 @@ def test_real_weights_of_efficientnet_lite0() -> None:
         (40, 28, 28),
         (112, 14, 14),
     ]
-    # leave-one-out nearest neighbours of ten textures each of four classes, on the pooled last tap
+    # leave-one-out nearest neighbors of ten textures each of four classes, on the pooled last tap
     files = [
         file for folder in sorted((data / "dtd/images").iterdir()) for file in sorted(folder.iterdir())[:10]
     ]

@@ -7,6 +7,7 @@ import torch
 
 from idif.encoders.weights_file import read_weights_file
 from idif.errors import WeightsError
+from tests.helpers.hostile_pickle import Hostile
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
@@ -37,3 +38,15 @@ def test_wrappers_are_removed(tmp_path: Path, key: str) -> None:
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="expected a dictionary of tensors"):
         read_weights_file(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_of_weights_runs_no_code(tmp_path: Path, zipped: bool) -> None:
+    mark, path = tmp_path / "mark", tmp_path / "w.pth"
+    content = {"state_dict": {"w": torch.ones(1)}, "args": Hostile(mark)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match="not readable as encoder weights"):
+        read_weights_file(path)
+    assert not mark.exists()
+    torch.load(path, weights_only=False)
+    assert mark.exists(), "the test must be able to fail"

@@ -139,15 +139,15 @@ def test_tables_follow_the_papers_order_with_its_columns_beside_ours() -> None:
     assert table.columns[:5] == ["s_auroc", "i_auroc", "p_auroc", "p_ap", "aupro"]
     methods = [c.split()[0] for c in table.columns[5:] if c.endswith("s_auroc")]
     assert methods == ["PaDiM", "PatchCore", "RD", "UniAD", "DeSTSeg", "SimpleNet", "IDIF"]
-    lines = list(csv.DictReader(io.StringIO(to_csv(metrics))))
+    lines = list(csv.DictReader(io.StringIO(to_csv(compare(metrics)))))
     assert lines[0]["IDIF s_auroc"] == "0.961"
     assert lines[0]["s_auroc"] == "0.51"
     assert lines[2]["aupro"] == ""
     assert float(lines[3]["IDIF p_auroc"]) == pytest.approx((0.984 + 0.993 + 0.987) / 3)
-    rows = to_markdown(metrics).splitlines()
+    rows = to_markdown(compare(metrics)).splitlines()
     assert rows[2].startswith("| audiojack | 51.0 |")
     assert rows[4].split(" | ")[5] == "–"
-    latex = to_latex(metrics)
+    latex = to_latex(compare(metrics))
     assert r"sim\_card\_set & 52.0" in latex
     assert latex.count(r"\midrule") == 2
 
@@ -156,7 +156,7 @@ def test_other_data_stand_alone_in_their_own_order() -> None:
     table = compare(numbers(["zipper", "mug"]))
     assert [name for name, _ in table.rows] == ["zipper", "mug", "mean"]
     assert len(table.columns) == 5
-    assert r"\midrule" in to_latex(numbers(["mug"]))
+    assert r"\midrule" in to_latex(compare(numbers(["mug"])))
 
 
 def test_the_adeval_pickle_holds_map_score_and_mask_path(predictions: Predictions, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from idif.encoders.frozen import load_encoder
 from idif.encoders.live import LiveFeatures
 from idif.encoders.options import EncoderOptions
 from idif.methods.catalog import METHODS
+from idif.methods.decodiff.config import DeCoDiffConfig
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.protocol import Method, MethodContext
 from idif.methods.section import MethodSection
@@ -23,6 +24,7 @@ from idif.training.task import Task
 from tests import method_contract as contract
 from tests.helpers.run_arrays import INPUTS, RunArrays
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, untrained
+from tests.helpers.tiny_vae import installed_vae
 from tests.helpers.vector_encoder import signal_index
 from tests.helpers.vector_method import ConfigWithVector, VectorConfig, installed_method
 
@@ -50,13 +52,8 @@ def _case(
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cases]:
     home = tmp_path_factory.mktemp("contract")
-    with installed_method():
-        yield {
-            **_image_cases(home),
-            **_run_cases(),
-            "uniad": _uniad_case(home),
-            "vector": _vector_case(home),
-        }
+    with installed_method(), installed_vae():
+        yield {**_image_cases(home), **_run_cases(), **_own_cases(home)}
 
 
 def _image_cases(home: Path) -> Cases:
@@ -91,6 +88,32 @@ def _image_cases(home: Path) -> Cases:
         return _case(config, source, context)
 
     return {name: made(section) for name, section in sections.items()}
+
+
+def _own_cases(home: Path) -> Cases:
+    """Methods with a source of their own."""
+    return {
+        "deco-diff": _deco_diff_case(home),
+        "uniad": _uniad_case(home),
+        "vector": _vector_case(home),
+    }
+
+
+def _deco_diff_case(home: Path) -> contract.Case:
+    """With gates, and with the decoder at hand, as in evaluation."""
+    root = home / "latents"
+    index = tiny_index(categories=("cup",), train=6, test=0)
+    make_tiny_realiad(root, index)
+    encoder = load_encoder("untrained", "tiny_vae", EncoderOptions(crop_from=40))
+    source = LiveFeatures(root, index, EncoderSet((encoder,), SIZE), CPU)
+    gates = {"gating": {"used": True, "loss": 0.1}}
+    section = DeCoDiffConfig.model_validate(METHODS["deco-diff"].smallest().model_dump() | gates)
+    config = Config(method=section)
+
+    def context(features: FeatureSpec) -> MethodContext:
+        return replace(method_context(config, features, (1, 2, 3), ["cup"]), encoders=(encoder,))
+
+    return _case(config, source, context)
 
 
 def _uniad_case(home: Path) -> contract.Case:
@@ -145,6 +168,7 @@ ALONE = [
     "causal-film-ema",
     "causal-film-fixed",
     "pooled-autoencoder",
+    "deco-diff",
     "uniad",
     "vector",
 ]

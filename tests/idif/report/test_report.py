@@ -12,14 +12,23 @@ import pytest
 
 from cli.__main__ import run as idif
 from idif.config.sections import EvalConfig
+from idif.data.index import Index, Sample, View
 from idif.errors import RunError, StoreDamaged
 from idif.evaluation.predictions import Predictions
 from idif.report import page as page_module
 from idif.report import write_report
 from idif.report.charts import HEIGHT, WIDTH
+from idif.report.decisions import Costs
 from idif.report.figures import roc, score_histogram, scored_samples
 from idif.report.gallery import Images, select_samples
-from idif.report.reference_results import missing_view_reference, published_results, reference_rows
+from idif.report.reference_results import (
+    MEAN,
+    _rows,
+    covered_dataset,
+    missing_view_reference,
+    published_results,
+    reference_rows,
+)
 from idif.report.tables import HEADLINE, label
 from tests.helpers.report_runs import VIEWS, images_of, make_run, make_run_without_views
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index
@@ -140,7 +149,11 @@ def test_every_metric_shown_is_that_of_metrics_json(demo: Path, page: Page) -> N
     found = 0
     for name, values in (*metrics["categories"].items(), ("mean", metrics["mean"])):
         for key, value in values.items():
-            if not (value is None or isinstance(value, float)) or key in ("p_error_bound", "s_auroc_ci"):
+            if not (value is None or isinstance(value, float)) or key in (
+                "p_error_bound",
+                "s_auroc_ci",
+                "decision",
+            ):
                 continue
             shown = (
                 rows[name][columns.index(label(key))]
@@ -305,7 +318,53 @@ def test_images_of_some_samples_only(demo: Path) -> None:
         found: dict[str, Images] = images_of()(run, category, split, sample_ids[:2])
         return found
 
-    assert "The images of 6 of these samples were not found." in page_of(demo, images=some).text
+    text = page_of(demo, images=some).text
+    missing = [int(n) for n in re.findall(r"The images of (\d+) of these samples were not found", text)]
+    assert len(missing) == 2, "the category of one class shows two samples"
+    assert min(missing) >= 6, "all but two of at least eight"
+
+
+def test_one_camera_has_a_grid_original_names_and_nothing_about_several(tmp_path: Path) -> None:
+    def tile(number: int, defect: str) -> Sample:
+        view = View(1, f"tile/S{number}/x_C1.png", None, defect, source=f"{defect}/IMG {number}.JPG")
+        return Sample(f"tile/S{number}", "tile", "test", (view,), origin="folder")
+
+    index = Index((1,), tuple(tile(n, "crack" if n % 2 else "OK") for n in range(12)))
+    folder = make_run(tmp_path / "tiles", index=index, sweep=False)
+    page = Page(write_report([folder], images=None, costs=Costs(50, 1)).read_text(encoding="utf-8"))
+    decided = json.loads((folder / "metrics.json").read_text())["categories"]["tile"]["decision"]
+    misses, alarms = decided["misses"], decided["false_alarms"]
+    assert "an oracle that needs their labels): misses" in page.text
+    assert f"misses {misses['count']} of 6" in page.text
+    assert f"false alarms {alarms['count']} of 6" in page.text
+    _, classes = page.table("Decisions by class")
+    assert classes["good"][:2] == [str(6 - alarms["count"]), str(alarms["count"])]
+    assert classes["crack"][:2] == [str(misses["count"]), str(6 - misses["count"])]
+    columns, others = page.table("Other thresholds on these samples")
+    own = next(row for row in others.values() if row[-1] == "the run's threshold")
+    cost = float(own[columns.index("cost")])
+    assert cost == 50 * misses["count"] + alarms["count"]
+    assert cost >= min(float(row[columns.index("cost")]) for row in others.values())
+    assert "samples grid" in page.attributes("class")
+    assert "IMG 1.JPG" in page.text
+    for several in ("Missing views", "C1", "By camera", "I-AUROC", "views present"):
+        assert several not in page.text.partition("Protocol: how scores")[0].replace("x_C1", "")
+
+
+def test_several_runs_stand_side_by_side_on_the_same_samples(demo: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "second", seed=5)
+    page = Page(write_report([demo, other], images=images_of()).read_text(encoding="utf-8"))
+    columns, rows = page.table("S-AUROC of the runs")
+    assert columns == ["demo", "second"]
+    for place, folder in enumerate((demo, other)):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert rows["gear"][place] == f"{100 * metrics['categories']['gear']['s_auroc']:.1f}"
+        assert rows["mean"][place] == f"{100 * metrics['mean']['s_auroc']:.1f}"
+    _, paired = page.table("second beside demo")
+    assert list(paired) == ["gear", "bolt", "mean"]
+    assert "The same samples from each run" in page.text
+    beside = [text for text in page.texts if text in ("demo", "second")]
+    assert beside.count("second") >= 10
 
 
 def test_without_maps_and_images_a_note_says_so(tmp_path: Path) -> None:
@@ -351,7 +410,7 @@ def test_a_missing_view_is_an_empty_frame(demo: Path, page: Page) -> None:
     rows = [
         row
         for name in ("gear", "bolt", "cap")
-        for row in select_samples(scored_samples(predictions, name, EVAL), 2)
+        for row in select_samples(scored_samples(predictions, name, EVAL), 2, 6)
     ]
     absent = int((~predictions.present[rows]).sum())
     assert absent
@@ -446,6 +505,8 @@ def test_published_results_are_those_of_the_method_and_of_a_dataset_with_all_cat
     assert reference_rows("idif", ["audiojack", "gear"]) == {}  # a coincidence among other data
     assert reference_rows("idif", ["mean"]) == reference_rows("idif", []) == {}
     assert reference_rows("another", ["audiojack"]) == {}
+    assert reference_rows("idif", ["audiojack"], ["folder"]) == {}, "own photographs of that name"
+    assert reference_rows("idif", ["cable_gland"], ["mvtec3d"])["cable_gland"].s_auroc == 0.961
     assert list(published_results(["audiojack"])) == [
         "PaDiM",
         "PatchCore",
@@ -465,9 +526,11 @@ def test_published_results_are_shown_beside_the_runs(tmp_path: Path) -> None:
     assert "IDIF on Real-IAD, from IDIF (AAAI 2025); full training sets, segmentation head" in page.text
     published = [row.s_auroc for row in missing_view_reference("idif", "Real-IAD")]
     assert published == [0.964, 0.959, 0.957, 0.951, 0.940]
-    for missing, value in enumerate(published):
-        assert value is not None
-        assert f"paper, Real-IAD, {missing} missing: {100 * value:.1f} %" in page.text
+    assert "paper, Real-IAD" not in page.text, "published for all categories, the run has two"
+    every = list(published_results(["audiojack"])["IDIF"])
+    assert covered_dataset("idif", every) is None
+    names = [row.category for row in _rows("main") if (row.method, row.dataset) == ("IDIF", "Real-IAD")]
+    assert covered_dataset("idif", [name for name in names if name != MEAN]) == "Real-IAD"
     assert missing_view_reference("another", "Real-IAD") == []
 
 

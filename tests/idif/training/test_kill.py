@@ -17,7 +17,7 @@ import torch
 from lightning_fabric import Fabric
 
 import idif.kernels.winograd
-from cli.__main__ import _terminate
+from cli.terminal.signals import handle
 from idif.config.loader import resolve
 from idif.corruption.textures import load_textures
 from idif.training.checkpoint import read_progress
@@ -57,7 +57,7 @@ def run(home: str, name: str) -> None:
 
 def stopped_at_step(home: str, name: str, number: int, step: int) -> None:
     """As `run`, but the process gets the signal ``number`` when step ``step`` has been made."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, handle)
     once, steps = TrainingState.advance, itertools.count(1)
 
     def stop(state: TrainingState) -> None:

@@ -22,13 +22,14 @@ from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.model import IDIF
 from idif.methods.protocol import Method
 from idif.randomness import Draws
-from idif.training.checkpoint import load_state, load_weights, read_progress
-from idif.training.checkpoint_files import find_checkpoint
+from idif.training.checkpoint import load_state, load_weights, read_progress, save_checkpoint
+from idif.training.checkpoint_files import TrainingProgress, find_checkpoint
 from idif.training.loop import train
 from idif.training.run_log import RunLog, read_log
 from idif.training.state import TrainingState
 from idif.training.step_metrics import out_of_memory_as_error
 from idif.training.validation import ValidationResult
+from tests.helpers.hostile_pickle import Hostile
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index
 from tests.helpers.tiny_training import SMALL, idif_task, live_source
 
@@ -75,7 +76,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     source: LiveFeatures, textures: TextureBank, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     """Bit-identical weights and log, though the first attempt died after its second epoch."""
-    settings = {"eval_every": 1} | settings
+    settings = {"eval_every": 1, "validate_every": 0} | settings
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     nothing = ValidationResult({})
     train(
@@ -251,6 +252,16 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_offered(
     (tmp_path / "checkpoint" / "checkpoint.json").write_text("{")
     with pytest.raises(RunError, match="damaged checkpoint"):
         read_progress(tmp_path / "checkpoint")
+
+
+def test_the_state_of_a_training_runs_no_code(tmp_path: Path) -> None:
+    """Runs are handed around, and their digests are no signatures."""
+    mark = tmp_path / "mark"
+    save_checkpoint(tmp_path, {}, {"optimizer": Hostile(mark)}, TrainingProgress(1, 1, finished=False))
+    assert read_progress(tmp_path / "checkpoint").step == 1
+    with pytest.raises(RunError, match=r"training\.pt: no state of a training that can be read without"):
+        load_state(tmp_path / "checkpoint")
+    assert not mark.exists()
 
 
 def test_a_stop_between_the_renames_falls_back_to_the_checkpoint_before(

@@ -63,3 +63,23 @@ def test_steps_are_counted_over_processes_passes_and_accumulated_batches() -> No
 def test_milestones_go_with_their_schedule_alone(schedule: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected with schedule `milestones`, and only with it"):
         resolve({"train": {"schedule": schedule}}, source="test")
+
+
+def test_a_cosine_with_a_horizon_ends_above_zero() -> None:
+    """The schedule of DeCo-Diff's authors: by epoch, from zero, 800 of 1,200 epochs."""
+    schedule = {"unit": "epoch", "warmup": 10, "warmup_start": 0, "horizon": 1200}
+    train = TrainConfig.model_validate({"warmup": 0, "lr": 1e-4, "epochs": 800, "schedule": schedule})
+    steps = StepCount(per_pass=13, per_epoch=13, total=800 * 13)
+    found = [train.lr * learning_rate(train, steps, 13 * epoch) for epoch in range(800)]
+    assert found[0] == 0
+    assert found[1] == learning_rate(train, steps, 25) * train.lr == pytest.approx(1e-5)
+    assert found[10] == max(found) == pytest.approx(1e-4)
+    assert found[-1] == pytest.approx(2.55e-5, abs=5e-8)
+    beyond = StepCount(per_pass=13, per_epoch=13, total=1300 * 13)
+    assert learning_rate(train, beyond, 1250 * 13) == 0
+
+
+@pytest.mark.parametrize("schedule", [{"name": "constant", "horizon": 20}, {"horizon": 5, "warmup": 5}])
+def test_a_horizon_needs_a_cosine_that_reaches_beyond_the_warm_up(schedule: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="horizon: expected with schedule `cosine` alone"):
+        resolve({"train": {"warmup": 0, "schedule": schedule}}, source="test")

@@ -17,7 +17,7 @@ from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method, MethodContext, Needs, Scores, TrainedMethod
 from idif.randomness import Draws
 from idif.training.checkpoint import load_weights, read_progress
-from idif.training.loop import step_inputs, train, train_step
+from idif.training.loop import draw_variants, step_inputs, train, train_step
 from idif.training.optimizers import make_optimizer
 from idif.training.run_log import read_log
 from idif.training.state import StepModule
@@ -151,3 +151,24 @@ def test_optimizers_make_the_steps_of_their_formulas() -> None:
     adamw = start * (1 - lr * decay) - lr * torch.sign(gradient)
     torch.testing.assert_close(after(1, name="adamw"), adamw)
     assert not torch.equal(after(2, name="adam", betas=(0.1, 0.2)), after(2, name="adam"))
+
+
+@pytest.mark.usefixtures("built")
+def test_without_a_largest_norm_nothing_is_clipped(tmp_path: Path) -> None:
+    free, wide, tight = (
+        learned(tmp_path / str(norm), epochs=1, batch_size=2, clip_norm=norm) for norm in (None, 100.0, 1e-3)
+    )
+    assert torch.equal(free, wide)
+    assert not torch.allclose(free, tight)
+
+
+def test_variants_are_drawn_from_the_named_ones_of_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = InMemory(torch.ones(60, 1, dtype=torch.bool), torch.zeros(60, 1, dtype=torch.bool))
+    rows = list(range(60))
+    assert draw_variants(source, rows, 0, 0, ("plain",)) is None
+    varied = replace(source.spec, variants=("plain", "rotated180", "shifted"))
+    monkeypatch.setattr(InMemory, "spec", varied)
+    assert set(draw_variants(source, rows, 0, 0) or ()) == {0, 1, 2}
+    drawn = draw_variants(source, rows, 0, 0, ("plain", "shifted"))
+    assert set(drawn or ()) == {0, 2}
+    assert draw_variants(source, rows, 0, 1, ("plain", "shifted")) != drawn

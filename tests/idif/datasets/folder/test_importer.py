@@ -14,7 +14,7 @@ from cli.__main__ import run
 from idif.data.images import load_image, load_mask
 from idif.data.index import Sample
 from idif.datasets.checks.dataset import check_dataset
-from idif.datasets.contact_sheet import CELL
+from idif.datasets.contact_sheet import CELL, COLUMNS
 from idif.datasets.folder.importer import import_folder
 from idif.datasets.folder.layout import read_pattern
 from idif.datasets.realiad.files import RealIADLayout
@@ -251,9 +251,9 @@ def test_the_command(mug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     again = json.loads(capsys.readouterr().out)
     assert again == said | {"kept": ["mug"]}
     with Image.open(out / "preview" / "mug.png") as sheet:
-        # three training samples, two chips and a good one
-        assert sheet.size == (CELL, 6 * (CELL + 14))
-        red = np.asarray(sheet)[4 * (CELL + 14) + 14 :][:CELL] == (255, 40, 40)
+        # three training samples, two chips and a good one, four in a row
+        assert sheet.size == (COLUMNS * CELL, 2 * (CELL + 14))
+        red = np.asarray(sheet)[CELL + 14 + 14 :, :CELL] == (255, 40, 40)
     assert red.all(2).any()
     mark(mug / "mug" / "ground_truth" / "big chip" / "000_mask.png", side=7)
     assert run([*command, "--json"]) == 2

@@ -1,5 +1,6 @@
 """PatchCore and PaDiM against their definitions, written as loops over positions in float64."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from idif.errors import CannotFinish, ConfigError
 from idif.methods.memory import nearest as search
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.memory.coreset import greedy_coreset
-from idif.methods.memory.nearest import nearest, nearest_in_window
+from idif.methods.memory.nearest import nearest, nearest_in_window, nearest_with_faiss
 from idif.methods.memory.padim import PaDiM
 from idif.methods.memory.patchcore import PatchCore
 from idif.methods.memory.stacking import Stacking
@@ -110,7 +111,7 @@ def test_patchcore_is_the_distance_to_the_nearest_training_feature(window: int |
 
 
 @pytest.mark.parametrize("window", [None, 1])
-def test_the_methods_own_score_weights_the_largest_distance_by_the_memorys_neighbours(
+def test_the_methods_own_score_weights_the_largest_distance_by_the_memorys_neighbors(
     window: int | None,
 ) -> None:
     train, test, grid = batch(4), batch(3, seed=1), 4
@@ -195,10 +196,11 @@ def test_the_search_is_exact_whatever_the_block(
     np.testing.assert_allclose(apart[np.arange(queries), rows], apart.min(axis=1), rtol=1e-5, atol=1e-6)
 
 
-def test_a_feature_of_the_memory_is_at_distance_zero() -> None:
+@pytest.mark.parametrize("find", [nearest, nearest_with_faiss])
+def test_a_feature_of_the_memory_is_at_distance_zero(find: Callable[..., tuple[Tensor, Tensor]]) -> None:
     """Also where squares cancel: the product of long vectors rounds by more than 1."""
     bank = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)) + 1000
-    distances, rows = nearest(bank.flip(0), bank)
+    distances, rows = find(bank.flip(0), bank)
     assert (distances == 0).all()
     assert rows.tolist() == list(range(49, -1, -1))
 
@@ -215,6 +217,19 @@ def test_a_window_over_everything_is_the_search_in_all_of_the_memory(
     anywhere = nearest(queries.permute(0, 2, 3, 1).reshape(-1, 3), bank.view(-1, 3))
     torch.testing.assert_close(within[0].flatten(), anywhere[0])
     assert torch.equal(within[1].flatten(), anywhere[1])
+
+
+def test_faiss_gives_the_same_maps_and_scores() -> None:
+    train, test = batch(6, 0), batch(3, 1)
+    ours, of_faiss = (patchcore(train, coreset=1, search=which).score(test) for which in ("torch", "faiss"))
+    torch.testing.assert_close(of_faiss.maps["map"], ours.maps["map"], rtol=1e-6, atol=0)
+    torch.testing.assert_close(of_faiss.views, ours.views, rtol=1e-6, atol=0)
+
+
+def test_without_faiss_a_config_that_names_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("idif.methods.memory.patchcore.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"method.search: faiss is not installed.*idif\[faiss\]"):
+        PatchCore(PatchCoreConfig(search="faiss"), context())
 
 
 def test_a_coreset_covers_the_vectors_as_the_greedy_choice_does() -> None:

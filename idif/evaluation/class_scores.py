@@ -1,4 +1,4 @@
-"""Decisions at a threshold, and statistics of the scores of each class."""
+"""Confusion matrix at a threshold, and statistics of the scores of each class."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from idif.evaluation.thresholds import Thresholds
 from idif.metrics.score_counts import Array, BoolArray, IntArray
 
 
-def decisions_of(
+def confusion_of(
     predictions: Predictions, rows: IntArray, labels: BoolArray, thresholds: Thresholds
 ) -> dict[str, Any] | None:
     """Confusion matrix of the samples at the recorded threshold, with what follows from it.

@@ -1,4 +1,4 @@
-"""Decisions at a threshold that the split val chose, and the scores of each class."""
+"""Confusions at a threshold that the split val chose, and the scores of each class."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from idif.config.sections import EvalConfig
 from idif.errors import RunError
-from idif.evaluation.decisions import class_scores, decisions_of
+from idif.evaluation.class_scores import class_scores, confusion_of
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.test_pass import CategoryTask, metrics_of, write_predictions
 from idif.evaluation.thresholds import validation_thresholds
@@ -27,7 +27,7 @@ def test_the_confusion_matrix_and_what_follows_from_it(predictions: Predictions)
     labels = predictions.sample_labels[rows]
     value = float(np.median(predictions.sample_scores[rows]))
     threshold = {"value": value, "rule": "fixed", "items": 0}
-    found = decisions_of(predictions, rows, labels, {"sample": threshold, "view": None})
+    found = confusion_of(predictions, rows, labels, {"sample": threshold, "view": None})
     assert found is not None
     flagged = predictions.sample_scores[rows] >= value
     assert found["true_positives"] == (flagged & labels).sum()
@@ -40,14 +40,14 @@ def test_the_confusion_matrix_and_what_follows_from_it(predictions: Predictions)
         2 * found["precision"] * found["recall"] / (found["precision"] + found["recall"])
     )
     assert found["rule"] == "fixed"
-    assert decisions_of(predictions, rows, labels, {"sample": None, "view": None}) is None
+    assert confusion_of(predictions, rows, labels, {"sample": None, "view": None}) is None
 
 
 def test_nothing_flagged_has_no_precision(predictions: Predictions) -> None:
     rows = predictions.rows("cup")
     threshold = {"value": 1e9, "rule": "fixed", "items": 0}
     labels = predictions.sample_labels[rows]
-    found = decisions_of(predictions, rows, labels, {"sample": threshold, "view": None})
+    found = confusion_of(predictions, rows, labels, {"sample": threshold, "view": None})
     assert found is not None
     assert (found["precision"], found["recall"], found["f1"]) == (None, 0.0, 0.0)
 
@@ -73,11 +73,11 @@ def test_a_threshold_of_the_split_val_is_used_on_the_test_split(tmp_path: Path) 
     metrics = metrics_of(Predictions.open(path), settings.eval)
     found = metrics["categories"]["cup"]
     assert found["thresholds"] == chosen
-    assert found["decisions"]["rule"] == "validation"
+    assert found["confusion"]["rule"] == "validation"
     assert metrics["protocol"]["threshold"] == "greatest F1 on the split val"
     write_predictions(settings, [CategoryTask("cup", used, data("cup", 0))], path)
     with pytest.raises(RunError, match="from the split val, found none"):
         metrics_of(Predictions.open(path), settings.eval)
     assert (
-        metrics_of(Predictions.open(path), EvalConfig())["categories"]["cup"]["decisions"]["rule"] == "f1-max"
+        metrics_of(Predictions.open(path), EvalConfig())["categories"]["cup"]["confusion"]["rule"] == "f1-max"
     )

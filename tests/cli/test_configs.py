@@ -1,0 +1,193 @@
+"""Every shipped config by the commands, on tiny data: a store, two steps or a fit, an evaluation, an export.
+
+Untrained encoders and smaller sizes stand in for the real ones; nothing else of a config is changed.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cli.__main__ import run
+from idif.config.loader import load_configs
+from idif.config.sections import Config, RunConfig
+from idif.methods.catalog import METHODS
+from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotations
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TABLE_3 = "ablations/table3.yaml"
+OTHERS = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")} - {TABLE_3}
+NAMES = [TABLE_3, *sorted(OTHERS)]
+"""The matrix first: it trains the rows that the other ablations are."""
+SMALL_METHODS = {
+    "idif": [
+        "method.voxel={depth: 2, height: 2, width: 2, channels: 16}",
+        "method.attention_heads=2",
+        "method.blocks=1",
+        "corruption.textures=procedural",
+    ],
+    "msflow": ["method.blocks=[1, 1, 1]", "method.position_channels=4", "train.sub_epochs=1"],
+    "padim": ["method.dimensions=8"],
+    "patchcore": ["method.projection=8"],
+    "uniad": [
+        "method.width=16",
+        "method.attention_heads=2",
+        "method.encoder_layers=1",
+        "method.decoder_layers=1",
+        "method.feedforward=32",
+        # the real one would hide the whole of so small a grid
+        "method.neighbor_mask.size=[1, 1]",
+    ],
+}
+SMALL_ENCODERS = {
+    "tf_efficientnet_b4": "tf_efficientnet_b0",
+    "timm:vit_base_patch16_dinov3": "timm:vit_small_patch16_dinov3",
+    "wide_resnet50_2": "resnet18",
+}
+"""Encoder -> a smaller one of its family."""
+STARTS_FROM = {"mvtec3d-256.yaml": "mvtec3d.yaml"}
+"""Config -> the config whose run it continues."""
+SIZES = {"mvtec3d-256.yaml": 48}
+"""Side of the images where it is not 32 pixels."""
+VIEWS = 2
+"""Cameras of configs that name no rig."""
+NOT_EXPORTED = ("msflow",)
+
+
+class Home:
+    """Datasets, stores and runs of all configs, each made when it is first needed."""
+
+    def __init__(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], runs: dict[str, Path], graphs: set[str]
+    ) -> None:
+        """Below ``folder``.
+
+        Args:
+            runs: the finished runs by their config, which equal configs share.
+            graphs: the sections that decide the exported graph, of the runs that are exported.
+        """
+        self.folder, self._capsys, self._runs, self._graphs = folder, capsys, runs, graphs
+
+    def command(self, *line: str) -> dict[str, Any]:
+        """Run a command that must succeed; returns its JSON."""
+        self._capsys.readouterr()
+        code = run([*line, "--json"])
+        printed = self._capsys.readouterr()
+        assert code == 0, (line, printed.err)
+        answer: dict[str, Any] = json.loads(printed.out)
+        return answer
+
+    def trained(self, name: str) -> list[Path]:
+        """The run folders of a config; what two configs have in common is trained once."""
+        options = self._options(name)
+        configs = load_configs(CONFIGS / name, options)
+        keys = [config.model_copy(update={"run": RunConfig()}).to_yaml() for config in configs]
+        if not all(key in self._runs for key in keys):
+            settings = [f"--config={CONFIGS / name}", *(f"--set={option}" for option in options)]
+            assert isinstance(configs[0].cache.store, Path)
+            if not configs[0].cache.store.exists():
+                self.command("cache", "build", "realiad", *settings)
+            answer = self.command("train", *settings)
+            assert [each["run"] for each in answer["runs"]] == [str(config.folder) for config in configs]
+            for key, config in zip(keys, configs, strict=True):
+                self._runs[key] = self._checked(config)
+        return [self._runs[key] for key in keys]
+
+    def _checked(self, config: Config) -> Path:
+        """The folder of a new run, evaluated and exported."""
+        place, method = config.folder, config.method
+        (log,) = place.glob("*/log.jsonl")
+        lines = list(map(json.loads, log.read_text(encoding="utf-8").splitlines()))
+        assert len(lines) == 1 if method.fitted else len([line for line in lines if "loss" in line]) == 2
+        if not (place / "metrics.json").exists():  # which the matrix leaves
+            self.command("eval", str(place))
+        metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+        assert 0 <= metrics["mean"]["s_auroc"] <= 1
+        assert 0 <= metrics["mean"]["p_auroc"] <= 1
+        if method.name in NOT_EXPORTED:
+            assert run(["export", str(place)]) == 2
+            assert "cannot be exported" in self._capsys.readouterr().err
+            return place
+        graph = "".join(part.model_dump_json() for part in (config.data, config.teacher, method, config.eval))
+        if graph not in self._graphs:
+            (file,) = self.command("export", str(place), "--format=torchscript")["files"]
+            assert Path(file["path"]).is_file()
+            self._graphs.add(graph)
+        return place
+
+    def _options(self, name: str) -> list[str]:
+        """Settings that make a config small and name its places."""
+        first, *_ = load_configs(CONFIGS / name)
+        options = [
+            "teacher.weights=untrained",
+            f"teacher.image_size={SIZES.get(name, 32)}",
+            f"run.dir={(self.folder / 'runs').as_posix()}",
+            "run.tracking=none",
+            *SMALL_METHODS[first.method.name],
+        ]
+        if first.teacher.encoder in SMALL_ENCODERS:
+            options.append(f"teacher.encoder={SMALL_ENCODERS[first.teacher.encoder]}")
+        if first.teacher.crop_from is not None:
+            options.append("teacher.crop_from=40")
+        if not first.method.fitted:
+            options += ["train.epochs=1", "train.batch_size=2"]
+        if getattr(first.method, "head", None) == "segmentation":
+            options.append("method.head_epochs=1")
+        if name in STARTS_FROM:
+            (start,) = self.trained(STARTS_FROM[name])
+            options.append(f"train.init={start.as_posix()}")
+        views = len(first.data.rig or ()) or VIEWS
+        chosen, *_ = load_configs(CONFIGS / name, options)
+        data = [f"data.root={self._data(views)}", "data.images=realiad_256"]
+        return [*options, *data, f"cache.store={self._store(chosen, views)}"]
+
+    def _data(self, views: int) -> str:
+        folder = self.folder / f"data-{views}"
+        if not folder.exists():
+            # of two views the anomalous sample would lack the one that shows its defect
+            index = tiny_index(categories=("cup",), train=4, test=2, views=views, absent=views > 2)
+            make_tiny_realiad(folder, index)
+            write_annotations(folder, index)
+        return folder.as_posix()
+
+    def _store(self, config: Config, views: int) -> str:
+        """The store's place, which configs of equal features share."""
+        teacher = config.teacher.model_dump_json() + str(config.method.uses_corruption)
+        name = hashlib.sha256(teacher.encode()).hexdigest()[:8]
+        return (self.folder / f"{views}-{name}.zarr").as_posix()
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def graphs() -> set[str]:
+    return set()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return tmp_path_factory.mktemp("configs")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_works_from_the_store_to_the_export(
+    folder: Path, runs: dict[str, Path], graphs: set[str], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    for place in Home(folder, capsys, runs, graphs).trained(name):
+        assert (place / "metrics.json").is_file()
+
+
+def test_the_rows_of_table_3_are_the_configs_of_the_ablations() -> None:
+    """So that what is trained as a row is the paper's row."""
+    table = load_configs(CONFIGS / TABLE_3)
+    for row, name in zip(table, ("dkd", "dkd+3dconv", "dkd+ivc", "dkd+ivc+cb"), strict=True):
+        (alone,) = load_configs(CONFIGS / "ablations" / f"{name}.yaml")
+        assert row.model_copy(update={"run": alone.run}) == alone
+        assert METHODS["idif"].label(row.method) == name

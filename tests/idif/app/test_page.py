@@ -1,0 +1,295 @@
+"""The page without a browser: what it escapes, what it deletes, and what its server lets in."""
+
+import gc
+import importlib.util
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cli.__main__ import run
+from idif.app import html
+from idif.app.category_match import CategoryDistance
+from idif.app.session import Trained
+from idif.app.uploads import Upload, UploadError
+from idif.inference.photo_grouping import PredictInput
+from idif.inference.predict import Prediction, Thresholds
+from tests.idif.app.test_app import photo, zipped
+
+if importlib.util.find_spec("gradio") is None:
+    pytest.skip("gradio not installed; the extra `app` brings it", allow_module_level=True)
+
+import gradio as gr
+
+from idif.app import page
+from idif.app import session as session_module
+from idif.app.handlers import Handlers, Slider, forget
+
+pytestmark = [
+    # sockets and event loops that Gradio leaves to the garbage collector
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+EVIL = "<img src=x onerror=alert(1)>"
+SAFE = "&lt;img src=x onerror=alert(1)&gt;"
+
+
+def judged(part: PredictInput, score: float | None = 0.5, problems: tuple[str, ...] = ()) -> Prediction:
+    """A part without maps."""
+    views = len(part.images)
+    return Prediction(
+        part=part,
+        present=np.array([image is not None for image in part.images]),
+        view_scores=np.full(views, 0.5, np.float32),
+        score=score,
+        maps=None,
+        problems=problems,
+    )
+
+
+def unknown(problem: str = "") -> Prediction:
+    return judged(PredictInput("a", EVIL, (None,)), None if problem else 0.5, (problem,) if problem else ())
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        html.alert(EVIL),
+        html.note(EVIL),
+        html.heading(EVIL, []),
+        html.heading("title", [EVIL]),
+        html.table([EVIL], [["cell"]], ""),
+        html.table(["header"], [[EVIL]], ""),
+        html.verdict(unknown(EVIL), 1.0, None, None, []),
+        html.verdict(unknown(), 1.0, None, EVIL, []),
+        html.verdict(unknown(), 1.0, None, None, [CategoryDistance(EVIL, 0.5)]),
+        html.verdict(unknown(), 1.0, None, None, [CategoryDistance("b", 0.1), CategoryDistance(EVIL, 0.9)]),
+    ],
+    ids=lambda shown: "",
+)
+def test_names_and_messages_are_text(shown: str) -> None:
+    assert SAFE in shown
+    assert "<img" not in shown
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Collects what Gradio leaves, so that no later test is blamed."""
+    yield
+    gc.collect()
+
+
+class Session:
+    """A run of one category with two cameras, whose prediction may fail."""
+
+    view_numbers, categories, samples, matcher = (1, 2), ("cup",), None, None
+
+    def __init__(self, uploads: Path, error: Exception | None = None) -> None:
+        self.uploads, self.error, self.problem = uploads, error, ""
+
+    def trained(self, category: str) -> Trained:
+        scorer: Any = None
+        return Trained(scorer, Thresholds(part=0.4), None, (0.1, 0.9))
+
+    def predict_with(self, part: PredictInput, cameras: Any) -> Prediction:
+        if self.error is not None:
+            raise self.error
+        problems = (f"{part.images[0]}: {self.problem}",) if self.problem else ()
+        return judged(part, problems=problems)
+
+    def predict(self, parts: list[PredictInput]) -> Iterator[Prediction]:
+        return (self.predict_with(part, ()) for part in parts)
+
+    def nearest_categories(self, part: PredictInput) -> list[CategoryDistance]:
+        return []
+
+
+def handlers_of(uploads: Path, error: Exception | None = None) -> Handlers:
+    uploads.mkdir(exist_ok=True)
+    session: Any = Session(uploads, error)
+    return Handlers(session)
+
+
+def visit(name: str) -> gr.Request:
+    request: Any = SimpleNamespace(session_hash=name)
+    return request
+
+
+def received(uploads: Path, name: str = "a.png") -> list[str]:
+    """A photograph where Gradio puts one."""
+    (uploads / "hash").mkdir(parents=True, exist_ok=True)
+    return [str(photo(uploads / "hash" / name))]
+
+
+def folders(uploads: Path) -> list[Path]:
+    return sorted(uploads.iterdir())
+
+
+def test_a_part_stays_until_the_next_one_or_the_end_of_the_visit(tmp_path: Path) -> None:
+    handlers = handlers_of(tmp_path / "uploads")
+    kept: list[list[Path]] = []
+    viewed: Any = None
+    for _ in range(2):
+        answer = handlers.upload(received(tmp_path / "uploads"), "cup", 0.5, viewed, visit("me"))
+        viewed = answer[5]
+        kept.append(folders(tmp_path / "uploads"))
+        assert kept[-1] == [viewed.upload.folder.parent], "neither Gradio's copy nor the part before"
+    assert kept[0] != kept[1]
+    handlers.leave(visit("me"))
+    assert folders(tmp_path / "uploads") == []
+
+
+def test_the_part_before_is_deleted_whatever_becomes_of_the_next(tmp_path: Path) -> None:
+    """Also without a visit, as where a proxy hides it."""
+    handlers = handlers_of(tmp_path / "uploads")
+    viewed = handlers.upload(received(tmp_path / "uploads"), "cup", 0.5, None)[5]
+    refused = [str(zipped(tmp_path / "x.zip", ["../evil.png"]))]
+    answer = handlers.upload(refused, "cup", 0.5, viewed)
+    assert "expected a" in answer[6]
+    assert folders(tmp_path / "uploads") == []
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), UploadError("refused")])
+def test_what_cannot_be_scored_is_deleted(tmp_path: Path, error: Exception) -> None:
+    handlers = handlers_of(tmp_path / "uploads", error)
+    if isinstance(error, UploadError):
+        assert "refused" in handlers.upload(received(tmp_path / "uploads"), "cup", 0.5, None)[6]
+    else:
+        with pytest.raises(gr.Error, match="could not be scored"):
+            handlers.upload(received(tmp_path / "uploads"), "cup", 0.5, None)
+    assert folders(tmp_path / "uploads") == []
+
+
+@pytest.mark.parametrize("error", [None, ValueError("broken"), UploadError("refused")])
+def test_many_parts_leave_nothing(tmp_path: Path, error: Exception | None) -> None:
+    handlers = handlers_of(tmp_path / "uploads", error)
+    files = received(tmp_path / "uploads", "cup_0001_OK_C1_x.png")
+
+    def progress(*_: Any, **__: Any) -> None:
+        pass
+
+    if isinstance(error, ValueError):
+        with pytest.raises(gr.Error, match="could not be scored"):
+            handlers.many(files, "cup", progress)
+    else:
+        shown = handlers.many(files, "cup", progress)[1]
+        assert ("refused" if error else "Save 1 part as CSV") in shown
+    assert folders(tmp_path / "uploads") == []
+
+
+def test_problems_name_no_folder_of_the_server(tmp_path: Path) -> None:
+    handlers = handlers_of(tmp_path / "uploads")
+    session: Any = handlers.session
+    session.problem = "image cannot be read"
+    one = handlers.upload(received(tmp_path / "uploads"), "cup", 0.5, None)[6]
+    switched = handlers.switch([1], 0.4, 0.5, handlers.upload(received(session.uploads), "cup", 0.5, None)[5])
+    many = handlers.many(received(tmp_path / "uploads"), "cup", lambda *_, **__: None)[1]
+    for shown in (one, switched[1], many):
+        assert "a.png: image cannot be read" in shown
+        assert str(tmp_path) not in shown
+
+
+def test_the_slider_s_rounding_does_not_move_the_threshold() -> None:
+    slider = Slider(0, 1, 0.001, 0.5004)
+    assert [slider.exact(value) for value in (0.5, 0.501, 0.6)] == [0.5004, 0.5004, 0.6]
+    assert Slider(0, 1, 0.001, None).exact(0.5) == 0.5
+
+
+def test_a_camera_that_is_switched_off_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(session_module, "predict", lambda scorer, encoders, parts: iter(parts))
+    loaded: Any = SimpleNamespace(scorer=SimpleNamespace(config=SimpleNamespace(batch_size=2)))
+    none: Any = None
+    session = session_module.AppSession(none, (1, 4), ("cup",), none, lambda category: loaded, None, None)
+    part: Any = session.predict_with(PredictInput("a", "cup", (tmp_path / "1", tmp_path / "4")), [4])
+    assert part.images == (None, tmp_path / "4")
+
+
+def test_an_archive_is_measured_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("idif.app.uploads.UNPACKED_MB", 30e-6)
+    upload = Upload.make(tmp_path)
+    upload.add([str(zipped(tmp_path / "small.zip", ["1.png"]))])
+    with pytest.raises(UploadError, match=r"large\.zip: contains more than .* MB"):
+        upload.add([str(zipped(tmp_path / "large.zip", ["2.png", "3.png"]))])
+    assert [path.name for path in upload.folder.iterdir()] == ["1.png"]
+
+
+@pytest.mark.usefixtures("collected")
+def test_the_page_deletes_parts_that_nobody_looks_at(tmp_path: Path) -> None:
+    session: Any = Session(tmp_path)
+    with page.build(session, "title", []) as blocks:
+        (state,) = (block for block in blocks.blocks.values() if isinstance(block, gr.State))
+    assert (state.delete_callback, state.time_to_live) == (forget, page.FORGOTTEN_AFTER)
+    assert any("unload" in str(target) for function in blocks.fns.values() for target in function.targets)
+
+
+class Visitor:
+    """A client of the server that keeps its cookies."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor()
+        )
+
+    def status(self, path: str, body: bytes | None = None, kind: str = "application/json") -> int:
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})
+        try:
+            with self.opener.open(request, timeout=30) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code
+
+
+@pytest.mark.usefixtures("collected")
+def test_the_server_asks_for_the_password_and_limits_uploads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "UPLOAD_MB", 1)
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        gr.HTML("x")
+    visitor = Visitor(page.serve(blocks, "127.0.0.1", None, "long enough", tmp_path).rstrip("/"))
+    form = "application/x-www-form-urlencoded"
+    try:
+        assert visitor.status("/config") == 401
+        assert visitor.status("/login", b"username=idif&password=wrong+one", form) == 400
+        assert visitor.status("/config") == 401
+        assert visitor.status("/login", b"username=idif&password=long+enough", form) == 200
+        assert visitor.status("/config") == 200
+        head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        parts = {size: head + bytes(size) + b"\r\n--b--\r\n" for size in (10_000, 2_000_000)}
+        sent = {
+            size: visitor.status("/gradio_api/upload", body, "multipart/form-data; boundary=b")
+            for size, body in parts.items()
+        }
+        assert sent == {10_000: 200, 2_000_000: 413}
+        assert visitor.status("/gradio_api/queue/join", bytes(2**20 + 1)) == 413, "the guard is in front"
+    finally:
+        blocks.close(verbose=False)
+
+
+def test_the_command_hands_its_password_to_the_server(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served: list[Any] = []
+
+    def serve(built: Any, *arguments: Any) -> str:
+        served.extend(arguments)
+        return "http://x/"
+
+    monkeypatch.setattr(page, "build", lambda *_: SimpleNamespace(close=lambda verbose: None))
+    monkeypatch.setattr(page, "serve", serve)
+    monkeypatch.setattr("cli.commands.app.wait_until_stopped", lambda: None)
+    command = ["app", str(world / "runs" / "tiny"), "--host=0.0.0.0", "--port=7999", "--password=long enough"]
+    assert run([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"url": "http://x/"}
+    host, port, password, uploads = served
+    assert (host, port, password) == ("0.0.0.0", 7999, "long enough")
+    assert not uploads.exists(), "the folder of uploads goes with the server"
