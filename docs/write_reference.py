@@ -160,6 +160,9 @@ def _section(path: str, title: str, section: dict[str, Any], definitions: dict[s
         if _reference(value) is not None or "discriminator" in value:
             subsections += _sections(f"{path}.{key}", value, definitions)
             continue
+        members = value.get("items", {})
+        if _reference(members) is not None:
+            subsections += _sections(f"{path}.{key}[]", members, definitions)
         default = value.get("default")
         shown = "" if default is None or default == "" else f"`{_yaml(default)}`"
         lines.append(f"| `{key}` | {_cell(_kind(value))} | {shown} | {_cell(value.get('description', ''))} |")
@@ -174,6 +177,8 @@ def _reference(value: dict[str, Any]) -> str | None:
 def _yaml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_yaml(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_yaml, value)) + "]"
     return str(value)
@@ -185,6 +190,8 @@ def _kind(value: dict[str, Any]) -> str:
         return " or ".join(_kind(one) for one in value["anyOf"] if one.get("type") != "null")
     if "enum" in value or "const" in value:
         return ", ".join(f"`{one}`" for one in value.get("enum", [value.get("const")]))
+    if _reference(value) is not None:
+        return "mapping"
     if value["type"] == "array":
         members = value.get("prefixItems")
         return f"list of {len(members)} numbers" if members else f"list: {_kind(value['items'])}"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from idif.config.sections import Config
 from idif.data.batch import Batch
-from idif.data.features import IMAGES, FeatureSource, FeatureSpec
+from idif.data.features import IMAGES, NO_INPUT, FeatureSource, FeatureSpec
 from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer
 from idif.methods.protocol import FittedMethod, Method, ScoresSubsets, SupportsExport, TrainedMethod
@@ -63,6 +63,9 @@ def garbled(case: Case, batch: Batch) -> Batch:
     for name, values in batch.arrays.items():
         spec = case.source.spec.arrays[name]
         inputs = {encoder.name: encoder.input for encoder in case.source.spec.encoders}
+        if inputs.get(spec.origin) == NO_INPUT:
+            arrays[name] = values
+            continue
         shown = batch.view_mask if spec.per_view else batch.present[inputs[spec.origin]]
         changed = values.clone()
         generator = torch.Generator().manual_seed(1)

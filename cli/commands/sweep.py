@@ -10,6 +10,7 @@ from rich.table import Table
 from cli.options import SetOption, TablesOption
 from cli.terminal.console import JsonOption, note, print_result
 from cli.workflow.sweep import strategies_of, sweep_run
+from idif.errors import ConfigError
 from idif.report.table_export import check_exports, export_table, strategies_export, sweep_export
 from idif.runs.run import open_run
 from idif.runs.sweep import Subsets
@@ -27,24 +28,35 @@ def _group() -> None:
 def missing_views(
     run: Annotated[Path, typer.Argument(help="A run's folder, or one category's folder inside it.")],
     subsets: Annotated[
-        Subsets, typer.Option(help="Every subset of the cameras, or the paper's random choices.")
+        Subsets,
+        typer.Option(
+            help="Every subset of the cameras, the paper's random choices, or every subset of the inputs "
+            "(video, sound, ...; all views are one)."
+        ),
     ] = "all",
     seed: Annotated[int, typer.Option(help="Random seed (only with --subsets paper).", min=0)] = 0,
     exports: TablesOption = [],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
-    """Score the test split with cameras missing and write sweep.json; the teacher does not run.
+    """Score the test split with cameras or inputs missing; the teacher does not run.
+
+    Writes sweep.json, or input_sweep.json for inputs.
 
     Example:
 
         idif sweep missing-views runs/realiad-missing-views --subsets all
+
+        idif sweep missing-views runs/causal-film --subsets inputs
     """
     check_exports(exports, tables_only=True)
     sweep = sweep_run(open_run(run, overrides), subsets=subsets, seed=seed)
+    table = input_table(sweep) if subsets == "inputs" else sweep_table(sweep)
     for path in exports:
+        if subsets == "inputs":
+            raise ConfigError("--export: a sweep over inputs is written as input_sweep.json alone")
         note(f"wrote {export_table(path, sweep_export(sweep))}")
-    print_result(sweep, as_json=as_json, otherwise=sweep_table(sweep))
+    print_result(sweep, as_json=as_json, otherwise=table)
 
 
 @app.command("strategies")
@@ -114,6 +126,19 @@ def sweep_table(sweep: dict[str, Any]) -> Group:
         best.add_row(size, names, percent(found["s_auroc"]))
     best.caption = "picked on these very data"
     return Group(table, cameras, best)
+
+
+def input_table(sweep: dict[str, Any]) -> Group:
+    """S-AUROC of every subset of the inputs, and the value of each."""
+    table = Table("inputs", "S-AUROC", "samples")
+    for found in sweep["subsets"]:
+        table.add_row(", ".join(found["inputs"]), percent(found["s_auroc"]), str(found["samples"]))
+    inputs = Table("input", "value (Shapley)", "lost when it alone fails")
+    for name, lost in sweep["leave_one_out"].items():
+        value = None if sweep["value"] is None else sweep["value"][name]
+        inputs.add_row(name, _points(value), _points(lost))
+    inputs.caption = "points of S-AUROC; values add up to what all inputs reach above 50"
+    return Group(table, inputs)
 
 
 def _ends(interval: list[float] | None) -> str:

@@ -23,17 +23,17 @@ SCORES = {"s_auroc": "S-AUROC", PAINTED_S_AUROC: "painted"}
 def model_summary(name: str, folder: Path, samples: int | None, state: str) -> dict[str, Any]:
     """Summary of a model's training from its folder, as JSON values.
 
-    ``s_auroc`` is that of the test split after the last epoch, null if `train.eval_every` is 0;
-    ``painted_s_auroc`` likewise on painted defects (`train.validate_every`); ``seconds`` is the time spent in
-    epochs, stages and earlier attempts included.
+    ``s_auroc`` is that after the last epoch, with `train.patience` that of the best one, null if
+    `train.eval_every` is 0; ``painted_s_auroc`` likewise on painted defects (`train.validate_every`);
+    ``seconds`` is the time spent in epochs, stages and earlier attempts included.
     """
     checkpoint = find_checkpoint(folder)
     done = None if checkpoint is None else read_progress(checkpoint)
     epoch = 0 if done is None else done.epoch
     lines = _lines(folder / "log.jsonl")
     losses = [line["loss"] for line in lines if "loss" in line]
-    seen = [line["eval"] for line in lines if "eval" in line and line["epoch"] == epoch]
-    scores = seen[-1] if seen else {}
+    seen = {line["epoch"]: line["eval"] for line in lines if "eval" in line}
+    scores = seen.get(seen.get(epoch, {}).get("best_epoch") or epoch, {})
     # stages before the last have their own folders
     timing = [line for path in sorted(folder.glob("*/timing.jsonl")) for line in _lines(path)]
     timing += _lines(folder / "timing.jsonl")

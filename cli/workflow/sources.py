@@ -125,6 +125,11 @@ class Sources:
             return True
         return any(s.category == category and s.split == split for s in self._store.index.samples)
 
+    def splits(self, categories: Sequence[str]) -> set[Split]:
+        """The splits of which there are samples of the given categories."""
+        index = self._read(categories, None) if self._store is None else self._store.index
+        return {sample.split for sample in index.samples if sample.category in categories}
+
     def placed(self, categories: Sequence[str], split: Split) -> FeatureSource:
         """Clean images and frozen features of the given categories, placed according to the config."""
         source, placement = self.unplaced(categories, split), self.config.cache.placement
@@ -222,7 +227,7 @@ class Sources:
             raise ConfigError("data.root: needed without a store; got nothing")
         return self.config.data.root
 
-    def _read(self, categories: Sequence[str], split: Split) -> Index:
+    def _read(self, categories: Sequence[str], split: Split | None) -> Index:
         self._root()
         data = self.config.data.model_copy(update={"categories": tuple(categories)})
         return reader_of(data).read(data, split)

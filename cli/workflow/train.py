@@ -18,6 +18,7 @@ from cli.workflow.model_queue import is_finished, take_models
 from cli.workflow.sources import Sources, make_fabric
 from idif.config.sections import Config
 from idif.data.features import FeatureSource
+from idif.data.index import Split
 from idif.encoders.frozen import FrozenEncoder
 from idif.files import make_folder
 from idif.kernels.malloc import keep_freed_memory
@@ -50,7 +51,7 @@ from idif.training.sampling import training_rows
 from idif.training.stages import stage_config, stages_of, train_stages
 from idif.training.task import Task
 from idif.training.tracking import require_tracker
-from idif.training.validation import PAINTED_S_AUROC, Validation
+from idif.training.validation import PAINTED_S_AUROC, Validation, validation_split
 from idif.visualization.text import percent
 
 FIGURES = {"s_auroc": "S-AUROC", PAINTED_S_AUROC: "painted S-AUROC"}
@@ -100,6 +101,8 @@ def _train_models(
         everybody()  # otherwise a slow process would mistake the files of a fast one for an earlier run
         sources = Sources(config, fabric.device)
         groups = model_groups(config, sources.categories())
+        if config.train.patience:
+            validation_split(config.train, sources.splits(sources.categories()))
 
         def is_done(name: str) -> bool:
             return (resume or not dry_run) and _is_done(config, sources, name, groups[name])
@@ -241,14 +244,19 @@ def _start(
 def _train_model(config: Config, task: Task, members: list[str], sources: Sources, fabric: Fabric) -> None:
     make_folder(task.folder)
 
-    def open_test() -> FeatureSource:
-        return sources.placed(members, "test")
-
     settings, painted = config.train, None
+    split: Split = "test"
+    if settings.eval_every:
+        split = validation_split(settings, sources.splits(members))
+
+    def open_validation() -> FeatureSource:
+        return sources.placed(members, split)
+
     if settings.validate_every and not config.method.fitted and can_paint(task.source.spec):
         kept, held_out = training_rows(config, task.source.index)
         painted = paint(task.source, kept, held_out, sources.encoders(), fabric.device, settings.seed)
-    after_epoch = Validation(config, fabric.device, open_test if settings.eval_every else None, painted)
+    test = open_validation if settings.eval_every else None
+    after_epoch = Validation(config, fabric.device, test, painted)
 
     def encoders() -> tuple[FrozenEncoder, ...]:
         return sources.encoders().encoders

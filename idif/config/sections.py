@@ -15,10 +15,12 @@ from idif.corruption.config import CorruptionConfig
 from idif.data.resize import Resize
 from idif.datasets.config import DataConfig
 from idif.encoders.options import EncoderOptions, NeckName, Padding
+from idif.methods.causal_film.config import CausalFiLMConfig
 from idif.methods.decodiff.config import DeCoDiffConfig
 from idif.methods.idif.config import IDIFConfig
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.msflow.config import MSFlowConfig
+from idif.methods.pooled.config import PooledAutoencoderConfig, PooledNeighborsConfig
 from idif.methods.section import MethodSection, ViewDropoutConfig
 from idif.methods.uniad.config import UniADConfig
 from idif.settings import Count, Probability, Section, UserPath
@@ -96,15 +98,18 @@ class ScheduleConfig(Section):
     """The learning rate after the warm-up, as a share of its peak."""
 
     name: Literal["cosine", "constant", "milestones"] = "cosine"
-    """``cosine`` falls to zero at the end, or at ``horizon``; ``milestones`` multiplies by ``factor`` at each
-    milestone."""
+    """``cosine`` falls to ``final`` at the end, or at ``horizon``; ``milestones`` multiplies by ``factor`` at
+    each milestone."""
     unit: Literal["step", "sub_epoch", "epoch"] = "step"
     """Unit of the schedule: the rate changes at every optimizer step, pass over the data, or epoch."""
     milestones: tuple[Count, ...] = ()
     """Units after which ``milestones`` takes effect."""
     factor: Probability = 0.1
+    final: Probability = 0.0
+    """Share of the peak that ``cosine`` ends at."""
     horizon: Count | None = None
-    """Units after which ``cosine`` reaches zero; a training that is shorter ends above it. null: its end."""
+    """Units after which ``cosine`` reaches ``final``; a training that is shorter ends above it. null: its
+    end."""
     warmup: Annotated[int, Field(ge=0)] = 0
     """Units in which the rate rises linearly from ``warmup_start``, constant within a unit; then
     ``train.warmup`` must be 0. 0: ``train.warmup``."""
@@ -142,6 +147,8 @@ class TrainConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     warmup: Probability = 0.05
     """Share of all steps in which the learning rate rises linearly to its peak."""
+    warmup_from: Probability = 0.0
+    """Share of the peak that the rate rises from in ``warmup``."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest gradient norm; null: any."""
     init: UserPath | None = None
@@ -154,7 +161,11 @@ class TrainConfig(Section):
     faster, if numba is installed (the extra ``cpu``); ``direct``: always torch's own convolutions."""
     seed: Annotated[int, Field(ge=0)] = 0
     eval_every: Annotated[int, Field(ge=0)] = 0
-    """Epochs between evaluations on the test split, for curves only: the last epoch is reported. 0: never."""
+    """Epochs between evaluations, for curves: on the split ``val`` where the data has one, else on the test
+    split; without ``patience`` the last epoch is reported. 0: never."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Evaluations on the split ``val`` without a better S-AUROC after which training stops; the weights of
+    the best one are then reported. 0: training runs to the last epoch, which is reported."""
     validate_every: Annotated[int, Field(ge=0)] = 1
     """Epochs between validations on normal samples with painted defects, for curves only: those held out of
     training (`holdout`) if there are any, else some of those trained on. No test sample is used. 0: never."""
@@ -166,9 +177,11 @@ class TrainConfig(Section):
     """Share of the training normals kept out of training, for calibration and thresholds."""
 
     @model_validator(mode="after")
-    def _one_warmup(self) -> Self:
+    def _consistent(self) -> Self:
         if self.warmup and self.schedule.warmup:
             raise ValueError("warmup: expected 0 with schedule.warmup, which is a warm-up of its own")
+        if self.patience and not self.eval_every:
+            raise ValueError("patience: chooses among evaluations: set eval_every, e.g. 1, or patience to 0")
         return self
 
 
@@ -195,9 +208,9 @@ class EvalConfig(Section):
     """A sample is anomalous if any present view is, or if its images are in the folder ``NG``."""
     pool_categories: bool = False
     """Whether all categories' samples are also ranked together."""
-    threshold: Literal["f1-max", "false-positive-rate"] | float = "f1-max"
-    """Rule of the recorded threshold: the best F1 on the evaluated split (an oracle), a false-positive rate
-    on held-out training normals, or a fixed number."""
+    threshold: Literal["f1-max", "validation", "false-positive-rate"] | float = "f1-max"
+    """Rule of the recorded threshold: the best F1 on the evaluated split (an oracle) or on the split ``val``,
+    a false-positive rate on held-out training normals, or a fixed number."""
     target_fpr: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """False-positive rate of ``threshold: false-positive-rate``."""
     batch_size: Count = 8
@@ -240,11 +253,14 @@ class RunConfig(Section):
 
 
 MethodConfig = Annotated[
-    DeCoDiffConfig
+    CausalFiLMConfig
+    | DeCoDiffConfig
     | IDIFConfig
     | MSFlowConfig
     | PaDiMConfig
     | PatchCoreConfig
+    | PooledAutoencoderConfig
+    | PooledNeighborsConfig
     | UniADConfig,
     Field(discriminator="name"),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from idif.config.sections import EvalConfig
 from idif.data.batch import Batch
-from idif.data.features import FeatureSource
+from idif.data.features import IMAGE_INPUT, IMAGES, FeatureSource
 from idif.errors import CannotFinish, ConfigError
 from idif.evaluation.calibration import BoolArray, Calibration, FloatArray, final_scores
 from idif.methods.maps import MAP
@@ -92,7 +92,8 @@ class Scorer:
         """Score the clean samples of ``rows``, in order.
 
         Raises:
-            CannotFinish: a score is not finite; the sample is named.
+            CannotFinish: a score is not finite; the sample is named. A sample that lacks every input of the
+                method may have NaN, and is left out of all metrics.
         """
         self.method.eval()
         done = 0
@@ -100,7 +101,9 @@ class Scorer:
             scored = self.score(batch)
             require_finite(scored.views, batch, source)
             if scored.samples is not None:
-                _require(torch.isfinite(scored.samples), batch, source)
+                _require(
+                    torch.isfinite(scored.samples) | _lacks_all(batch, source, self.method), batch, source
+                )
             yield scored
             done += len(batch)
             progress(done, len(rows), title)
@@ -170,6 +173,18 @@ def require_finite(scores: Tensor, batch: Batch, source: FeatureSource) -> None:
         scores: [B,V], on the CPU.
     """
     _require((torch.isfinite(scores) | ~batch.view_mask.cpu()).all(dim=1), batch, source)
+
+
+def _lacks_all(batch: Batch, source: FeatureSource, method: Method) -> Tensor:
+    """bool [B], on the CPU: samples without any of the inputs that a method scores."""
+    read = set(method.needs.scoring)
+    inputs = {e.input for e in source.spec.encoders if read & {array.name for array in e.arrays}}
+    given = torch.zeros_like(batch.sample_labels)
+    if IMAGE_INPUT in inputs or IMAGES in read:
+        given = batch.view_mask.any(dim=1)
+    for name in inputs & batch.present.keys():
+        given = given | batch.present[name]
+    return ~given.cpu()
 
 
 def _require(sound: Tensor, batch: Batch, source: FeatureSource) -> None:

@@ -19,6 +19,7 @@ from idif.errors import CannotFinish
 from idif.evaluation.brightness import Brightness, brightness_metrics
 from idif.evaluation.calibration import final_scores
 from idif.evaluation.category_metrics import category_metrics, mean_metrics, update_pixels
+from idif.evaluation.class_scores import class_scores, confusion_of
 from idif.evaluation.decision import decisions_of
 from idif.evaluation.normal_scores import NormalScores
 from idif.evaluation.predictions import Predictions
@@ -44,6 +45,8 @@ class CategoryTask:
     source: FeatureSource
     false_positive: dict[str, Any] | None = None
     """Result of `idif.evaluation.thresholds.normal_thresholds`, if the config requires it."""
+    validated: dict[str, Any] | None = None
+    """Result of `idif.evaluation.thresholds.validation_thresholds`, if the config requires it."""
     normals: NormalScores | None = None
     """Scores of training normals, if the config requires them."""
     brightness: Brightness | None = None
@@ -68,8 +71,9 @@ def scoring_protocol(config: Config, described: Mapping[str, str], region_map: s
         **described,
         "weights": learned,
         **score_texts(config.eval),
+        **{key: text for key, text in described.items() if key == "sample_score"},
         "calibrate": config.eval.calibrate,
-        **({} if fitted else {"epoch": "last"}),
+        **({} if fitted else {"epoch": "best on the split val" if config.train.patience else "last"}),
         "pixels": "present views, maps stored as float16, masks resized by nearest neighbor" + regions,
         "rules": {
             **score_rules(config.eval),
@@ -106,6 +110,7 @@ def metric_protocol(settings: EvalConfig) -> dict[str, Any]:
     labels = {"views": "any present view is", "folder": "its images lie in NG"}[settings.sample_label]
     threshold = {
         "f1-max": "greatest F1 on the evaluated split (an oracle)",
+        "validation": "greatest F1 on the split val",
         "false-positive-rate": f"{settings.target_fpr} of held-out training normals score as high",
     }.get(str(settings.threshold), "fixed")
     return {
@@ -143,8 +148,11 @@ def write_predictions(
     pixels: dict[str, PixelCounts] = {}
     calibrations: dict[str, Any] = {}
     false_positive: dict[str, Any] = {}
+    validated: dict[str, Any] = {}
     normals: dict[str, Any] = {}
     learned = {"calibrations": calibrations, "false_positive": false_positive, "normals": normals}
+    if config.eval.threshold == "validation":
+        learned["validated"] = validated
     remaining = iter(tasks)
     first = next(remaining)
     method = first.scorer.method
@@ -177,6 +185,8 @@ def write_predictions(
                 calibrations[task.category] = asdict(task.scorer.calibration)
             if task.false_positive is not None:
                 false_positive[task.category] = task.false_positive
+            if task.validated is not None:
+                validated[task.category] = task.validated
             if task.normals is not None:
                 normals[task.category] = asdict(task.normals)
             if drawn:
@@ -273,6 +283,8 @@ def metrics_of(
         rate = predictions.protocol.get("false_positive", {}).get(name, {}).get("target_fpr")
         decided = decisions_of(predictions, rows, labels[rows], found["thresholds"]["sample"], rate)
         found["decision"] = None if decided is None else decided.to_json()
+        found["confusion"] = confusion_of(predictions, rows, labels[rows], found["thresholds"])
+        found["class_scores"] = class_scores(predictions, rows)
         if predictions.brightness is not None:
             found["brightness"] = brightness_metrics(predictions.brightness[rows], labels[rows])
         calibration = predictions.protocol.get("calibrations", {}).get(name)

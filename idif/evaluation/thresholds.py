@@ -42,6 +42,30 @@ def normal_thresholds(
     return {"target_fpr": target, **chosen}
 
 
+def validation_thresholds(
+    scorer: Scorer, source: FeatureSource, *, progress: Progress = silent
+) -> Thresholds:
+    """Thresholds of the greatest F1 on all samples of a source of the split ``val``.
+
+    A kind of which the split has one class only has none.
+    """
+    samples = source.index.samples
+    scores = scorer.collect(source, range(len(samples)), progress=progress, title="choosing thresholds")
+    views, reduced = scorer.final(scores)
+    of_views = np.array([sample.labels for sample in samples], dtype=np.bool_).reshape(scores.present.shape)
+    of_samples = np.array([sample.label for sample in samples], dtype=np.bool_)
+    kinds = {
+        "sample": (reduced[scores.scorable], of_samples[scores.scorable]),
+        "view": (views[scores.present], of_views[scores.present]),
+    }
+    return {
+        kind: asdict(f1_max_threshold(values, labels)) | {"rule": "validation"}
+        if 0 < labels.sum() < labels.size
+        else None
+        for kind, (values, labels) in kinds.items()
+    }
+
+
 def thresholds_of(
     predictions: Predictions, category: str, sample_labels: BoolArray, settings: EvalConfig
 ) -> tuple[Thresholds, dict[str, str]]:
@@ -65,6 +89,19 @@ def thresholds_of(
                 "eval` without --from-predictions"
             )
         return {"sample": stored["sample"], "view": stored["view"]}, {}
+    if settings.threshold == "validation":
+        chosen = predictions.protocol.get("validated", {}).get(category)
+        if chosen is None:
+            raise RunError(
+                f"{predictions.path}: expected thresholds of {category} from the split val, found none; "
+                "run `idif eval` without --from-predictions"
+            )
+        why = {
+            f"thresholds.{kind}": "the split val has one class only"
+            for kind, threshold in chosen.items()
+            if threshold is None
+        }
+        return chosen, why
     if settings.threshold != "f1-max":
         fixed = asdict(fixed_threshold(settings.threshold))
         return {"sample": fixed, "view": fixed}, {}

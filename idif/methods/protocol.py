@@ -37,7 +37,8 @@ class Scores:
     views: Tensor | None = None
     """float32 [B,V], undefined on absent views; None: the engine reduces ``map`` (`eval.score`)."""
     samples: Tensor | None = None
-    """float32 [B]; None: the engine reduces the views (`eval.sample_score`)."""
+    """float32 [B], NaN only for samples that lack every input; None: the engine reduces the views
+    (`eval.sample_score`)."""
 
 
 class Method(nn.Module, ABC):

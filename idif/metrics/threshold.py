@@ -26,7 +26,7 @@ class Threshold:
     """
 
     value: float
-    rule: Literal["f1-max", "false-positive-rate", "fixed"]
+    rule: Literal["f1-max", "validation", "false-positive-rate", "fixed"]
     items: int
     """How many scores it was chosen from; 0 for a fixed one."""
 

@@ -19,7 +19,7 @@ from idif.evaluation.predictions import Predictions
 from idif.evaluation.rescoring import rescore
 from idif.evaluation.scoring import Scorer
 from idif.evaluation.test_pass import CategoryTask, PixelCounts, metrics_of, write_predictions
-from idif.evaluation.thresholds import normal_thresholds
+from idif.evaluation.thresholds import normal_thresholds, validation_thresholds
 from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.files import METRICS_FILE, PREDICTIONS_FILE
 from idif.runs.outdated import MODELS, check_results, model_digests
@@ -77,7 +77,25 @@ class Evaluation:
                     # held-out normals if there are any: a model scores the ones it was trained on lower
                     rows, apart = held or kept, bool(held)
                     normals = normal_scores(scorer, training, rows, held_out=apart, progress=self.progress)
-            yield CategoryTask(category, scorer, source, thresholds, normals, self._brightness(category))
+            validated = None
+            if settings.threshold == "validation":
+                validated = validation_thresholds(scorer, self._validation(category))
+            dark = self._brightness(category)
+            yield CategoryTask(category, scorer, source, thresholds, validated, normals, dark)
+
+    def _validation(self, category: str) -> FeatureSource:
+        """The category's samples of the split ``val``.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        try:
+            source = self.open_source(category, "val")
+            if len(source.index):
+                return source
+        except (StoreError, DatasetError):
+            pass
+        raise ConfigError(f"eval.threshold: validation needs samples of the split val; {category} has none")
 
     def _check_normals(self, categories: Sequence[str]) -> None:
         """Check the held-out training normals of all categories before the first is scored."""

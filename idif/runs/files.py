@@ -14,6 +14,7 @@ from idif.sealed_json import read_sealed, write_sealed
 
 CONFIG_FILE, FACTS_FILE = "config.yaml", "environment.json"
 METRICS_FILE, SWEEP_FILE, STRATEGIES_FILE = "metrics.json", "sweep.json", "strategies.json"
+INPUT_SWEEP_FILE = "input_sweep.json"
 PREDICTIONS_FILE = "predictions.h5"
 
 CONFIG_DIGESTS = "config_sha256"

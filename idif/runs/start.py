@@ -144,10 +144,13 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
         )
     before = read_config(config.folder)
     asked, recorded = config.model_dump(mode="json"), before.model_dump(mode="json")
+    unimportant = {"validate_every", "distribute"}
+    if not config.train.patience:
+        unimportant.add("eval_every")
     for section in ("method", "train", "corruption"):
         for key in dict.fromkeys([*asked[section], *recorded[section]]):
             # none changes the result; the number of processes per batch does, and is compared below
-            if section == "train" and key in ("eval_every", "validate_every", "distribute"):
+            if section == "train" and key in unimportant:
                 continue
             now, then = asked[section].get(key), recorded[section].get(key)
             if (section, key) == ("train", "epochs") and now > then:

@@ -6,26 +6,30 @@ from typing import Any, Literal
 from idif.errors import ConfigError
 from idif.evaluation.test_pass import score_rules
 from idif.files import require_writable
+from idif.missing_views.input_sweep import mean_input_sweep, sweep_inputs
 from idif.missing_views.sweep import mean_sweep, sweep_all, sweep_paper
 from idif.runs.evaluate import Evaluation
-from idif.runs.files import SWEEP_FILE
+from idif.runs.files import INPUT_SWEEP_FILE, SWEEP_FILE
 from idif.runs.outdated import MODELS, model_digests
 from idif.sealed_json import write_sealed
 
-Subsets = Literal["all", "paper"]
-"""Every subset of the cameras, or 0 to V-1 random views missing as in the paper."""
+Subsets = Literal["all", "paper", "inputs"]
+"""Every subset of the cameras, 0 to V-1 random views missing as in the paper, or every subset of a sample's
+inputs, of which all views are one."""
 
 
 def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", seed: int = 0) -> dict[str, Any]:
-    """Sweep every category and write ``sweep.json`` into the run's results.
+    """Sweep every category and write ``sweep.json``, or ``input_sweep.json``, into the run's results.
 
     Args:
         seed: random seed (only with ``paper``).
 
     Raises:
-        ConfigError: the samples have no views.
+        ConfigError: the samples have no views, or not several inputs.
         RunError: a category is not trained yet, or a checkpoint is damaged.
     """
+    if subsets == "inputs":
+        return _sweep_inputs(evaluation)
     run = evaluation.run
     require_writable(run.results)
     numbers: tuple[int, ...] = ()
@@ -56,3 +60,17 @@ def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", see
     }
     result = mean_sweep(categories, numbers) | {"protocol": protocol}
     return write_sealed(run.results / SWEEP_FILE, result)
+
+
+def _sweep_inputs(evaluation: Evaluation) -> dict[str, Any]:
+    run = evaluation.run
+    categories = {
+        category: sweep_inputs(scorer, source, progress=evaluation.progress)
+        for category, source, scorer in evaluation.scorers()
+    }
+    protocol = {
+        MODELS: model_digests(run.folder, [run.model_name(category) for category in categories]),
+        "rules": score_rules(run.config.eval),
+        "subsets": "inputs",
+    }
+    return write_sealed(run.results / INPUT_SWEEP_FILE, mean_input_sweep(categories) | {"protocol": protocol})

@@ -39,7 +39,7 @@ from idif.training.precision import fabric_precision
 from idif.training.sampling import training_rows
 from idif.training.stages import train_stages
 from idif.training.tracking import require_tracker
-from idif.training.validation import Validation
+from idif.training.validation import Validation, validation_split
 
 
 @runtime_checkable
@@ -67,7 +67,8 @@ def train(
         config: e.g. from `idif.load_config`. Results are written to ``config.folder``; ``data`` and ``cache``
             are recorded, not read.
         source: training samples, e.g. ``FeatureStore.open(path, split="train")``.
-        validation: samples scored every ``train.eval_every`` epochs, for curves only.
+        validation: samples scored every ``train.eval_every`` epochs: those of the split ``val`` if the source
+            has one, else of ``test``. Without them ``train.patience`` has no effect.
         resume: continue an existing run.
         device: None means the accelerator if there is one, else the CPU.
         progress: called with the steps done, the number of steps, and the loss.
@@ -126,6 +127,10 @@ def _train_models(
     names = source.index.camera_names
     data = TrainingData(source.spec, numbers, categories, encoders, fingerprint, identities, names)
     write_run_folder(config, data, start, fabric)
+    chosen: Split = "test"
+    if validation is not None:
+        found = {sample.split for sample in validation.index.samples}
+        chosen = validation_split(config.train, found if len(found) > 1 else ("val",))
     on_device = {name: resource.to(fabric.device) for name, resource in resources.items()}
     for name, members in groups.items():
         part = _members(source, members, "train")
@@ -133,7 +138,7 @@ def _train_models(
 
         test = None
         if validation is not None and config.train.eval_every:
-            test = partial(_members, validation, members, "test")
+            test = partial(_members, validation, members, chosen)
         painted = None
         if config.train.validate_every and not config.method.fitted:
             kept, held_out = training_rows(config, part.index)

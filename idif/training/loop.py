@@ -28,6 +28,10 @@ from idif.training.task import Task, build_method
 from idif.training.tracking import Tracker, tracking
 from idif.training.validation import ValidationResult, is_due
 
+CHOSEN_BY = "s_auroc"
+"""Figure of an evaluation by which ``train.patience`` chooses an epoch; higher is better."""
+CURRENT = "_without_ema"
+"""End of the names of figures of the current weights, where a moving average of them is evaluated too."""
 AfterEpoch = Callable[[Method, int], ValidationResult]
 """Callback: takes the method with its current final weights, and the number of finished epochs."""
 
@@ -69,7 +73,8 @@ def train(
         on_epoch: called by the first process when the checkpoint of an epoch is written.
 
     Returns:
-        The method with the final weights: those of the last epoch, or their exponential moving average.
+        The method with the final weights: those of the last epoch, or their exponential moving average; with
+        ``train.patience`` those of the best evaluation.
 
     Raises:
         CannotFinish: the loss or its gradient is no longer finite, or memory ran out.
@@ -85,6 +90,8 @@ def train(
     steps = StepCount.of(settings, len(task.rows), fabric.world_size)
     state = TrainingState.start(config, task, method, steps, fabric)
     done = state.progress
+    if done.finished and state.best is not None:
+        return state.kept.eval()
     follow = (
         tracking(config, task.folder, after_step=done.step, run_id=state.tracked_as)
         if first
@@ -128,8 +135,18 @@ def train(
                 timing.write(summary | {"seconds": seconds, "samples_per_s": samples / seconds})
             if after_epoch is not None and is_due(settings, epoch + 1):
                 seen = after_epoch(state.kept, epoch + 1)
-                if seen.figures:
-                    summary["eval"] = seen.figures
+                evaluated = settings.eval_every and (epoch + 1) % settings.eval_every == 0
+                figures = dict(seen.figures)
+                if state.average is not None and evaluated:
+                    current = after_epoch(state.method, epoch + 1).figures
+                    figures |= {f"{name}{CURRENT}": value for name, value in current.items()}
+                if state.best is not None and evaluated:
+                    # the processes' figures may differ in the last bits; they must stop together
+                    value = fabric.broadcast(seen.figures.get(CHOSEN_BY))
+                    state.best.add(value, epoch + 1, state.kept)
+                    figures["best_epoch"] = state.best.epoch or None
+                if figures:
+                    summary["eval"] = figures
                 if tracker is not None and seen.pictures:
                     tracker.show(step, seen.pictures)
             for log in logs:
@@ -141,10 +158,14 @@ def train(
                 state.save(epoch + 1, step, None if tracker is None else tracker.run_id)
                 if on_epoch is not None:
                     mean = sum(losses_seen) / len(losses_seen)
-                    figures = summary.get("eval", {})
-                    on_epoch(EpochSummary(task.name, epoch + 1, settings.epochs, mean, seconds, figures))
+                    shown = summary.get("eval", {})
+                    on_epoch(EpochSummary(task.name, epoch + 1, settings.epochs, mean, seconds, shown))
             metrics.checkpoint_epoch = epoch + 1
             fabric.barrier()
+            if state.is_last(epoch + 1):
+                break
+    if state.best is not None and state.best.weights:
+        state.kept.load_state_dict(state.best.weights)
     return state.kept.eval()
 
 

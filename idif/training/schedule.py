@@ -44,7 +44,7 @@ def learning_rate(train: TrainConfig, steps: StepCount, step: int) -> float:
     else:
         rising = max(1, round(train.warmup * steps.total))
         if step < rising:
-            return (step + 1) / rising
+            return train.warmup_from + (1 - train.warmup_from) * (step + 1) / rising
     if schedule.name == "constant":
         return 1.0
     if schedule.name == "milestones":
@@ -53,7 +53,8 @@ def learning_rate(train: TrainConfig, steps: StepCount, step: int) -> float:
     counted = max(rising, step // unit * unit)
     end = steps.total if schedule.horizon is None else schedule.horizon * unit
     fallen = min(1.0, (counted - rising) / max(1, end - rising))
-    return 0.5 * (1 + math.cos(math.pi * fallen))
+    left = 0.5 * (1 + math.cos(math.pi * fallen))
+    return schedule.final + (1 - schedule.final) * left
 
 
 def ema_decay(averaged: int, decay: float) -> float:

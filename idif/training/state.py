@@ -1,6 +1,7 @@
 """`TrainingState`: the changing state of a training, its checkpoints and their restoring."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,6 +41,30 @@ class StepInput:
         self.batch, self.draws = batch, draws
 
 
+@dataclass
+class BestWeights:
+    """The best evaluation so far, for ``train.patience``."""
+
+    value: float = -math.inf
+    """Its S-AUROC."""
+    epoch: int = 0
+    """Its epoch; 0: none yet."""
+    worse: int = 0
+    """Evaluations since then."""
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    """State dict of the method, on the CPU; empty: none yet."""
+
+    def add(self, value: float | None, epoch: int, method: nn.Module) -> None:
+        """Note an evaluation; one whose value is undefined counts as none."""
+        if value is None:
+            return
+        if value > self.value:
+            self.value, self.epoch, self.worse = value, epoch, 0
+            self.weights = {n: v.detach().cpu().clone() for n, v in method.state_dict().items()}
+        else:
+            self.worse += 1
+
+
 @dataclass(frozen=True)
 class TrainingState:
     """A method in training with its optimizer, schedule and averaged weights; made by `start`."""
@@ -58,6 +83,9 @@ class TrainingState:
     """Progress when the training was started or restored."""
     tracked_as: str | None
     """The tracker's id of the training, if the checkpoint contains one."""
+    best: BestWeights | None
+    """The best evaluation so far, with ``train.patience``."""
+    patience: int
 
     @classmethod
     def start(
@@ -86,6 +114,7 @@ class TrainingState:
         module, fabric_optimizer = fabric.setup(StepModule(method), optimizer)
         if average is not None:
             average.to(fabric.device)
+        best = BestWeights() if settings.patience else None
         progress, tracked_as = TrainingProgress(epoch=0, step=0, finished=False), None
         if checkpoint is not None:
             progress = read_progress(checkpoint)
@@ -100,6 +129,8 @@ class TrainingState:
             for group, base in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
                 group["lr"] = base * learning_rate(settings, steps, schedule.last_epoch)
             tracked_as = state.get("tracked_as")
+            if best is not None and "best" in state:
+                best = BestWeights(**state["best"])
         at_once = 1 if checkpoint is not None else min(settings.epochs, 3)
         require_space(task.folder, at_once * _checkpoint_bytes(method, optimizer, average), "training")
         return cls(
@@ -113,6 +144,8 @@ class TrainingState:
             schedule=schedule,
             progress=progress,
             tracked_as=tracked_as,
+            best=best,
+            patience=settings.patience,
         )
 
     @property
@@ -135,8 +168,15 @@ class TrainingState:
         if self.average is not None:
             self.average.update_parameters(self.method)
 
+    def is_last(self, epoch: int) -> bool:
+        """Whether training ends after ``epoch`` epochs: all are done, or ``train.patience`` is exhausted."""
+        return epoch == self.epochs or (self.best is not None and self.best.worse >= self.patience > 0)
+
     def save(self, epoch: int, step: int, tracked_as: str | None) -> None:
-        """Write a checkpoint after ``epoch`` epochs and ``step`` steps."""
+        """Write a checkpoint after ``epoch`` epochs and ``step`` steps.
+
+        The last one holds the weights of the best evaluation where ``train.patience`` is set.
+        """
         state: dict[str, Any] = {
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -145,8 +185,14 @@ class TrainingState:
             state |= {"method": self.method.state_dict(), "averaged": self.average.n_averaged}
         if tracked_as is not None:
             state["tracked_as"] = tracked_as
-        done = TrainingProgress(epoch=epoch, step=step, finished=epoch == self.epochs)
-        save_checkpoint(self.folder, self.kept.state_dict(), state, done)
+        done = TrainingProgress(epoch=epoch, step=step, finished=self.is_last(epoch))
+        weights = self.kept.state_dict()
+        if self.best is not None:
+            if not done.finished:
+                state["best"] = asdict(self.best)
+            elif self.best.weights:
+                weights = self.best.weights
+        save_checkpoint(self.folder, weights, state, done)
 
 
 def _checkpoint_bytes(

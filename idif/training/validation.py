@@ -1,6 +1,6 @@
 """Validation during training: S-AUROC for the log, heat maps of a few samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,8 @@ import torch
 
 from idif.config.sections import Config, TrainConfig
 from idif.data.features import FeatureSource
+from idif.data.index import Split
+from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer, SourceScores
 from idif.methods.protocol import Method
 from idif.metrics import auroc
@@ -24,6 +26,22 @@ SIDE = 128
 
 PAINTED_S_AUROC = "painted_s_auroc"
 """S-AUROC of normal samples with painted defects against the same without."""
+
+
+def validation_split(settings: TrainConfig, splits: Collection[Split]) -> Split:
+    """The split that a training is evaluated on: ``val`` where the data has one, else ``test``.
+
+    Raises:
+        ConfigError: ``train.patience`` needs the split ``val``, since no epoch may be chosen by test samples.
+    """
+    if "val" in splits:
+        return "val"
+    if settings.patience:
+        raise ConfigError(
+            "train.patience: chooses an epoch by samples of the split val, of which the data has none; set "
+            "train.patience to 0"
+        )
+    return "test"
 
 
 class ValidationResult(NamedTuple):
@@ -42,12 +60,12 @@ def is_due(settings: TrainConfig, epoch: int) -> bool:
 
 @dataclass(frozen=True)
 class Validation:
-    """What is evaluated after an epoch: the test split, painted samples, or both."""
+    """What is evaluated after an epoch: a split of the data, painted samples, or both."""
 
     config: Config
     device: torch.device
     test: Callable[[], FeatureSource] | None = None
-    """Opens the test split; None if there is none."""
+    """Opens the split of `validation_split`; None if there is none."""
     painted: FeatureSource | None = None
     """Normal samples with and without painted defects; None if there are none."""
 

@@ -22,6 +22,7 @@ from idif.methods.section import MethodSection
 from idif.runs.run import method_context
 from idif.training.task import Task
 from tests import method_contract as contract
+from tests.helpers.run_arrays import INPUTS, RunArrays
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, untrained
 from tests.helpers.tiny_vae import installed_vae
 from tests.helpers.vector_encoder import signal_index
@@ -52,7 +53,7 @@ def _case(
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cases]:
     home = tmp_path_factory.mktemp("contract")
     with installed_method(), installed_vae():
-        yield {**_image_cases(home), **_own_cases(home)}
+        yield {**_image_cases(home), **_run_cases(), **_own_cases(home)}
 
 
 def _image_cases(home: Path) -> Cases:
@@ -125,6 +126,26 @@ def _uniad_case(home: Path) -> contract.Case:
     return _case(config, source, lambda features: method_context(config, features, (1, 2, 3), ["cup"]))
 
 
+def _run_cases() -> Cases:
+    """Methods of runs with several inputs, some of which are missing."""
+    lacking = {1: ("audio", "still 1"), 2: ("video", "sensor"), 3: ("stills",), 4: INPUTS}
+    source = RunArrays((("train", 6),), lacking)
+    smallest = METHODS["causal-film"].smallest()
+    sections: dict[str, MethodSection] = {
+        "pooled-neighbors": METHODS["pooled-neighbors"].smallest(),
+        "causal-film": smallest,
+        "causal-film-ema": smallest.model_copy(update={"target": "ema", "input_dropout": 0.3}),
+        "causal-film-fixed": smallest.model_copy(update={"target": "detach", "views": "mean"}),
+        "pooled-autoencoder": METHODS["pooled-autoencoder"].smallest(),
+    }
+
+    def made(section: MethodSection) -> contract.Case:
+        config = Config.model_validate({"method": section})
+        return _case(config, source, lambda features: method_context(config, features, (1, 2), ["weld"]))
+
+    return {name: made(section) for name, section in sections.items()}
+
+
 def _vector_case(home: Path) -> contract.Case:
     root = home / "signals"
     index = signal_index(root, train=6, test=0)
@@ -134,8 +155,23 @@ def _vector_case(home: Path) -> contract.Case:
 
 
 TRAINED = ["idif", "idif-batch-norm", "idif-conv3d", "idif-segmentation", "msflow"]
-FITTED = ["padim", "padim-diagonal", "patchcore", "patchcore-shared", "patchcore-window"]
-ALONE = ["deco-diff", "uniad", "vector"]
+FITTED = [
+    "padim",
+    "padim-diagonal",
+    "patchcore",
+    "patchcore-shared",
+    "patchcore-window",
+    "pooled-neighbors",
+]
+ALONE = [
+    "causal-film",
+    "causal-film-ema",
+    "causal-film-fixed",
+    "pooled-autoencoder",
+    "deco-diff",
+    "uniad",
+    "vector",
+]
 """Methods with a source of their own, trained too."""
 NAMES = [*TRAINED, *FITTED, *ALONE]
 
