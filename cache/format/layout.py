@@ -32,7 +32,7 @@ from typing import Any, overload
 from cache.format.object_store import StorePath
 from idif.data.arrays import DATA, VARIANT, ArraySpec
 from idif.data.features import MASKS, WEIGHTS_SUFFIX, FeatureSpec
-from idif.data.index import Index, Split
+from idif.data.index import SPLITS, Index, Split
 from idif.errors import ConfigError, StoreError
 from idif.paths import is_portable_name, shown
 
@@ -45,7 +45,6 @@ JOURNAL = "build.jsonl"
 PENDING = "building.json"
 LOCK = "build.lock"
 
-SPLITS: tuple[Split, ...] = ("train", "test")
 MAX_SHARD_ROWS = 32
 MAX_SHARD_BYTES = 128 * 2**20
 """Maximum shard size: large enough for sequential reading, small enough to rebuild or upload again."""
@@ -63,7 +62,7 @@ _BYTE: dict[str, Any] = {"name": "bytes"}
 
 @dataclass(frozen=True, order=True)
 class GroupName:
-    """One category and split; ordered by category, train before test, as in a store."""
+    """One category and split; ordered by category, then by `SPLITS`, as in a store."""
 
     category: str
     order: int

@@ -143,7 +143,7 @@ def _build_command(layout: str, reader: Reader) -> Callable[..., None]:
             typer.Option(help="The store to make, continue or add to: a folder or s3://BUCKET/PREFIX."),
         ] = None,
         category: CategoryOption = [],  # noqa: B006
-        split: Annotated[Literal["train", "test", "all"], typer.Option(help="Which samples.")] = "all",
+        split: Annotated[Literal["train", "val", "test", "all"], typer.Option(help="Which samples.")] = "all",
         dtype: DtypeOption = "float16",
         image_size: SizeOption = None,
         encoder: EncoderOption = [],  # noqa: B006

@@ -4,7 +4,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
-Split = Literal["train", "test"]
+Split = Literal["train", "val", "test"]
+"""``train`` teaches, ``val`` chooses epochs and thresholds, ``test`` reports; most datasets have no ``val``."""
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+"""All splits, in a store's order."""
+TRAIN_AND_TEST: tuple[Split, ...] = ("train", "test")
+"""The splits of layouts that have no validation samples."""
 
 NORMAL_CLASS = "OK"
 MIXED_CLASS = "MIXED"
