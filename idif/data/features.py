@@ -19,6 +19,8 @@ WeightsOrigin = Literal["imagenet", "untrained", "file"]
 
 IMAGES, MASKS = "images", "masks"
 """Names of the arrays that hold the clean images and the defect masks."""
+IMAGE_INPUT, NO_INPUT = "image", "none"
+"""`EncoderSpec.input` of encoders of every view's image, and of those whose arrays depend on no file."""
 
 
 FIRST_MASK_RULE = "nonzero"
@@ -40,7 +42,7 @@ class EncoderSpec:
     """Origin of the weights, for display: ``imagenet``, ``untrained`` or ``file``. Not fingerprinted."""
     weights_sha256: str
     input: str
-    """``image`` (every view's image), or the name of a per-sample file, e.g. ``audio``."""
+    """``image`` (every view's image), the name of a per-sample file, e.g. ``audio``, or ``none``."""
     preparation: Mapping[str, Any]
     """Preprocessing of the input file and options of the encoder, as JSON values: resize rule, mean, standard
     deviation, taps, neck."""
@@ -114,7 +116,8 @@ class FeatureSpec:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the per-sample inputs, in order, e.g. ``video`` and ``audio``."""
-        return tuple(dict.fromkeys(e.input for e in self.encoders if e.input != "image"))
+        inputs = dict.fromkeys(encoder.input for encoder in self.encoders)
+        return tuple(name for name in inputs if name not in (IMAGE_INPUT, NO_INPUT))
 
     @property
     def weights_files(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 Split = Literal["train", "val", "test"]
-"""``train`` teaches, ``val`` chooses epochs and thresholds, ``test`` reports; most datasets have no ``val``."""
+"""``train`` teaches, ``val`` chooses epochs and thresholds, ``test`` reports; most data has no ``val``."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 """All splits, in a store's order."""
 TRAIN_AND_TEST: tuple[Split, ...] = ("train", "test")
