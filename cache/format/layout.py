@@ -90,7 +90,7 @@ class GroupName:
 
     @property
     def split(self) -> Split:
-        """``train`` or ``test``."""
+        """``train``, ``val`` or ``test``."""
         return SPLITS[self.order]
 
     def __str__(self) -> str:
@@ -200,8 +200,8 @@ def truth_layouts(spec: FeatureSpec, index: Index) -> tuple[ArrayLayout, ...]:
 
 
 def stored_type(array: ArraySpec, spec: FeatureSpec) -> str:
-    """Storage type of an encoder's array; only floating-point values are converted."""
-    if not array.dtype.startswith("float"):
+    """Storage type of an encoder's array; only floating-point values are converted, if not exact."""
+    if array.exact or not array.dtype.startswith("float"):
         return array.dtype
     if spec.storage == "uint8" and array.signed:
         return "int8"

@@ -326,6 +326,9 @@ def verify(
     images: ImagesOption = "realiad_256",
     annotations: AnnotationsOption = "realiad_jsons",
     drop_incomplete: DropOption = False,
+    reader: Annotated[
+        str, typer.Option(help="Layout of the dataset, a sub-command of `idif cache build`.")
+    ] = "realiad",
     as_json: JsonOption = False,
 ) -> None:
     """Read everything a store holds and compare it with what was written.
@@ -339,8 +342,8 @@ def verify(
     from cache.checking.verify import verify_store
     from cache.format.object_store import store_path
     from cache.reading.open_groups import list_groups
-    from idif.datasets.realiad.files import RealIADLayout
-    from idif.datasets.realiad.reader import read_realiad
+    from idif.datasets.config import DataConfig
+    from idif.datasets.readers import reader_of
 
     if repair and root is None:
         raise typer.BadParameter("--repair reads images again: name the dataset with --root")
@@ -350,11 +353,15 @@ def verify(
         raise StoreError(f"{place}: there is no store; expected one made by `idif cache build`")
     if root is not None:
         categories = sorted({group.category for group in list_groups(place)})
-        index = read_realiad(
-            RealIADLayout(root, images=images, annotations=annotations),
-            categories=categories,
+        data = DataConfig(
+            reader=reader,
+            root=root,
+            images=images,
+            annotations=annotations,
+            categories=tuple(categories),
             drop_incomplete=drop_incomplete,
         )
+        index = reader_of(data).read(data, None)
     with progress_bar("verifying", "bytes") as listen:
         report = verify_store(place, root=root, index=index, deep=deep, repair=repair, progress=listen)
     for problem in report.problems:

@@ -1,6 +1,6 @@
 """`EncoderFamily`: architecture, input and output arrays of a kind of frozen encoder."""
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ class EncoderFamily:
     absent_shape: Callable[[int], tuple[int, ...]]
     """Shape of one decoded input, for images of the given size."""
     input: str = "image"
-    """``image`` for the image of each view, else the name of a per-sample input (`Sample.inputs`)."""
+    """``image`` for the image of each view, ``none`` for a constant of all samples, else the name of a
+    per-sample input (`Sample.inputs`)."""
     image_size: int = DEFAULT_IMAGE_SIZE
     """The image size where none is given."""
     smallest: int = 1
@@ -54,6 +55,9 @@ class EncoderFamily:
     """Name of a tensor by the name that it has in a weights file, where older versions used others."""
     whole_network: Callable[[], Set[str]] = frozenset
     """Key names of the complete network, whose layers after the last used one a weights file may have."""
+    learn: Callable[[Sequence[Path]], Mapping[str, Tensor]] | None = None
+    """Computes the weights from the input files of all training samples, where they are statistics of the
+    data instead of a network's. Raises DatasetError if a file cannot be used."""
 
 
 FamilyMaker = Callable[[EncoderOptions], EncoderFamily]
