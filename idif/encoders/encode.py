@@ -221,7 +221,7 @@ def check_image_size(encoder: FrozenEncoder, image_size: int | None) -> None:
 
 
 def encode_present(encoder: FrozenEncoder, inputs: Tensor, present: Tensor) -> dict[str, Tensor]:
-    """Features of the present inputs; absent ones are never encoded.
+    """Features of the present inputs; features of absent ones are zeros, whatever the inputs hold.
 
     Args:
         inputs: [*P,...] decoded inputs on the encoder's device, e.g. uint8 images [B,V,3,S,S], or float32
@@ -234,7 +234,10 @@ def encode_present(encoder: FrozenEncoder, inputs: Tensor, present: Tensor) -> d
     chosen = present.to(inputs.device)
     # features must be exact float32: TF32, on by default for convolutions, has only a 10-bit mantissa
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        encoded = encoder(inputs[chosen])
+        if bool(chosen.any()):
+            encoded = encoder(inputs[chosen])
+        else:  # some networks take no empty batch: one absent input tells the shapes
+            encoded = {name: x[:0] for name, x in encoder(inputs[(0,) * chosen.ndim][None]).items()}
     if bool(chosen.all()):
         return {name: x.view(*chosen.shape, *x.shape[1:]) for name, x in encoded.items()}
     features = {}
