@@ -181,6 +181,7 @@ def _build_command(layout: str, reader: Reader) -> Callable[..., None]:
             image_size=image_size,
             options=_teacher_keys(taps, neck, padding, resize, crop_from),
             images=store_images,
+            default_encoder=reader.encoder,
         )
         request = choice.request(
             reader,
@@ -259,6 +260,7 @@ def _plan_command(layout: str, reader: Reader) -> Callable[..., None]:
             image_size=image_size,
             options=_teacher_keys(taps, neck, padding, resize, crop_from),
             images=store_images,
+            default_encoder=reader.encoder,
             default_weights="untrained",
         )
         if choice.store is not None:

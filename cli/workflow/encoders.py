@@ -33,7 +33,7 @@ def load_encoders(
 
     Args:
         weights: ``imagenet``, ``untrained`` or a file for all encoders, or ``NAME=WEIGHTS`` for one of them.
-        options: of the only encoder.
+        options: of the only encoder, or of the only one of images.
         reader: reads the training samples of ``data``, from which encoders learn that are given no file.
 
     Raises:
@@ -61,12 +61,14 @@ def load_encoders(
             raise ConfigError(f"--encoder: there is no {name!r}; known: {known}")
         if name not in chosen:
             raise ConfigError(f"--teacher-weights: expected weights of {name} too, e.g. {name}=untrained")
-    if len(names) > 1 and options != NO_OPTIONS:
+    optional = [name for name in names if len(names) == 1 or find_family(name).input == IMAGE_INPUT]
+    if len(optional) != 1 and options != NO_OPTIONS:
         raise ConfigError("teacher: taps, neck, padding, resize and crop_from are those of a single encoder")
 
     def load(name: str) -> FrozenEncoder:
-        if find_family(name, options).learn is None or name in for_one:
-            return load_encoder(chosen[name], name, options)
+        own = options if name in optional else NO_OPTIONS
+        if find_family(name, own).learn is None or name in for_one:
+            return load_encoder(chosen[name], name, own)
         assert data.root is not None
         return learn_encoder(name, data.root, reader.read(data, "train"))
 

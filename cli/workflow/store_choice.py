@@ -112,6 +112,7 @@ def choose_store(
     options: Mapping[str, Any] | None = None,
     images: bool | None = None,
     default_weights: str = "imagenet",
+    default_encoder: str = LIVE_ENCODER,
 ) -> StoreChoice:
     """The requested store: options take precedence over the config, and the config over defaults.
 
@@ -134,7 +135,7 @@ def choose_store(
             store=store or (None if each.cache.store is None else str(each.cache.store)),
             encoders=tuple(
                 one
-                for name in encoders or (each.teacher.encoder or LIVE_ENCODER,)
+                for name in encoders or (each.teacher.encoder or default_encoder,)
                 for one in encoder_names(name)
             ),
             weights=tuple(weights) or (each.teacher.weights or default_weights,),

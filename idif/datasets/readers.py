@@ -20,6 +20,8 @@ class Reader:
     """The samples of ``data.categories`` (all when empty) and a split (every split when None)."""
     categories: Callable[[DataConfig], list[str]]
     """The categories there are, sorted, without reading any sample."""
+    encoder: str = "resnet18"
+    """The encoder, or set of encoders, of a store for which none is named."""
 
 
 def _realiad_layout(data: DataConfig) -> RealIADLayout:
@@ -46,7 +48,7 @@ def _read_weld(data: DataConfig, split: Split | None) -> Index:
 
 READERS: dict[str, Reader] = {
     "realiad": Reader(_read_realiad, lambda data: list_categories(_realiad_layout(data))),
-    "weld": Reader(_read_weld, lambda data: [WELD]),
+    "weld": Reader(_read_weld, lambda data: [WELD], encoder="weld"),
 }
 """``data.reader`` of a config, and sub-command of `idif cache build` and `idif cache plan` -> its reader."""
 

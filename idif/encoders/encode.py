@@ -199,7 +199,7 @@ class EncoderSet:
 
         values = [None if file is None else watched(file) for file in files]
         known = [value for value in values if value is not None]
-        absent = np.zeros_like(known[0]) if known else np.zeros(family.absent_shape(size), np.float32)
+        absent = np.zeros_like(known[0]) if known else np.zeros(family.absent_shape(size), family.absent_type)
         return np.stack([absent if value is None else value for value in values])
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
+from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
 from idif.data.arrays import ArraySpec
@@ -39,6 +41,8 @@ class EncoderFamily:
     """Loads the ``imagenet`` weights or raises WeightsError naming alternatives; None if there are none."""
     absent_shape: Callable[[int], tuple[int, ...]]
     """Shape of one decoded input, for images of the given size."""
+    absent_type: DTypeLike = np.float32
+    """Type of one decoded input, so that samples with and without it are of one type."""
     input: str = "image"
     """``image`` for the image of each view, ``none`` for a constant of all samples, else the name of a
     per-sample input (`Sample.inputs`)."""

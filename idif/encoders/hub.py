@@ -1,8 +1,14 @@
-"""Files in the cache of the Hugging Face hub."""
+"""Files of the Hugging Face hub: from its cache on this machine, else downloaded."""
 
 import socket
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 from urllib.request import getproxies
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from idif.errors import WeightsError
 
 
 def cached_file(repository: str, file: str) -> str | None:
@@ -19,3 +25,29 @@ def require_network() -> None:
         from huggingface_hub.constants import ENDPOINT
 
         socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
+
+
+def hub_weights(encoder: str, repository: str) -> Mapping[str, Tensor]:
+    """The weights of a repository of the Hugging Face hub, by their names there.
+
+    Raises:
+        WeightsError: they are neither in the hub's cache nor can be downloaded.
+    """
+    file = "model.safetensors"
+    try:
+        from huggingface_hub import hf_hub_download
+
+        # a file in the cache is found without asking the network, which would be tried for a minute
+        path = cached_file(repository, file)
+        if path is None:
+            require_network()
+            path = hf_hub_download(repository, file)
+        weights: Mapping[str, Tensor] = load_file(path)
+    except Exception as error:  # the hub's client raises its HTTP library's exceptions too
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(
+            f"pretrained weights of {encoder} are not in the hub's cache and cannot be downloaded "
+            f"({reason}); get https://huggingface.co/{repository}/resolve/main/{file} and give that file or "
+            "its folder, or ask for untrained weights"
+        ) from None
+    return weights

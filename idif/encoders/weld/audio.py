@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from idif.data.arrays import ArraySpec
 from idif.data.media import SAMPLE_RATE, read_sound
 from idif.encoders.family import EncoderFamily
-from idif.encoders.weld.library import hub_weights, transformers
+from idif.encoders.hub import hub_weights
+from idif.encoders.weld.library import transformers
 
 _PATCH, _MELS = 16, 128
 _PREFIX = 2
 """Tokens before those of patches: class and distillation."""
-_HOP = SAMPLE_RATE // 100
-"""Samples of sound from one frame of the spectrogram to the next: 10 ms."""
+_WINDOW, _HOP = SAMPLE_RATE // 40, SAMPLE_RATE // 100
+"""Samples of sound in one frame of the spectrogram, 25 ms, and from one frame to the next, 10 ms."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class AudioSize:
     """One size of AST."""
 
     frames: int
-    """Frames of the spectrogram, 10 ms each."""
+    """Frames of the spectrogram; 10 ms each, longer where a sound has more."""
     stride: int
     """Distance of patches in time and frequency."""
     width: int
@@ -79,13 +80,29 @@ class _Spectrogram:
         self._lock, self._extractor = threading.Lock(), None
 
     def __call__(self, path: Path, image_size: int) -> npt.NDArray[np.float32]:
-        """float32 [frames,128] of a file: the middle of a longer one, zeros behind a shorter one."""
-        sound = read_sound(path)
-        surplus = max(0, len(sound) - self._frames * _HOP)
-        sound = sound[surplus // 2 : len(sound) - (surplus - surplus // 2)]
-        values = self._made()(sound, sampling_rate=SAMPLE_RATE, return_tensors="np")["input_values"]
-        spectrogram: npt.NDArray[np.float32] = values[0].astype(np.float32)
+        """float32 [frames,128] of a file.
+
+        A shorter sound is padded by the extractor, which would cut a longer one; there, groups of frames are
+        averaged instead, since a defect may be heard at any time of a run.
+        """
+        sound, frames = read_sound(path), self._frames
+        sound = np.pad(sound, (0, max(0, _WINDOW - len(sound))))
+        own = max(frames, 1 + (len(sound) - _WINDOW) // _HOP)
+        # frame by frame the spectrogram of a part is that of the whole
+        parts = [
+            self._extract(sound[first * _HOP : (first + frames - 1) * _HOP + _WINDOW])
+            for first in range(0, own, frames)
+        ]
+        values = np.concatenate(parts)[:own]
+        starts = np.arange(self._frames) * own // self._frames
+        sums = np.add.reduceat(values, starts, axis=0)
+        spectrogram: npt.NDArray[np.float32] = sums / np.diff(starts, append=own)[:, None].astype(np.float32)
         return spectrogram
+
+    def _extract(self, sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        made = self._made()(sound, sampling_rate=SAMPLE_RATE, return_tensors="np")
+        values: npt.NDArray[np.float32] = made["input_values"][0].astype(np.float32)
+        return values
 
     def _made(self) -> Any:
         with self._lock:
@@ -107,7 +124,7 @@ def audio_family(name: str, size: AudioSize) -> EncoderFamily:
         ),
         preparation={
             "spectrogram": f"ASTFeatureExtractor, {size.frames} frames of 10 ms by {_MELS} mel bands",
-            "longer": "the middle",
+            "longer": "frames averaged in groups",
             "pooling": "mean over frequencies",
         },
         read=_Spectrogram(size.frames, name),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from idif.encoders.family import FamilyMaker, fixed
 from idif.encoders.weld.audio import AudioSize, audio_family
 from idif.encoders.weld.sensors import sensor_family
-from idif.encoders.weld.stills import StillSize, still_family
+from idif.encoders.weld.stills import StillSize, still_maker
 from idif.encoders.weld.text import TextSize, text_family
 from idif.encoders.weld.video import VideoSize, video_family
 
@@ -33,7 +33,7 @@ _SENSORS = "weld_sensors"
 WELD_ENCODERS: dict[str, FamilyMaker] = {
     **{name: fixed(video_family(name, size)) for name, size in _VIDEO.items()},
     **{name: fixed(audio_family(name, size)) for name, size in _AUDIO.items()},
-    **{name: fixed(still_family(name, size)) for name, size in _STILLS.items()},
+    **{name: still_maker(name, size) for name, size in _STILLS.items()},
     **{name: fixed(text_family(name, size)) for name, size in _TEXT.items()},
     _SENSORS: fixed(sensor_family(_SENSORS)),
 }

@@ -21,8 +21,8 @@ SENSOR_COLUMNS = (
     "Secondary Weld Voltage",
 )
 STEPS = 256
-_SMALLEST_DEVIATION = 1e-6
-"""Deviation of a column that is constant in all training samples."""
+_CONSTANT = 1e-6
+"""Deviation, as a share of the mean, of a column that counts as constant in all training samples."""
 
 
 class _Standardization(nn.Module):
@@ -46,11 +46,15 @@ def _read(path: Path, image_size: int) -> npt.NDArray[np.float32]:
 
 
 def _statistics(files: Sequence[Path]) -> Mapping[str, Tensor]:
-    """Mean and standard deviation of each column over all steps of the given files."""
+    """Mean and standard deviation of each column over all steps of the given files; 1 for a constant column.
+
+    Divided by its own deviation, a constant column would blow its rounding errors up.
+    """
     series = np.concatenate([_read(path, 0) for path in files]).astype(np.float64)
-    deviation = np.maximum(series.std(axis=0), _SMALLEST_DEVIATION)
+    mean, deviation = series.mean(axis=0), series.std(axis=0)
+    deviation[deviation <= _CONSTANT * np.maximum(1, np.abs(mean))] = 1
     return {
-        "mean": torch.from_numpy(series.mean(axis=0)).float(),
+        "mean": torch.from_numpy(mean).float(),
         "std": torch.from_numpy(deviation).float(),
     }
 

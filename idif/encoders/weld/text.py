@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from idif.data.arrays import ArraySpec
 from idif.data.features import NO_INPUT
 from idif.encoders.family import EncoderFamily
-from idif.encoders.weld.library import hub_weights, transformers
+from idif.encoders.hub import hub_weights
+from idif.encoders.weld.library import transformers
 
 PROMPT = "a normal weld"
 PROMPT_TOKENS = (49406, 320, 5967, 39776, 49407)
@@ -85,4 +86,6 @@ def text_family(name: str, size: TextSize) -> EncoderFamily:
         else partial[Mapping[str, Tensor]](hub_weights, name, repository),
         absent_shape=lambda image_size: (1,),
         input=NO_INPUT,
+        # a table of consecutive numbers that published files hold
+        whole_network=lambda: frozenset({"text_model.embeddings.position_ids"}),
     )

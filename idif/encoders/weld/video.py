@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from idif.data.arrays import ArraySpec
 from idif.data.media import read_frames
 from idif.encoders.family import EncoderFamily
+from idif.encoders.hub import hub_weights
 from idif.encoders.preparation import normalize
-from idif.encoders.weld.library import hub_weights, transformers
+from idif.encoders.weld.library import transformers
 
 _PATCH, _TUBELET = 16, 2
 """Side in pixels, and number of frames, of the part of a video that a token describes."""
@@ -98,5 +99,6 @@ def video_family(name: str, size: VideoSize) -> EncoderFamily:
         if repository is None
         else partial[Mapping[str, Tensor]](hub_weights, name, repository),
         absent_shape=lambda image_size: (size.frames, 3, size.side, size.side),
+        absent_type=np.uint8,
         input="video",
     )

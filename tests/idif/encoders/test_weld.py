@@ -148,16 +148,6 @@ def test_the_spectrogram_has_time_first_and_tokens_keep_it(tmp_path: Path) -> No
     assert (grid.sum(dim=0) > 0).tolist() == [False, False, True, False]
 
 
-def test_a_longer_sound_is_cut_to_its_middle_and_a_shorter_one_padded(tmp_path: Path) -> None:
-    read = find_family("ast_tiny").read
-    tone = 0.5 * np.sin(np.arange(64 * 160) / 3)
-    write_sound(tmp_path / "fits.flac", tone)
-    write_sound(tmp_path / "long.flac", np.concatenate([np.zeros(5000), tone, np.zeros(5000)]))
-    write_sound(tmp_path / "short.flac", tone[:4000])
-    assert np.array_equal(read(tmp_path / "long.flac", 0), read(tmp_path / "fits.flac", 0))
-    assert read(tmp_path / "short.flac", 0).shape == (64, 128)
-
-
 def test_sensors_are_standardized_by_the_training_runs(runs: Path, store: FeatureStore) -> None:
     training = FeatureStore.open(store.path, split="train")
     (batch,) = training.batches(range(len(training.index)), 10)
