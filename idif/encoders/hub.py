@@ -2,12 +2,13 @@
 
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from safetensors.torch import load_file
 from torch import Tensor
 
+from idif.encoders.weights_file import read_weights_file
 from idif.errors import WeightsError
 
 
@@ -27,13 +28,15 @@ def require_network() -> None:
         socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
 
 
-def hub_weights(encoder: str, repository: str) -> Mapping[str, Tensor]:
-    """The weights of a repository of the Hugging Face hub, by their names there.
+def hub_weights(encoder: str, repository: str, file: str = "model.safetensors") -> Mapping[str, Tensor]:
+    """The weights in a repository of the hub, by their names there.
+
+    Args:
+        encoder: name of the encoder, for messages.
 
     Raises:
         WeightsError: they are neither in the hub's cache nor can be downloaded.
     """
-    file = "model.safetensors"
     try:
         from huggingface_hub import hf_hub_download
 
@@ -42,12 +45,11 @@ def hub_weights(encoder: str, repository: str) -> Mapping[str, Tensor]:
         if path is None:
             require_network()
             path = hf_hub_download(repository, file)
-        weights: Mapping[str, Tensor] = load_file(path)
     except Exception as error:  # the hub's client raises its HTTP library's exceptions too
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
-            f"pretrained weights of {encoder} are not in the hub's cache and cannot be downloaded "
-            f"({reason}); get https://huggingface.co/{repository}/resolve/main/{file} and give that file or "
-            "its folder, or ask for untrained weights"
+            f"pretrained weights of {encoder} are not in the cache of the Hugging Face hub and cannot be "
+            f"downloaded ({reason}); get https://huggingface.co/{repository}/resolve/main/{file} and give "
+            "that file or its folder, or ask for untrained weights"
         ) from None
-    return weights
+    return read_weights_file(Path(path))

@@ -1,5 +1,6 @@
 """Encoders of weld runs: arrays, weights, orientation, statistics, and the store of a set of them."""
 
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -114,13 +115,12 @@ def test_full_sizes_have_the_published_number_of_parameters(name: str, millions:
 def test_pretrained_weights_that_cannot_be_had_are_told_with_the_place_to_get_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import huggingface_hub
-
-    def offline(*args: object) -> str:
+    def offline(*args: object) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args: None)
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
+    monkeypatch.setattr("idif.encoders.hub.getproxies", dict)
+    monkeypatch.setattr("idif.encoders.hub.cached_file", lambda *args: None)
     pretrained = find_family("ast_base").pretrained
     assert pretrained is not None
     with pytest.raises(WeightsError, match=r"no network.*/ast-finetuned-audioset-14-14-0\.443/resolve"):
