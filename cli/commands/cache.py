@@ -39,10 +39,17 @@ DtypeOption = Annotated[
         help="Type the features are kept in; uint8 (int8 where they are signed) takes half the room."
     ),
 ]
-SizeOption = Annotated[int | None, typer.Option(help="Side of the square images; default 256.", min=32)]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(help="Side of the square images; default 256, or the encoder's own.", min=32),
+]
 RootOption = Annotated[Path | None, typer.Option(help="Dataset in the layout that the command names.")]
 EncoderOption = Annotated[
-    list[str], typer.Option("--encoder", help="Frozen encoder; may be repeated. Default resnet18.")
+    list[str],
+    typer.Option(
+        "--encoder",
+        help="Frozen encoder or set of them; may be repeated. Default resnet18, of weld runs the set weld.",
+    ),
 ]
 WeightsOption = Annotated[
     list[str],

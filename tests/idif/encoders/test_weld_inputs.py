@@ -1,6 +1,7 @@
 """Encoders of weld runs: absent inputs, sounds of any length, taps, constant sensors, published weights."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from cli.workflow.encoders import load_encoders
+from cli.workflow.store_choice import choose_store
 from idif.data.media import write_sound
 from idif.datasets.config import DataConfig
 from idif.datasets.readers import READERS
@@ -122,6 +124,13 @@ def test_options_of_a_set_are_those_of_its_encoder_of_images(runs: Path) -> None
     assert [encoder.options.taps for encoder in loaded] == [(9, 20), (), (), (), ()]
     with pytest.raises(ConfigError, match="those of a single encoder"):
         load_encoders((*names, "resnet18"), ("untrained",), options, READERS["weld"], data)
+
+
+def test_stores_of_weld_runs_have_the_full_set_unless_told_otherwise() -> None:
+    choose = partial(choose_store, data={}, default_encoder=READERS["weld"].encoder)
+    assert choose().encoders == ENCODER_SETS["weld"]
+    assert choose(encoders=["weld-tiny"]).encoders == ENCODER_SETS["weld-tiny"]
+    assert choose_store(data={}, default_encoder=READERS["realiad"].encoder).encoders == ("resnet18",)
 
 
 def test_a_constant_sensor_is_centered_and_not_blown_up(tmp_path: Path) -> None:
