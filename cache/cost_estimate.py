@@ -21,7 +21,7 @@ from cache.reading.placement import MEMORY_SHARE, free_memory
 from cache.reading.store import FeatureStore
 from idif.data.batch import input_presence
 from idif.data.features import FeatureSource, FeatureSpec
-from idif.data.index import Index
+from idif.data.index import SPLITS, Index
 from idif.encoders.live import LiveFeatures
 from idif.errors import DatasetError
 from idif.progress import Progress, silent
@@ -110,7 +110,7 @@ def plan_store(request: BuildRequest, *, progress: Progress = silent) -> Plan:
     while not folder.is_dir():
         folder = folder.parent
     speeds = _measure(request, folder, progress)
-    splits = [split for split in ("train", "test") if any(s.split == split for s in index.samples)]
+    splits = [split for split in SPLITS if any(s.split == split for s in index.samples)]
     estimates = []
     for split in splits:
         rows = [row for row, sample in enumerate(index.samples) if sample.split == split]

@@ -106,7 +106,7 @@ def check_extras() -> CheckResult:
         needed = []
     extras: dict[str, list[str]] = {}
     for requirement in needed:
-        for extra in ("app", "cpu", "export", "s3", "tracking", "wandb", "test"):
+        for extra in ("app", "cpu", "export", "s3", "tracking", "wandb", "weld", "test"):
             marker = requirement.marker
             if (
                 marker is not None

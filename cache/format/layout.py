@@ -32,7 +32,7 @@ from typing import Any, overload
 from cache.format.object_store import StorePath
 from idif.data.arrays import DATA, VARIANT, ArraySpec
 from idif.data.features import MASKS, WEIGHTS_SUFFIX, FeatureSpec
-from idif.data.index import Index, Split
+from idif.data.index import SPLITS, Index, Split
 from idif.errors import ConfigError, StoreError
 from idif.paths import is_portable_name, shown
 
@@ -45,7 +45,6 @@ JOURNAL = "build.jsonl"
 PENDING = "building.json"
 LOCK = "build.lock"
 
-SPLITS: tuple[Split, ...] = ("train", "test")
 MAX_SHARD_ROWS = 32
 MAX_SHARD_BYTES = 128 * 2**20
 """Maximum shard size: large enough for sequential reading, small enough to rebuild or upload again."""
@@ -63,7 +62,7 @@ _BYTE: dict[str, Any] = {"name": "bytes"}
 
 @dataclass(frozen=True, order=True)
 class GroupName:
-    """One category and split; ordered by category, train before test, as in a store."""
+    """One category and split; ordered by category, then by `SPLITS`, as in a store."""
 
     category: str
     order: int
@@ -91,7 +90,7 @@ class GroupName:
 
     @property
     def split(self) -> Split:
-        """``train`` or ``test``."""
+        """``train``, ``val`` or ``test``."""
         return SPLITS[self.order]
 
     def __str__(self) -> str:
@@ -201,8 +200,8 @@ def truth_layouts(spec: FeatureSpec, index: Index) -> tuple[ArrayLayout, ...]:
 
 
 def stored_type(array: ArraySpec, spec: FeatureSpec) -> str:
-    """Storage type of an encoder's array; only floating-point values are converted."""
-    if not array.dtype.startswith("float"):
+    """Storage type of an encoder's array; only floating-point values are converted, if not exact."""
+    if array.exact or not array.dtype.startswith("float"):
         return array.dtype
     if spec.storage == "uint8" and array.signed:
         return "int8"

@@ -26,7 +26,7 @@ from cache.reading.packed_batch import PackedBatch, check_variants
 from cache.reading.raw_rows import RowFiles, RowObjects
 from idif.data.batch import Batch, make_batch
 from idif.data.features import FeatureSpec
-from idif.data.index import Index, Split, check_rows, concatenate
+from idif.data.index import SPLITS, Index, Split, check_rows, concatenate
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import StoreDamaged, WeightsError
@@ -147,7 +147,7 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
 
     def __repr__(self) -> str:
         spec, index = self._spec, self._index
-        splits = [split for split in ("train", "test") if any(s.split == split for s in index.samples)]
+        splits = [split for split in SPLITS if any(s.split == split for s in index.samples)]
         arrays = "\n".join(
             f"  {array.name}: {array.dtype} {list(array.row_shape)} ({', '.join(array.dimensions)})"
             for array in self._arrays.values()

@@ -39,10 +39,17 @@ DtypeOption = Annotated[
         help="Type the features are kept in; uint8 (int8 where they are signed) takes half the room."
     ),
 ]
-SizeOption = Annotated[int | None, typer.Option(help="Side of the square images; default 256.", min=32)]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(help="Side of the square images; default 256, or the encoder's own.", min=32),
+]
 RootOption = Annotated[Path | None, typer.Option(help="Dataset in the layout that the command names.")]
 EncoderOption = Annotated[
-    list[str], typer.Option("--encoder", help="Frozen encoder; may be repeated. Default resnet18.")
+    list[str],
+    typer.Option(
+        "--encoder",
+        help="Frozen encoder or set of them; may be repeated. Default resnet18, of weld runs the set weld.",
+    ),
 ]
 WeightsOption = Annotated[
     list[str],
@@ -143,7 +150,7 @@ def _build_command(layout: str, reader: Reader) -> Callable[..., None]:
             typer.Option(help="The store to make, continue or add to: a folder or s3://BUCKET/PREFIX."),
         ] = None,
         category: CategoryOption = [],  # noqa: B006
-        split: Annotated[Literal["train", "test", "all"], typer.Option(help="Which samples.")] = "all",
+        split: Annotated[Literal["train", "val", "test", "all"], typer.Option(help="Which samples.")] = "all",
         dtype: DtypeOption = "float16",
         image_size: SizeOption = None,
         encoder: EncoderOption = [],  # noqa: B006
@@ -181,6 +188,7 @@ def _build_command(layout: str, reader: Reader) -> Callable[..., None]:
             image_size=image_size,
             options=_teacher_keys(taps, neck, padding, resize, crop_from),
             images=store_images,
+            default_encoder=reader.encoder,
         )
         request = choice.request(
             reader,
@@ -259,6 +267,7 @@ def _plan_command(layout: str, reader: Reader) -> Callable[..., None]:
             image_size=image_size,
             options=_teacher_keys(taps, neck, padding, resize, crop_from),
             images=store_images,
+            default_encoder=reader.encoder,
             default_weights="untrained",
         )
         if choice.store is not None:
@@ -326,6 +335,9 @@ def verify(
     images: ImagesOption = "realiad_256",
     annotations: AnnotationsOption = "realiad_jsons",
     drop_incomplete: DropOption = False,
+    reader: Annotated[
+        str, typer.Option(help="Layout of the dataset, a sub-command of `idif cache build`.")
+    ] = "realiad",
     as_json: JsonOption = False,
 ) -> None:
     """Read everything a store holds and compare it with what was written.
@@ -339,8 +351,8 @@ def verify(
     from cache.checking.verify import verify_store
     from cache.format.object_store import store_path
     from cache.reading.open_groups import list_groups
-    from idif.datasets.realiad.files import RealIADLayout
-    from idif.datasets.realiad.reader import read_realiad
+    from idif.datasets.config import DataConfig
+    from idif.datasets.readers import reader_of
 
     if repair and root is None:
         raise typer.BadParameter("--repair reads images again: name the dataset with --root")
@@ -350,11 +362,15 @@ def verify(
         raise StoreError(f"{place}: there is no store; expected one made by `idif cache build`")
     if root is not None:
         categories = sorted({group.category for group in list_groups(place)})
-        index = read_realiad(
-            RealIADLayout(root, images=images, annotations=annotations),
-            categories=categories,
+        data = DataConfig(
+            reader=reader,
+            root=root,
+            images=images,
+            annotations=annotations,
+            categories=tuple(categories),
             drop_incomplete=drop_incomplete,
         )
+        index = reader_of(data).read(data, None)
     with progress_bar("verifying", "bytes") as listen:
         report = verify_store(place, root=root, index=index, deep=deep, repair=repair, progress=listen)
     for problem in report.problems:

@@ -1,4 +1,4 @@
-"""`idif data`: make, import and check multi-view datasets."""
+"""`idif data`: make, import and check datasets."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -72,6 +72,43 @@ def synth(
             f"{summary.test} test samples; {summary.anomalous} are anomalous ({levels}), seen in "
             f"{summary.anomalous_views} of {summary.views} views ({defects})\n"
             f"next: idif cache build realiad --root {out} --images {summary.images} --store STORE"
+        ),
+    )
+
+
+@app.command("synth-weld")
+def synth_weld(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    runs: Annotated[int, typer.Option(help="Number of runs.", min=8)] = 200,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same bytes.", min=0)] = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="Number of threads; by default one per core, at most 8.", min=1)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate good and defective weld runs: video, sound, sensor values, stills. Needs the extra `weld`.
+
+    Each defect shows in some inputs; in every other one the run equals a good run.
+
+    Example:
+
+        idif data synth-weld data/weld --runs 200
+    """
+    from idif.datasets.weld.synthetic.dataset import SynthWeldRequest, synthesize_weld
+
+    with progress_bar("simulating", "runs") as listen:
+        summary = synthesize_weld(
+            out, SynthWeldRequest(runs=runs, seed=seed), workers=workers, progress=listen
+        )
+    splits = ", ".join(f"{count} in {split}" for split, count in summary.runs.items())
+    defects = ", ".join(f"{name} {count}" for name, count in summary.defects.items())
+    print_result(
+        asdict(summary),
+        as_json=as_json,
+        otherwise=(
+            f"{out}: {splits} ({defects})\n"
+            f"next: idif cache build weld --root {out} --store STORE --encoder weld-small "
+            "--teacher-weights untrained --no-store-images"
         ),
     )
 

@@ -75,6 +75,41 @@ def check_realiad(
         raise typer.Exit(1)
 
 
+@app.command("weld")
+def check_weld(
+    root: Annotated[Path, typer.Option(help="Dataset of weld runs, with manifest.csv.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Open every file of every run once, and list errors (exit code 1) and warnings (exit code 0).
+
+    Example:
+
+        idif data check weld --root data/weld
+    """
+    from idif.data.decode import decode_threads
+    from idif.datasets.weld import check
+
+    with progress_bar("reading", "runs") as listen:
+        report = check.check_weld(root, workers=decode_threads(), progress=listen)
+    table = Table("split", "runs", "defective", title=Text(report.root))
+    for split, runs in report.runs.items():
+        table.add_row(split, f"{runs:,}", f"{report.anomalous[split]:,}")
+    print_result(asdict(report) | {"sound": report.sound}, as_json=as_json, otherwise=table)
+    if not as_json:
+        for severity, findings in (("error", report.errors), ("warning", report.warnings)):
+            if findings:
+                out.print(Text(f"{severity}: {len(findings):,}", style="bold"))
+            for finding in findings[:_MAX_SHOWN]:
+                where = "" if finding.run in finding.message else f"{finding.run}: "
+                out.print(Text(f"  {where}{finding.message}"), soft_wrap=True)
+            if len(findings) > _MAX_SHOWN:
+                out.print(Text(f"  and {len(findings) - _MAX_SHOWN:,} more; --json lists all"))
+        verdict = "sound" if report.sound else f"{len(report.errors):,} errors"
+        out.print(Text(f"{verdict}, {len(report.warnings):,} warnings in {report.files:,} files"))
+    if not report.sound:
+        raise typer.Exit(1)
+
+
 def _table(report: CheckReport) -> Table:
     """Table with one row per category.
 

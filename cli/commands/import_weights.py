@@ -9,7 +9,8 @@ import typer
 
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, print_result
-from cli.workflow.sources import LIVE_ENCODER, Sources
+from cli.workflow.encoders import LIVE_ENCODER
+from cli.workflow.sources import Sources
 from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.encoders.encode import EncoderSet

@@ -17,13 +17,14 @@ from cache.format.index_diff import index_differences
 from cache.reading.placement import Placement, choose_placement, place
 from cli.terminal.console import note, progress_bar
 from cli.workflow.device import evaluation_device
+from cli.workflow.encoders import LIVE_ENCODER, image_size_of, load_encoders
 from idif.config.sections import Config, TeacherConfig
 from idif.data.arrays import StorageType
 from idif.data.features import IMAGES, FeatureSource, FeatureSpec
 from idif.data.index import Index, Split
 from idif.datasets.readers import reader_of
 from idif.encoders.encode import EncoderSet
-from idif.encoders.frozen import find_family, load_encoder
+from idif.encoders.frozen import encoder_names, find_family, load_encoder
 from idif.encoders.live import LiveFeatures
 from idif.encoders.options import EncoderOptions
 from idif.errors import ConfigError, StoreError, StoreMismatch
@@ -35,8 +36,6 @@ from idif.training.precision import fabric_precision
 Images = npt.NDArray[np.uint8]
 FEW = 8
 """Samples whose images are read at once."""
-LIVE_ENCODER = "resnet18"
-"""Default live encoder."""
 
 
 def make_fabric(config: Config) -> Fabric:
@@ -82,8 +81,11 @@ class Sources:
     def _check_settings(self, path: str | Path, store: FeatureStore) -> None:
         config, spec, numbers = self.config, store.spec, store.index.view_numbers
         (first, *_), wanted = spec.encoders, _demanded(config)
-        if wanted.encoder not in (None, first.name):
-            raise StoreMismatch(f"teacher.encoder: {wanted.encoder}, but {path} was built with {first.name}")
+        own = tuple(encoder.name for encoder in spec.encoders)
+        if wanted.encoder is not None and encoder_names(wanted.encoder) not in (own, own[:1]):
+            raise StoreMismatch(
+                f"teacher.encoder: {wanted.encoder}, but {path} was built with {', '.join(own)}"
+            )
         if wanted.image_size not in (None, spec.image_size):
             raise StoreMismatch(
                 f"teacher.image_size: {wanted.image_size}, but {path} holds features of "
@@ -92,9 +94,11 @@ class Sources:
         options = EncoderOptions.recorded(first)
         asked = {field.name: getattr(wanted, field.name) for field in fields(EncoderOptions)}
         for key, value in asked.items():
-            if value is not None and value != (own := getattr(find_family(first.name, options).options, key)):
+            if value is not None and value != (
+                built := getattr(find_family(first.name, options).options, key)
+            ):
                 raise StoreMismatch(
-                    f"teacher.{key}: {_words(value)}, but {path} was built with {_words(own)}"
+                    f"teacher.{key}: {_words(value)}, but {path} was built with {_words(built)}"
                 )
         if wanted.weights is not None:
             given = load_encoder(wanted.weights, first.name, options).sha256
@@ -177,9 +181,16 @@ class Sources:
             if self._store is not None:
                 self._encoders = self._store.encoder_set()
             else:
-                name = wanted.encoder or LIVE_ENCODER
-                encoder = load_encoder(wanted.weights or "imagenet", name, wanted.options())
-                self._encoders = EncoderSet((encoder,), wanted.image_size or encoder.family.image_size)
+                self._root()
+                data = self.config.data
+                encoders = load_encoders(
+                    encoder_names(wanted.encoder or LIVE_ENCODER),
+                    (wanted.weights or "imagenet",),
+                    wanted.options(),
+                    reader_of(data),
+                    data,
+                )
+                self._encoders = EncoderSet(encoders, image_size_of(encoders, wanted.image_size))
         return self._encoders
 
     def storage(self) -> StorageType:

@@ -9,7 +9,7 @@ import torch
 
 from cache.building.request import BuildRequest
 from cache.format.object_store import store_path
-from cli.workflow.sources import LIVE_ENCODER
+from cli.workflow.encoders import LIVE_ENCODER, image_size_of, load_encoders
 from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.data.arrays import StorageType
@@ -18,9 +18,8 @@ from idif.data.index import Index, Split
 from idif.datasets.config import DataConfig
 from idif.datasets.readers import Reader
 from idif.encoders.encode import EncoderSet
-from idif.encoders.frozen import ENCODERS, FrozenEncoder, is_known, load_encoder
-from idif.encoders.options import NO_OPTIONS, EncoderOptions
-from idif.encoders.timm_models import PREFIX
+from idif.encoders.frozen import encoder_names
+from idif.encoders.options import EncoderOptions
 from idif.errors import ConfigError
 from idif.methods.catalog import METHODS
 from idif.runs.run import method_context
@@ -73,9 +72,8 @@ class StoreChoice:
             )
         place = store_path(self.store)
         index = reader.read(self.data, split)
-        encoders = load_encoders(self.encoders, self.weights, self.options)
-        of_images = [encoder.family for encoder in encoders if encoder.family.input == "image"]
-        size = (self.image_size or of_images[0].image_size) if of_images else None
+        encoders = load_encoders(self.encoders, self.weights, self.options, reader, self.data)
+        size = image_size_of(encoders, self.image_size)
         chosen = EncoderSet(encoders, size, variants=self.variants)
         needed = [arrays_needed(config, chosen.spec(storage), index) for config in self.readers]
         asked = not needed or any(IMAGES in arrays for arrays in needed)
@@ -102,44 +100,6 @@ def arrays_needed(config: Config, features: FeatureSpec, index: Index) -> set[st
     return needed
 
 
-def load_encoders(
-    names: Sequence[str], weights: Sequence[str], options: EncoderOptions = NO_OPTIONS
-) -> tuple[FrozenEncoder, ...]:
-    """Load encoders with their weights.
-
-    Args:
-        weights: ``imagenet``, ``untrained`` or a file for all encoders, or ``NAME=WEIGHTS`` for one of them.
-        options: of the only encoder.
-
-    Raises:
-        ConfigError: there is no such encoder, one file is given for several, none for one of them, or options
-            for several.
-        WeightsError: as `load_encoder`.
-    """
-    for_all: dict[str, str] = {}
-    for_one: dict[str, str] = {}
-    for value in weights:
-        name, separator, named = value.partition("=")
-        if separator and name in names:
-            for_one[name] = named
-        elif len(names) == 1 or value in ("imagenet", "untrained"):
-            for_all |= dict.fromkeys(names, value)
-        else:
-            raise ConfigError(
-                f"--teacher-weights {value}: expected NAME=FILE with one of the encoders {', '.join(names)}"
-            )
-    chosen = for_all | for_one
-    for name in names:
-        if not is_known(name):
-            known = ", ".join([*ENCODERS, f"{PREFIX}NAME"])
-            raise ConfigError(f"--encoder: there is no {name!r}; known: {known}")
-        if name not in chosen:
-            raise ConfigError(f"--teacher-weights: expected weights of {name} too, e.g. {name}=untrained")
-    if len(names) > 1 and options != NO_OPTIONS:
-        raise ConfigError("teacher: taps, neck, padding, resize and crop_from are those of a single encoder")
-    return tuple(load_encoder(chosen[name], name, options) for name in names)
-
-
 def choose_store(
     config: Path | None = None,
     overrides: Sequence[str] = (),
@@ -152,6 +112,7 @@ def choose_store(
     options: Mapping[str, Any] | None = None,
     images: bool | None = None,
     default_weights: str = "imagenet",
+    default_encoder: str = LIVE_ENCODER,
 ) -> StoreChoice:
     """The requested store: options take precedence over the config, and the config over defaults.
 
@@ -172,7 +133,11 @@ def choose_store(
         StoreChoice(
             data=each.data.model_copy(update=given),
             store=store or (None if each.cache.store is None else str(each.cache.store)),
-            encoders=tuple(encoders) or (each.teacher.encoder or LIVE_ENCODER,),
+            encoders=tuple(
+                one
+                for name in encoders or (each.teacher.encoder or default_encoder,)
+                for one in encoder_names(name)
+            ),
             weights=tuple(weights) or (each.teacher.weights or default_weights,),
             image_size=image_size or each.teacher.image_size,
             options=each.teacher.model_copy(update=chosen).options(),

@@ -56,7 +56,8 @@ class TeacherConfig(Section):
 
     encoder: str | None = None
     """Name of the encoder, e.g. ``wide_resnet50_2``, ``tf_efficientnet_b4``, ``vit_base_patch14_dinov2``, or
-    ``timm:NAME`` for any model of timm (default without a store: ``resnet18``)."""
+    ``timm:NAME`` for any model of timm (default without a store: ``resnet18``); of weld runs a set of
+    encoders, ``weld`` or ``weld-small``."""
 
     weights: str | None = None
     """``imagenet`` (the default without a store), ``untrained`` or a weights file."""

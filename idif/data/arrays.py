@@ -40,6 +40,8 @@ class ArraySpec:
     """Name of the encoder that computes the array, or `DATA`."""
     signed: bool = False
     """Whether values below zero occur; compact storage stores such features as int8."""
+    exact: bool = False
+    """Whether the array is stored as computed, whatever the type of the other features."""
 
     def __post_init__(self) -> None:
         assert len(self.own_axes) == len(self.shape), self
@@ -71,7 +73,10 @@ class ArraySpec:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal spec."""
-        return asdict(self) | {"axes": list(self.axes), "shape": list(self.shape)}
+        fields = asdict(self) | {"axes": list(self.axes), "shape": list(self.shape)}
+        if not self.exact:  # as in stores written before there were exact arrays
+            del fields["exact"]
+        return fields
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:

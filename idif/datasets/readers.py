@@ -7,7 +7,9 @@ from idif.data.index import Index, Split
 from idif.datasets.config import DataConfig
 from idif.datasets.realiad.files import RealIADLayout, list_categories
 from idif.datasets.realiad.reader import read_realiad
-from idif.errors import ConfigError
+from idif.datasets.weld.reader import CATEGORY as WELD
+from idif.datasets.weld.reader import read_weld
+from idif.errors import ConfigError, DatasetError
 
 
 @dataclass(frozen=True)
@@ -15,9 +17,11 @@ class Reader:
     """One layout of datasets; ``data.root`` is set wherever it is called."""
 
     read: Callable[[DataConfig, Split | None], Index]
-    """The samples of ``data.categories`` (all when empty) and a split (both when None)."""
+    """The samples of ``data.categories`` (all when empty) and a split (every split when None)."""
     categories: Callable[[DataConfig], list[str]]
     """The categories there are, sorted, without reading any sample."""
+    encoder: str = "resnet18"
+    """The encoder, or set of encoders, of a store for which none is named."""
 
 
 def _realiad_layout(data: DataConfig) -> RealIADLayout:
@@ -35,8 +39,16 @@ def _read_realiad(data: DataConfig, split: Split | None) -> Index:
     )
 
 
+def _read_weld(data: DataConfig, split: Split | None) -> Index:
+    assert data.root is not None
+    if others := sorted({*data.categories} - {WELD}):
+        raise DatasetError(f"data.categories: weld runs are of the category {WELD!r}, got {others[0]!r}")
+    return read_weld(data.root, split, views=data.views, drop_incomplete=data.drop_incomplete)
+
+
 READERS: dict[str, Reader] = {
     "realiad": Reader(_read_realiad, lambda data: list_categories(_realiad_layout(data))),
+    "weld": Reader(_read_weld, lambda data: [WELD], encoder="weld"),
 }
 """``data.reader`` of a config, and sub-command of `idif cache build` and `idif cache plan` -> its reader."""
 

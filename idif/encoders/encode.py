@@ -13,7 +13,7 @@ from torch import Tensor
 
 from idif.data.arrays import StorageType
 from idif.data.decode import decode_views, sample_files
-from idif.data.features import FIRST_MASK_RULE, IMAGES, MASKS, FeatureSpec
+from idif.data.features import FIRST_MASK_RULE, IMAGE_INPUT, IMAGES, MASKS, NO_INPUT, FeatureSpec
 from idif.data.images import READER, FileReader, center
 from idif.data.index import Sample
 from idif.data.mask_levels import MASK_RULE
@@ -131,7 +131,7 @@ class EncoderSet:
                 images, masks, size, reader.resize, reader.crop_from, read=read
             )
         for encoder in self._own_inputs:
-            if encoder.family.input == "image":
+            if encoder.family.input == IMAGE_INPUT:
                 decoded[encoder.name] = self._read(encoder, images, read)
             else:
                 decoded[encoder.name] = self._read(encoder, [inputs.get(encoder.family.input)], read)[0]
@@ -154,7 +154,8 @@ class EncoderSet:
             # stored images are cut out already, which variants without a shift can be made from
             shared = UNCUT if UNCUT in decoded else IMAGES
             inputs = decoded[encoder.name if own else shared]
-            shown = present[encoder.family.input]
+            constant = encoder.family.input == NO_INPUT
+            shown = torch.ones(len(inputs), dtype=torch.bool) if constant else present[encoder.family.input]
             if not self._varied(encoder):
                 arrays |= encode_present(encoder, inputs, shown)
                 continue
@@ -182,7 +183,7 @@ class EncoderSet:
         return tuple(e for e in self.encoders if e.family.read != self.image_reader)
 
     def _varied(self, encoder: FrozenEncoder) -> bool:
-        return bool(self.variants) and encoder.family.input == "image"
+        return bool(self.variants) and encoder.family.input == IMAGE_INPUT
 
     def _read(self, encoder: FrozenEncoder, files: Sequence[Path | None], read: FileReader) -> Array:
         """The decoded inputs of an encoder, stacked; zeros for absent ones."""
@@ -198,7 +199,7 @@ class EncoderSet:
 
         values = [None if file is None else watched(file) for file in files]
         known = [value for value in values if value is not None]
-        absent = np.zeros_like(known[0]) if known else np.zeros(family.absent_shape(size), np.float32)
+        absent = np.zeros_like(known[0]) if known else np.zeros(family.absent_shape(size), family.absent_type)
         return np.stack([absent if value is None else value for value in values])
 
 
@@ -210,7 +211,7 @@ def check_image_size(encoder: FrozenEncoder, image_size: int | None) -> None:
             images.
     """
     family = encoder.family
-    if family.input != "image":
+    if family.input != IMAGE_INPUT:
         return
     if image_size is None or image_size < family.stride or image_size % family.stride:
         raise ConfigError(f"image_size: expected a positive multiple of {family.stride}, got {image_size}")
@@ -220,7 +221,7 @@ def check_image_size(encoder: FrozenEncoder, image_size: int | None) -> None:
 
 
 def encode_present(encoder: FrozenEncoder, inputs: Tensor, present: Tensor) -> dict[str, Tensor]:
-    """Features of the present inputs; absent ones are never encoded.
+    """Features of the present inputs; features of absent ones are zeros, whatever the inputs hold.
 
     Args:
         inputs: [*P,...] decoded inputs on the encoder's device, e.g. uint8 images [B,V,3,S,S], or float32
@@ -233,7 +234,10 @@ def encode_present(encoder: FrozenEncoder, inputs: Tensor, present: Tensor) -> d
     chosen = present.to(inputs.device)
     # features must be exact float32: TF32, on by default for convolutions, has only a 10-bit mantissa
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        encoded = encoder(inputs[chosen])
+        if bool(chosen.any()):
+            encoded = encoder(inputs[chosen])
+        else:  # some networks take no empty batch: one absent input tells the shapes
+            encoded = {name: x[:0] for name, x in encoder(inputs[(0,) * chosen.ndim][None]).items()}
     if bool(chosen.all()):
         return {name: x.view(*chosen.shape, *x.shape[1:]) for name, x in encoded.items()}
     features = {}

@@ -1,11 +1,13 @@
 """`EncoderFamily`: architecture, input and output arrays of a kind of frozen encoder."""
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
+from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
 from idif.data.arrays import ArraySpec
@@ -39,8 +41,11 @@ class EncoderFamily:
     """Loads the ``imagenet`` weights or raises WeightsError naming alternatives; None if there are none."""
     absent_shape: Callable[[int], tuple[int, ...]]
     """Shape of one decoded input, for images of the given size."""
+    absent_type: DTypeLike = np.float32
+    """Type of one decoded input, so that samples with and without it are of one type."""
     input: str = "image"
-    """``image`` for the image of each view, else the name of a per-sample input (`Sample.inputs`)."""
+    """``image`` for the image of each view, ``none`` for a constant of all samples, else the name of a
+    per-sample input (`Sample.inputs`)."""
     image_size: int = DEFAULT_IMAGE_SIZE
     """The image size where none is given."""
     smallest: int = 1
@@ -54,6 +59,9 @@ class EncoderFamily:
     """Name of a tensor by the name that it has in a weights file, where older versions used others."""
     whole_network: Callable[[], Set[str]] = frozenset
     """Key names of the complete network, whose layers after the last used one a weights file may have."""
+    learn: Callable[[Sequence[Path]], Mapping[str, Tensor]] | None = None
+    """Computes the weights from the input files of all training samples, where they are statistics of the
+    data instead of a network's. Raises DatasetError if a file cannot be used."""
 
 
 FamilyMaker = Callable[[EncoderOptions], EncoderFamily]

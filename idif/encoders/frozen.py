@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from idif.data.arrays import ArraySpec, with_variants
 from idif.data.features import EncoderSpec
+from idif.data.index import Index
 from idif.encoders.family import EncoderFamily, FamilyMaker
 from idif.encoders.options import NO_OPTIONS, EncoderOptions
 from idif.encoders.resnet import ARCHITECTURES, resnet_maker
@@ -18,7 +19,9 @@ from idif.encoders.sd_vae import SD_VAE, sd_vae_maker
 from idif.encoders.taef2 import taef2_family
 from idif.encoders.timm_models import ALIASES, PREFIX, timm_maker
 from idif.encoders.weights_file import read_weights_file
-from idif.errors import ConfigError, WeightsError
+from idif.encoders.weld.catalog import WELD_ENCODERS, WELD_SETS
+from idif.errors import ConfigError, DatasetError, WeightsError
+from idif.paths import resolve_inside
 
 UNTRAINED_SEED = 0
 """Seed of the ``untrained`` weights, which are the same on every machine."""
@@ -28,8 +31,18 @@ ENCODERS: dict[str, FamilyMaker] = {
     **{name: timm_maker(model, name) for name, model in ALIASES.items()},
     "sd_vae": sd_vae_maker("sd_vae", SD_VAE),
     "taef2": taef2_family,
+    **WELD_ENCODERS,
 }
 """Name in configs and stores -> maker of the family. Names with the prefix ``timm:`` need no entry."""
+
+
+ENCODER_SETS: Mapping[str, tuple[str, ...]] = WELD_SETS
+"""Name that configs and commands may give for several encoders together -> names of the encoders."""
+
+
+def encoder_names(name: str) -> tuple[str, ...]:
+    """The encoders that a name stands for: those of a set, or itself."""
+    return ENCODER_SETS.get(name, (name,))
 
 
 def is_known(name: str) -> bool:
@@ -60,7 +73,7 @@ class FrozenEncoder:
     name: str
     """As that of `find_family`."""
     weights: str
-    """``imagenet``, ``untrained`` or ``file``."""
+    """``imagenet``, ``untrained``, ``file`` or ``training`` (statistics of the training samples)."""
     sha256: str
     module: nn.Module
     options: EncoderOptions = NO_OPTIONS
@@ -142,6 +155,34 @@ def load_encoder(
     if origin != "untrained":
         given = _pretrained(family) if origin == "imagenet" else read_weights_file(Path(weights))
         _fill(module, given, str(weights), family)
+    return _frozen(name, origin, module, options)
+
+
+def learn_encoder(name: str, root: Path, training: Index) -> FrozenEncoder:
+    """A frozen encoder whose weights are statistics of the training samples, on the CPU.
+
+    Args:
+        name: of a family that learns.
+        root: the dataset's folder.
+        training: all training samples.
+
+    Raises:
+        DatasetError: a file cannot be used, or no training sample has the encoder's input.
+    """
+    family = find_family(name)
+    assert family.learn is not None, name
+    paths = [sample.inputs.get(family.input) for sample in training.samples]
+    files = [resolve_inside(root, path) for path in paths if path is not None]
+    if not files:
+        raise DatasetError(
+            f"{root}: no training sample has the input {family.input!r}, which {name} learns from"
+        )
+    module = family.build()
+    _fill(module, family.learn(files), str(root), family)
+    return _frozen(name, "training", module, NO_OPTIONS)
+
+
+def _frozen(name: str, origin: str, module: nn.Module, options: EncoderOptions) -> FrozenEncoder:
     module.eval().requires_grad_(False)
     # batch norm's batch counters do not affect features, so the hash excludes them
     state = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}

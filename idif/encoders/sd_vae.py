@@ -2,21 +2,18 @@
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from idif.encoders.autoencoder import LOGVAR, MU, STRIDE, latent_maps, latent_record, require_plain
 from idif.encoders.family import EncoderFamily, FamilyMaker
-from idif.encoders.hub import cached_file, require_network
+from idif.encoders.hub import hub_weights
 from idif.encoders.options import EncoderOptions
 from idif.encoders.preparation import Normalization, SquareImage
-from idif.encoders.weights_file import read_weights_file
-from idif.errors import ConfigError, WeightsError
+from idif.errors import ConfigError
 
 MINUS_ONE_TO_ONE = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -95,7 +92,7 @@ def _family(name: str, layout: Layout, options: EncoderOptions) -> EncoderFamily
         prepare=MINUS_ONE_TO_ONE,
         stride=STRIDE,
         key_names="diffusers' AutoencoderKL",
-        pretrained=partial(_pretrained, name, layout.repository),
+        pretrained=partial(hub_weights, name, layout.repository, _FILE),
         options=options,
         decode=_decode,
         current_name=_current_name,
@@ -126,22 +123,3 @@ def _decode(module: KLAutoencoder, latents: Tensor) -> Tensor:
 def _current_name(name: str) -> str:
     match = re.fullmatch(r"(.+\.attentions\.\d+\.)(query|key|value|proj_attn)(\.(?:weight|bias))", name)
     return name if match is None else match[1] + _ATTENTION[match[2]] + match[3]
-
-
-def _pretrained(name: str, repository: str) -> Mapping[str, Tensor]:
-    try:
-        from huggingface_hub import hf_hub_download
-
-        # a file in the cache is found without asking the network, which would be tried for a minute
-        found = cached_file(repository, _FILE)
-        if found is None:
-            require_network()
-            found = hf_hub_download(repository, _FILE)
-    except Exception as error:  # the hub's client raises its HTTP library's exceptions too
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(
-            f"pretrained weights of {name} are not in the cache of the Hugging Face hub and cannot be "
-            f"downloaded ({reason}); get https://huggingface.co/{repository}/resolve/main/{_FILE} and give "
-            "that file or its folder, or ask for untrained weights"
-        ) from None
-    return read_weights_file(Path(found))

@@ -149,7 +149,7 @@ def _timm_family(name: str, encoder: str, options: EncoderOptions) -> EncoderFam
         smallest=2 * stride if chosen.padding == "reflect" else stride,
         image_size=DEFAULT_IMAGE_SIZE if own_size % stride else own_size,
         key_names=f"timm's {name.partition('.')[0]}",
-        pretrained=partial(_pretrained, name, encoder),
+        pretrained=partial(pretrained_weights, name, encoder),
         options=chosen,
         whole_network=lambda: frozenset(_skeleton(name, encoder).state_dict()),
     )
@@ -216,7 +216,16 @@ def _create(name: str, encoder: str, **options: Any) -> Any:
     raise AssertionError(name)
 
 
-def _pretrained(name: str, encoder: str) -> Mapping[str, Tensor]:
+def pretrained_weights(name: str, encoder: str) -> Mapping[str, Tensor]:
+    """The published weights of a whole timm model, from the hub's cache or a download.
+
+    Args:
+        name: timm's name, with or without a tag.
+        encoder: name in configs and stores, for messages.
+
+    Raises:
+        WeightsError: they are not in the cache and cannot be downloaded.
+    """
     facts = _skeleton(name, encoder).pretrained_cfg
     try:
         # a file in the cache is found without asking the network, which would be tried for a minute

@@ -2,11 +2,10 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import get_args
 
 import numpy as np
 
-from idif.data.index import Index, Split
+from idif.data.index import TRAIN_AND_TEST, Index, Split
 from idif.datasets.checks.findings import Finding
 from idif.datasets.checks.thumbnails import exchanged_views, near_duplicates
 from idif.datasets.checks.view import ViewCheck
@@ -107,7 +106,7 @@ def _brightness(category: str, views: Sequence[ViewCheck]) -> Iterator[Finding]:
 
 def check_splits(category: str, index: Index) -> Iterator[Finding]:
     """Splits with few samples, a test split with one class only, a training split with anomalous samples."""
-    for split in get_args(Split):
+    for split in TRAIN_AND_TEST:
         number = sum(sample.split == split for sample in index.samples)
         if number < MIN_SAMPLES:
             message = f"{number} samples in {split}; results on fewer than {MIN_SAMPLES} mean little"

@@ -13,10 +13,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from idif.data.images import SUFFIXES
-from idif.data.index import Split
+from idif.data.index import TRAIN_AND_TEST, Split
 from idif.data.photo_files import find_photos, is_hidden, read_camera
 from idif.datasets.realiad.writer import check_folder_name
 from idif.errors import DatasetError
@@ -110,7 +109,7 @@ def list_samples(folder: Path, pattern: Pattern | None) -> list[PhotoSample]:
             named like normal samples but not ``good``.
     """
     samples: list[PhotoSample] = []
-    for split in get_args(Split):
+    for split in TRAIN_AND_TEST:
         class_folders = [path for path in _visible(folder / split) if path.is_dir()]
         for class_folder in sorted(class_folders, key=lambda path: (path.name != GOOD, path.name)):
             if split == "train" and class_folder.name != GOOD:

@@ -14,9 +14,9 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
-from idif.data.index import NORMAL_CLASS, Index, Sample, Split, View
+from idif.data.index import NORMAL_CLASS, TRAIN_AND_TEST, Index, Sample, Split, View
 from idif.datasets.realiad.files import RealIADLayout, annotation_files
 from idif.errors import DatasetError
 from idif.paths import is_plain, relative_posix, shown
@@ -132,7 +132,7 @@ def _read_photos(path: Path, category: str, images: str) -> Iterator[_Photo]:
     imported = meta.get("imported")
     origin = imported.get("of") if isinstance(imported, dict) else None
     origin = origin if isinstance(origin, str) and is_plain(origin) else None
-    for split in get_args(Split):
+    for split in TRAIN_AND_TEST:
         for position, entry in enumerate(content[split]):
             where = f"{path}: {split}[{position}]"
             _expect(entry, dict, where)

@@ -16,13 +16,13 @@ with the published data.
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import yaml
 
 from idif.data.images import decode, load_photograph, load_whole_mask, read_file
-from idif.data.index import Split
+from idif.data.index import TRAIN_AND_TEST, Split
 from idif.datasets.realiad.writer import ImportRequest, ImportSummary
 from idif.datasets.scans.cameras import NoObjectError, PictureKind, Scan, prepare_scan
 from idif.datasets.scans.importer import MAX_SIZE, RenderSettings, find_scan_categories, import_scans
@@ -117,7 +117,7 @@ def list_eyecandies(folder: Path, light: int) -> list[EyecandiesFiles]:
         DatasetError: a file of a sample is missing or cannot be read, or there is no training sample.
     """
     samples: list[EyecandiesFiles] = []
-    for split in get_args(Split):
+    for split in TRAIN_AND_TEST:
         for depth in sorted((folder / FOLDERS[split] / "data").glob("*_depth.png")):
             if re.fullmatch(r"[0-9]+_depth\.png", depth.name) is None:
                 raise DatasetError(f"{shown(str(depth))}: expected a name <number>_depth.png")

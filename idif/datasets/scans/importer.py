@@ -157,7 +157,9 @@ def _label(scan: ScanFiles, pictures: Sequence[Picture]) -> ImportedSample:
     stamp = f"{scan.split}{scan.name.replace('_', '-')}"
     # every view is rendered from the one scan
     source = scan.paths[0].name
-    views = [ImportedView(*picture, label, source=source) for picture, label in zip(pictures, labels, strict=True)]
+    views = [
+        ImportedView(*picture, label, source=source) for picture, label in zip(pictures, labels, strict=True)
+    ]
     return ImportedSample(scan.split, scan.defect, stamp, dict(enumerate(views, start=1)))
 
 

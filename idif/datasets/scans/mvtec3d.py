@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from idif.data.index import NORMAL_CLASS, Split
+from idif.data.index import NORMAL_CLASS, TRAIN_AND_TEST, Split
 from idif.datasets.realiad.writer import ImportRequest, ImportSummary
 from idif.datasets.scans.cameras import NoObjectError, PictureKind, Scan, prepare_scan
 from idif.datasets.scans.importer import MAX_SIZE, RenderSettings, find_scan_categories, import_scans
@@ -103,7 +103,7 @@ def list_scans(folder: Path) -> list[MVTecScanFiles]:
         DatasetError: a scan has no cloud, a defective one has no mask, or there is no training scan.
     """
     scans: list[MVTecScanFiles] = []
-    for split in get_args(Split):
+    for split in TRAIN_AND_TEST:
         defects = sorted(path.name for path in (folder / split).glob("*") if (path / "rgb").is_dir())
         for name in sorted(defects, key=lambda name: (name != GOOD, name)):
             if not re.fullmatch(r"[A-Za-z0-9.-][\w.-]*", name) or name == NORMAL_CLASS:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import PIL
 
-from idif.data.index import NORMAL_CLASS, Split
+from idif.data.index import NORMAL_CLASS, TRAIN_AND_TEST, Split
 from idif.datasets.synthetic.camera_rig import FIELD_OF_VIEW, RIG
 from idif.datasets.synthetic.catalog import BUILDERS
 from idif.datasets.synthetic.defects import KINDS
@@ -30,7 +30,6 @@ MAX_SAMPLES = FIRST_TEST - 1
 MAX_WORKERS = 64
 _MAX_DEFAULT_WORKERS = 8
 """Upper limit of workers where the caller names no number: each takes 0.4 GB."""
-_SPLITS: tuple[Split, ...] = ("train", "test")
 _RECORD_FILE = "synth.json"
 
 
@@ -181,10 +180,10 @@ def _render(root: Path, request: SynthRequest, workers: int, progress: Progress)
     for name in ("realiad_jsons", "defects"):
         (root / name).mkdir()
     categories = request.category_names
-    specs = [s for category in categories for split in _SPLITS for s in request.specs(category, split)]
+    specs = [s for category in categories for split in TRAIN_AND_TEST for s in request.specs(category, split)]
     views: Counter[str] = Counter()
     levels: Counter[str] = Counter(dict.fromkeys(LEVELS, 0))
-    entries: dict[str, dict[str, list[Any]]] = {c: {s: [] for s in _SPLITS} for c in categories}
+    entries: dict[str, dict[str, list[Any]]] = {c: {s: [] for s in TRAIN_AND_TEST} for c in categories}
     defects: dict[str, list[Any]] = {category: [] for category in categories}
     with closing(write_samples(specs, request.size, root / request.images, workers)) as written:
         for done, spec in enumerate(specs):

@@ -52,6 +52,7 @@ CASES = {
     "taef2": Case(
         "taef2", EncoderOptions(resize="bicubic"), others=(PICTURES[0], PICTURES[2]), ill_fitting=(36,)
     ),
+    "dinov3-weld": Case("dinov3_tiny_b20_b31", image_size=32),
 }
 
 

@@ -1,0 +1,1 @@
+"""Encoders of weld runs: video, sound, stills, text and sensor values; need the extra `weld`."""
