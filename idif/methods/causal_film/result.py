@@ -77,7 +77,7 @@ class ResultEncoder(nn.Module):
         stills = self.project(joined * self.gate(joined)).float()
         views = stills.new_zeros(*view_mask.shape, stills.shape[1])
         views[view_mask] = stills
-        return views
+        return torch.as_tensor(views)
 
 
 def over_views(views: Tensor, view_mask: Tensor, rule: Literal["max", "mean"]) -> Tensor:
