@@ -130,7 +130,7 @@ def _train_models(
     chosen: Split = "test"
     if validation is not None:
         found = {sample.split for sample in validation.index.samples}
-        chosen = validation_split(config.train, found if len(found) > 1 else ("val",))
+        chosen = validation_split(config.train, found) if len(found) > 1 else "val"
     on_device = {name: resource.to(fabric.device) for name, resource in resources.items()}
     for name, members in groups.items():
         part = _members(source, members, "train")

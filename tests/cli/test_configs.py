@@ -20,7 +20,8 @@ from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotat
 CONFIGS = Path(__file__).parents[2] / "configs"
 TABLE_3 = "ablations/table3.yaml"
 OTHERS = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")} - {TABLE_3}
-NAMES = [TABLE_3, *sorted(OTHERS)]
+# those of weld runs read no photographs in this layout
+NAMES = [TABLE_3, *sorted(name for name in OTHERS if not name.startswith("causal-film"))]
 """The matrix first: it trains the rows that the other ablations are."""
 SMALL_METHODS = {
     "deco-diff": [

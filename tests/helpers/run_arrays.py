@@ -3,7 +3,7 @@
 Named and shaped as those of weld runs: video, audio and sensor of the sample, and two arrays of its stills.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ def _encoder(name: str, given: str, *arrays: ArraySpec) -> EncoderSpec:
     return EncoderSpec(name, "untrained", "0" * 64, given, {}, arrays)
 
 
-def run_index(counts: Sequence[tuple[Split, int]], lacking: dict[int, tuple[str, ...]]) -> Index:
+def run_index(counts: Sequence[tuple[Split, int]], lacking: Mapping[int, tuple[str, ...]]) -> Index:
     """Samples of each split, every second of ``val`` and ``test`` with a defect: ``burn`` or ``crack``.
 
     Args:
@@ -75,7 +75,7 @@ class RunArrays:
     def __init__(
         self,
         counts: Sequence[tuple[Split, int]] = (("train", 6),),
-        lacking: dict[int, tuple[str, ...]] | None = None,
+        lacking: Mapping[int, tuple[str, ...]] | None = None,
         spec: FeatureSpec | None = None,
         shows_in: Sequence[str] = (),
     ) -> None:

@@ -75,7 +75,7 @@ class ResultEncoder(nn.Module):
         pooled = zip(self.poolings, self.arrays, strict=True)
         joined = torch.cat([pooling(arrays[name][view_mask].float()) for pooling, name in pooled], dim=1)
         stills = self.project(joined * self.gate(joined)).float()
-        views = stills.new_zeros(*view_mask.shape, stills.shape[1])
+        views: Tensor = stills.new_zeros(*view_mask.shape, stills.shape[1])
         views[view_mask] = stills
         return views
 

@@ -68,7 +68,8 @@ class PooledNeighbors(FittedMethod):
     def _standard_scores(self, name: str, pooled: Pooled) -> Tensor:
         bank, (mean, spread) = self._bank(name), self.get_buffer(f"{name}_scale")
         distances = 1 - F.normalize(pooled.vectors, dim=1) @ bank.T
-        return (self._nearest(distances, len(bank)) - mean) / spread.clamp(min=1e-12)
+        scores: Tensor = (self._nearest(distances, len(bank)) - mean) / spread.clamp(min=1e-12)
+        return scores
 
     def _nearest(self, distances: Tensor, most: int) -> Tensor:
         """Mean of the smallest distances of each row, of at most ``most``."""
@@ -86,4 +87,4 @@ class PooledNeighbors(FittedMethod):
                 setattr(
                     self, f"{name}_bank", torch.empty_like(state_dict[key], device=self._bank(name).device)
                 )
-        super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *others)

@@ -86,7 +86,8 @@ def test_a_subset_scores_as_if_the_rest_were_absent_in_the_data() -> None:
     section = METHODS["causal-film"].smallest()
     config = Config.model_validate({"method": section})
     source = RunArrays((("test", 4),))
-    lacking = RunArrays((("test", 4),), dict.fromkeys(range(4), ("video", "still 1", "still 2")))
+    missing: tuple[str, ...] = ("video", "still 1", "still 2")
+    lacking = RunArrays((("test", 4),), dict.fromkeys(range(4), missing))
     method = METHODS["causal-film"].build(section, method_context(config, source.spec, (1, 2), ["weld"]))
     kept, _ = score_inputs(scorer_of(method), source, [("audio", "sensor"), ("video",)])  # type: ignore[arg-type]
     (absent,) = score_inputs(scorer_of(method), lacking, [("audio", "sensor", "video", "image")])  # type: ignore[arg-type]
