@@ -11,7 +11,7 @@ from idif.config.sections import EvalConfig
 from idif.data.features import FeatureSource
 from idif.data.index import Split, concatenate
 from idif.datasets.contamination import contamination
-from idif.errors import ConfigError, DatasetError, StoreError
+from idif.errors import ConfigError, DatasetError, StoreDamaged, StoreError
 from idif.evaluation.brightness import Brightness, brightness_warning
 from idif.evaluation.calibration import Calibration, fit_calibration
 from idif.evaluation.normal_scores import normal_scores
@@ -81,21 +81,32 @@ class Evaluation:
             if settings.threshold == "validation":
                 validated = validation_thresholds(scorer, self._validation(category))
             dark = self._brightness(category)
-            yield CategoryTask(category, scorer, source, thresholds, validated, normals, dark)
+            yield CategoryTask(
+                category,
+                scorer,
+                source,
+                thresholds,
+                validated=validated,
+                normals=normals,
+                brightness=dark,
+            )
 
     def _validation(self, category: str) -> FeatureSource:
         """The category's samples of the split ``val``.
 
         Raises:
-            ConfigError: there are none.
+            ConfigError: there are none. StoreDamaged: the store is damaged.
         """
+        needed = f"eval.threshold: validation needs samples of {category} in the split val"
         try:
             source = self.open_source(category, "val")
-            if len(source.index):
-                return source
-        except (StoreError, DatasetError):
-            pass
-        raise ConfigError(f"eval.threshold: validation needs samples of the split val; {category} has none")
+        except StoreDamaged:
+            raise
+        except (StoreError, DatasetError) as error:
+            raise ConfigError(f"{needed} ({error})") from error
+        if not len(source.index):
+            raise ConfigError(f"{needed}, found none")
+        return source
 
     def _check_normals(self, categories: Sequence[str]) -> None:
         """Check the held-out training normals of all categories before the first is scored."""
