@@ -56,11 +56,17 @@ def selective_scan(
     """
     kernel = _kernel() if values.is_cuda else None
     if kernel is not None:
-        turned = (x.transpose(1, 2).contiguous() for x in (values, step, write, read))
-        x, delta, b, c = turned
-        scanned: Tensor = kernel(x, delta, rate, b, c, skip).transpose(1, 2)
-        return scanned
+        return scan_with_kernel(kernel, values, step, rate, write, read, skip)
     return scan_in_torch(values, step, rate, write, read, skip)
+
+
+def scan_with_kernel(
+    kernel: Any, values: Tensor, step: Tensor, rate: Tensor, write: Tensor, read: Tensor, skip: Tensor
+) -> Tensor:
+    """`selective_scan` by ``mamba_ssm``'s function, whose series have time last."""
+    x, delta, b, c = (series.transpose(1, 2).contiguous() for series in (values, step, write, read))
+    scanned: Tensor = kernel(x, delta, rate, b, c, skip).transpose(1, 2)
+    return scanned
 
 
 def scan_in_torch(
