@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from cache.building.journal import read_pending, read_repairing
-from cache.format.layout import JOURNAL, MANIFEST, SPLITS, ZARR_JSON, GroupName, group_folder, group_metadata
+from cache.format.layout import JOURNAL, MANIFEST, ZARR_JSON, GroupName, group_folder, group_metadata
 from cache.format.manifest import GroupManifest, RootManifest
 from cache.format.object_store import REQUESTS, ObjectPath, StorePath, store_path
 from cache.format.sealed_files import FileRecord
 from idif.data.features import FeatureSpec
-from idif.data.index import Split
+from idif.data.index import SPLITS, Split
 from idif.errors import StoreDamaged, StoreError, StoreIncomplete
 from idif.fingerprint import digest
 

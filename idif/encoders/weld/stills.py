@@ -134,7 +134,7 @@ def _create(size: StillSize, name: str) -> Any:
         import timm
     except ImportError:
         raise ConfigError(f"encoder: {name} needs timm; install `idif[weld]`") from None
-    own = {"embed_dim": size.width, "num_heads": size.heads}
+    own: dict[str, Any] = {"embed_dim": size.width, "num_heads": size.heads}
     return timm.create_model(
         _ARCHITECTURE,
         num_classes=0,

@@ -11,8 +11,8 @@ import torch
 
 from cache import FeatureStore
 from cache.building.journal import Journal
-from cache.format.layout import SPLITS
 from cache.format.manifest import GroupManifest
+from idif.data.index import SPLITS
 from idif.errors import StoreError
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, tree, untrained
 from tests.helpers.tiny_store import build_tiny

@@ -57,7 +57,16 @@ def test_a_damaged_run_is_named(runs: Path, tmp_path: Path, capsys: pytest.Captu
         sound.write_bytes(content[:999])
         assert run(["data", "check", "weld", "--root", str(runs)]) == 1
         assert "run_0002.flac: cannot be read as sound" in capsys.readouterr().out
-        line = ["cache", "build", "weld", "--root", runs, "--store", tmp_path / "s.zarr", *SET]
+        line: list[str | Path] = [
+            "cache",
+            "build",
+            "weld",
+            "--root",
+            runs,
+            "--store",
+            tmp_path / "s.zarr",
+            *SET,
+        ]
         assert "run_0002.flac: cannot be read as sound" in answer(capsys, *line, code=2)["error"]
     finally:
         sound.write_bytes(content)

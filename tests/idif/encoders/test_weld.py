@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,12 +139,12 @@ def test_the_spectrogram_has_time_first_and_tokens_keep_it(tmp_path: Path) -> No
     assert spectrogram.shape == (64, 128)
     loudness = spectrogram.max(axis=1)
     assert 37 <= int(loudness.argmax()) <= 41
-    net = encoder.module.audio_spectrogram_transformer
-    patches = net.embeddings.patch_embeddings
+    module: Any = encoder.module
+    patches = module.audio_spectrogram_transformer.embeddings.patch_embeddings
     values = torch.zeros(1, 64, 128)
     values[:, 32:48] = 1
     changed = (patches(values) - patches(torch.zeros_like(values))).abs().sum(dim=2)
-    grid = changed.unflatten(1, encoder.module.grid)[0]
+    grid = changed.unflatten(1, module.grid)[0]
     assert grid.shape == (8, 4)
     assert (grid.sum(dim=0) > 0).tolist() == [False, False, True, False]
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_tokens_of_a_block_are_the_output_of_that_many_blocks() -> None:
     encoder = load_encoder("untrained", STILLS, EncoderOptions(taps=(1, 20)))
     images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     outputs: list[torch.Tensor] = []
-    net = encoder.module.net
+    net: Any = encoder.module.net
     hooks = [block.register_forward_hook(lambda *args: outputs.append(args[2])) for block in net.blocks]
     arrays = encoder(images)
     for hook in hooks:

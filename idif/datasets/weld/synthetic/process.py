@@ -122,8 +122,9 @@ def _shorts(plan: RunPlan, voltage: Series, arc: Series, *, unsteady: bool) -> n
             ]
         )
     begins = np.flatnonzero(draws < per_second / RATE * arc)
-    apart = np.concatenate([[True], np.diff(begins) > 2 * SHORT_STEPS]) if len(begins) else []
-    return begins[np.asarray(apart, bool)].astype(np.int64)
+    since_last = np.diff(begins, prepend=-len(voltage))
+    apart: npt.NDArray[np.int64] = begins[since_last > 2 * SHORT_STEPS].astype(np.int64)
+    return apart
 
 
 def _spread(steps: npt.NDArray[np.int64], shape: Series, count: int) -> Series:

@@ -39,10 +39,8 @@ def render_sound(plan: RunPlan, seconds: float) -> npt.NDArray[np.float64]:
     jitter = rng.integers(0, SAMPLE_RATE // RATE, len(struck))
     np.add.at(impulses, np.minimum(struck * (SAMPLE_RATE // RATE) + jitter, count - 1), loud)
     moments = np.arange(round(_CLICK_SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
-    click = sum(
-        weight * np.exp(-decay * moments) * np.sin(2 * np.pi * hertz * moments)
-        for hertz, weight, decay in _TONES
-    )
+    hertz, weight, decay = np.array(_TONES).T[..., None]
+    click = np.sum(weight * np.exp(-decay * moments) * np.sin(2 * np.pi * hertz * moments), axis=0)
     sound = 0.22 * fftconvolve(impulses, click)[:count]
 
     noise = plan.rng("hiss").standard_normal((2, count + 1))

@@ -50,7 +50,8 @@ def _render(plan: RunPlan, view: str, size: int) -> npt.NDArray[np.uint8]:
     picture += 0.01 * rng.standard_normal((size, size, 1))
     if "warping" in kinds:  # the plate no longer lies flat: its far end leaves the light
         picture *= (1 - 0.35 * severity * np.clip(x, 0, 1) ** 2)[..., None]
-    return np.clip(picture * 255, 0, 255).astype(np.uint8)
+    pixels: npt.NDArray[np.uint8] = np.clip(picture * 255, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def _surface(
