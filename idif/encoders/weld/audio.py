@@ -96,8 +96,8 @@ class _Spectrogram:
         values = np.concatenate(parts)[:own]
         starts = np.arange(self._frames) * own // self._frames
         sums = np.add.reduceat(values, starts, axis=0)
-        frames = np.diff(starts, append=own)[:, None]
-        spectrogram: npt.NDArray[np.float32] = (sums / frames.astype(np.float32)).astype(np.float32)
+        lengths = np.diff(starts, append=own)[:, None]
+        spectrogram: npt.NDArray[np.float32] = (sums / lengths.astype(np.float32)).astype(np.float32)
         return spectrogram
 
     def _extract(self, sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
