@@ -70,7 +70,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "report": LazyCommand(
         "cli.commands.report",
         "report",
-        "Write report.html: metrics, charts, and anomaly maps of selected samples.",
+        "Write report.html: decisions, metrics, charts, and anomaly maps of selected samples.",
     ),
     "app": LazyCommand(
         "cli.commands.app",

@@ -178,8 +178,9 @@ def mean_metrics(categories: dict[str, dict[str, Any]]) -> dict[str, Any]:
     names = dict.fromkeys(
         name
         for values in categories.values()
-        for name, value in values.items()
-        if (value is None or isinstance(value, float)) and name not in ("s_auroc_ci", "decision")
+        for name in values
+        if name not in ("s_auroc_ci", "decision", "confusion")
+        and all(isinstance(other.get(name), float | None) for other in categories.values())
     )
     mean: dict[str, Any] = {}
     nulls: dict[str, int] = {}

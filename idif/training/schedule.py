@@ -52,8 +52,8 @@ def learning_rate(train: TrainConfig, steps: StepCount, step: int) -> float:
         return float(schedule.factor**passed)
     counted = max(rising, step // unit * unit)
     end = steps.total if schedule.horizon is None else schedule.horizon * unit
-    fallen = min(1.0, (counted - rising) / max(1, end - rising))
-    left = 0.5 * (1 + math.cos(math.pi * fallen))
+    length = max(1, end - rising)
+    left = 0.5 * (1 + math.cos(math.pi * min(counted - rising, length) / length))
     return schedule.final + (1 - schedule.final) * left
 
 

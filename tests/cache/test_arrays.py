@@ -255,7 +255,7 @@ def test_content_and_spec_keep_their_old_form_where_they_can() -> None:
     flat = spec.to_json()
     assert [*flat] == [
         *("encoder", "weights", "weights_sha256", "layers", "image_size", "resize", "mean", "std"),
-        *("precision", "storage"),
+        *("precision", "storage", "mask_rule"),
     ]
     assert flat["layers"][0] == {"name": "layer1", "channels": 64, "stride": 4}
     assert FeatureSpec.from_json(json.loads(json.dumps(flat))) == spec

@@ -203,7 +203,7 @@ def _overflow(patch: pytest.MonkeyPatch) -> None:
 
 
 STOPS: list[tuple[Callable[[pytest.MonkeyPatch], None], int, str]] = [
-    (_read_only, 2, "build.lock: cannot be written (Read-only file system)"),
+    (_read_only, 2, "s: cannot be written (Read-only file system)"),
     (_little_space, 3, "the build needs"),
     (_full, 3, "no space left on the device"),
     (_overflow, 3, "row 0 (sample cup/OK/S0000), view 1, layer1: features are not finite as float16"),

@@ -424,6 +424,7 @@ def test_an_import_reads_as_real_iad(src: Path, tmp_path: Path) -> None:
         "anomaly_class": "bent_tip",
         "image_path": "NG/bent_tip/S0004/hammer_0004_bent_tip_C1_test000.png",
         "mask_path": "NG/bent_tip/S0004/hammer_0004_bent_tip_C1_test000_mask.png",
+        "source": "000.png",
     }
 
 
