@@ -156,6 +156,8 @@ def threshold_origin(threshold: Mapping[str, Any], split: str, target_fpr: float
     if threshold["rule"] == "false-positive-rate":
         held = f"{threshold['items']} held-out good parts"
         return held if target_fpr is None else f"{100 * target_fpr:g} % false-alarm target, {held}"
+    if threshold["rule"] == "validation":
+        return "greatest F1 on the split val"
     return FIXED
 
 

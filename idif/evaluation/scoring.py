@@ -179,7 +179,7 @@ def _lacks_all(batch: Batch, source: FeatureSource, method: Method) -> Tensor:
     """bool [B], on the CPU: samples without any of the inputs that a method scores."""
     read = set(method.needs.scoring)
     inputs = {e.input for e in source.spec.encoders if read & {array.name for array in e.arrays}}
-    given = torch.zeros_like(batch.sample_labels)
+    given = torch.full_like(batch.sample_labels, not inputs and IMAGES not in read)
     if IMAGE_INPUT in inputs or IMAGES in read:
         given = batch.view_mask.any(dim=1)
     for name in inputs & batch.present.keys():
