@@ -165,8 +165,8 @@ class Home:
 
     def _store(self, config: Config, views: int) -> str:
         """The store's place, which configs of equal features share."""
-        teacher = config.teacher.model_dump_json() + str(config.method.uses_corruption)
-        name = hashlib.sha256(teacher.encode()).hexdigest()[:8]
+        parts = (config.teacher.model_dump_json(), config.method.uses_corruption, config.cache.variants)
+        name = hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
         return (self.folder / f"{views}-{name}.zarr").as_posix()
 
 

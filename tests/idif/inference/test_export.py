@@ -92,7 +92,9 @@ def told(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("deploy") / "run"
     shutil.copytree(world / "runs" / "tiny", folder)
     metrics = {
-        "categories": {"cup": {"thresholds": {"sample": {"value": THRESHOLD, "rule": "fixed"}, "view": None}}},
+        "categories": {
+            "cup": {"thresholds": {"sample": {"value": THRESHOLD, "rule": "fixed"}, "view": None}}
+        },
         "protocol": {"calibrations": {"bolt": FITTED}},
     }
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
