@@ -165,6 +165,21 @@ def test_a_store_that_lists_no_groups_is_read_as_before(store: Path, data: Path)
     assert build(data, store).shards_encoded == 0
 
 
+def test_a_group_of_other_settings_is_found_where_the_root_lists_none(store: Path) -> None:
+    value = unseal(store / MANIFEST)
+    del value["sha256"], value["groups"]
+    (store / MANIFEST).write_bytes(seal(value))
+    group = unseal(store / "bolt" / "train" / MANIFEST)
+    del group["sha256"]
+    group["spec"] = "0" * 64
+    (store / "bolt" / "train" / MANIFEST).write_bytes(seal(group))
+    (problem,) = verify_store(store).problems
+    assert (problem.file, problem.what) == (
+        "bolt/train/manifest.json",
+        "belongs to a store of other settings",
+    )
+
+
 def test_a_store_of_another_mask_rule_is_read_but_not_extended(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -256,6 +256,10 @@ def test_category_metrics_from_the_file(tmp_path: Path) -> None:
     mine = np.array([c[0] == "pit" for c in predictions.anomaly_class])
     pool = mine | ~predictions.labels.any(1)
     assert pooled["per_defect"]["pit"]["s_auroc"] == auroc(scores.numpy()[pool], mine[pool])
+    shown, anomalous = predictions.present, predictions.labels & predictions.present
+    pits = anomalous & mine[:, None]
+    others = pits | (shown & ~anomalous)
+    assert pooled["per_defect"]["pit"]["i_auroc"] == auroc(views.numpy()[others], pits[others])
     with pytest.raises(RunError, match="cup, bölt"):
         category_metrics(predictions, "plug")
 

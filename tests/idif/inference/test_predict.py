@@ -11,6 +11,8 @@ from PIL import Image
 
 from cli.__main__ import run
 from idif.evaluation.predictions import Predictions
+from idif.inference.photo_grouping import PredictInput
+from idif.inference.predict import Prediction, Thresholds, prediction_json
 from tests.helpers.sealed_run import change_config
 
 
@@ -118,3 +120,15 @@ def test_a_teacher_of_another_run_is_refused(
     photo = next((world / "data").rglob("*.jpg"))
     assert run(["predict", str(copy), str(photo)]) == 2
     assert "not the weights that were recorded" in capsys.readouterr().err
+
+
+def test_a_score_at_the_threshold_is_anomalous_and_views_have_their_own() -> None:
+    part = PredictInput("cup_1", "cup", (Path("a.png"), Path("b.png"), None))
+    scores = np.array([0.25, 0.5, np.nan], np.float32)
+    judged = Prediction(part, np.array([True, True, False]), scores, 0.75, None, ())
+    shown: dict[str, Any] = prediction_json(judged, (1, 2, 3), Thresholds(part=0.75, view=0.5))
+    assert shown["anomalous"] is True
+    assert [shown["views"][number]["anomalous"] for number in ("1", "2")] == [False, True]
+    above = prediction_json(judged, (1, 2, 3), Thresholds(part=float(np.nextafter(0.75, 1)), view=0.5))
+    assert above["anomalous"] is False
+    assert prediction_json(judged, (1, 2, 3), Thresholds())["anomalous"] is None

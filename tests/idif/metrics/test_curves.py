@@ -126,6 +126,12 @@ def test_f1_threshold_reaches_the_greatest_f1(data: tuple[np.ndarray, np.ndarray
     assert 2 * tp / (flagged.sum() + labels.sum()) == pytest.approx(f1_max(scores, labels), abs=1e-12)
 
 
+def test_of_thresholds_with_the_same_f1_the_highest_is_chosen() -> None:
+    # flagging one gives precision 1 and recall 1/2, flagging all precision 1/2 and recall 1
+    scores, labels = np.array([4.0, 3.0, 2.0, 1.0]), np.array([True, False, False, True])
+    assert f1_max_threshold(scores, labels).flags(scores).tolist() == [True, False, False, False]
+
+
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(hnp.arrays(np.float32, st.integers(1, 40), elements=FEW | ANY), st.floats(0, 0.99))
 def test_false_positive_threshold_is_the_lowest_that_keeps_the_rate(scores: np.ndarray, rate: float) -> None:
