@@ -12,7 +12,7 @@ from idif.config.loader import load_config
 from idif.config.sections import EvalConfig
 from idif.data.index import Index, Sample, View
 from idif.errors import RunError
-from idif.evaluation.decision import Decisions, decisions_of
+from idif.evaluation.decision import FIXED, Decisions, decisions_of, threshold_origin
 from idif.evaluation.predictions import Predictions
 from idif.metrics.proportion import Proportion
 from idif.runs.evaluate import measure_again
@@ -32,6 +32,14 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classes = ["OK"] * 10 + ["crack"] * 6 + ["break"] * 4
     index = Index((1,), tuple(sample(number, name) for number, name in enumerate(classes)))
     return make_run(tmp_path_factory.mktemp("runs") / "tiles", index=index, sweep=False)
+
+
+def test_the_origin_of_every_rule_is_told() -> None:
+    assert "oracle" in threshold_origin({"rule": "f1-max"}, "test", None)
+    held_out = threshold_origin({"rule": "false-positive-rate", "items": 12}, "test", 0.05)
+    assert held_out == "5 % false-alarm target, 12 held-out good parts"
+    assert threshold_origin({"rule": "validation"}, "test", None) == "greatest F1 on the split val"
+    assert threshold_origin({"rule": "fixed"}, "test", None) == FIXED
 
 
 def test_the_interval_is_wilsons() -> None:
