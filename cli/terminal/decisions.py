@@ -15,7 +15,7 @@ NAMED = 10
 
 
 def decisions_text(metrics: dict[str, Any]) -> RenderableType:
-    """What the thresholds of a run decide: sentences for one category, a table for several."""
+    """Decisions of a run's thresholds: sentences for one category, a table for several."""
     found = {
         name: Decisions.from_json(values["decision"])
         for name, values in metrics["categories"].items()

@@ -53,7 +53,7 @@ class Sample:
     sample_class: str | None = None
     """``OK`` or the name of the defect if the data labels the sample itself; None if it labels the views."""
     origin: str | None = None
-    """What the sample was imported from, e.g. ``folder``; None if it was not imported."""
+    """Kind of source that the sample was imported from, e.g. ``folder``; None if it was not imported."""
 
     @property
     def present(self) -> tuple[bool, ...]:

@@ -60,7 +60,7 @@ def is_due(settings: TrainConfig, epoch: int) -> bool:
 
 @dataclass(frozen=True)
 class Validation:
-    """What is evaluated after an epoch: a split of the data, painted samples, or both."""
+    """The evaluation after an epoch: of a split of the data, of painted samples, or of both."""
 
     config: Config
     device: torch.device

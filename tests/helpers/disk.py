@@ -44,7 +44,7 @@ class PowerCut:
         patch.setattr(os, "replace", recorded_replace)
 
     def lost(self, path: Path) -> list[str]:
-        """What a power cut may take of a file, or of a folder and everything below it."""
+        """The paths, of a file or of a folder and everything below it, that a power cut may still take."""
         if path.is_file():
             status = path.stat()
             same = self._files.get(status.st_ino) == (status.st_size, status.st_mtime_ns)

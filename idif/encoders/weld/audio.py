@@ -37,7 +37,7 @@ class AudioSize:
     depth: int
     heads: int
     repository: str | None = None
-    """Of the pretrained weights on the Hugging Face hub."""
+    """Name of the pretrained weights on the Hugging Face hub."""
 
     @property
     def grid(self) -> tuple[int, int]:

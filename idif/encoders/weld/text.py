@@ -31,7 +31,7 @@ class TextSize:
     depth: int
     heads: int
     repository: str | None = None
-    """Of the pretrained weights on the Hugging Face hub."""
+    """Name of the pretrained weights on the Hugging Face hub."""
 
 
 class _TextEncoder(nn.Module):

@@ -32,7 +32,7 @@ class VideoSize:
     depth: int
     heads: int
     repository: str | None = None
-    """Of the pretrained weights on the Hugging Face hub."""
+    """Name of the pretrained weights on the Hugging Face hub."""
 
 
 class _VideoEncoder(nn.Module):

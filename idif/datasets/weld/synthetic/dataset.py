@@ -51,7 +51,7 @@ class SynthWeldRequest:
 
 @dataclass(frozen=True)
 class SynthWeldSummary:
-    """What was written."""
+    """Place and counts of the runs that were written."""
 
     root: str
     runs: dict[str, int]

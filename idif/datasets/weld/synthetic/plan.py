@@ -1,4 +1,4 @@
-"""What each synthetic run is: its settings, its defect, and the inputs in which the defect shows."""
+"""Plans of synthetic runs: the settings, the defect, and the inputs in which the defect shows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ _PARTS: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class WeldSetting:
-    """What a welder sets before a run, as the columns of a manifest."""
+    """Settings that a welder makes before a run, as the columns of a manifest."""
 
     joint: str
     thickness_mm: int

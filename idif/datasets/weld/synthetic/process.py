@@ -37,7 +37,7 @@ class Process:
     gas: Series
     """Flow of shielding gas in l/min."""
     pressure: Series
-    """Of the gas, in bar."""
+    """Pressure of the gas, in bar."""
     shorts: npt.NDArray[np.int64]
     """Steps at which a short circuit begins, ascending [K]."""
     heat: Series
