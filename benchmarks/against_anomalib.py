@@ -134,6 +134,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         told = stage(index, root, folder / "images")
+        views = sum(view is not None for sample in index.samples for view in sample.views)
         worker = Path(__file__).with_name("anomalib_patchcore.py").resolve()
         for number in range(options.rounds):
             answer = folder / f"anomalib_{number}.npz"
@@ -165,7 +166,7 @@ def main() -> None:
     result = {
         "anomalib": version,
         "threads": torch.get_num_threads(),
-        "images": {"train": len(list(index.samples)) - len(told), "test": len(told)},
+        "images": {"train": views - len(told), "test": len(told)},
         "metrics": metrics,
         "cost": {
             name: {

@@ -21,6 +21,8 @@ class MethodSection(Section):
     fitted: ClassVar[bool] = False
     """Whether the method is fitted in one pass instead of trained; keys of ``train`` that only gradient steps
     have are then errors."""
+    earlier_values: ClassVar[Mapping[str, Any]] = {}
+    """{key: value} of keys that runs of earlier versions do not record, where the default differs now."""
 
 
 class FittedSection(MethodSection):

@@ -67,4 +67,12 @@ def read_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
                 f"{path}: damaged or edited, it is not the file that the training wrote; {RESTORE}; give "
                 "other settings with --set"
             )
-    return load_configs(path, overrides)[0]
+    (config,) = load_configs(path)
+    # a run records all keys, so that a missing one did not exist yet
+    method = config.method
+    earlier = [
+        f"method.{key}={value}"
+        for key, value in method.earlier_values.items()
+        if key not in method.model_fields_set
+    ]
+    return load_configs(path, [*earlier, *overrides])[0]

@@ -1,6 +1,7 @@
 """The config sections of PatchCore and PaDiM."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +19,8 @@ class StackingConfig(FittedSection):
     positions are at least 8 image pixels wide."""
     pooling: Annotated[int, Field(ge=1)] = 1
     """Side of the window, in positions of each map, whose mean is taken; odd, 1: no mean."""
+    border: Literal["inside", "zeros"] = "inside"
+    """Mean at the border of a map: of the positions inside it, or with zeros beyond it."""
     unit_length: bool = False
     """Whether each map's vector at each position is scaled to length 1 before the mean."""
     smoothing: Annotated[float, Field(ge=0)] = 4.0
@@ -36,6 +39,9 @@ class PatchCoreConfig(StackingConfig):
     name: Literal["patchcore"] = "patchcore"
     pooling: Annotated[int, Field(ge=1)] = 3
     """Side of the window, in positions of each map, whose mean is taken; odd, 1: no mean."""
+    border: Literal["inside", "zeros"] = "zeros"
+    """Mean at the border of a map: of the positions inside it, or with zeros beyond it as the authors' code
+    has it."""
     unit_length: bool = True
     """Whether each map's vector at each position is scaled to length 1 before the mean."""
     bank: Literal["camera", "shared"] = "camera"
@@ -55,6 +61,7 @@ class PatchCoreConfig(StackingConfig):
     runs on the CPU."""
     storage: Literal["float16", "float32"] = "float16"
     """Type of the features in the memory."""
+    earlier_values: ClassVar[Mapping[str, Any]] = {"border": "inside"}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -36,6 +36,7 @@ class Stacking(nn.Module):
         self.dimensions = sum(layer.shape[0] for layer in layers)
         self.grid = config.grid or _default_grid(layers, features.image_size)
         self.pooling, self.unit_length = config.pooling, config.unit_length
+        self.pads_zeros = config.border == "zeros"
         self.register_buffer(
             "upsampling", _upsampling(self.grid, features.image_size, config.smoothing), persistent=False
         )
@@ -52,7 +53,8 @@ class Stacking(nn.Module):
         if self.unit_length:
             maps = F.normalize(maps, dim=1)
         if self.pooling > 1:
-            maps = F.avg_pool2d(maps, self.pooling, 1, self.pooling // 2, count_include_pad=False)
+            around = self.pooling // 2
+            maps = F.avg_pool2d(maps, self.pooling, 1, around, count_include_pad=self.pads_zeros)
         side = maps.shape[-1]
         if side == self.grid:
             return maps

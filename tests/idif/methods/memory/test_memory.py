@@ -152,15 +152,19 @@ def test_padim_is_the_mahalanobis_distance_to_the_positions_distribution(
     torch.testing.assert_close(method.score(test).maps["map"], at_image_size(wanted), rtol=1e-4, atol=1e-4)
 
 
-def test_stacking_scales_then_averages_over_3_x_3_positions() -> None:
+@pytest.mark.parametrize("border", ["inside", "zeros"])
+def test_stacking_scales_then_averages_over_3_x_3_positions(border: str) -> None:
     given, grid = batch(1), 8
-    config = PatchCoreConfig(layers=("fine",), grid=grid, smoothing=0)
+    config = PatchCoreConfig.model_validate(
+        {"layers": ("fine",), "grid": grid, "smoothing": 0, "border": border}
+    )
     found = Stacking(config, features())({"fine": given.arrays["fine"][0]})
     values = given.arrays["fine"][0].double().numpy()
     values /= np.linalg.norm(values, axis=1, keepdims=True)
     for y, x in np.ndindex(grid, grid):
         near = values[:, :, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
-        np.testing.assert_allclose(found[:, :, y, x], near.mean(axis=(2, 3)), rtol=1e-5, atol=1e-6)
+        count = near.shape[2] * near.shape[3] if border == "inside" else 9
+        np.testing.assert_allclose(found[:, :, y, x], near.sum(axis=(2, 3)) / count, rtol=1e-5, atol=1e-6)
 
 
 def test_the_map_is_a_bilinear_image_smoothed_by_a_gaussian() -> None:

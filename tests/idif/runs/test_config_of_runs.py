@@ -1,0 +1,33 @@
+"""The config of a run that an earlier version made."""
+
+from pathlib import Path
+
+import pytest
+
+from idif.config.loader import load_config
+from idif.methods.memory.config import PatchCoreConfig
+from idif.runs.files import CONFIG_FILE, read_config
+
+
+@pytest.mark.parametrize(
+    ("recorded", "override", "border"),
+    [
+        ("", [], "inside"),
+        (", border: zeros", [], "zeros"),
+        (", border: inside", [], "inside"),
+        ("", ["method.border=zeros"], "zeros"),
+    ],
+)
+def test_a_key_that_a_run_does_not_record_has_the_value_of_the_version_that_made_it(
+    tmp_path: Path, recorded: str, override: list[str], border: str
+) -> None:
+    (tmp_path / CONFIG_FILE).write_text("method: {name: patchcore" + recorded + "}\n")
+    method = read_config(tmp_path, override).method
+    assert isinstance(method, PatchCoreConfig)
+    assert method.border == border
+
+
+def test_a_new_config_has_the_present_default() -> None:
+    method = load_config({"method": {"name": "patchcore"}}).method
+    assert isinstance(method, PatchCoreConfig)
+    assert method.border == "zeros"
