@@ -51,6 +51,8 @@ def export_run(
             raise ConfigError(f"--category {category}: the run has {', '.join(known)}")
     categories = [category for category in known if not chosen or category in chosen]
     folder = opened.results / "export" if to is None else to
+    if folder.suffix in SUFFIXES.values():
+        raise ConfigError(f"--out {folder}: expected a folder; it gets a file CATEGORY{folder.suffix}")
     table = Table("file", "category", "MB", "largest difference from the run")
     files: list[dict[str, Any]] = []
     with progress_bar("exporting", "files") as listen:

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from cli.__main__ import run
+from idif.inference.photo_grouping import find_parts
 from idif.training.checkpoint import load_weights
+from tests.helpers.exported import agree, answers, judged_by_the_run, stacked
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotations
 
 METHODS = {
@@ -70,9 +73,20 @@ def test_every_command_works_on_a_memory(home: Path, method: str, capsys: pytest
     assert run(["runs", str(folder), "--json"]) == 0
     listed = json.loads(capsys.readouterr().out.split("\n{")[-1].join(["{", ""]))["runs"][0]
     assert (listed["state"], listed["models"][0]["stages"]) == ("finished", [])
-    graph = home / "out" / f"{method}.pt"
-    assert run(["export", str(folder), "--format=torchscript", "--out", str(graph)]) == 0
-    assert graph.exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_exported_memory_says_what_the_run_says(
+    home: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = home / "runs" / method, home / "out" / method
+    assert run(["export", str(folder), "--out", str(out / "cup.onnx")]) == 2
+    assert "cup.onnx: expected a folder" in capsys.readouterr().err
+    assert run(["export", str(folder), "--out", str(out)]) == 0
+    parts = find_parts([home / "data"], (1, 2, 3), ("cup",))
+    assert any(None in part.images for part in parts), "a missing view is a case of its own"
+    images, present = stacked(parts, 48, lambda: np.zeros((3, 48, 48), np.uint8))
+    agree(answers(out / "cup.onnx", images, present), judged_by_the_run(folder, parts))
 
 
 def test_a_dry_run_says_how_large_the_memory_will_be(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

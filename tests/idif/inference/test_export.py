@@ -7,12 +7,10 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
@@ -26,10 +24,11 @@ from idif.evaluation.scoring import Scorer
 from idif.inference import export_file
 from idif.inference.export_graph import Deployment, Graph
 from idif.inference.photo_grouping import PredictInput, find_parts
-from idif.inference.predict import Prediction, Thresholds, predict
+from idif.inference.predict import Thresholds, predict
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method, MethodContext
 from idif.runs.run import open_run
+from tests.helpers.exported import agree, answers, judged_by_the_run, maps_of, scores_of, stacked
 from tests.idif.methods.idif.test_model import VARIANTS, inputs, make
 
 CPU = torch.device("cpu")
@@ -110,54 +109,12 @@ def onnx_file(told: Path) -> Path:
     return path
 
 
-def answers(path: Path, images: Any, present: Any) -> list[Any]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return list(session.run(None, {"images": images, "view_mask": present}))
-
-
 def photographs(world: Path, category: str = "cup") -> list[PredictInput]:
     """All parts of a category, of which some lack a view."""
     folders = [world / "data" / "realiad_256" / category]
     parts = find_parts(folders, (1, 2, 3), ("cup", "bolt"))
     assert any(None in part.images for part in parts)
     return parts
-
-
-def judged_by_the_run(
-    told: Path, parts: list[PredictInput], calibration: Calibration | None = None
-) -> list[Prediction]:
-    opened = open_run(told)
-    method = opened.method(parts[0].category, opened.features(), (1, 2, 3))
-    return list(predict(Scorer(opened.config.eval, method, CPU, calibration), opened.encoders(), parts))
-
-
-def stacked(parts: list[PredictInput], size: int, fill: Callable[[], Any]) -> tuple[Any, Any]:
-    """Images uint8 [N,V,3,S,S] with ``fill()`` in the place of missing views, and presence bool [N,V]."""
-    images = np.stack(
-        [
-            np.stack([fill() if path is None else load_image(path, size)[0] for path in p.images])
-            for p in parts
-        ]
-    )
-    return images, np.array([[path is not None for path in part.images] for part in parts])
-
-
-def maps_of(wanted: list[Prediction]) -> npt.NDArray[np.float32]:
-    """[N,V,S,S]."""
-    return np.stack([w.maps for w in wanted if w.maps is not None])
-
-
-def scores_of(wanted: list[Prediction]) -> list[float]:
-    return [w.score for w in wanted if w.score is not None]
-
-
-def agree(found: list[Any], wanted: list[Prediction]) -> None:
-    maps, of_views, of_samples = found
-    np.testing.assert_allclose(maps, maps_of(wanted), atol=1e-5)
-    np.testing.assert_allclose(of_views, np.stack([w.view_scores for w in wanted]), rtol=1e-3)
-    np.testing.assert_allclose(of_samples, scores_of(wanted), rtol=1e-3)
 
 
 def test_the_file_alone_says_what_the_run_says(world: Path, told: Path, onnx_file: Path) -> None:
