@@ -109,6 +109,19 @@ class FittedMethod(Method):
 
 
 @runtime_checkable
+class LearnsStatistics(Protocol):
+    """Optional capability of a `TrainedMethod`: buffers from one pass over the training samples."""
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Called before the first step of a new training; the buffers are saved with the weights.
+
+        Args:
+            batches: the clean training samples with the arrays of ``needs.training``; read at most once.
+        """
+        ...
+
+
+@runtime_checkable
 class ScoresSubsets(Protocol):
     """Optional capability: score many choices of views at less cost than one by one."""
 

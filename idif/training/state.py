@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from idif.config.sections import Config
 from idif.data.batch import Batch
 from idif.files import require_space
-from idif.methods.protocol import TrainedMethod
+from idif.methods.protocol import LearnsStatistics, TrainedMethod
 from idif.randomness import Draws
 from idif.training.checkpoint import load_into, load_state, read_progress, save_checkpoint
 from idif.training.checkpoint_files import TrainingProgress, find_checkpoint
@@ -104,6 +104,8 @@ class TrainingState:
         checkpoint = find_checkpoint(task.folder)
         if checkpoint is None and task.init is not None:
             load_into(method, task.init, submodule=task.init_submodule)
+        if checkpoint is None and isinstance(method, LearnsStatistics):
+            method.prepare(task.source.batches(task.rows, settings.batch_size))
         optimizer = make_optimizer(settings, method.parameters())
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate(settings, steps, step)

@@ -45,6 +45,9 @@ class IDIFConfig(MethodSection):
     attention_heads: Count = 8
     decoder_blocks: Count = 1
     """Residual blocks per scale of the decoder."""
+    mean_prior: bool = False
+    """Whether the decoders predict the deviation from the mean training feature of each camera and position,
+    at first none, instead of the feature. For small budgets, and parts that lie alike in every image."""
     kl_weight: Annotated[float, Field(ge=0)] = 1e-3
     """Weight of the KL to N(0,1) inside the bottleneck's loss; 0 gives Eq. 5 exactly."""
     distill_weight: Annotated[float, Field(ge=0)] = 1.0

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from idif.methods.idif.layers import LayerSpec
+from idif.methods.idif.mean_features import MeanFeatures
 from idif.methods.idif.norm import Norm, norm_layer
 
 
@@ -37,8 +38,25 @@ class ViewDecoders(nn.Module):
     """
 
     def __init__(
-        self, views: int, channels: int, layers: Sequence[LayerSpec], blocks: int, norm: Norm
+        self,
+        views: int,
+        channels: int,
+        layers: Sequence[LayerSpec],
+        blocks: int,
+        norm: Norm,
+        *,
+        mean_prior: bool = False,
     ) -> None:
+        """New decoders.
+
+        Args:
+            views: V.
+            channels: C of the decoder input.
+            layers: the feature maps to predict.
+            blocks: residual blocks per scale.
+            norm: kind of normalization.
+            mean_prior: whether the output is a deviation from ``means``, at first zero.
+        """
         super().__init__()
         self._sizes = (channels, blocks, norm)
         # a benchmark sets the other layout for comparison
@@ -57,6 +75,14 @@ class ViewDecoders(nn.Module):
             )
             self.emit.append(nn.Conv2d(total, total, 1, groups=views))
             before = layer.channels
+        self.means: MeanFeatures | None = None
+        if mean_prior:
+            self.means = MeanFeatures(views, self.layers)
+            for emit in self.emit:
+                assert isinstance(emit, nn.Conv2d)
+                assert emit.bias is not None
+                nn.init.zeros_(emit.weight)
+                nn.init.zeros_(emit.bias)
 
     def forward(self, fused: Tensor, sizes: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
         """``fused`` [B,V,C,h,w] and each layer's (h', w') -> {layer: [B,V,C',h',w']}."""
@@ -67,7 +93,8 @@ class ViewDecoders(nn.Module):
             if x.shape[-2:] != sizes[layer.name]:
                 x = F.interpolate(x, size=sizes[layer.name], mode="bilinear", align_corners=False)
             x = refine(F.relu(x))
-            out[layer.name] = emit(x).unflatten(1, (self.views, layer.channels))
+            predicted = emit(x).unflatten(1, (self.views, layer.channels))
+            out[layer.name] = predicted if self.means is None else self.means(layer.name, predicted)
         return out
 
     def single_view(self, slot: int) -> "ViewDecoders":
@@ -77,7 +104,8 @@ class ViewDecoders(nn.Module):
         """
         channels, blocks, norm = self._sizes
         with torch.device("meta"):
-            single = ViewDecoders(1, channels, self.layers, blocks, norm)
+            prior = self.means is not None
+            single = ViewDecoders(1, channels, self.layers, blocks, norm, mean_prior=prior)
         mine = {
             name: value.detach().chunk(self.views)[slot] if value.ndim else value
             for name, value in self.state_dict().items()

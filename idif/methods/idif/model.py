@@ -1,6 +1,6 @@
 """IDIF put together: encoder, consistency bottleneck, voxel, view transform, decoders (Fig. 2)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -80,7 +80,14 @@ class IDIF(TrainedMethod):
             self.transform = ViewTransform(view_numbers, rig, voxel.channels, voxel.depth, c)
         elif config.fusion == "conv3d":
             self.conv3d = Conv3dFusion(c, config.blocks)
-        self.decoders = ViewDecoders(views, c, layers, config.decoder_blocks, config.norm)
+        self.decoders = ViewDecoders(
+            views, c, layers, config.decoder_blocks, config.norm, mean_prior=config.mean_prior
+        )
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """See `LearnsStatistics`: the means of ``mean_prior``; without it nothing is read."""
+        if self.decoders.means is not None:
+            self.decoders.means.learn(batches)
 
     def fuse(self, f_e: Tensor, view_mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Decoder input [B,V,C,h,w] = f_p + f_c (Eq. 9), and the bottleneck's losses while training.

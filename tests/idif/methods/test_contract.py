@@ -68,7 +68,9 @@ def _image_cases(home: Path) -> Cases:
     sections: dict[str, MethodSection] = {
         "idif": smallest,
         "idif-batch-norm": smallest.model_copy(update={"norm": "batch"}),
-        "idif-conv3d": smallest.model_copy(update={"fusion": "conv3d", "bottleneck": False}),
+        "idif-conv3d-mean": smallest.model_copy(
+            update={"fusion": "conv3d", "bottleneck": False, "mean_prior": True}
+        ),
         "idif-segmentation": smallest.model_copy(update={"head": "segmentation"}),
         "msflow": Config.model_validate({"method": flow}).method,
         "padim": METHODS["padim"].smallest(),
@@ -154,7 +156,7 @@ def _vector_case(home: Path) -> contract.Case:
     return _case(config, source, lambda features: method_context(config, features, (), ["weld"]))
 
 
-TRAINED = ["idif", "idif-batch-norm", "idif-conv3d", "idif-segmentation", "msflow"]
+TRAINED = ["idif", "idif-batch-norm", "idif-conv3d-mean", "idif-segmentation", "msflow"]
 FITTED = [
     "padim",
     "padim-diagonal",
