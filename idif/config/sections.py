@@ -169,7 +169,9 @@ class TrainConfig(Section):
     the best one are then reported. 0: training runs to the last epoch, which is reported."""
     validate_every: Annotated[int, Field(ge=0)] = 1
     """Epochs between validations on normal samples with painted defects, for curves only: those held out of
-    training (`holdout`) if there are any, else some of those trained on. No test sample is used. 0: never."""
+    training (`holdout`) if there are any, else some of those trained on. No test sample is used. On the same
+    normals, predictions of stored features are compared with the features' mean over training samples: a
+    model that is worse than it is reported as not trained. 0: never."""
     dropout: ViewDropoutConfig = ViewDropoutConfig()
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of an exponential moving average of the weights, which is then evaluated instead of them; 0: off.

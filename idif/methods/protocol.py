@@ -154,6 +154,30 @@ class Reconstructs(Protocol):
 
 
 @runtime_checkable
+class PredictsFeatures(Protocol):
+    """Optional capability: the method predicts stored features of clean samples, as well as it has learned.
+
+    Training and evaluation compare it with the features' mean, see `idif.training.feature_mean`.
+    """
+
+    @property
+    def predicted_arrays(self) -> tuple[str, ...]:
+        """Names of the predicted arrays, all of every view."""
+        ...
+
+    def feature_distance(self, batch: Batch, constant: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Distance of each view's stored features from their prediction, in eval mode: float32 [B,V].
+
+        Undefined for absent views.
+
+        Args:
+            batch: clean samples with the arrays of ``needs.scoring``.
+            constant: {array: [V,...]}, a prediction for all samples; None: the method's own.
+        """
+        ...
+
+
+@runtime_checkable
 class ReducesMaps(Protocol):
     """Optional capability: the authors' view score is a function of the map ``map`` alone."""
 

@@ -7,6 +7,7 @@ from idif.evaluation.brightness import brightness_warning
 from idif.report.reference_results import ReferenceRow
 from idif.report.run_data import Json, RunData
 from idif.report.tables import label
+from idif.training.feature_mean import untrained_warning
 from idif.training.stages import last_epochs
 from idif.visualization.text import as_sentence, percent
 
@@ -72,8 +73,8 @@ def caveats(run: RunData) -> list[str]:
             texts.append(
                 f"Training of {model} is not finished: {finished} of {last_epochs(run.config)} epochs."
             )
-    if (warning := brightness_warning(run.metrics)) is not None:
-        texts.append(as_sentence(warning))
+    warnings = (untrained_warning(run.metrics), brightness_warning(run.metrics))
+    texts += [as_sentence(warning) for warning in warnings if warning is not None]
     small = [name for name, values in run.categories.items() if _smaller_class(values) < SMALL_TEST]
     if small:
         more = len(small) - SMALL_TEST_NAMES
