@@ -49,7 +49,7 @@ from idif.training.precision import (
     winograd_unavailable_reason,
 )
 from idif.training.sampling import training_rows
-from idif.training.stages import stage_config, stages_of, train_stages
+from idif.training.stages import stage_length, stages_of, train_stages
 from idif.training.task import Task
 from idif.training.tracking import require_tracker
 from idif.training.validation import PAINTED_S_AUROC, Validation, validation_split
@@ -149,8 +149,10 @@ def _train_models(
 def _score_column(config: Config, source: FeatureSource) -> str | None:
     """The score that the table shows, see `cli.terminal.train_table.SCORES`; explains painted defects."""
     settings = config.train
-    if config.method.fitted or (settings.eval_every and settings.epochs >= settings.eval_every):
-        return None if config.method.fitted else "s_auroc"
+    if config.method.fitted:
+        return None
+    if settings.eval_every and (settings.steps is not None or settings.epochs >= settings.eval_every):
+        return "s_auroc"
     if not settings.validate_every or not can_paint(source.spec):
         return None
     _, held_out = training_rows(config, source.index)
@@ -317,9 +319,9 @@ def _stopped_text(config: Config, task: Task) -> str:
         last = number == len(stages) - 1
         checkpoint = find_checkpoint(task.folder if last else task.folder / stages[number].name)
         if checkpoint is not None:
-            epoch, total = read_progress(checkpoint).epoch, stage_config(config, stages[number]).train.epochs
+            came = stage_length(config, stages[number]).share_text(read_progress(checkpoint))
             where = "" if len(stages) == 1 else f" of the stage {stages[number].name}"
-            return f"{task.name}: stopped after epoch {epoch} of {total}{where}; continue with --resume"
+            return f"{task.name}: stopped after epoch {came}{where}; continue with --resume"
     return f"{task.name}: stopped before the end of the first epoch; start it again with --resume"
 
 

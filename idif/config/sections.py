@@ -135,6 +135,9 @@ class TrainConfig(Section):
     """Division of work among processes: each takes a part of every batch, or, with one model for each
     category, whole categories; each process then trains as it would alone."""
     epochs: Count = 50
+    steps: Count | None = None
+    """Optimizer steps after which training ends, if need be within an epoch; ``epochs`` then do not count.
+    null: ``epochs`` decide."""
     sub_epochs: Count = 1
     """Passes over the training samples in one epoch."""
     batch_size: Count = 8

@@ -256,7 +256,9 @@ class Stage(Generic[ConfigT]):
     config: ConfigT
     """The method's section for this stage."""
     epochs: int | None = None
-    """Epochs of the stage; None: ``train.epochs``."""
+    """Epochs of the stage; None: those of the section ``train``, and its steps."""
+    steps: int | None = None
+    """Optimizer steps of a stage with ``epochs`` of its own, which they replace; None: its epochs."""
     continues_in: str | None = None
     """Submodule that the previous stage's weights are loaded into; None for the whole model. Ignored in the
     first stage."""

@@ -167,7 +167,7 @@ def not_trained_warning(distances: Mapping[str, Mapping[str, Any]]) -> str | Non
     samples = "held-out normals" if held_out else "training samples"
     return (
         f"the model predicts the stored features of {samples} worse than their per-position mean ({values}): "
-        "it is not trained yet; raise train.epochs"
+        "it is not trained yet; raise train.epochs, or set train.steps"
     )
 
 
