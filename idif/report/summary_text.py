@@ -71,9 +71,13 @@ def caveats(run: RunData) -> list[str]:
     length = last_length(run.config)
     for model, lines in run.logs.items():
         ended = [(line["epoch"], line.get("step", 0)) for line in lines if "seconds" in line]
-        progress = TrainingProgress(*max(ended, default=(0, 0)), finished=False)
+        epoch, step = max(ended, default=(0, 0))
+        progress = TrainingProgress(epoch, step, finished=False)
         if not length.reached(progress):
-            texts.append(f"Training of {model} is not finished: epoch {length.share_text(progress)}.")
+            came = f"{progress.epoch} of {length.text()}"
+            if length.steps is not None:
+                came = f"{progress.step:,} of {length.text()}"
+            texts.append(f"Training of {model} is not finished: {came}.")
     warnings = (untrained_warning(run.metrics), brightness_warning(run.metrics))
     texts += [as_sentence(warning) for warning in warnings if warning is not None]
     small = [name for name, values in run.categories.items() if _smaller_class(values) < SMALL_TEST]

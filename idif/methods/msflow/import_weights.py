@@ -229,7 +229,7 @@ def _order_of_matrix(matrix: Tensor, name: str, path: Path) -> Tensor:
     order = rows.argmax(dim=1)
     if rows.shape[0] != rows.shape[1] or not torch.equal(rows, torch.eye(len(rows), dtype=rows.dtype)[order]):
         raise WeightsError(f"{path}: {name} is no permutation matrix")
-    if len(order.unique()) < len(order):
+    if not torch.equal(order.sort().values, torch.arange(len(order))):
         raise WeightsError(f"{path}: {name} is no permutation matrix")
     return order
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from idif.methods.msflow.model import MSFlow
+from idif.methods.msflow.parallel import ParallelFlow
 
 
 def checkpoint(
@@ -20,10 +21,10 @@ def checkpoint(
         joined_heads: whether one convolution of a scale gives log-scale and shift, or two.
     """
     own = model.state_dict()
-    flows = [
-        flow_tensors(own, number, len(blocks))
-        for number, blocks in enumerate(flow.blocks for flow in model.parallel)
-    ]
+    flows = []
+    for number, flow in enumerate(model.parallel):
+        assert isinstance(flow, ParallelFlow)
+        flows.append(flow_tensors(own, number, len(flow.blocks)))
     return {
         "epoch": 24,
         "parallel_flows": flows,
