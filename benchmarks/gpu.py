@@ -3,12 +3,13 @@
     benchmarks/gpu.sh [--seconds 450] [--out gpu.json] [--gland STORE.zarr]
 
 Phases: `peak` (the largest matrix product, by type), `loss` (the first losses beside those of the CPU),
-`step` (the student's step in float32 and bfloat16, eager, compiled and with CUDA graphs: ms, GFLOP/s, share of
-the peak), `store` (whole steps from a store on disk and from one on the device), `epoch` (samples per second of
-the training loop), `metrics` (`PixelMetrics` on the device beside the CPU), and with ``--gland`` a training of
-1,000 steps of the student and 2,000 of the segmentation head on a store of MVTec 3D's cable gland, with its
-figures. Each phase is written to ``--out`` as soon as it is done; one that fails is recorded with its reason,
-and the next begins. No phase begins when the time is used up. Images are noise: times do not depend on them.
+`step` (the student's step in float32 and bfloat16, eager, compiled and with CUDA graphs: ms, GFLOP/s, share
+of the peak), `store` (whole steps from a store on disk and from one on the device), `epoch` (samples per
+second of the training loop), `metrics` (`PixelMetrics` on the device beside the CPU), and with ``--gland``
+a training of 1,000 steps of the student and 2,000 of the segmentation head on a store of MVTec 3D's cable
+gland, with its figures. Each phase is written to ``--out`` as soon as it is done; one that fails is
+recorded with its reason, and the next begins. No phase begins when the time is used up. Images are noise:
+times do not depend on them.
 """
 
 import argparse
