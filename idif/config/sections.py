@@ -194,10 +194,13 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """Reduction of maps to scores, and the metrics computed from them."""
 
-    score: Literal["max", "topk", "method"] = "max"
+    score: Literal["max", "topk", "topshare", "method"] = "max"
     """Reduction of pixels to a view score; ``method``: the rule of the method's authors (else ``max``)."""
     top_k: Count = 100
     """Number of pixels that ``topk`` averages."""
+    top_share: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Share of a map's pixels that ``topshare`` averages, at least one; unlike a number it means the same at
+    every image size."""
     sample_score: Literal["max", "mean"] = "max"
     """Reduction of view scores to a sample score."""
     calibrate: Literal["none", "per-view"] = "none"

@@ -74,6 +74,7 @@ def _recorded_rules(run: Run, trained: EvalConfig, protocol: dict[str, Any]) -> 
     recorded = {
         "score": stated.get("view_score", asked.score),
         "top_k": stated.get("top_k") or asked.top_k,
+        "top_share": stated.get("top_share") or asked.top_share,
         "sample_score": stated.get("sample_score", asked.sample_score),
         "calibrate": protocol.get("calibrate", asked.calibrate),
     }
