@@ -205,6 +205,9 @@ class EvalConfig(Section):
     """Reduction of view scores to a sample score."""
     calibrate: Literal["none", "per-view"] = "none"
     """Whether each camera's view scores are centered and scaled on held-out training normals."""
+    calibrate_prior: Annotated[float, Field(ge=0)] = 0.0
+    """Held-out samples that the cameras' common spread counts as, e.g. 2: with few samples, a camera whose
+    spread is small by accident then does not rank all. 0: each camera's own spread."""
     record_normal_scores: bool = False
     """Whether evaluation also scores training normals (those held out of training if there are any, else
     all) and records their mean and spread, by which `idif fuse` scales the runs."""
@@ -320,6 +323,8 @@ class Config(Section):
             )
         if self.eval.calibrate != "none" and self.train.holdout == 0:
             raise ValueError("eval.calibrate needs held-out training normals: set train.holdout, e.g. 0.1")
+        if self.eval.calibrate_prior and self.eval.calibrate == "none":
+            raise ValueError("eval.calibrate_prior: applies to eval.calibrate, which is none")
         if self.eval.threshold == "false-positive-rate" and self.train.holdout == 0:
             raise ValueError(
                 "eval.threshold: false-positive-rate needs held-out training normals: set train.holdout, "

@@ -52,8 +52,9 @@ def rescore(
             raise _needs_pass(run, key, None, "predictions are those of the trained run")
     asked = {key.removeprefix("eval."): getattr(settings, key.removeprefix("eval."), None) for key in given}
     recorded = protocol.get("rules")
-    if "calibrate" in asked and asked["calibrate"] != protocol.get("calibrate", asked["calibrate"]):
-        raise _needs_pass(run, "eval.calibrate", asked["calibrate"], "it is fitted to training normals")
+    for key, default in (("calibrate", asked.get("calibrate")), ("calibrate_prior", 0.0)):
+        if key in asked and asked[key] != protocol.get(key, default):
+            raise _needs_pass(run, f"eval.{key}", asked[key], "it is fitted to training normals")
     if asked.get("record_normal_scores") and not protocol.get("normals"):
         raise _needs_pass(run, "eval.record_normal_scores", True, "training normals have no stored scores")
     if recorded is None or not asked.keys() & _RULES:

@@ -73,6 +73,7 @@ def scoring_protocol(config: Config, described: Mapping[str, str], region_map: s
         **score_texts(config.eval),
         **{key: text for key, text in described.items() if key == "sample_score"},
         "calibrate": config.eval.calibrate,
+        **({"calibrate_prior": config.eval.calibrate_prior} if config.eval.calibrate_prior else {}),
         **({} if fitted else {"epoch": "best on the split val" if config.train.patience else "last"}),
         "pixels": "present views, maps stored as float16, masks resized by nearest neighbor" + regions,
         "rules": {

@@ -131,7 +131,8 @@ class Evaluation:
         training = self.open_source(category, "train")
         _, held = training_rows(self.run.config, training.index)
         scores = scorer.collect(training, held, title="calibrating")
-        return fit_calibration(scores.views, scores.present, training.index.view_numbers)
+        prior = self.run.config.eval.calibrate_prior
+        return fit_calibration(scores.views, scores.present, training.index.view_numbers, prior)
 
     def _warn_contaminated_normals(self, category: str) -> None:
         """Notify the user if training samples used as normals are labeled anomalous."""

@@ -124,6 +124,7 @@ def test_a_share_of_pixels_is_recorded_and_gives_way_to_another_rule(run: Path) 
     [
         ("eval.score", {"score": "method"}, "--set eval.score=method` without --from-predictions"),
         ("eval.calibrate", {"calibrate": "per-view"}, "--set eval.calibrate=per-view`"),
+        ("eval.calibrate_prior", {"calibrate_prior": 2.0}, "--set eval.calibrate_prior=2.0`"),
         ("eval.record_normal_scores", {"record_normal_scores": True}, "eval.record_normal_scores=True`"),
         ("method.voxel", {}, "without --from-predictions"),
         ("eval.top_k", {"score": "topk", "top_k": 10**6}, "top_k must lie in"),
