@@ -24,7 +24,7 @@ import numpy as np
 import tensorstore as ts
 import torch
 import zarr
-from PIL import Image
+from generated_data import VIEWS, make_data
 from store_scale import measure_scale
 
 from cache import FeatureStore
@@ -33,11 +33,10 @@ from cache.building.request import BuildRequest
 from cache.checking.verify import verify_store
 from cache.reading.placement import Resident
 from idif.data.features import FeatureSource
-from idif.data.index import Index, Sample, View
+from idif.data.index import Index
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder, load_encoder
 
-VIEWS = 5
 BATCH = 8
 ROUNDS = 5
 LEAK_BATCHES = 10_000
@@ -84,27 +83,6 @@ def find_images(given: Path | None) -> list[Path]:
         return []
     found = (p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".png"))
     return sorted(p for p in found if not {"gt", "ground_truth"} & set(p.parts))
-
-
-def make_data(root: Path, samples: int, size: int, images: Sequence[Path]) -> Index:
-    """Samples of five views: the images in turn, at ``size``, or generated noise on a gradient."""
-    rng = np.random.default_rng(0)
-    chosen = random.Random(0).sample(list(images), min(len(images), samples * VIEWS))
-    rows = []
-    for number in range(samples):
-        views: list[View | None] = []
-        for view in range(1, VIEWS + 1):
-            name = f"{number:04d}_{view}.jpg"
-            if chosen:
-                with Image.open(chosen[(number * VIEWS + view - 1) % len(chosen)]) as opened:
-                    picture = opened.convert("RGB").resize((size, size))
-            else:
-                noise = rng.integers(0, 40, (size, size, 3))
-                picture = Image.fromarray((noise + np.arange(size)[:, None, None] % 200).astype(np.uint8))
-            picture.save(root / name, quality=95)
-            views.append(View(view, name, None, "OK"))
-        rows.append(Sample(f"S{number:04d}", "object", "train", tuple(views)))
-    return Index(tuple(range(1, VIEWS + 1)), tuple(rows))
 
 
 def measure_build(

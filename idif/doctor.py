@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,10 @@ SLOW_DISK = 50e6
 
 PROBE_BYTES = 32 * 2**20
 """Bytes written to measure the speed of a disk."""
+
+WORTH_FEWER_THREADS = 1.2
+"""Gain in speed from which fewer threads are advised."""
+THREAD_ROUNDS = 40
 
 RENDERING = "from idif.datasets.synthetic.ray_tracer import DepthRenderer\nwith DepthRenderer(1, 16): pass"
 COMPILERS = ("c++", "g++", "clang++", "cl")
@@ -142,6 +147,64 @@ def check_device(device: torch.device) -> CheckResult:
         return CheckResult("device", "warning", found, advice)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return CheckResult("device", "ok", f"{torch.accelerator.device_count()} x {name}, {precision}")
+
+
+def check_threads(device: torch.device, limit: float = 1.5) -> CheckResult:
+    """Whether fewer threads compute faster under the present load of the machine.
+
+    Threads of OpenMP wait for each other after each operation: one that has to share its core holds up all.
+
+    Args:
+        device: of training; only a CPU's is measured.
+        limit: seconds after which measuring ends.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        return CheckResult("threads", "ok", f"{threads} for computing on the CPU")
+    try:
+        return thread_advice(_seconds_by_threads(threads, limit))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def thread_advice(seconds: dict[int, float]) -> CheckResult:
+    """The result of `check_threads`.
+
+    Args:
+        seconds: number of threads -> duration of the same work; the largest number is the present one.
+    """
+    threads = max(seconds)
+    fastest = min(seconds, key=lambda count: seconds[count])
+    gain = seconds[threads] / seconds[fastest]
+    if gain < WORTH_FEWER_THREADS:
+        return CheckResult("threads", "ok", f"{threads}; no fewer are faster under the present load")
+    return CheckResult(
+        "threads",
+        "warning",
+        f"{threads}, which wait for each other under the present load: with {fastest} the same work is "
+        f"{gain:.1f} times as fast",
+        f"while other work runs beside it, set OMP_NUM_THREADS={fastest}",
+    )
+
+
+def _seconds_by_threads(threads: int, limit: float) -> dict[int, float]:
+    """Median duration of a small convolution with its gradient, by number of threads, measured in turn."""
+    counts = sorted({threads, max(1, threads // 2), 1}, reverse=True)
+    images = torch.randn(4, 32, 48, 48, requires_grad=True)
+    weight = torch.randn(32, 32, 3, 3, requires_grad=True)
+    found: dict[int, list[float]] = {count: [] for count in counts}
+    began = time.perf_counter()
+    while len(found[counts[-1]]) < THREAD_ROUNDS:
+        for count in counts:
+            torch.set_num_threads(count)
+            start = time.perf_counter()
+            loss = torch.conv2d(images, weight, padding=1).relu().sum()
+            torch.autograd.grad(loss, [images, weight])
+            found[count].append(time.perf_counter() - start)
+        if time.perf_counter() - began > limit:
+            break
+    # the first one sets up what later ones reuse
+    return {count: statistics.median(times[1:] or times) for count, times in found.items()}
 
 
 def check_memory(free: int | None) -> CheckResult:

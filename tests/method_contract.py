@@ -14,7 +14,14 @@ from idif.data.batch import Batch
 from idif.data.features import IMAGES, NO_INPUT, FeatureSource, FeatureSpec
 from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer
-from idif.methods.protocol import FittedMethod, Method, ScoresSubsets, SupportsExport, TrainedMethod
+from idif.methods.protocol import (
+    FittedMethod,
+    Method,
+    PredictsFeatures,
+    ScoresSubsets,
+    SupportsExport,
+    TrainedMethod,
+)
 from idif.randomness import Draws
 from idif.training.checkpoint import load_weights
 from idif.training.checkpoint_files import find_checkpoint
@@ -249,6 +256,28 @@ def check_subsets_are_scored_as_if_the_rest_were_absent(case: Case) -> None:
         maps = method.score_subsets(method.encode_batch(batch), batch, masks)
         wanted = [method.score(replace(batch, view_mask=mask)).maps["map"][mask] for mask in masks]
     torch.testing.assert_close(maps, torch.cat(wanted), rtol=1e-4, atol=1e-5)
+
+
+def check_a_prediction_of_the_stored_features_is_at_no_distance(case: Case) -> None:
+    """The distance is that of the views alone that are there, and 0 for a perfect constant."""
+    method = ready(case)
+    if not isinstance(method, PredictsFeatures):
+        return
+    batch = batch_of(case, [2])
+    assert batch.view_mask.all()
+    stored = {name: batch.arrays[name][0].float() for name in method.predicted_arrays}
+    assert set(stored) <= set(method.needs.scoring)
+    with torch.inference_mode():
+        perfect, own = method.feature_distance(batch, stored), method.feature_distance(batch)
+    assert perfect.shape == own.shape == batch.view_mask.shape
+    torch.testing.assert_close(perfect, torch.zeros_like(perfect), rtol=0, atol=1e-5)
+    assert own.isfinite().all()
+    assert (own > 1e-4).all()
+    incomplete = batch_of(case, [0, 1, 2])
+    shown = incomplete.view_mask
+    with torch.inference_mode():
+        found, other = (method.feature_distance(b)[shown] for b in (incomplete, garbled(case, incomplete)))
+    torch.testing.assert_close(found, other, rtol=1e-5, atol=1e-6)
 
 
 def check_independent_views_are_scored_alike_whatever_is_hidden(case: Case) -> None:

@@ -44,8 +44,8 @@ def diagnose(
 ) -> None:
     """Check that this machine has what a run needs; exit code 1 if a run would fail.
 
-    Checks versions, package names, device, memory, disk, weights, textures, compiler, rendering and extras,
-    then builds a tiny store and runs one training step. Downloads nothing and leaves no files.
+    Checks versions, package names, device, threads, memory, disk, weights, textures, compiler, rendering and
+    extras, then builds a tiny store and runs one training step. Downloads nothing and leaves no files.
 
     Example:
 
@@ -67,12 +67,15 @@ def diagnose(
 
 def _checks(folder: Path, textures: str | None, weights: str | None) -> list[Callable[[], CheckResult]]:
     device = evaluation_device()
+    # before another process is started, which would be load
+    threads = doctor.check_threads(device)
     rendering = doctor.start_rendering()
     return [
         doctor.check_python,
         doctor.check_libraries,
         lambda: doctor.check_names(Path()),
         lambda: doctor.check_device(device),
+        lambda: threads,
         lambda: doctor.check_memory(free_memory()),
         lambda: doctor.check_folder(folder),
         lambda: doctor.check_weights(weights),

@@ -53,8 +53,8 @@ def evaluate(
     """Write predictions.h5 and metrics.json for all the run's categories; the last epoch's weights are used.
 
     With --checkpoint last a run in training is evaluated too, and all results name its epoch. With
-    --from-predictions, scores are computed again from the stored maps where eval.score, eval.top_k or
-    eval.sample_score is set.
+    --from-predictions, scores are computed again from the stored maps where eval.score, eval.top_k,
+    eval.top_share or eval.sample_score is set.
 
     Examples:
 

@@ -45,6 +45,8 @@ def import_weights(
         idif import-weights uniad ckpt.pth.tar --config configs/uniad-mvtec.yaml
 
         idif import-weights uniad ckpt.pth.tar --config configs/uniad-mvtec.yaml --encoder-out b4.safetensors
+
+        idif import-weights msflow best_det.pt --config configs/msflow-visa.yaml --set data.categories=[pcb1]
     """
     configs = load_configs(config, overrides)
     if len(configs) != 1:

@@ -77,13 +77,22 @@ def state_text(run: RunSummary) -> str:
 
 
 def epochs_text(models: Sequence[ModelProgress]) -> str:
-    """Epochs of each stage: ``20 epochs``, ``3/20 epochs``, or ``0-20/20 epochs`` where models differ."""
+    """Epochs of each stage: ``20 epochs``, ``3/20 epochs``, or ``0-20/20 epochs`` where models differ.
+
+    Where the config asks for steps: ``150/2000 steps``.
+    """
     parts = []
     for stages in zip(*(model.stages for model in models), strict=True):
-        low, high, asked = min(s.epochs for s in stages), max(s.epochs for s in stages), stages[0].of
+        of_steps = stages[0].of_steps
+        asked = stages[0].of if of_steps is None else of_steps
+        made = [s.epochs if of_steps is None else s.steps for s in stages]
+        low, high = min(made), max(made)
         done = str(low) if low == high else f"{low}-{high}"
-        parts.append(done if low == asked else f"{done}/{asked}")
-    return f"{' + '.join(parts)} epochs" if parts else ""
+        parts.append((done if low == asked else f"{done}/{asked}", "epochs" if of_steps is None else "steps"))
+    units = {unit for _, unit in parts}
+    if len(units) > 1:
+        return " + ".join(f"{done} {unit}" for done, unit in parts)
+    return f"{' + '.join(done for done, _ in parts)} {units.pop()}" if parts else ""
 
 
 def _size(size: int) -> str:

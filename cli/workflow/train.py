@@ -38,6 +38,7 @@ from idif.runs.start import (
 from idif.training.checkpoint import read_progress
 from idif.training.checkpoint_files import find_checkpoint
 from idif.training.estimate import estimate
+from idif.training.feature_mean import MEAN, MODEL, FeatureMean, distances_of, not_trained_warning
 from idif.training.fit import FittedTo
 from idif.training.held_out import held_out_notes
 from idif.training.loop import EpochSummary
@@ -48,7 +49,7 @@ from idif.training.precision import (
     winograd_unavailable_reason,
 )
 from idif.training.sampling import training_rows
-from idif.training.stages import stage_config, stages_of, train_stages
+from idif.training.stages import stage_length, stages_of, train_stages
 from idif.training.task import Task
 from idif.training.tracking import require_tracker
 from idif.training.validation import PAINTED_S_AUROC, Validation, validation_split
@@ -148,8 +149,10 @@ def _train_models(
 def _score_column(config: Config, source: FeatureSource) -> str | None:
     """The score that the table shows, see `cli.terminal.train_table.SCORES`; explains painted defects."""
     settings = config.train
-    if config.method.fitted or (settings.eval_every and settings.epochs >= settings.eval_every):
-        return None if config.method.fitted else "s_auroc"
+    if config.method.fitted:
+        return None
+    if settings.eval_every and (settings.steps is not None or settings.epochs >= settings.eval_every):
+        return "s_auroc"
     if not settings.validate_every or not can_paint(source.spec):
         return None
     _, held_out = training_rows(config, source.index)
@@ -244,7 +247,7 @@ def _start(
 def _train_model(config: Config, task: Task, members: list[str], sources: Sources, fabric: Fabric) -> None:
     make_folder(task.folder)
 
-    settings, painted = config.train, None
+    settings, painted, normals = config.train, None, None
     split: Split = "test"
     if settings.eval_every:
         split = validation_split(settings, sources.splits(members))
@@ -252,11 +255,13 @@ def _train_model(config: Config, task: Task, members: list[str], sources: Source
     def open_validation() -> FeatureSource:
         return sources.placed(members, split)
 
-    if settings.validate_every and not config.method.fitted and can_paint(task.source.spec):
-        kept, held_out = training_rows(config, task.source.index)
+    kept, held_out = training_rows(config, task.source.index)
+    if settings.validate_every and not config.method.fitted:
+        normals = FeatureMean.of(task.source, kept, held_out)
+    if normals is not None and can_paint(task.source.spec):
         painted = paint(task.source, kept, held_out, sources.encoders(), fabric.device, settings.seed)
     test = open_validation if settings.eval_every else None
-    after_epoch = Validation(config, fabric.device, test, painted)
+    after_epoch = Validation(config, fabric.device, test, painted, normals)
 
     def encoders() -> tuple[FrozenEncoder, ...]:
         return sources.encoders().encoders
@@ -277,11 +282,19 @@ def _train_model(config: Config, task: Task, members: list[str], sources: Source
             after_epoch=after_epoch,
             on_epoch=None if err.is_terminal else _print_epoch,
         )
+    if (
+        first_process()
+        and (warning := not_trained_warning(distances_of(config, config.folder, [task.name]))) is not None
+    ):
+        note(f"note: {warning}")
 
 
 def _print_epoch(done: EpochSummary) -> None:
     """One line for an epoch, for logs; a terminal has a progress bar."""
-    figures = "".join(f"  {FIGURES.get(key, key)} {percent(value)} %" for key, value in done.figures.items())
+    shares = {key: value for key, value in done.figures.items() if key not in (MODEL, MEAN)}
+    figures = "".join(f"  {FIGURES.get(key, key)} {percent(value)} %" for key, value in shares.items())
+    if MODEL in done.figures:
+        figures += f"  features {done.figures[MODEL]:.3f} (mean {done.figures[MEAN]:.3f})"
     note(
         f"{done.model}  epoch {done.epoch}/{done.epochs}  loss {done.loss:.4f}{figures}  "
         f"{duration(done.seconds)}"
@@ -306,9 +319,9 @@ def _stopped_text(config: Config, task: Task) -> str:
         last = number == len(stages) - 1
         checkpoint = find_checkpoint(task.folder if last else task.folder / stages[number].name)
         if checkpoint is not None:
-            epoch, total = read_progress(checkpoint).epoch, stage_config(config, stages[number]).train.epochs
+            came = stage_length(config, stages[number]).share_text(read_progress(checkpoint))
             where = "" if len(stages) == 1 else f" of the stage {stages[number].name}"
-            return f"{task.name}: stopped after epoch {epoch} of {total}{where}; continue with --resume"
+            return f"{task.name}: stopped after epoch {came}{where}; continue with --resume"
     return f"{task.name}: stopped before the end of the first epoch; start it again with --resume"
 
 

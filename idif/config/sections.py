@@ -135,6 +135,9 @@ class TrainConfig(Section):
     """Division of work among processes: each takes a part of every batch, or, with one model for each
     category, whole categories; each process then trains as it would alone."""
     epochs: Count = 50
+    steps: Count | None = None
+    """Optimizer steps after which training ends, if need be within an epoch; ``epochs`` then do not count.
+    null: ``epochs`` decide."""
     sub_epochs: Count = 1
     """Passes over the training samples in one epoch."""
     batch_size: Count = 8
@@ -169,7 +172,9 @@ class TrainConfig(Section):
     the best one are then reported. 0: training runs to the last epoch, which is reported."""
     validate_every: Annotated[int, Field(ge=0)] = 1
     """Epochs between validations on normal samples with painted defects, for curves only: those held out of
-    training (`holdout`) if there are any, else some of those trained on. No test sample is used. 0: never."""
+    training (`holdout`) if there are any, else some of those trained on. No test sample is used. On the same
+    normals, predictions of stored features are compared with the features' mean over training samples: a
+    model that is worse than it is reported as not trained. 0: never."""
     dropout: ViewDropoutConfig = ViewDropoutConfig()
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of an exponential moving average of the weights, which is then evaluated instead of them; 0: off.
@@ -189,14 +194,20 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """Reduction of maps to scores, and the metrics computed from them."""
 
-    score: Literal["max", "topk", "method"] = "max"
+    score: Literal["max", "topk", "topshare", "method"] = "max"
     """Reduction of pixels to a view score; ``method``: the rule of the method's authors (else ``max``)."""
     top_k: Count = 100
     """Number of pixels that ``topk`` averages."""
+    top_share: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Share of a map's pixels that ``topshare`` averages, at least one; unlike a number it means the same at
+    every image size."""
     sample_score: Literal["max", "mean"] = "max"
     """Reduction of view scores to a sample score."""
     calibrate: Literal["none", "per-view"] = "none"
     """Whether each camera's view scores are centered and scaled on held-out training normals."""
+    calibrate_prior: Annotated[float, Field(ge=0)] = 0.0
+    """Held-out samples that the cameras' common spread counts as, e.g. 2: with few samples, a camera whose
+    spread is small by accident then does not rank all. 0: each camera's own spread."""
     record_normal_scores: bool = False
     """Whether evaluation also scores training normals (those held out of training if there are any, else
     all) and records their mean and spread, by which `idif fuse` scales the runs."""
@@ -312,6 +323,8 @@ class Config(Section):
             )
         if self.eval.calibrate != "none" and self.train.holdout == 0:
             raise ValueError("eval.calibrate needs held-out training normals: set train.holdout, e.g. 0.1")
+        if self.eval.calibrate_prior and self.eval.calibrate == "none":
+            raise ValueError("eval.calibrate_prior: applies to eval.calibrate, which is none")
         if self.eval.threshold == "false-positive-rate" and self.train.holdout == 0:
             raise ValueError(
                 "eval.threshold: false-positive-rate needs held-out training normals: set train.holdout, "

@@ -1,7 +1,7 @@
 """Reading of weights files that other projects wrote."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,32 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
     if loaded and all(key.startswith(_PARALLEL) for key in loaded):
         return {key.removeprefix(_PARALLEL): tensor for key, tensor in loaded.items()}
     return dict(loaded)
+
+
+def read_nested_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file in which several modules' weights lie in dictionaries and lists.
+
+    Names are joined with dots, numbers of lists included. Everything beside tensors is left out, and so are
+    the states of optimizers.
+
+    Raises:
+        WeightsError: as in `read_weights_file`.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file; expected a checkpoint that torch wrote")
+    return dict(_tensors("", _read(path)))
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """(dotted name, tensor) of all tensors below ``value``."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping) and "param_groups" not in value:
+        for key, part in value.items():
+            yield from _tensors(f"{name}.{key}" if name else str(key), part)
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            yield from _tensors(f"{name}.{number}" if name else str(number), part)
 
 
 def _only_file(folder: Path) -> Path:

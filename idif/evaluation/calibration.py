@@ -1,5 +1,6 @@
 """Per-camera calibration on held-out training normals, and final sample scores."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,18 +31,21 @@ class Calibration:
         return (scores - mean) / spread
 
 
-def fit_calibration(scores: FloatArray, present: BoolArray, view_numbers: Sequence[int]) -> Calibration:
+def fit_calibration(
+    scores: FloatArray, present: BoolArray, view_numbers: Sequence[int], prior: float = 0.0
+) -> Calibration:
     """Calibrate on training normals that the method was not trained on.
 
     Args:
         scores: [N,V] uncalibrated view scores.
         present: [N,V].
         view_numbers: V camera numbers, for messages.
+        prior: samples that the mean variance of the cameras counts as, in that of each.
 
     Raises:
         ConfigError: a camera has fewer than two different scores.
     """
-    means, spreads = [], []
+    means, spreads, counts = [], [], []
     for slot, number in enumerate(view_numbers):
         normal = torch.from_numpy(scores[present[:, slot], slot]).double()
         spread = float(normal.std(correction=0)) if len(normal) > 1 else 0.0
@@ -52,6 +56,13 @@ def fit_calibration(scores: FloatArray, present: BoolArray, view_numbers: Sequen
             )
         means.append(float(normal.mean()))
         spreads.append(spread)
+        counts.append(len(normal))
+    if prior:
+        pooled = sum(spread**2 for spread in spreads) / len(spreads)
+        spreads = [
+            math.sqrt((count * spread**2 + prior * pooled) / (count + prior))
+            for spread, count in zip(spreads, counts, strict=True)
+        ]
     return Calibration(tuple(means), tuple(spreads), len(scores))
 
 

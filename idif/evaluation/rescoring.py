@@ -16,6 +16,8 @@ from idif.methods.maps import MAP
 from idif.metrics.sample import sample_scores, view_scores
 
 _BLOCK = 8
+_RULES = {"score", "top_k", "top_share", "sample_score"}
+"""Keys of the section ``eval`` that reduce maps to scores."""
 _NEW_PASS = ("method", "train", "teacher", "corruption")
 """Sections that no stored score follows."""
 
@@ -50,12 +52,13 @@ def rescore(
             raise _needs_pass(run, key, None, "predictions are those of the trained run")
     asked = {key.removeprefix("eval."): getattr(settings, key.removeprefix("eval."), None) for key in given}
     recorded = protocol.get("rules")
-    if "calibrate" in asked and asked["calibrate"] != protocol.get("calibrate", asked["calibrate"]):
-        raise _needs_pass(run, "eval.calibrate", asked["calibrate"], "it is fitted to training normals")
+    for key, default in (("calibrate", asked.get("calibrate")), ("calibrate_prior", 0.0)):
+        if key in asked and asked[key] != protocol.get(key, default):
+            raise _needs_pass(run, f"eval.{key}", asked[key], "it is fitted to training normals")
     if asked.get("record_normal_scores") and not protocol.get("normals"):
         raise _needs_pass(run, "eval.record_normal_scores", True, "training normals have no stored scores")
-    if recorded is None or not asked.keys() & {"score", "top_k", "sample_score"}:
-        if asked.keys() & {"score", "top_k", "sample_score"}:
+    if recorded is None or not asked.keys() & _RULES:
+        if asked.keys() & _RULES:
             raise RunError(
                 f"{predictions.path}: the scores of a fusion or of an old version have no rules to change; "
                 "evaluate or fuse the runs again"
@@ -65,21 +68,23 @@ def rescore(
         update={
             "score": asked.get("score", recorded["view_score"]),
             "top_k": asked.get("top_k", recorded["top_k"] or settings.top_k),
+            "top_share": asked.get("top_share", recorded.get("top_share") or settings.top_share),
             "sample_score": asked.get("sample_score", recorded["sample_score"]),
         }
     )
     wanted = score_rules(rules)
-    if all(recorded[key] == value for key, value in wanted.items()):
+    if all(recorded.get(key) == value for key, value in wanted.items()):
         return None
     views = predictions.view_scores
-    if any(recorded[key] != wanted[key] for key in ("view_score", "top_k")):
+    if any(recorded.get(key) != wanted.get(key) for key in ("view_score", "top_k", "top_share")):
         _require_maps(predictions, rules, run)
         views = _reduced(predictions, rules)
     samples = predictions.sample_scores
     if not _are_own(predictions, recorded["sample_score"]):
         shown = torch.from_numpy(predictions.present)
         samples = sample_scores(torch.from_numpy(views), shown, rules.sample_score).numpy()
-    stated = {**protocol, **score_texts(rules), "rules": {**recorded, **wanted}}
+    kept = {key: value for key, value in recorded.items() if key != "top_share"}
+    stated = {**protocol, **score_texts(rules), "rules": kept | wanted}
     stated |= {key: {} for key in ("false_positive", "normals") if key in protocol}
     _write(predictions, views, samples, stated, derived)
     return "; ".join(f"{key.replace('_', ' ')}: {text}" for key, text in score_texts(rules).items())
@@ -115,7 +120,9 @@ def _reduced(predictions: Predictions, rules: EvalConfig) -> FloatArray:
     for rows, maps, _ in predictions.iter_maps(np.arange(len(predictions)), _BLOCK):
         assert rules.score != "method", "refused above"
         try:
-            views[rows] = view_scores(torch.from_numpy(maps), rules.score, rules.top_k).numpy()
+            views[rows] = view_scores(
+                torch.from_numpy(maps), rules.score, rules.top_k, rules.top_share
+            ).numpy()
         except ValueError as error:
             raise RunError(f"eval.top_k: {error}") from None
     views[~predictions.present] = np.nan

@@ -162,7 +162,7 @@ def check_top_k(config: EvalConfig, image_size: int | None) -> None:
 def reduce_maps(config: EvalConfig, method: Method, maps: Tensor) -> Tensor:
     """View scores [B,V] of maps [B,V,H,W] by ``eval.score``; can be exported."""
     if config.score != "method":
-        return view_scores(maps, config.score, config.top_k)
+        return view_scores(maps, config.score, config.top_k, config.top_share)
     return method.reduce_maps(maps) if isinstance(method, ReducesMaps) else view_scores(maps)
 
 

@@ -73,6 +73,7 @@ def scoring_protocol(config: Config, described: Mapping[str, str], region_map: s
         **score_texts(config.eval),
         **{key: text for key, text in described.items() if key == "sample_score"},
         "calibrate": config.eval.calibrate,
+        **({"calibrate_prior": config.eval.calibrate_prior} if config.eval.calibrate_prior else {}),
         **({} if fitted else {"epoch": "best on the split val" if config.train.patience else "last"}),
         "pixels": "present views, maps stored as float16, masks resized by nearest neighbor" + regions,
         "rules": {
@@ -86,6 +87,7 @@ def score_texts(settings: EvalConfig) -> dict[str, str]:
     """The rules of `score_rules` for display."""
     view = {
         "topk": f"mean of the top {settings.top_k} pixels",
+        "topshare": f"mean of the top {100 * settings.top_share:g} % of the pixels",
         "max": "max over pixels",
         "method": "the method's own rule",
     }[settings.score]
@@ -94,11 +96,13 @@ def score_texts(settings: EvalConfig) -> dict[str, str]:
 
 def score_rules(settings: EvalConfig) -> dict[str, Any]:
     """The rules that reduce maps to view scores and these to sample scores, machine-readable."""
-    return {
+    rules = {
         "view_score": settings.score,
         "top_k": settings.top_k if settings.score == "topk" else None,
         "sample_score": settings.sample_score,
     }
+    # recorded only where it applies: results of versions without it stay comparable
+    return rules | ({"top_share": settings.top_share} if settings.score == "topshare" else {})
 
 
 def metric_protocol(settings: EvalConfig) -> dict[str, Any]:

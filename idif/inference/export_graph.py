@@ -80,7 +80,11 @@ class Deployment:
             "resize": encoder.preparation["resize"],
             "crop_from": self.encoders.image_reader.crop_from,
             "thresholds": {"sample": self.limits.part, "view": self.limits.view},
-            "view_score": {"rule": settings.score, "top_k": settings.top_k},
+            "view_score": {
+                "rule": settings.score,
+                "top_k": settings.top_k,
+                "top_share": settings.top_share,
+            },
             "sample_score": settings.sample_score,
             "calibration": None if calibration is None else asdict(calibration),
             "teacher": {"encoder": encoder.name, "weights_sha256": encoder.weights_sha256},

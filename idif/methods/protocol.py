@@ -167,6 +167,30 @@ class Reconstructs(Protocol):
 
 
 @runtime_checkable
+class PredictsFeatures(Protocol):
+    """Optional capability: the method predicts stored features of clean samples, as well as it has learned.
+
+    Training and evaluation compare it with the features' mean, see `idif.training.feature_mean`.
+    """
+
+    @property
+    def predicted_arrays(self) -> tuple[str, ...]:
+        """Names of the predicted arrays, all of every view."""
+        ...
+
+    def feature_distance(self, batch: Batch, constant: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Distance of each view's stored features from their prediction, in eval mode: float32 [B,V].
+
+        Undefined for absent views.
+
+        Args:
+            batch: clean samples with the arrays of ``needs.scoring``.
+            constant: {array: [V,...]}, a prediction for all samples; None: the method's own.
+        """
+        ...
+
+
+@runtime_checkable
 class ReducesMaps(Protocol):
     """Optional capability: the authors' view score is a function of the map ``map`` alone."""
 
@@ -245,7 +269,9 @@ class Stage(Generic[ConfigT]):
     config: ConfigT
     """The method's section for this stage."""
     epochs: int | None = None
-    """Epochs of the stage; None: ``train.epochs``."""
+    """Epochs of the stage; None: those of the section ``train``, and its steps."""
+    steps: int | None = None
+    """Optimizer steps of a stage with ``epochs`` of its own, which they replace; None: its epochs."""
     continues_in: str | None = None
     """Submodule that the previous stage's weights are loaded into; None for the whole model. Ignored in the
     first stage."""

@@ -11,17 +11,18 @@ from idif.metrics.bootstrap import bootstrap_auroc, percentile_interval
 from idif.metrics.curves import auroc, average_precision, f1_max, one_class_reason
 from idif.metrics.score_counts import Array, BoolArray
 
-ViewRule = Literal["max", "topk"]
+ViewRule = Literal["max", "topk", "topshare"]
 SampleRule = Literal["max", "mean"]
 
 
-def view_scores(maps: Tensor, rule: ViewRule = "max", top_k: int = 100) -> Tensor:
+def view_scores(maps: Tensor, rule: ViewRule = "max", top_k: int = 100, top_share: float = 0.01) -> Tensor:
     """One score a view from its anomaly map.
 
     Args:
         maps: [B,V,H,W] floating point, any device.
-        rule: the greatest pixel, or the mean of the ``top_k`` greatest.
+        rule: the greatest pixel, the mean of the ``top_k`` greatest, or of the greatest ``top_share``.
         top_k: in 1..H*W, for ``topk`` only.
+        top_share: in (0, 1], for ``topshare`` only.
 
     Returns:
         float32 [B,V].
@@ -32,6 +33,8 @@ def view_scores(maps: Tensor, rule: ViewRule = "max", top_k: int = 100) -> Tenso
     pixels = maps.flatten(-2).float()
     if rule == "max":
         return pixels.amax(-1)
+    if rule == "topshare":
+        top_k = max(1, round(top_share * pixels.shape[-1]))
     if not 1 <= top_k <= pixels.shape[-1]:
         raise ValueError(f"top_k must lie in 1..{pixels.shape[-1]} (pixels of a map), not {top_k}")
     return pixels.topk(top_k, dim=-1, sorted=False).values.mean(-1)

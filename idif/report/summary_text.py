@@ -7,7 +7,9 @@ from idif.evaluation.brightness import brightness_warning
 from idif.report.reference_results import ReferenceRow
 from idif.report.run_data import Json, RunData
 from idif.report.tables import label
-from idif.training.stages import last_epochs
+from idif.training.checkpoint_files import TrainingLength, TrainingProgress
+from idif.training.feature_mean import untrained_warning
+from idif.training.stages import last_length
 from idif.visualization.text import as_sentence, percent
 
 SMALL_TEST = 20
@@ -30,7 +32,7 @@ def summary(run: RunData) -> str:
     if run.fused:
         subject = f"A late fusion of {' and '.join(run.fused)} was evaluated"
     else:
-        learned = f"trained for {_count(config.train.epochs, 'epoch', 'epochs')}"
+        learned = f"trained for {TrainingLength(config.train.epochs, config.train.steps).text()}"
         if run.unfinished_epoch is not None:
             learned = f"stopped or still in training after epoch {run.unfinished_epoch}"
         if config.method.fitted:
@@ -63,17 +65,21 @@ def caveats(run: RunData) -> list[str]:
     """Limits of the metrics: the run's own caveats, then what its files show."""
     texts = [as_sentence(text) for text in run.caveats]
     default, fitted = TrainConfig().epochs, run.config.method.fitted
-    if run.config.train.epochs < default and not run.fused and not fitted:
+    if run.config.train.steps is None and run.config.train.epochs < default and not (run.fused or fitted):
         trained = _count(run.config.train.epochs, "epoch", "epochs")
         texts.append(f"Trained for {trained}; the default is {default}.")
+    length = last_length(run.config)
     for model, lines in run.logs.items():
-        finished = max((line["epoch"] for line in lines if "seconds" in line), default=0)
-        if finished < last_epochs(run.config):
-            texts.append(
-                f"Training of {model} is not finished: {finished} of {last_epochs(run.config)} epochs."
-            )
-    if (warning := brightness_warning(run.metrics)) is not None:
-        texts.append(as_sentence(warning))
+        ended = [(line["epoch"], line.get("step", 0)) for line in lines if "seconds" in line]
+        epoch, step = max(ended, default=(0, 0))
+        progress = TrainingProgress(epoch, step, finished=False)
+        if not length.reached(progress):
+            came = f"{progress.epoch} of {length.text()}"
+            if length.steps is not None:
+                came = f"{progress.step:,} of {length.text()}"
+            texts.append(f"Training of {model} is not finished: {came}.")
+    warnings = (untrained_warning(run.metrics), brightness_warning(run.metrics))
+    texts += [as_sentence(warning) for warning in warnings if warning is not None]
     small = [name for name, values in run.categories.items() if _smaller_class(values) < SMALL_TEST]
     if small:
         more = len(small) - SMALL_TEST_NAMES

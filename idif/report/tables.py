@@ -233,7 +233,9 @@ def comparison(runs: Sequence[RunData]) -> Table:
         cells = [table.percent_cell(mean.get(key), reasons.get(key), f"{run.name}: ") for key in HEADLINE]
         weights = (run.environment or {}).get("features", {}).get("weights", DASH)
         trained = not run.fused and not run.config.method.fitted
-        epochs = str(run.config.train.epochs) if trained else DASH
+        train = run.config.train
+        asked = str(train.epochs) if train.steps is None else f"{train.steps:,} steps"
+        epochs = asked if trained else DASH
         if (unfinished := run.unfinished_epoch) is not None:
             epochs = unfinished
         cells += [Cell(str(len(run.categories))), Cell(epochs), Cell(str(weights))]

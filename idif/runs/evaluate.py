@@ -21,10 +21,11 @@ from idif.evaluation.scoring import Scorer
 from idif.evaluation.test_pass import CategoryTask, PixelCounts, metrics_of, write_predictions
 from idif.evaluation.thresholds import normal_thresholds, validation_thresholds
 from idif.progress import Notify, Progress, silent, unheard
-from idif.runs.files import METRICS_FILE, PREDICTIONS_FILE
+from idif.runs.files import CONFIG_FILE, METRICS_FILE, PREDICTIONS_FILE, read_config
 from idif.runs.outdated import MODELS, check_results, model_digests
 from idif.runs.run import Run, run_home
 from idif.sealed_json import write_sealed
+from idif.training.feature_mean import FEATURE_DISTANCE, distances_of, untrained_warning
 from idif.training.held_out import held_out_notes, uses_normals
 from idif.training.sampling import training_rows
 
@@ -130,7 +131,8 @@ class Evaluation:
         training = self.open_source(category, "train")
         _, held = training_rows(self.run.config, training.index)
         scores = scorer.collect(training, held, title="calibrating")
-        return fit_calibration(scores.views, scores.present, training.index.view_numbers)
+        prior = self.run.config.eval.calibrate_prior
+        return fit_calibration(scores.views, scores.present, training.index.view_numbers, prior)
 
     def _warn_contaminated_normals(self, category: str) -> None:
         """Notify the user if training samples used as normals are labeled anomalous."""
@@ -203,10 +205,16 @@ def measure(
     predictions = Predictions.open(results / PREDICTIONS_FILE)
     check_results(predictions.path, predictions.protocol, run_home(results))
     metrics = metrics_of(predictions, settings, pixels)
+    home = run_home(results)
+    if (home / CONFIG_FILE).is_file():
+        distances = distances_of(read_config(home), home, metrics["categories"])
+        for category, found in distances.items():
+            metrics["categories"][category][FEATURE_DISTANCE] = found
     metrics = write_sealed(results / METRICS_FILE, metrics)
     _notify_of_missing_views(metrics, notify)
-    if (warning := brightness_warning(metrics)) is not None:
-        notify(f"note: {warning}")
+    for warning in (brightness_warning(metrics), untrained_warning(metrics)):
+        if warning is not None:
+            notify(f"note: {warning}")
     return metrics
 
 

@@ -74,8 +74,10 @@ def _recorded_rules(run: Run, trained: EvalConfig, protocol: dict[str, Any]) -> 
     recorded = {
         "score": stated.get("view_score", asked.score),
         "top_k": stated.get("top_k") or asked.top_k,
+        "top_share": stated.get("top_share") or asked.top_share,
         "sample_score": stated.get("sample_score", asked.sample_score),
         "calibrate": protocol.get("calibrate", asked.calibrate),
+        "calibrate_prior": protocol.get("calibrate_prior", 0.0) if protocol else asked.calibrate_prior,
     }
     for key, value in recorded.items():
         if getattr(asked, key) not in (value, getattr(trained, key)):

@@ -18,7 +18,7 @@ from idif.runs.run import method_context
 from idif.runs.start import TrainingData, TrainingStart, check_folder, model_groups, write_run_folder
 from idif.training.checkpoint import save_checkpoint
 from idif.training.checkpoint_files import TrainingProgress
-from idif.training.stages import last_epochs
+from idif.training.stages import last_length
 
 ENCODER_TOLERANCE = 1e-4
 """Largest difference of the two encoders, as a share of a tensor's largest value."""
@@ -49,7 +49,8 @@ def import_run(config: Config, data: TrainingData, file: Path) -> None:
     load_imported(method, imported.method, file)
     line = f"the weights are those of {file.name}, SHA-256 {sha256_of_file(file)[:12]}, not trained here"
     write_run_folder(config, data, TrainingStart({}, (line,)), fabric)
-    done = TrainingProgress(epoch=last_epochs(config), step=0, finished=True)
+    length = last_length(config)
+    done = TrainingProgress(epoch=length.epochs, step=length.steps or 0, finished=True)
     save_checkpoint(config.folder / name, method.state_dict(), {}, done)
 
 

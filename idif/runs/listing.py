@@ -11,7 +11,12 @@ from idif.errors import IdifError, RunError
 from idif.runs.files import EVALUATE_AGAIN, FACTS_FILE, METRICS_FILE, read_config, read_facts
 from idif.runs.outdated import outdated_models
 from idif.sealed_json import read_sealed
-from idif.training.checkpoint_files import find_checkpoint, read_note
+from idif.training.checkpoint_files import (
+    TrainingLength,
+    TrainingProgress,
+    find_checkpoint,
+    read_note,
+)
 
 State = Literal["finished", "stopped", "not started", "fusion", "unreadable"]
 """``stopped``: begun and not finished, a run in training included; ``fusion``: made by `idif fuse`."""
@@ -29,7 +34,11 @@ class StageProgress:
     epochs: int
     """Epochs finished."""
     of: int
-    """Epochs that the config asks for."""
+    """Epochs that the config asks for, unless it asks for steps."""
+    steps: int = 0
+    """Optimizer steps made."""
+    of_steps: int | None = None
+    """Steps that the config asks for; None: epochs."""
 
 
 @dataclass(frozen=True)
@@ -129,20 +138,30 @@ def _models(folder: Path, config: Config) -> Iterator[ModelProgress]:
             name=name,
             finished=notes[-1] is not None
             and notes[-1].finished
-            and (config.method.fitted or notes[-1].epoch >= stages[-1][1]),
+            and (config.method.fitted or stages[-1][1].reached(notes[-1])),
             stages=()
             if config.method.fitted
             else tuple(
-                StageProgress(stage, 0 if note is None else note.epoch, epochs)
-                for (stage, epochs), note in zip(stages, notes, strict=True)
+                _progress(stage, length, note) for (stage, length), note in zip(stages, notes, strict=True)
             ),
         )
 
 
-def _stages(folder: Path, config: Config) -> list[tuple[str | None, int]]:
-    """Name and epochs of each stage as recorded at the start; one without a name if there is only one."""
+def _progress(stage: str | None, length: TrainingLength, note: TrainingProgress | None) -> StageProgress:
+    epochs, steps = (0, 0) if note is None else (note.epoch, note.step)
+    return StageProgress(stage, epochs, length.epochs, steps, length.steps)
+
+
+def _stages(folder: Path, config: Config) -> list[tuple[str | None, TrainingLength]]:
+    """Name and length of each stage as recorded at the start; one without a name if there is only one."""
     recorded = read_facts(folder).get("stages", {}) if (folder / FACTS_FILE).exists() else {}
-    return [*recorded.items()] if len(recorded) > 1 else [(None, config.train.epochs)]
+    if len(recorded) < 2:
+        return [(None, TrainingLength(config.train.epochs, config.train.steps))]
+    # versions without steps recorded the number of epochs
+    return [
+        (name, TrainingLength(**length) if isinstance(length, dict) else TrainingLength(length, None))
+        for name, length in recorded.items()
+    ]
 
 
 def _state(models: Sequence[ModelProgress]) -> State:

@@ -19,8 +19,8 @@ from idif.runs.files import FACTS_FILE, read_config, read_facts
 from idif.runs.identity import check_encoders
 from idif.runs.listing import is_fusion
 from idif.training.checkpoint import load_into, read_progress
-from idif.training.checkpoint_files import find_checkpoint
-from idif.training.stages import is_trained, last_epochs
+from idif.training.checkpoint_files import TrainingProgress, find_checkpoint
+from idif.training.stages import is_trained, last_length
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Run:
     config: Config
     names: tuple[str, ...]
     """Names of the models: categories, or ``all`` for a unified run."""
-    unfinished: Mapping[str, int] = field(default_factory=dict)
-    """Model -> finished epochs, of those that are not trained to the last; empty unless opened as such."""
+    unfinished: Mapping[str, TrainingProgress] = field(default_factory=dict)
+    """Model -> progress, of those that are not trained to the last epoch; empty unless opened as such."""
     partial: bool = False
     """Whether categories without a model are left out rather than refused."""
 
@@ -43,8 +43,8 @@ class Run:
         """The epoch of the weights if training is not finished, e.g. ``5 of 50``; None if it is."""
         if not self.unfinished:
             return None
-        total, whole = last_epochs(self.config), set(self.names) - set(self.unfinished)
-        texts = [f"{epoch} of {total}" for epoch in self.unfinished.values()]
+        length, whole = last_length(self.config), set(self.names) - set(self.unfinished)
+        texts = [length.share_text(progress) for progress in self.unfinished.values()]
         if len(set(texts)) == 1 and not whole:
             return texts[0]
         named = [f"{name} {text}" for name, text in zip(self.unfinished, texts, strict=True)]
@@ -206,8 +206,8 @@ def open_run(
         raise RunError(f"{folder}: has no checkpoint yet; train it with `idif train`")
     results = folder if only is None else folder / only
     if checkpoint == "last":
-        epochs = {name: _epoch_if_unfinished(folder / name, config) for name in names}
-        unfinished = {name: epoch for name, epoch in epochs.items() if epoch is not None}
+        found = {name: _progress_if_unfinished(folder / name, config) for name in names}
+        unfinished = {name: progress for name, progress in found.items() if progress is not None}
         return Run(folder, results, config, tuple(names), unfinished, partial=True)
     for name in names:
         _require_finished(folder / name, config)
@@ -225,20 +225,21 @@ def open_results(path: Path, overrides: Sequence[str] = ()) -> tuple[Path, Confi
 
 def _require_finished(folder: Path, config: Config) -> None:
     """Raise `RunError` for a model that is not trained to its last epoch, whose weights give the results."""
-    epoch = _epoch_if_unfinished(folder, config)
-    if epoch is not None:
+    progress = _progress_if_unfinished(folder, config)
+    if progress is not None:
+        came = last_length(config).share_text(progress)
         raise RunError(
-            f"{folder}: trained to epoch {epoch} of {last_epochs(config)}; results are those of the last "
-            "epoch: finish it with `idif train --resume`, or use these weights with `--checkpoint last`"
+            f"{folder}: trained to epoch {came}; results are those of the last epoch: finish it with "
+            "`idif train --resume`, or use these weights with `--checkpoint last`"
         )
 
 
-def _epoch_if_unfinished(folder: Path, config: Config) -> int | None:
-    """The finished epochs of a model that is not trained to its last one; None if it is."""
+def _progress_if_unfinished(folder: Path, config: Config) -> TrainingProgress | None:
+    """Progress of a model that is not trained to its last epoch; None if it is."""
     checkpoint = find_checkpoint(folder)
     assert checkpoint is not None
     done = read_progress(checkpoint)
-    return None if is_trained(done, config) else done.epoch
+    return None if is_trained(done, config) else done
 
 
 def starting_checkpoint(config: Config, name: str) -> Path | None:

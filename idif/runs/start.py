@@ -1,7 +1,7 @@
 """Start of a run: creates its folder, records provenance, checks that a resumed run is unchanged."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from idif.runs.run import method_context, source_name
 from idif.training.checkpoint import save_weights
 from idif.training.precision import numerics
 from idif.training.sampling import training_rows
-from idif.training.stages import stage_config, stages_of
+from idif.training.stages import last_length, stage_length, stages_of
 from idif.training.task import Task
 
 
@@ -80,7 +80,7 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
         store_fingerprint=data.fingerprint,
         data=before.get("data", {}) | data.identities,
         **({"cameras": dict(data.cameras)} if data.cameras else {}),
-        stages={stage.name: stage_config(config, stage).train.epochs for stage in stages_of(config)},
+        stages={stage.name: asdict(stage_length(config, stage)) for stage in stages_of(config)},
         **{name: resource_facts(resource) for name, resource in start.resources.items()},
         caveats=[*start.caveats, *([config.run.note] if config.run.note else [])],
     )
@@ -134,7 +134,7 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
 
     Raises:
         RunError: the run exists and ``resume`` is false, or it has another config or more processes. More
-            ``train.epochs`` are allowed where training has one stage.
+            ``train.epochs`` or ``train.steps`` are allowed where training has one stage.
     """
     if not (config.folder / CONFIG_FILE).exists():
         return
@@ -153,8 +153,9 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
             if section == "train" and key in unimportant:
                 continue
             now, then = asked[section].get(key), recorded[section].get(key)
-            if (section, key) == ("train", "epochs") and now > then:
-                _require_one_stage(config)
+            length = section == "train" and key in ("epochs", "steps")
+            if length and None not in (now, then) and now > then:
+                _require_one_stage(config, key)
                 continue
             if now != then:
                 raise RunError(
@@ -169,8 +170,8 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
         )
 
 
-def _require_one_stage(config: Config) -> None:
-    """Refuse more epochs where a later stage builds on the weights of the former number.
+def _require_one_stage(config: Config, key: str) -> None:
+    """Refuse more epochs or steps where a later stage builds on the weights of the former number.
 
     Raises:
         RunError: names the stages.
@@ -178,7 +179,7 @@ def _require_one_stage(config: Config) -> None:
     names = [stage.name for stage in stages_of(config)]
     if len(names) > 1 or config.method.fitted:
         raise RunError(
-            f"{config.folder}: train.epochs can grow only where training has one stage, but it has "
+            f"{config.folder}: train.{key} can grow only where training has one stage, but it has "
             f"{', '.join(names)}; train another run"
         )
 
@@ -197,11 +198,13 @@ def resumed_otherwise(config: Config, fabric: Fabric) -> list[str]:
         for what, value in now.items()
         if before.get(what, value) != value
     ]
-    epochs, former = config.train.epochs, read_config(config.folder).train.epochs
-    if epochs != former:
+    length, former = last_length(config), last_length(read_config(config.folder))
+    asked, begun = (x.epochs if x.steps is None else x.steps for x in (length, former))
+    if asked != begun:
+        key = "epochs" if length.steps is None else "steps"
         changed.append(
-            f"train.epochs grew from {former} to {epochs} when it was resumed; since then the learning rate "
-            f"follows the schedule of {epochs} epochs; not the result of {epochs} uninterrupted ones"
+            f"train.{key} grew from {begun} to {asked} when it was resumed; since then the learning rate "
+            f"follows the schedule of {length.text()}; not the result of {length.text()} uninterrupted"
         )
     carried: list[str] = before.get("caveats", [])
     return [line for line in carried if line != config.run.note] + changed

@@ -33,6 +33,7 @@ from idif.runs.start import (
     resumed_otherwise,
     write_run_folder,
 )
+from idif.training.feature_mean import FeatureMean, distances_of, not_trained_warning
 from idif.training.held_out import held_out_notes
 from idif.training.painted_validation import paint
 from idif.training.precision import fabric_precision
@@ -139,11 +140,12 @@ def _train_models(
         test = None
         if validation is not None and config.train.eval_every:
             test = partial(_members, validation, members, chosen)
-        painted = None
+        painted = normals = None
         if config.train.validate_every and not config.method.fitted:
             kept, held_out = training_rows(config, part.index)
             painted = paint(part, kept, held_out, encoders, fabric.device, config.train.seed)
-        after_epoch = Validation(config, fabric.device, test, painted)
+            normals = FeatureMean.of(part, kept, held_out)
+        after_epoch = Validation(config, fabric.device, test, painted, normals)
 
         def loaded() -> tuple[FrozenEncoder, ...]:
             return encoders.encoders
@@ -151,6 +153,8 @@ def _train_models(
         make_folder(task.folder)
         with model_lock(task.folder):
             train_stages(config, task, loaded, fabric, progress=progress, after_epoch=after_epoch)
+        if (warning := not_trained_warning(distances_of(config, config.folder, [name]))) is not None:
+            notify(f"note: {warning}")
 
 
 def _members(source: FeatureSource, categories: Sequence[str], split: Split) -> FeatureSource:

@@ -24,6 +24,30 @@ class TrainingProgress:
     """Whether this is the last epoch's."""
 
 
+@dataclass(frozen=True)
+class TrainingLength:
+    """Length of a training by its config: epochs, or optimizer steps."""
+
+    epochs: int
+    steps: int | None
+    """None: ``epochs`` decide."""
+
+    def reached(self, progress: TrainingProgress) -> bool:
+        """Whether a training came so far."""
+        return progress.epoch >= self.epochs if self.steps is None else progress.step >= self.steps
+
+    def share_text(self, progress: TrainingProgress) -> str:
+        """Progress as text after the word epoch: ``5 of 50``, or ``5, step 15 of 2,000``."""
+        if self.steps is None:
+            return f"{progress.epoch} of {self.epochs}"
+        return f"{progress.epoch}, step {progress.step:,} of {self.steps:,}"
+
+    def text(self) -> str:
+        """E.g. ``50 epochs`` or ``2,000 steps``."""
+        number, unit = (self.epochs, "epoch") if self.steps is None else (self.steps, "step")
+        return f"{number:,} {unit}{'' if number == 1 else 's'}"
+
+
 def find_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint of a category's folder; None where there is none.
 

@@ -108,30 +108,31 @@ def train(
             logs.append(tracker)
 
         metrics, step = StepMetrics(task.name, fabric, done.epoch), done.step
-        for epoch in range(done.epoch, settings.epochs):
+        for epoch in range(done.epoch, steps.epochs):
             began = time.perf_counter()
             state.method.train()
             losses_seen: list[float] = []
+            samples = 0
             for passed in range(settings.sub_epochs):
                 number = epoch * settings.sub_epochs + passed
-                for batches in _groups(task, settings, number, fabric):
+                for batches in islice(_groups(task, settings, number, fabric), steps.total - step):
                     with out_of_memory_as_error(task.name, step + 1, settings.batch_size):
                         inputs = step_inputs(settings, task.source.index, batches, number, step, fabric)
                         losses = train_step(settings, state.module, state.fabric_optimizer, fabric, inputs)
                     metrics.add(losses, state.learning_rate)
                     state.advance()
                     step += 1
-                    if len(metrics) == FLUSH_EVERY or step % steps.per_epoch == 0:
+                    samples += sum(map(len, batches)) * fabric.world_size
+                    if len(metrics) == FLUSH_EVERY or step % steps.per_epoch == 0 or step == steps.total:
                         lines = metrics.flush(epoch + 1, step)
                         for log in logs:
                             log.write(*lines)
                         losses_seen += [line["loss"] for line in lines]
-                        where = f"{task.name}  epoch {epoch + 1}/{settings.epochs}"
+                        where = f"{task.name}  epoch {epoch + 1}/{steps.epochs}"
                         progress(step, steps.total, f"{where}  loss {lines[-1]['loss']:.3f}")
             seconds = time.perf_counter() - began
             summary: dict[str, Any] = {"epoch": epoch + 1, "step": step}
             if timing is not None:
-                samples = settings.sub_epochs * -(-len(task.rows) // fabric.world_size) * fabric.world_size
                 timing.write(summary | {"seconds": seconds, "samples_per_s": samples / seconds})
             if after_epoch is not None and is_due(settings, epoch + 1):
                 seen = after_epoch(state.kept, epoch + 1)
@@ -159,7 +160,7 @@ def train(
                 if on_epoch is not None:
                     mean = sum(losses_seen) / len(losses_seen)
                     shown = summary.get("eval", {})
-                    on_epoch(EpochSummary(task.name, epoch + 1, settings.epochs, mean, seconds, shown))
+                    on_epoch(EpochSummary(task.name, epoch + 1, steps.epochs, mean, seconds, shown))
             metrics.checkpoint_epoch = epoch + 1
             fabric.barrier()
             if state.is_last(epoch + 1):

@@ -65,10 +65,13 @@ def can_paint(spec: FeatureSpec) -> bool:
 
 def choose_rows(kept: Sequence[int], held_out: Sequence[int]) -> list[int]:
     """Rows of normal samples to validate on: evenly spaced, of those held out if there are any."""
-    candidates = held_out or kept
-    count = min(len(candidates), MOST_SAMPLES, max(FEWEST_SAMPLES, len(kept) // SHARE))
-    places = np.linspace(0, len(candidates) - 1, count).round().astype(int)
-    return [candidates[place] for place in dict.fromkeys(places.tolist())]
+    return spread(held_out or kept, min(MOST_SAMPLES, max(FEWEST_SAMPLES, len(kept) // SHARE)))
+
+
+def spread(rows: Sequence[int], most: int) -> list[int]:
+    """Up to ``most`` of the rows, evenly spaced."""
+    places = np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)
+    return [rows[place] for place in dict.fromkeys(places.tolist())]
 
 
 @torch.inference_mode()

@@ -18,7 +18,13 @@ class StepCount:
     per_pass: int
     """Steps in one pass over the training samples."""
     per_epoch: int
+    """Steps in a whole epoch; the last one is shorter where ``train.steps`` end within it."""
     total: int
+
+    @property
+    def epochs(self) -> int:
+        """Epochs, the last one included."""
+        return math.ceil(self.total / self.per_epoch)
 
     @classmethod
     def of(cls, train: TrainConfig, rows: int, world_size: int) -> "StepCount":
@@ -26,7 +32,8 @@ class StepCount:
         batches = math.ceil(math.ceil(rows / world_size) / train.batch_size)
         per_pass = math.ceil(batches / train.accumulate)
         per_epoch = per_pass * train.sub_epochs
-        return cls(per_pass, per_epoch, per_epoch * train.epochs)
+        total = per_epoch * train.epochs if train.steps is None else train.steps
+        return cls(per_pass, per_epoch, total)
 
 
 def learning_rate(train: TrainConfig, steps: StepCount, step: int) -> float:

@@ -13,7 +13,7 @@ from idif.methods.catalog import METHODS
 from idif.methods.protocol import Stage
 from idif.progress import Progress, silent
 from idif.training.checkpoint import read_progress
-from idif.training.checkpoint_files import TrainingProgress, find_checkpoint
+from idif.training.checkpoint_files import TrainingLength, TrainingProgress, find_checkpoint
 from idif.training.loop import AfterEpoch, OnEpoch, train
 from idif.training.task import Task
 
@@ -24,23 +24,29 @@ def stages_of(config: Config) -> tuple[Stage[Any], ...]:
 
 
 def stage_config(config: Config, stage: Stage[Any]) -> Config:
-    """The config with a stage's method section and epochs."""
-    epochs = config.train.epochs if stage.epochs is None else stage.epochs
-    settings = config.train.model_copy(update={"epochs": epochs})
+    """The config with a stage's method section, epochs and steps."""
+    own = {} if stage.epochs is None else {"epochs": stage.epochs, "steps": stage.steps}
+    settings = config.train.model_copy(update=own)
     return config.model_copy(update={"method": stage.config, "train": settings})
 
 
-def last_epochs(config: Config) -> int:
-    """Epochs of the last stage, whose weights are evaluated."""
-    return stage_config(config, stages_of(config)[-1]).train.epochs
+def stage_length(config: Config, stage: Stage[Any]) -> TrainingLength:
+    """Length of a stage."""
+    settings = stage_config(config, stage).train
+    return TrainingLength(settings.epochs, settings.steps)
+
+
+def last_length(config: Config) -> TrainingLength:
+    """Length of the last stage, whose weights are evaluated."""
+    return stage_length(config, stages_of(config)[-1])
 
 
 def is_trained(progress: TrainingProgress, config: Config) -> bool:
     """Whether a checkpoint of the last stage is that of the config's last epoch.
 
-    ``train.epochs`` may have grown since a model was finished.
+    ``train.epochs`` or ``train.steps`` may have grown since a model was finished.
     """
-    return progress.finished and (config.method.fitted or progress.epoch >= last_epochs(config))
+    return progress.finished and (config.method.fitted or last_length(config).reached(progress))
 
 
 def train_stages(

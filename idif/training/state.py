@@ -72,6 +72,7 @@ class TrainingState:
     folder: Path
     """Folder of the checkpoints."""
     epochs: int
+    """Epochs of the training, the last one included."""
     method: TrainedMethod
     average: AveragedModel | None
     module: Any
@@ -133,11 +134,11 @@ class TrainingState:
             tracked_as = state.get("tracked_as")
             if best is not None and "best" in state:
                 best = BestWeights(**state["best"])
-        at_once = 1 if checkpoint is not None else min(settings.epochs, 3)
+        at_once = 1 if checkpoint is not None else min(steps.epochs, 3)
         require_space(task.folder, at_once * _checkpoint_bytes(method, optimizer, average), "training")
         return cls(
             folder=task.folder,
-            epochs=settings.epochs,
+            epochs=steps.epochs,
             method=method,
             average=average,
             module=module,

@@ -1,7 +1,7 @@
 """Validation during training: S-AUROC for the log, heat maps of a few samples."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import cv2
@@ -16,6 +16,7 @@ from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer, SourceScores
 from idif.methods.protocol import Method
 from idif.metrics import auroc
+from idif.training.feature_mean import MEAN, FeatureMean
 from idif.visualization.heatmap import Pixels, color_limits, heatmap_image
 
 SHOWN = 3
@@ -68,6 +69,10 @@ class Validation:
     """Opens the split of `validation_split`; None if there is none."""
     painted: FeatureSource | None = None
     """Normal samples with and without painted defects; None if there are none."""
+    normals: FeatureMean | None = None
+    """Normal samples on which predictions of features are compared with their mean; None: not compared."""
+    _seen: dict[str, float] = field(default_factory=dict)
+    """The last figures of that comparison."""
 
     def __call__(self, method: Method, epoch: int) -> ValidationResult:
         """Evaluate what is due; raises what `validate` raises."""
@@ -76,6 +81,9 @@ class Validation:
         if self.painted is not None and settings.validate_every and epoch % settings.validate_every == 0:
             seen = validate(scorer, self.painted)
             figures[PAINTED_S_AUROC], pictures = seen.figures["s_auroc"], seen.pictures
+        if self.normals is not None and settings.validate_every and epoch % settings.validate_every == 0:
+            self._seen.update(self.normals.distances(method, self.device, self._seen.get(MEAN)))
+            figures |= self._seen
         if self.test is not None and settings.eval_every and epoch % settings.eval_every == 0:
             seen = validate(scorer, self.test())
             figures, pictures = {**figures, **seen.figures}, {**pictures, **seen.pictures}

@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pytest
 import torch
 
 from cli.__main__ import run
+from idif.methods.msflow.model import MSFlow
+from idif.runs.run import open_run
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotations
+from tests.idif.methods.msflow.authors_layout import checkpoint
 
 TEACHER = "{encoder: resnet18, weights: untrained, image_size: 64}"
 
@@ -63,6 +67,26 @@ def test_from_the_store_to_the_report(home: Path, capsys: pytest.CaptureFixture[
     code, said = answer(capsys, "export", str(folder))
     assert code == 2
     assert "cannot be exported" in said["error"]
+
+
+def test_an_authors_checkpoint_gives_the_maps_of_the_model_it_came_from(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # the run and the store of the test above
+    config = f"--config={home / 'c.yaml'}"
+    trained = open_run(home / "runs" / "flow")
+    model = trained.method("cup", trained.features(), trained.view_numbers())
+    assert isinstance(model, MSFlow)
+    torch.save(checkpoint(model, (1, 2, 0)), home / "best_det.pt")
+    line = ("import-weights", "msflow", str(home / "best_det.pt"), config, "--set=run.name=imported")
+    assert answer(capsys, *line)[0] == 0
+    assert answer(capsys, "eval", str(home / "runs" / "imported"))[0] == 0
+    with (
+        h5py.File(home / "runs" / "flow" / "predictions.h5") as wanted,
+        h5py.File(home / "runs" / "imported" / "predictions.h5") as found,
+    ):
+        for name in ("maps", "maps_product", "view_scores"):
+            np.testing.assert_allclose(found[name][()], wanted[name][()], rtol=0, atol=1e-6)
 
 
 def test_a_store_without_pooled_maps_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,6 +129,28 @@ def test_rendering_may_crash_its_process(code: str, status: str, monkeypatch: py
         assert "no driver" in found.found
 
 
+def test_fewer_threads_are_advised_where_they_are_faster() -> None:
+    slower = doctor.thread_advice({8: 0.018, 4: 0.010, 1: 0.021})
+    assert (slower.status, slower.advice) == (
+        "warning",
+        "while other work runs beside it, set OMP_NUM_THREADS=4",
+    )
+    assert "with 4 the same work is 1.8 times as fast" in slower.found
+    assert doctor.thread_advice({8: 0.010, 4: 0.0095, 1: 0.02}).status == "ok"
+
+
+def test_threads_are_measured_quickly_and_stay_as_they_were() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert doctor.check_threads(torch.device("cpu"), limit=0.05).status in ("ok", "warning")
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        assert doctor.check_threads(torch.device("cpu")).found == "1 for computing on the CPU"
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: "/bin/it" if name == "mine" else None)
     monkeypatch.delenv("CXX", raising=False)

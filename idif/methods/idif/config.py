@@ -33,6 +33,8 @@ class IDIFConfig(MethodSection):
     the student; that stage runs the teacher on corrupted images, at the cost of a live teacher."""
     head_epochs: Count = 20
     """Epochs of the second stage of ``head: segmentation``."""
+    head_steps: Count | None = None
+    """Optimizer steps of that stage; ``head_epochs`` then do not count. null: ``head_epochs`` decide."""
     encoder: Literal["shared", "per-view"] = "shared"
     """One student encoder for all views, or one for each."""
     norm: Literal["batch", "group"] = "batch"

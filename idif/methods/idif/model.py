@@ -13,7 +13,7 @@ from idif.methods.idif.config import IDIFConfig
 from idif.methods.idif.conv3d import Conv3dFusion
 from idif.methods.idif.decoder import ViewDecoders
 from idif.methods.idif.encoder import STUDENT_CHANNELS, StudentEncoder
-from idif.methods.idif.feature_distance import combine_maps, distillation_loss
+from idif.methods.idif.feature_distance import combine_maps, cosine_distance, distillation_loss
 from idif.methods.idif.layers import LayerSpec
 from idif.methods.idif.perturbation import Perturbation
 from idif.methods.idif.view_transform import ViewTransform
@@ -157,6 +157,22 @@ class IDIF(TrainedMethod):
     def score_subsets(self, encoded: Encoded, batch: Batch, view_masks: Tensor) -> Tensor:
         """See `ScoresSubsets`."""
         return self.subset_maps(encoded, batch.features(self.layer_names), view_masks)
+
+    @property
+    def predicted_arrays(self) -> tuple[str, ...]:
+        """See `PredictsFeatures`."""
+        return self.layer_names
+
+    def feature_distance(self, batch: Batch, constant: Mapping[str, Tensor] | None = None) -> Tensor:
+        """See `PredictsFeatures`: cosine distance, mean over positions and scales."""
+        features = batch.features(self.layer_names)
+        if constant is None:
+            encoded = self.encode(batch.images.float() / 255, batch.view_mask)
+            predicted = self.decode(encoded, features, batch.view_mask)
+        else:
+            predicted = {name: constant[name].expand_as(features[name]) for name in self.layer_names}
+        each = [cosine_distance(predicted[name], f).mean(dim=(2, 3)) for name, f in features.items()]
+        return torch.stack(each).mean(dim=0)
 
     def describe(self) -> dict[str, str]:
         """See `Method.describe`."""

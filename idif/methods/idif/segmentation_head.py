@@ -1,6 +1,6 @@
 """The segmentation head (DeSTSeg): a small network, instead of a cosine, compares teacher and student."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -150,6 +150,15 @@ class SegmentedIDIF(TrainedMethod):
     def score_subsets(self, encoded: Encoded, batch: Batch, view_masks: Tensor) -> Tensor:
         """See `ScoresSubsets`."""
         return self.subset_maps(encoded, batch.features(self.student.layer_names), view_masks)
+
+    @property
+    def predicted_arrays(self) -> tuple[str, ...]:
+        """See `PredictsFeatures`."""
+        return self.student.predicted_arrays
+
+    def feature_distance(self, batch: Batch, constant: Mapping[str, Tensor] | None = None) -> Tensor:
+        """See `PredictsFeatures`: that of the student."""
+        return self.student.feature_distance(batch, constant)
 
     def describe(self) -> dict[str, str]:
         """See `Method.describe`."""

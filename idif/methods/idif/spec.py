@@ -43,7 +43,9 @@ def stages(config: IDIFConfig) -> tuple[Stage[IDIFConfig], ...]:
     student = Stage(STUDENT, config.model_copy(update={"head": "cosine"}))
     if config.head == "cosine":
         return (student,)
-    head = Stage("head", config, config.head_epochs, continues_in=STUDENT, runs_encoders=True)
+    head = Stage(
+        "head", config, config.head_epochs, config.head_steps, continues_in=STUDENT, runs_encoders=True
+    )
     return student, head
 
 

@@ -5,6 +5,7 @@ import torch
 from idif.data.features import check_arrays
 from idif.errors import ConfigError
 from idif.methods.msflow.config import MSFlowConfig
+from idif.methods.msflow.import_weights import import_weights
 from idif.methods.msflow.model import MSFlow
 from idif.methods.protocol import Method, MethodContext, MethodSpec, Stage
 
@@ -51,4 +52,5 @@ MSFLOW_SPEC = MethodSpec(
     build=build_msflow,
     stages=lambda config: (Stage("flows", config),),
     smallest=_smallest,
+    import_weights=import_weights,
 )

@@ -1,6 +1,6 @@
 """UniAD put together: features in, reconstructed features out; their distance is the anomaly map."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -121,6 +121,16 @@ class UniAD(TrainedMethod):
         if batch.view_mask.any():
             rebuilt[batch.view_mask] = self.reconstruct_views(features[batch.view_mask])
         return {ALIGNED: rebuilt}
+
+    @property
+    def predicted_arrays(self) -> tuple[str, ...]:
+        """See `PredictsFeatures`."""
+        return (ALIGNED,)
+
+    def feature_distance(self, batch: Batch, constant: Mapping[str, Tensor] | None = None) -> Tensor:
+        """See `PredictsFeatures`: mean squared difference."""
+        predicted = self.reconstruct(batch)[ALIGNED] if constant is None else constant[ALIGNED]
+        return (predicted - batch.arrays[ALIGNED].float()).square().mean(dim=(2, 3, 4))
 
     def reduce_maps(self, maps: Tensor) -> Tensor:
         """See `ReducesMaps`."""

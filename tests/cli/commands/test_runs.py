@@ -44,7 +44,11 @@ def listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[s
 
 
 def stages(entry: dict[str, Any]) -> list[Sequence[Any]]:
-    return [tuple(stage.values()) for model in entry["models"] for stage in model["stages"]]
+    return [
+        (stage["name"], stage["epochs"], stage["of"])
+        for model in entry["models"]
+        for stage in model["stages"]
+    ]
 
 
 def test_every_state_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,6 +133,6 @@ def test_a_run_records_its_stages_when_it_starts(world: Path, tmp_path: Path) ->
     train = ["train", f"--config={world / 'c.yaml'}", f"--set=run.dir={tmp_path.as_posix()}"]
     assert run([*train, *FAST, *staged]) == 0
     assert summarize_run(tmp_path / "tiny").models[0].stages == (
-        StageProgress("student", 1, 1),
-        StageProgress("head", 2, 2),
+        StageProgress("student", 1, 1, steps=1),
+        StageProgress("head", 2, 2, steps=2),
     )

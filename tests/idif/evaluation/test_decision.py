@@ -103,11 +103,28 @@ def test_scores_are_computed_again_from_stored_maps(run: Path) -> None:
     assert measure_again(run, EVAL, frozenset())["protocol"]["rules"]["view_score"] == "topk"
 
 
+def test_a_share_of_pixels_is_recorded_and_gives_way_to_another_rule(run: Path) -> None:
+    size = next(iter(Predictions.open(run / "predictions.h5").iter_maps([0])))[1].shape[-1]
+    share = 5 / size**2
+    settings = EVAL.model_copy(update={"score": "topshare", "top_share": share})
+    metrics = measure_again(run, settings, {"eval.score", "eval.top_share"})
+    by_share = Predictions.open(run / "predictions.h5").sample_scores
+    assert metrics["protocol"]["rules"]["top_share"] == share
+    assert measure_again(run, EVAL, frozenset())["protocol"]["rules"]["top_share"] == share
+    for count, same in ((5, True), (6, False)):
+        other = EVAL.model_copy(update={"score": "topk", "top_k": count})
+        again = measure_again(run, other, {"eval.score", "eval.top_k"})
+        assert "top_share" not in again["protocol"]["rules"]
+        by_count = Predictions.open(run / "predictions.h5").sample_scores
+        assert np.array_equal(by_share, by_count) == same
+
+
 @pytest.mark.parametrize(
     ("given", "update", "message"),
     [
         ("eval.score", {"score": "method"}, "--set eval.score=method` without --from-predictions"),
         ("eval.calibrate", {"calibrate": "per-view"}, "--set eval.calibrate=per-view`"),
+        ("eval.calibrate_prior", {"calibrate_prior": 2.0}, "--set eval.calibrate_prior=2.0`"),
         ("eval.record_normal_scores", {"record_normal_scores": True}, "eval.record_normal_scores=True`"),
         ("method.voxel", {}, "without --from-predictions"),
         ("eval.top_k", {"score": "topk", "top_k": 10**6}, "top_k must lie in"),

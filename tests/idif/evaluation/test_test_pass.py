@@ -90,6 +90,19 @@ def test_calibration_is_fitted_on_held_out_normals_and_the_raw_figure_is_kept(tm
     assert "s_auroc_raw" not in results["plain"]
 
 
+def test_a_prior_pulls_the_cameras_spreads_towards_their_common_one() -> None:
+    scores = np.array([[0.0, 0.0], [2.0, 6.0]], np.float32)
+    present = np.ones((2, 2), bool)
+    own = fit_calibration(scores, present, (1, 2))
+    assert own.spread == (1.0, 3.0)
+    shrunk = fit_calibration(scores, present, (1, 2), prior=2.0)
+    assert shrunk.mean == own.mean
+    # variances 1 and 9, mean 5; two samples of their own, two of the common one
+    assert shrunk.spread == pytest.approx((3.0**0.5, 7.0**0.5))
+    alike = fit_calibration(scores, present, (1, 2), prior=1e9)
+    assert alike.spread == pytest.approx((5.0**0.5, 5.0**0.5))
+
+
 def test_calibration_without_spread_is_refused() -> None:
     flat = InMemory(torch.ones(4, 2, dtype=torch.bool), torch.zeros(4, 2, dtype=torch.bool))
     flat.images.fill_(7)

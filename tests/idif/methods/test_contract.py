@@ -195,6 +195,7 @@ def test_every_method_is_under_contract(cases: Cases) -> None:
         contract.check_it_reads_only_what_it_needs,
         contract.check_export_gives_the_scores,
         contract.check_subsets_are_scored_as_if_the_rest_were_absent,
+        contract.check_a_prediction_of_the_stored_features_is_at_no_distance,
         contract.check_independent_views_are_scored_alike_whatever_is_hidden,
         contract.check_a_fit_depends_on_no_batch_size_and_can_be_extended,
     ],

@@ -19,6 +19,8 @@ def test_view_scores_by_hand() -> None:
     maps = torch.tensor([[[[1.0, 5.0], [3.0, 2.0]], [[0.0, 0.0], [0.0, -1.0]]]])
     assert view_scores(maps).tolist() == [[5.0, 0.0]]
     assert view_scores(maps, "topk", 2).tolist() == [[4.0, 0.0]]
+    assert torch.equal(view_scores(maps, "topshare", top_share=0.5), view_scores(maps, "topk", 2))
+    assert torch.equal(view_scores(maps, "topshare", top_share=1e-6), view_scores(maps, "max"))
     assert view_scores(maps.half(), "topk", 4).dtype == torch.float32
     assert torch.equal(view_scores(maps, "topk", 1), view_scores(maps, "max"))
     for wrong in (0, 5):

@@ -69,8 +69,8 @@ def fabric() -> Fabric:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"dropout": {"probability": 0.3}, "ema": 0.9}],
-    ids=["plain", "dropout+ema"],
+    [{}, {"dropout": {"probability": 0.3}, "ema": 0.9}, {"steps": 7}],
+    ids=["plain", "dropout+ema", "steps"],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(
     source: LiveFeatures, textures: TextureBank, tmp_path: Path, settings: dict[str, Any]
@@ -113,8 +113,15 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert (whole / "log.jsonl").read_bytes() == (broken / "log.jsonl").read_bytes()
     steps = [line["step"] for line in read_log(whole / "log.jsonl") if "loss" in line]
-    assert steps == list(range(1, 13))
-    assert [line["epoch"] for line in read_log(broken / "timing.jsonl")] == [1, 2, 3, 4]
+    count = settings.get("steps", 12)
+    assert steps == list(range(1, count + 1))
+    timing = read_log(broken / "timing.jsonl")
+    assert [line["epoch"] for line in timing] == list(range(1, -(-count // 3) + 1))
+    samples = [round(line["samples_per_s"] * line["seconds"]) for line in timing]
+    assert samples == ([5, 5, 2] if "steps" in settings else [5, 5, 5, 5])
+    done = find_checkpoint(broken)
+    assert done is not None
+    assert read_progress(done) == TrainingProgress(epoch=len(timing), step=count, finished=True)
 
 
 def test_the_mean_of_the_weights_is_the_recurrence_written_out(

@@ -59,6 +59,15 @@ def test_steps_are_counted_over_processes_passes_and_accumulated_batches() -> No
     assert StepCount.of(plain, 5, 1) == StepCount(per_pass=3, per_epoch=3, total=12)
 
 
+def test_a_budget_in_steps_replaces_the_epochs_and_the_schedule_follows_it() -> None:
+    steps = StepCount.of(TrainConfig(batch_size=2, epochs=4, steps=7), 5, 1)
+    assert (steps.total, steps.per_epoch, steps.epochs) == (7, 3, 3)
+    assert StepCount.of(TrainConfig(batch_size=2, epochs=4), 5, 1).epochs == 4
+    short, long = rates(steps, warmup=0.0), rates(StepCount(3, 3, 70), warmup=0.0)
+    assert short[6] < 0.1
+    assert long[6] > 0.9
+
+
 @pytest.mark.parametrize("schedule", [{"name": "milestones"}, {"milestones": [3]}])
 def test_milestones_go_with_their_schedule_alone(schedule: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected with schedule `milestones`, and only with it"):
