@@ -17,8 +17,6 @@ from idif.evaluation.scoring import Scorer
 from idif.files import make_folder, replace_file, require_writable
 from idif.inference.photo_grouping import RESULTS_FILE, PredictInput, find_parts, left_out_of
 from idif.inference.predict import (
-    Prediction,
-    Thresholds,
     predict,
     prediction_json,
     require_images,
@@ -53,10 +51,11 @@ def predict_images(
 ) -> None:
     """Score photographs of parts and mark where they are anomalous.
 
-    Files named as in Real-IAD (``<category>_<number>_..._C<view>_...``), or otherwise with a camera
-    (``part7_C3.jpg``, ``cam3.png``), are grouped by name, and the camera is obeyed. Other files are the
-    views of one part, in the order given; a folder of them is one part. A view that is absent or cannot
-    be read counts as missing, and the part is scored by its other views.
+    Files named as in Real-IAD (``<category>_<number>_..._C<view>_...``), or otherwise with a camera by name
+    or number (``part7_Top.png``, ``part7_C3.jpg``, ``cam3.png``, ``Top/part7.png``), are grouped by name, and
+    the camera is obeyed. Other files are the views of one part, in the order given; a folder of them is one
+    part. A view that is absent or cannot be read counts as missing, and the part is scored by its other
+    views.
 
     Examples:
 
@@ -69,7 +68,7 @@ def predict_images(
     opened = open_run(run, overrides, checkpoint)
     require_images(opened.features())
     numbers = opened.view_numbers()
-    parts = find_parts(images, numbers, opened.known_categories(), category)
+    parts = find_parts(images, numbers, opened.known_categories(), category, opened.named_cameras())
     if (left_out := left_out_of(images)) is not None:
         note(f"note: {left_out}")
     if to is not None:
@@ -116,6 +115,7 @@ def _predict(
 ) -> Iterator[_Result]:
     """Results of all parts, grouped by category."""
     encoders, features, epoch = run.encoders(), run.features(), run.epoch_text()
+    cameras = run.named_cameras()
     for category in dict.fromkeys(part.category for part in parts):
         of_category = [part for part in parts if part.category == category]
         if run.model_name(category) not in run.names:
@@ -126,23 +126,12 @@ def _predict(
         scorer = Scorer(decision.rules, method, evaluation_device(), decision.calibration)
         with progress_bar(f"predicting {category}", "parts") as listen:
             for prediction in predict(scorer, encoders, of_category, progress=listen):
-                values = _values(prediction, numbers, decision.thresholds, to, scale)
+                values: dict[str, Any] = prediction_json(prediction, numbers, decision.thresholds, cameras)
+                if to is not None:
+                    write_pictures(to / prediction.part.name, prediction, run.camera_names(), scale)
                 if epoch is not None:
                     values["epoch"] = epoch
                 yield _Result(values, decision.thresholds.origin)
-
-
-def _values(
-    judged: Prediction,
-    numbers: tuple[int, ...],
-    limits: Thresholds,
-    to: Path | None,
-    scale: tuple[float, float] | None,
-) -> dict[str, Any]:
-    result = prediction_json(judged, numbers, limits)
-    if to is not None:
-        write_pictures(to / judged.part.name, judged, numbers, scale)
-    return result
 
 
 def _summary(results: list[dict[str, Any]], origins: Mapping[str, str | None]) -> str:

@@ -9,14 +9,17 @@ from rich.table import Table
 
 from cli.options import SetOption, TablesOption
 from cli.terminal.console import JsonOption, note, print_result
+from cli.terminal.help import CommandGroup
 from cli.workflow.sweep import strategies_of, sweep_run
+from idif.data.index import camera_name
 from idif.errors import ConfigError
+from idif.report.sweep_tables import subset_text
 from idif.report.table_export import check_exports, export_table, strategies_export, sweep_export
 from idif.runs.run import open_run
 from idif.runs.sweep import Subsets
 from idif.visualization.text import percent
 
-app = typer.Typer(help="Evaluate a trained run with views missing.", no_args_is_help=True)
+app = CommandGroup(help="Evaluate a trained run with views missing.", no_args_is_help=True)
 
 
 @app.callback()
@@ -116,14 +119,16 @@ def sweep_table(sweep: dict[str, Any]) -> Group:
         return Group(table)
     cameras = Table("camera", "value (Shapley)", "lost when it alone fails", "alone")
     alone = {s["views"][0]: s["s_auroc"] for s in sweep["subsets"] if len(s["views"]) == 1}
+    names = sweep["protocol"].get("cameras", {})
     for camera, lost in sweep["leave_one_out"].items():
         value = None if sweep["view_value"] is None else sweep["view_value"][camera]
-        cameras.add_row(f"C{camera}", _points(value), _points(lost), percent(alone.get(int(camera))))
+        cameras.add_row(
+            camera_name(names, camera), _points(value), _points(lost), percent(alone.get(int(camera)))
+        )
     cameras.caption = "points of S-AUROC; values add up to what all cameras reach above 50"
     best = Table("cameras", "the best of that many", "S-AUROC")
     for size, found in sweep["best_subsets"].items():
-        names = " ".join(f"C{number}" for number in found["views"])
-        best.add_row(size, names, percent(found["s_auroc"]))
+        best.add_row(size, subset_text(sweep, found["views"]), percent(found["s_auroc"]))
     best.caption = "picked on these very data"
     return Group(table, cameras, best)
 
