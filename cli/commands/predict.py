@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from cli.options import CheckpointOption, SetOption
-from cli.terminal.console import JsonOption, note, print_result, progress_bar, write_json_line
+from cli.terminal.console import JsonOption, note, out, print_result, progress_bar, write_json_line
 from cli.workflow.device import evaluation_device
 from idif.errors import DatasetError, RunError
 from idif.evaluation.scoring import Scorer
@@ -26,6 +26,9 @@ from idif.runs.fitted import load_color_limits, load_decision
 from idif.runs.run import Run, open_run
 from idif.visualization.text import csv_text, json_line
 
+LEFT_COLUMNS = 36
+"""Columns of the terminal for a part's name, score and decision."""
+SCORE_WIDTH = 5
 DECISIONS = {True: "anomalous", False: "normal", None: "-"}
 
 
@@ -186,12 +189,29 @@ def _table(results: list[dict[str, Any]], names: Mapping[int, str]) -> Table:
     table.add_column("part", overflow="fold")
     if len(categories) > 1:
         table.add_column("category", overflow="fold")
-    for name in ("score", "decision", *(names[int(view)] for view in views)):
-        table.add_column(name, no_wrap=True)
+    headings = [names[int(view)] for view in views]
+    # each column has a bar and two spaces
+    room = out.width - (LEFT_COLUMNS if len(categories) == 1 else 2 * LEFT_COLUMNS)
+    many = sum(3 + max(len(name), SCORE_WIDTH) for name in headings) > room
+    for name in ("score", "decision", *(["highest camera", "missing"] if many else headings)):
+        table.add_column(name, no_wrap=name != "missing")
     for result in _sorted(results):
-        cells = [result["views"].get(view) for view in views]
         score = "-" if result["score"] is None else f"{result['score']:#.3g}"
-        shown = ("-" if cell is None else f"{cell['score']:#.3g}" for cell in cells)
         parts = [result["sample"], result["category"]] if len(categories) > 1 else [result["sample"]]
-        table.add_row(*parts, score, DECISIONS[result["anomalous"]], *shown)
+        cells = _worst_view(result, names) if many else _view_scores(result, views)
+        table.add_row(*parts, score, DECISIONS[result["anomalous"]], *cells)
     return table
+
+
+def _view_scores(result: dict[str, Any], views: list[str]) -> list[str]:
+    """The score of each view; a dash for one that is missing."""
+    cells = [result["views"].get(view) for view in views]
+    return ["-" if cell is None else f"{cell['score']:#.3g}" for cell in cells]
+
+
+def _worst_view(result: dict[str, Any], names: Mapping[int, str]) -> list[str]:
+    """The camera with the highest score and those that are missing, where there is no room for all scores."""
+    scores = {names[int(view)]: values["score"] for view, values in result["views"].items()}
+    worst = max(scores, key=lambda name: scores[name], default=None)
+    missing = ", ".join(names[number] for number in result["missing"])
+    return ["-" if worst is None else f"{worst} {scores[worst]:#.3g}", missing]

@@ -92,16 +92,20 @@ def strategies(
     print_result(found, as_json=as_json, otherwise=strategies_table(found))
 
 
-def strategies_table(found: dict[str, Any]) -> Table:
-    """S-AUROC by strategy and number of missing views."""
-    missing = list(found["curves"][0]["by_missing"])
-    table = Table("run", "dropout p", "strategy", *missing)
-    for curve in found["curves"]:
-        cells = [percent(curve["by_missing"][m]["s_auroc"]) for m in missing]
-        table.add_row(curve["run"], f"{curve['view_dropout']:g}", curve["strategy"], *cells)
+def strategies_table(found: dict[str, Any]) -> Group:
+    """S-AUROC by number of missing views and strategy; a table for each run."""
+    tables = []
+    for run in dict.fromkeys(curve["run"] for curve in found["curves"]):
+        curves = [curve for curve in found["curves"] if curve["run"] == run]
+        title = f"{run}, trained with view dropout {curves[0]['view_dropout']:g}"
+        table = Table("missing", *(curve["strategy"] for curve in curves), title=title)
+        for missing in curves[0]["by_missing"]:
+            cells = [percent(curve["by_missing"][missing]["s_auroc"]) for curve in curves]
+            table.add_row(missing, *cells)
+        tables.append(table)
     scored = "present and imputed" if found["protocol"]["score_imputed"] else "present"
-    table.caption = f"S-AUROC in percent by number of random views missing, scored on the views {scored}"
-    return table
+    tables[-1].caption = f"S-AUROC in percent by number of random views missing, scored on the views {scored}"
+    return Group(*tables)
 
 
 def sweep_table(sweep: dict[str, Any]) -> Group:

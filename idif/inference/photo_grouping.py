@@ -46,9 +46,9 @@ def find_parts(
     Files named as in Real-IAD (``<category>_<number>_..._C<view>_...``) are grouped by folder, category and
     number. Other files whose names tell a camera, by its name (``part7_Top.png``) or number (`read_camera`:
     ``part7_C3_x.jpg``, ``cam3.png``), are grouped by folder and by the rest of the name; so are files in
-    folders that are named as cameras (``Top/part7.png``), by the file's name. All other files of one folder (or all given
-    individually) are one part of ``category``, with views in the natural order of their names (or as given);
-    for a run with one view each file is a part.
+    folders that are named as cameras (``Top/part7.png``), by the file's name. All other files of one folder
+    (or all given individually) are one part of ``category``, with views in the natural order of their names
+    (or as given); for a run with one view each file is a part.
 
     Args:
         given: files, or folders that are searched recursively; a PNG beside a JPEG of the same name, or a
