@@ -3,7 +3,7 @@
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import typer
 from rich.text import Text
@@ -16,7 +16,6 @@ LONGEST_LINE = 100
 TERM_WIDTH = 28
 """Columns of an option and its value; a longer one has a line of its own."""
 INDENT = 2
-KINDS = {int: "NUMBER", float: "NUMBER", str: "TEXT"}
 
 Parameter = Any
 """An argument or option; its class is typer's own and differs between typer's versions."""
@@ -174,11 +173,8 @@ def value_name(parameter: Parameter) -> str:
         return "|".join(map(str, kind.choices))
     if kind.is_path:
         return "PATH"
-    annotation = kind.annotation
-    for known, word in KINDS.items():
-        if annotation in (known, known | None, list[known]):
-            return word
-    return "NUMBER" if kind.is_ranged else "TEXT"
+    kinds = {kind.annotation, *get_args(kind.annotation)}
+    return "NUMBER" if kind.is_ranged or kinds & {int, float} else "TEXT"
 
 
 def explanation(parameter: Parameter) -> str:

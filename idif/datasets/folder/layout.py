@@ -90,7 +90,7 @@ def find_categories(src: Path, wanted: Sequence[str]) -> dict[str, Path]:
     if not known:
         names = ", ".join(shown(path.name) for path in _visible(src) if path.is_dir())
         raise DatasetError(
-            f"{src}: expected folders <category>/train/{GOOD} with good photographs, and <category>/test/{GOOD} "
+            f"{src}: expected folders <category>/train/{GOOD} with photographs, and <category>/test/{GOOD} "
             f"and <category>/test/<defect> to test on, found {names or 'no folders'}"
         )
     for category in wanted:
