@@ -39,7 +39,7 @@ from idif.metrics import PixelMetrics, auroc
 
 @dataclass(frozen=True)
 class Cost:
-    """What one or more processes took."""
+    """Time and memory of one or more processes."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0

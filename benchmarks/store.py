@@ -202,7 +202,7 @@ def measure_compact(path: Path, compact: Path) -> dict[str, Any]:
 
 
 def measure_compression(path: Path, compact: Path) -> dict[str, Any]:
-    """What codecs would make of each storage type: share of the bytes, and GB decoded a second."""
+    """Codecs on each storage type: share of the bytes, and GB decoded a second."""
     found: dict[str, Any] = {}
     for name, folder in (("float16", path), ("uint8", compact)):
         values = FeatureStore.open(folder).read_arrays(range(8))["layer2"].numpy()

@@ -132,7 +132,7 @@ def of_run(
 
 
 def evaluate(config: Config, scorer: Scorer, source: Held) -> None:
-    """What `idif eval` does after its sources are open."""
+    """The part of `idif eval` after its sources are open."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "predictions.h5"
         write_predictions(config, [CategoryTask(source.index.categories[0], scorer, source)], path)

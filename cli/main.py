@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from cli.terminal import signals
 from cli.terminal.console import out
+from cli.terminal.help import CommandGroup, HelpGroup
 from idif.version import __version__
 
 Command: TypeAlias = Any
@@ -91,7 +92,7 @@ COMMANDS: dict[str, LazyCommand] = {
 """Name -> command, in the order of a typical workflow."""
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(HelpGroup):
     """A group whose commands are placeholders until one is invoked, asked for its help or completed."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Command, list[str]]:
@@ -117,15 +118,14 @@ def complete_app() -> typer.Typer:
     return everything
 
 
-def _new_app(cls: type[TyperGroup] = TyperGroup, *, completion: bool = False) -> typer.Typer:
-    return typer.Typer(
+def _new_app(cls: type[TyperGroup] = HelpGroup, *, completion: bool = False) -> typer.Typer:
+    return CommandGroup(
         name="idif",
         cls=cls,
         help="Multi-view anomaly detection: cache a frozen encoder once, train from the cache.",
         no_args_is_help=True,
         add_completion=completion,
         pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 

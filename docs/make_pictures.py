@@ -177,7 +177,7 @@ def served(run: Path) -> Iterator[str]:
 
 
 def photograph(page: Page, path: Path, height: int) -> Image.Image:
-    """What the browser shows, from the top of the window down to ``height``."""
+    """A screenshot of the browser's window, from the top of the window down to ``height``."""
     page.screenshot(path=path, clip={"x": 0, "y": 0, "width": page.viewport_size["width"], "height": height})
     with Image.open(path) as picture:
         return picture.convert("RGB")

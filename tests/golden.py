@@ -49,7 +49,7 @@ HEAD_EPOCHS = "train.head_epochs"
 
 
 def machine() -> dict[str, str]:
-    """What decides the bits of a float computation, apart from the code."""
+    """Facts that decide the bits of a float computation, apart from the code."""
     return {
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -296,7 +296,7 @@ def check_independent_views_are_scored_alike_whatever_is_hidden(case: Case) -> N
 
 
 def check_a_fit_depends_on_no_batch_size_and_can_be_extended(case: Case) -> None:
-    """Of a coreset only the size is the same after an extension: earlier choices stay."""
+    """Only the size of a coreset is the same after an extension: earlier choices stay."""
     if not case.fitted:
         return
     rows, batch = [0, 1, 2, 3, 4], batch_of(case, [1, 3])

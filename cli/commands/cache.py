@@ -13,18 +13,19 @@ from rich.table import Table
 
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, out, print_result, progress_bar
+from cli.terminal.help import CommandGroup
 from idif.data.arrays import StorageType
 from idif.data.resize import Resize
 from idif.datasets.readers import READERS, Reader
 from idif.encoders.options import NeckName, Padding
 from idif.errors import StoreError
 
-app = typer.Typer(help="Build, verify and inspect feature stores.", no_args_is_help=True)
-build_app = typer.Typer(
+app = CommandGroup(help="Build, verify and inspect feature stores.", no_args_is_help=True)
+build_app = CommandGroup(
     help="Phase one: run the frozen encoder once over clean images.", no_args_is_help=True
 )
 app.add_typer(build_app, name="build")
-plan_app = typer.Typer(help="What a store would cost here, and when it pays.", no_args_is_help=True)
+plan_app = CommandGroup(help="What a store would cost here, and when it pays.", no_args_is_help=True)
 app.add_typer(plan_app, name="plan")
 
 StoreArgument = Annotated[str, typer.Argument(help="The store: a folder or s3://BUCKET/PREFIX.")]

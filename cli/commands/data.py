@@ -8,6 +8,7 @@ import typer
 
 from cli.commands import data_check
 from cli.terminal.console import JsonOption, note, print_result, progress_bar
+from cli.terminal.help import CommandGroup
 
 if TYPE_CHECKING:
     from idif.datasets.folder.importer import FolderSummary
@@ -20,8 +21,8 @@ PreviewOption = Annotated[
     bool, typer.Option("--preview", help="Also write a contact sheet for each category to OUT/preview.")
 ]
 
-app = typer.Typer(help="Make and import multi-view datasets in the Real-IAD layout.", no_args_is_help=True)
-import_app = typer.Typer(help="Import other data into the Real-IAD layout.", no_args_is_help=True)
+app = CommandGroup(help="Make and import multi-view datasets in the Real-IAD layout.", no_args_is_help=True)
+import_app = CommandGroup(help="Import other data into the Real-IAD layout.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
 app.add_typer(data_check.app, name="check")
 

@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.terminal.console import JsonOption, note, out, print_result, progress_bar
+from cli.terminal.help import CommandGroup
 from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport, Finding
 from idif.datasets.realiad.statistics import Counts
 
-app = typer.Typer(help="Read a dataset once and report its faults.", no_args_is_help=True)
+app = CommandGroup(help="Read a dataset once and report its faults.", no_args_is_help=True)
 
 _MAX_SHOWN = 5
 """Findings of one kind that are printed; JSON holds all."""

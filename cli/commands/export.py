@@ -78,6 +78,7 @@ def deployment(run: Run, category: str) -> Deployment:
         encoders=run.encoders(),
         features=features,
         view_numbers=numbers,
+        camera_names=tuple(run.camera_names().values()),
         limits=decision.thresholds,
         caveats=tuple(facts.get("caveats", ())),
     )

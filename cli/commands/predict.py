@@ -10,15 +10,13 @@ import typer
 from rich.table import Table
 
 from cli.options import CheckpointOption, SetOption
-from cli.terminal.console import JsonOption, note, print_result, progress_bar, write_json_line
+from cli.terminal.console import JsonOption, note, out, print_result, progress_bar, write_json_line
 from cli.workflow.device import evaluation_device
 from idif.errors import DatasetError, RunError
 from idif.evaluation.scoring import Scorer
 from idif.files import make_folder, replace_file, require_writable
 from idif.inference.photo_grouping import RESULTS_FILE, PredictInput, find_parts, left_out_of
 from idif.inference.predict import (
-    Prediction,
-    Thresholds,
     predict,
     prediction_json,
     require_images,
@@ -28,6 +26,9 @@ from idif.runs.fitted import load_color_limits, load_decision
 from idif.runs.run import Run, open_run
 from idif.visualization.text import csv_text, json_line
 
+LEFT_COLUMNS = 36
+"""Columns of the terminal for a part's name, score and decision."""
+SCORE_WIDTH = 5
 DECISIONS = {True: "anomalous", False: "normal", None: "-"}
 
 
@@ -53,10 +54,11 @@ def predict_images(
 ) -> None:
     """Score photographs of parts and mark where they are anomalous.
 
-    Files named as in Real-IAD (``<category>_<number>_..._C<view>_...``), or otherwise with a camera
-    (``part7_C3.jpg``, ``cam3.png``), are grouped by name, and the camera is obeyed. Other files are the
-    views of one part, in the order given; a folder of them is one part. A view that is absent or cannot
-    be read counts as missing, and the part is scored by its other views.
+    Files named as in Real-IAD (``<category>_<number>_..._C<view>_...``), or otherwise with a camera by name
+    or number (``part7_Top.png``, ``part7_C3.jpg``, ``cam3.png``, ``Top/part7.png``), are grouped by name, and
+    the camera is obeyed. Other files are the views of one part, in the order given; a folder of them is one
+    part. A view that is absent or cannot be read counts as missing, and the part is scored by its other
+    views.
 
     Examples:
 
@@ -69,7 +71,7 @@ def predict_images(
     opened = open_run(run, overrides, checkpoint)
     require_images(opened.features())
     numbers = opened.view_numbers()
-    parts = find_parts(images, numbers, opened.known_categories(), category)
+    parts = find_parts(images, numbers, opened.known_categories(), category, opened.named_cameras())
     if (left_out := left_out_of(images)) is not None:
         note(f"note: {left_out}")
     if to is not None:
@@ -116,6 +118,7 @@ def _predict(
 ) -> Iterator[_Result]:
     """Results of all parts, grouped by category."""
     encoders, features, epoch = run.encoders(), run.features(), run.epoch_text()
+    cameras = run.named_cameras()
     for category in dict.fromkeys(part.category for part in parts):
         of_category = [part for part in parts if part.category == category]
         if run.model_name(category) not in run.names:
@@ -126,23 +129,12 @@ def _predict(
         scorer = Scorer(decision.rules, method, evaluation_device(), decision.calibration)
         with progress_bar(f"predicting {category}", "parts") as listen:
             for prediction in predict(scorer, encoders, of_category, progress=listen):
-                values = _values(prediction, numbers, decision.thresholds, to, scale)
+                values: dict[str, Any] = prediction_json(prediction, numbers, decision.thresholds, cameras)
+                if to is not None:
+                    write_pictures(to / prediction.part.name, prediction, run.camera_names(), scale)
                 if epoch is not None:
                     values["epoch"] = epoch
                 yield _Result(values, decision.thresholds.origin)
-
-
-def _values(
-    judged: Prediction,
-    numbers: tuple[int, ...],
-    limits: Thresholds,
-    to: Path | None,
-    scale: tuple[float, float] | None,
-) -> dict[str, Any]:
-    result = prediction_json(judged, numbers, limits)
-    if to is not None:
-        write_pictures(to / judged.part.name, judged, numbers, scale)
-    return result
 
 
 def _summary(results: list[dict[str, Any]], origins: Mapping[str, str | None]) -> str:
@@ -197,12 +189,29 @@ def _table(results: list[dict[str, Any]], names: Mapping[int, str]) -> Table:
     table.add_column("part", overflow="fold")
     if len(categories) > 1:
         table.add_column("category", overflow="fold")
-    for name in ("score", "decision", *(names[int(view)] for view in views)):
-        table.add_column(name, no_wrap=True)
+    headings = [names[int(view)] for view in views]
+    # each column has a bar and two spaces
+    room = out.width - (LEFT_COLUMNS if len(categories) == 1 else 2 * LEFT_COLUMNS)
+    many = sum(3 + max(len(name), SCORE_WIDTH) for name in headings) > room
+    for name in ("score", "decision", *(["highest camera", "missing"] if many else headings)):
+        table.add_column(name, no_wrap=name != "missing")
     for result in _sorted(results):
-        cells = [result["views"].get(view) for view in views]
         score = "-" if result["score"] is None else f"{result['score']:#.3g}"
-        shown = ("-" if cell is None else f"{cell['score']:#.3g}" for cell in cells)
         parts = [result["sample"], result["category"]] if len(categories) > 1 else [result["sample"]]
-        table.add_row(*parts, score, DECISIONS[result["anomalous"]], *shown)
+        cells = _worst_view(result, names) if many else _view_scores(result, views)
+        table.add_row(*parts, score, DECISIONS[result["anomalous"]], *cells)
     return table
+
+
+def _view_scores(result: dict[str, Any], views: list[str]) -> list[str]:
+    """The score of each view; a dash for one that is missing."""
+    cells = [result["views"].get(view) for view in views]
+    return ["-" if cell is None else f"{cell['score']:#.3g}" for cell in cells]
+
+
+def _worst_view(result: dict[str, Any], names: Mapping[int, str]) -> list[str]:
+    """The camera with the highest score and those that are missing, where there is no room for all scores."""
+    scores = {names[int(view)]: values["score"] for view, values in result["views"].items()}
+    worst = max(scores, key=lambda name: scores[name], default=None)
+    missing = ", ".join(names[number] for number in result["missing"])
+    return ["-" if worst is None else f"{worst} {scores[worst]:#.3g}", missing]

@@ -9,14 +9,17 @@ from rich.table import Table
 
 from cli.options import SetOption, TablesOption
 from cli.terminal.console import JsonOption, note, print_result
+from cli.terminal.help import CommandGroup
 from cli.workflow.sweep import strategies_of, sweep_run
+from idif.data.index import camera_name
 from idif.errors import ConfigError
+from idif.report.sweep_tables import subset_text
 from idif.report.table_export import check_exports, export_table, strategies_export, sweep_export
 from idif.runs.run import open_run
 from idif.runs.sweep import Subsets
 from idif.visualization.text import percent
 
-app = typer.Typer(help="Evaluate a trained run with views missing.", no_args_is_help=True)
+app = CommandGroup(help="Evaluate a trained run with views missing.", no_args_is_help=True)
 
 
 @app.callback()
@@ -89,16 +92,20 @@ def strategies(
     print_result(found, as_json=as_json, otherwise=strategies_table(found))
 
 
-def strategies_table(found: dict[str, Any]) -> Table:
-    """S-AUROC by strategy and number of missing views."""
-    missing = list(found["curves"][0]["by_missing"])
-    table = Table("run", "dropout p", "strategy", *missing)
-    for curve in found["curves"]:
-        cells = [percent(curve["by_missing"][m]["s_auroc"]) for m in missing]
-        table.add_row(curve["run"], f"{curve['view_dropout']:g}", curve["strategy"], *cells)
+def strategies_table(found: dict[str, Any]) -> Group:
+    """S-AUROC by number of missing views and strategy; a table for each run."""
+    tables = []
+    for run in dict.fromkeys(curve["run"] for curve in found["curves"]):
+        curves = [curve for curve in found["curves"] if curve["run"] == run]
+        title = f"{run}, trained with view dropout {curves[0]['view_dropout']:g}"
+        table = Table("missing", *(curve["strategy"] for curve in curves), title=title)
+        for missing in curves[0]["by_missing"]:
+            cells = [percent(curve["by_missing"][missing]["s_auroc"]) for curve in curves]
+            table.add_row(missing, *cells)
+        tables.append(table)
     scored = "present and imputed" if found["protocol"]["score_imputed"] else "present"
-    table.caption = f"S-AUROC in percent by number of random views missing, scored on the views {scored}"
-    return table
+    tables[-1].caption = f"S-AUROC in percent by number of random views missing, scored on the views {scored}"
+    return Group(*tables)
 
 
 def sweep_table(sweep: dict[str, Any]) -> Group:
@@ -116,14 +123,16 @@ def sweep_table(sweep: dict[str, Any]) -> Group:
         return Group(table)
     cameras = Table("camera", "value (Shapley)", "lost when it alone fails", "alone")
     alone = {s["views"][0]: s["s_auroc"] for s in sweep["subsets"] if len(s["views"]) == 1}
+    names = sweep["protocol"].get("cameras", {})
     for camera, lost in sweep["leave_one_out"].items():
         value = None if sweep["view_value"] is None else sweep["view_value"][camera]
-        cameras.add_row(f"C{camera}", _points(value), _points(lost), percent(alone.get(int(camera))))
+        cameras.add_row(
+            camera_name(names, camera), _points(value), _points(lost), percent(alone.get(int(camera)))
+        )
     cameras.caption = "points of S-AUROC; values add up to what all cameras reach above 50"
     best = Table("cameras", "the best of that many", "S-AUROC")
     for size, found in sweep["best_subsets"].items():
-        names = " ".join(f"C{number}" for number in found["views"])
-        best.add_row(size, names, percent(found["s_auroc"]))
+        best.add_row(size, subset_text(sweep, found["views"]), percent(found["s_auroc"]))
     best.caption = "picked on these very data"
     return Group(table, cameras, best)
 

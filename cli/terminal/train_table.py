@@ -16,6 +16,8 @@ from idif.visualization.text import percent
 
 COLUMNS = (("samples", 7), ("epochs", 6), ("loss", 8))
 """Headings and widths between the model's name and its score."""
+STATE = "finished before"
+"""The longest state of a model."""
 SCORES = {"s_auroc": "S-AUROC", PAINTED_S_AUROC: "painted"}
 """Score of a `model_summary` -> heading of its column."""
 
@@ -70,7 +72,9 @@ class LiveTable:
             score: the key of `SCORES` that has a column; None: there is no score.
         """
         self._score = score
-        self._width = max(len("model"), *map(len, models))
+        fixed = sum(width for _, width in self._columns()) + len(STATE) + 2 * (len(self._columns()) + 1)
+        longest = max(len("model"), *map(len, models))
+        self._width = max(len("model"), min(longest, self._console.width - fixed))
         self._console.print(run, markup=False)
         headed = self._table(show_header=True)
         self._console.print(headed)
@@ -91,12 +95,16 @@ class LiveTable:
 
     def _table(self, *, show_header: bool) -> Table:
         table = Table(box=SIMPLE_HEAD, show_header=show_header, show_edge=False, pad_edge=False)
-        table.add_column("model", width=self._width)
-        scores = [] if self._score is None else [(SCORES[self._score], 7)]
-        for heading, width in (*COLUMNS, *scores, ("time", 8)):
+        table.add_column("model", width=self._width, overflow="fold")
+        for heading, width in self._columns():
             table.add_column(heading, width=width, justify="right", no_wrap=True)
-        table.add_column("state", width=len("finished before"))
+        table.add_column("state", width=len(STATE))
         return table
+
+    def _columns(self) -> list[tuple[str, int]]:
+        """Headings and widths of the columns of numbers."""
+        scores = [] if self._score is None else [(SCORES[self._score], 7)]
+        return [*COLUMNS, *scores, ("time", 8)]
 
 
 def duration(seconds: float) -> str:

@@ -204,7 +204,7 @@ class Sources:
     def training_data(
         self, source: FeatureSource, identities: Mapping[str, Mapping[str, str | None]]
     ) -> TrainingData:
-        """What a run's folder records about its data.
+        """The facts about its data that a run's folder records.
 
         Args:
             source: samples of the config.

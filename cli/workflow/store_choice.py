@@ -67,6 +67,7 @@ class StoreChoice:
                 "--root: expected the dataset's folder, or --config with data.root; got nothing"
             )
         if self.store is None:
+            reader.categories(self.data)  # a folder that is no dataset is the first thing to be said
             raise ConfigError(
                 "--store: expected the store's place, or --config with cache.store; got nothing"
             )

@@ -15,6 +15,11 @@ NORMAL_CLASS = "OK"
 MIXED_CLASS = "MIXED"
 
 
+def camera_name(names: Mapping[str, str], number: int | str) -> str:
+    """Name of a camera for display: its own, see `Index.camera_names`, else ``C`` and its number."""
+    return names.get(str(number), f"C{number}")
+
+
 @dataclass(frozen=True)
 class View:
     """One photograph of a sample."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class NamedCamera:
 
     number: int
     part: str
-    """The name in front of it; may be empty."""
+    """The name in front of it, or behind it if it comes first; may be empty."""
 
 
 def find_photos(folder: Path) -> PhotoFiles:
@@ -83,6 +84,25 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     """Sort key in natural order: ``view2`` before ``view10``, upper and lower case alike."""
     pieces = re.split("([0-9]+)", name.casefold())
     return [*((int(t), "") if t.isdecimal() else (-1, t) for t in pieces), (-2, name)]
+
+
+def read_named_camera(stem: str, names: Mapping[int, str]) -> NamedCamera | None:
+    """The camera whose name, in upper or lower case, occurs between separators; the last one counts.
+
+    Args:
+        stem: of a file, or a folder's name.
+        names: camera number -> name.
+    """
+    found, at = None, (-1, -1)
+    for number, name in names.items():
+        pattern = rf"(?:^|(?<=[_\-. ])){re.escape(name)}(?=[_\-. ]|$)"
+        for match in re.finditer(pattern, stem, re.IGNORECASE):
+            # of names that end alike, such as left and far-left, the longest
+            if (match.end(), -match.start()) > at:
+                part = re.sub(f"{_SEPARATORS}$", "", stem[: match.start()])
+                found = NamedCamera(number, part or re.sub(f"^{_SEPARATORS}", "", stem[match.end() :]))
+                at = (match.end(), -match.start())
+    return found
 
 
 def read_camera(stem: str) -> NamedCamera | None:

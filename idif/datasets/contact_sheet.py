@@ -1,4 +1,4 @@
-"""Contact sheets of a dataset: one row per sample, one column per view, defects outlined.
+"""Contact sheets of a dataset: one row per sample, one column per view under its name, defects outlined.
 
 With one camera the samples stand side by side, `COLUMNS` in a row.
 """
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from idif.data.images import load_image, load_mask, write_picture
-from idif.data.index import Index, Sample, View
+from idif.data.index import Index, Sample, View, camera_name
 from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
 from idif.files import make_folder
@@ -26,7 +26,9 @@ COLUMNS = 4
 """Samples in a row of a sheet of one camera."""
 _CAPTION = 14
 _GOOD_ROWS, _DEFECT_ROWS = 3, 2
-_RED = (255, 40, 40)
+_RED, _WHITE, _GRAY = (255, 40, 40), (255, 255, 255), (170, 170, 170)
+_GAP = 4
+_STEP = CELL + _GAP
 
 
 def write_previews(layout: RealIADLayout, categories: Sequence[str]) -> list[Path]:
@@ -58,27 +60,47 @@ def chosen_samples(index: Index) -> list[Sample]:
 def contact_sheet(root: Path, index: Index) -> Image.Image:
     """The sheet of an index, RGB: `CELL` pixels per view, a caption above each row; absent views are black.
 
+    Cameras are named at the top, where there are several.
+
     Raises:
         DatasetError: a picture or mask cannot be read.
     """
     samples = chosen_samples(index)
     height, views = CELL + _CAPTION, len(index.view_numbers)
     across = min(COLUMNS, len(samples)) if views == 1 else 1
-    sheet = Image.new("RGB", (CELL * views * across, height * -(-len(samples) // across)))
+    top = 0 if views == 1 else _CAPTION
+    rows = -(-len(samples) // across)
+    sheet = Image.new("RGB", (_STEP * views * across - _GAP, top + height * rows))
     draw = ImageDraw.Draw(sheet)
+    for column, number in enumerate(index.view_numbers if views > 1 else ()):
+        _write(draw, (column * _STEP, 0), camera_name(index.camera_names, number), CELL, _GRAY)
     for number, sample in enumerate(samples):
-        row, left = number // across, (number % across) * CELL
+        row, left = top + number // across * height, number % across * _STEP
         # a caption over one picture has room for little
         caption = f"{sample.split} {sample.anomaly_class}"
         if views > 1:
             caption = f"{sample.sample_id}  {sample.split}  {sample.anomaly_class}"
-        text = caption.encode("ascii", "replace").decode()
-        draw.text((left + 2, row * height + 1), text[:21] if views == 1 else text, fill=(255, 255, 255))
+        _write(draw, (left, row), caption, CELL * views)
         for column, view in enumerate(sample.views):
             if view is not None:
-                place = (left + column * CELL, row * height + _CAPTION)
-                sheet.paste(_cell(root, view), place)
+                sheet.paste(_cell(root, view), (left + column * _STEP, row + _CAPTION))
     return sheet
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    width: int,
+    color: tuple[int, int, int] = _WHITE,
+) -> None:
+    """Write a line into ``width`` pixels, shortened to what fits."""
+    text = text.encode("ascii", "replace").decode()
+    line = text
+    while draw.textlength(line) > width - 4 and text:
+        text = text[:-1]
+        line = f"{text.rstrip()}..."
+    draw.text((place[0] + 2, place[1] + 1), line, fill=color)
 
 
 def _cell(root: Path, view: View) -> Image.Image:

@@ -179,7 +179,7 @@ def mean_metrics(categories: dict[str, dict[str, Any]]) -> dict[str, Any]:
         name
         for values in categories.values()
         for name in values
-        if name not in ("s_auroc_ci", "decision", "confusion")
+        if name not in ("s_auroc_ci", "decision")
         and all(isinstance(other.get(name), float | None) for other in categories.values())
     )
     mean: dict[str, Any] = {}

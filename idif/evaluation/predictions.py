@@ -30,7 +30,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from idif.data.index import NORMAL_CLASS, Sample, View
+from idif.data.index import NORMAL_CLASS, Sample, View, camera_name
 from idif.errors import RunError
 from idif.methods.maps import MAP
 
@@ -125,8 +125,7 @@ class Predictions:
 
     def camera_name(self, number: int) -> str:
         """Name of a camera in the source of the data, by default ``C`` and its number."""
-        name: str = self.protocol.get("cameras", {}).get(str(number), f"C{number}")
-        return name
+        return camera_name(self.protocol.get("cameras", {}), number)
 
     def defects_of(self, row: int) -> tuple[str, ...]:
         """Sorted defects of a sample: those of its anomalous present views, else of the sample itself."""

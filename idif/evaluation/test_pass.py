@@ -19,7 +19,7 @@ from idif.errors import CannotFinish
 from idif.evaluation.brightness import Brightness, brightness_metrics
 from idif.evaluation.calibration import final_scores
 from idif.evaluation.category_metrics import category_metrics, mean_metrics, update_pixels
-from idif.evaluation.class_scores import class_scores, confusion_of
+from idif.evaluation.class_scores import class_scores
 from idif.evaluation.decision import decisions_of
 from idif.evaluation.normal_scores import NormalScores
 from idif.evaluation.predictions import Predictions
@@ -287,7 +287,6 @@ def metrics_of(
         rate = predictions.protocol.get("false_positive", {}).get(name, {}).get("target_fpr")
         decided = decisions_of(predictions, rows, labels[rows], found["thresholds"]["sample"], rate)
         found["decision"] = None if decided is None else decided.to_json()
-        found["confusion"] = confusion_of(predictions, rows, labels[rows], found["thresholds"])
         found["class_scores"] = class_scores(predictions, rows)
         if predictions.brightness is not None:
             found["brightness"] = brightness_metrics(predictions.brightness[rows], labels[rows])

@@ -33,6 +33,8 @@ class Deployment:
     encoders: EncoderSet
     features: FeatureSpec
     view_numbers: tuple[int, ...]
+    camera_names: tuple[str, ...]
+    """One for each slot."""
     limits: Thresholds
     caveats: tuple[str, ...]
     """Caveats for users of the results, from the run's ``environment.json``."""
@@ -76,6 +78,7 @@ class Deployment:
         facts = {
             "category": self.category,
             "views": self.view_numbers,
+            "cameras": self.camera_names,
             "image_size": self.features.image_size,
             "resize": encoder.preparation["resize"],
             "crop_from": self.encoders.image_reader.crop_from,

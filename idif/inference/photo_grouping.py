@@ -1,7 +1,7 @@
 """Assigns the photographs of `idif predict` to samples and views."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from idif.data.photo_files import (
     find_photos,
     natural_key,
     read_camera,
+    read_named_camera,
 )
 from idif.datasets.realiad.reader import read_file_name
 from idif.errors import DatasetError
@@ -34,15 +35,20 @@ class PredictInput:
 
 
 def find_parts(
-    given: Sequence[Path], view_numbers: Sequence[int], categories: Sequence[str], category: str | None = None
+    given: Sequence[Path],
+    view_numbers: Sequence[int],
+    categories: Sequence[str],
+    category: str | None = None,
+    cameras: Mapping[int, str] | None = None,
 ) -> list[PredictInput]:
     """Group photographs into parts.
 
     Files named as in Real-IAD (``<category>_<number>_..._C<view>_...``) are grouped by folder, category and
-    number. Other files whose names tell a camera (`read_camera`: ``part7_C3_x.jpg``, ``cam3.png``) are
-    grouped by folder and by the name in front of it. All other files of one folder (or all given
-    individually) are one part of ``category``, with views in the natural order of their names (or as given);
-    for a run with one view each file is a part.
+    number. Other files whose names tell a camera, by its name (``part7_Top.png``) or number (`read_camera`:
+    ``part7_C3_x.jpg``, ``cam3.png``), are grouped by folder and by the rest of the name; so are files in
+    folders that are named as cameras (``Top/part7.png``), by the file's name. All other files of one folder
+    (or all given individually) are one part of ``category``, with views in the natural order of their names
+    (or as given); for a run with one view each file is a part.
 
     Args:
         given: files, or folders that are searched recursively; a PNG beside a JPEG of the same name, or a
@@ -51,6 +57,7 @@ def find_parts(
         view_numbers: the run's cameras, one for each slot.
         categories: the run's categories.
         category: category of files whose names do not contain it; optional for runs with one category.
+        cameras: camera number -> its name in the source of the training data.
 
     Raises:
         DatasetError: no photographs, an ambiguous category, view or grouping, a camera that the run does not
@@ -70,12 +77,23 @@ def find_parts(
         if category not in (None, of):
             raise DatasetError(f"{path}: named as a view of {of}, but --category is {category}")
         _place(named.setdefault((path.parent, of, f"{of}_{number}"), {}), path, view, view_numbers)
+    names = dict(cameras or {})
+    by_folder = _in_camera_folders(
+        [path for paths in unnamed.values() for path in paths], names, view_numbers
+    )
+    for path, camera in by_folder.items():
+        of = _only(categories, category, path)
+        views = named.setdefault((path.parent.parent, of, camera.part), {})
+        _place(views, path, camera.number, view_numbers)
     parts = []
-    for folder, paths in unnamed.items():
+    for folder, listed in unnamed.items():
+        paths = [path for path in listed if path not in by_folder]
+        if not paths:
+            continue
         of = _only(categories, category, paths[0])
-        by_camera = _told_cameras(paths, len(view_numbers))
+        by_camera = _told_cameras(paths, len(view_numbers), names)
         if not by_camera:
-            parts += _unnamed_parts(folder, paths, len(view_numbers), of)
+            parts += _unnamed_parts(folder, paths, len(view_numbers), of, names)
             continue
         silent = next((path for path in paths if path not in by_camera), None)
         if silent is not None:
@@ -112,9 +130,27 @@ _FIRST = ""
 """Name of a part that is named after its first photograph."""
 
 
-def _told_cameras(paths: Sequence[Path], views: int) -> dict[Path, NamedCamera]:
+def _in_camera_folders(
+    paths: Sequence[Path], names: Mapping[int, str], view_numbers: Sequence[int]
+) -> dict[Path, NamedCamera]:
+    """The cameras of files whose folders are named as cameras; the files' names are those of the parts.
+
+    A run of one view has no folders of cameras.
+    """
+    if len(view_numbers) < 2:
+        return {}
+    found = {}
+    for path in paths:
+        folder = path.parent.name
+        by_name = next((n for n, name in names.items() if name.casefold() == folder.casefold()), None)
+        if by_name is not None and read_named_camera(path.stem, names) is None:
+            found[path] = NamedCamera(by_name, path.stem)
+    return found
+
+
+def _told_cameras(paths: Sequence[Path], views: int, names: Mapping[int, str]) -> dict[Path, NamedCamera]:
     """The cameras that names tell; in a run of one view, a name that is nothing else is only a name."""
-    cameras = {path: read_camera(path.stem) for path in paths}
+    cameras = {path: read_named_camera(path.stem, names) or read_camera(path.stem) for path in paths}
     return {path: c for path, c in cameras.items() if c is not None and (views > 1 or c.part)}
 
 
@@ -164,14 +200,17 @@ def _only(categories: Sequence[str], category: str | None, path: Path) -> str:
     return categories[0]
 
 
-def _unnamed_parts(folder: Path | None, paths: list[Path], views: int, category: str) -> list[PredictInput]:
+def _unnamed_parts(
+    folder: Path | None, paths: list[Path], views: int, category: str, names: Mapping[int, str]
+) -> list[PredictInput]:
     if views == 1:
         return [PredictInput(path.stem, category, (path,)) for path in paths]
     if len(paths) > views:
         where = paths[0].parent if folder is None else folder
         raise DatasetError(
             f"{where}: {len(paths)} photographs, but a part has {views} views; put each part into a "
-            "folder of its own, or name files <category>_<number>_C<view>_<anything>"
+            f"folder of its own, or name files <part>_{next(iter(names.values()), 'C1')}, with the camera at "
+            "the end, or <category>_<number>_C<view>_<anything>"
         )
     name = paths[0].stem if folder is None else folder.resolve().name
     return [PredictInput(name, category, (*paths, *[None] * (views - len(paths))))]

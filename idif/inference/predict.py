@@ -23,6 +23,7 @@ from idif.errors import CannotFinish, ConfigError, DatasetError
 from idif.evaluation.scoring import Scorer
 from idif.files import make_folder, replace_file
 from idif.inference.photo_grouping import PredictInput
+from idif.paths import portable_name
 from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
 from idif.visualization.heatmap import OPACITY, Pixels, color_limits, heatmap_image
@@ -193,10 +194,21 @@ class Thresholds:
     """Where the part's threshold comes from, for display."""
 
 
-def prediction_json(judged: Prediction, view_numbers: Sequence[int], limits: Thresholds) -> dict[str, object]:
+def prediction_json(
+    judged: Prediction,
+    view_numbers: Sequence[int],
+    limits: Thresholds,
+    cameras: Mapping[int, str] | None = None,
+) -> dict[str, object]:
     """A part's result as JSON values: score, decision, and each view's file, score and decision.
 
     ``anomalous`` is true if the score reaches the threshold, and None without a score or threshold.
+
+    Args:
+        judged: the prediction.
+        view_numbers: camera number of each slot.
+        limits: the run's thresholds.
+        cameras: camera number -> its name; recorded as ``cameras`` if there are any.
     """
     score = judged.score
     return {
@@ -218,6 +230,7 @@ def prediction_json(judged: Prediction, view_numbers: Sequence[int], limits: Thr
             )
             if there
         },
+        **({"cameras": {str(number): name for number, name in cameras.items()}} if cameras else {}),
         "missing": [n for n, there in zip(view_numbers, judged.present, strict=True) if not there],
         "problems": list(judged.problems),
     }
@@ -228,16 +241,16 @@ def _from_on(score: float | None, limit: float | None) -> bool | None:
 
 
 def write_pictures(
-    folder: Path, judged: Prediction, view_numbers: Sequence[int], scale: tuple[float, float] | None
+    folder: Path, judged: Prediction, cameras: Mapping[int, str], scale: tuple[float, float] | None
 ) -> None:
-    """Write a part's ``C<view>.png`` (heat over photograph) and ``C<view>.npy`` (the map, float32 [S,S]).
+    """Write a part's ``CAMERA.png`` (heat over photograph) and ``CAMERA.npy`` (the map, float32 [S,S]).
 
     Nothing is written for a part without maps.
 
     Args:
         folder: the part's own folder, created if missing.
         judged: the prediction to draw.
-        view_numbers: camera number of each slot.
+        cameras: camera number -> name of its files, for each slot.
         scale: (low, high) of the color scale; None uses the range of the part's own maps.
 
     Raises:
@@ -247,16 +260,23 @@ def write_pictures(
         return
     low, high = color_limits(judged.maps[judged.present]) if scale is None else scale
     make_folder(folder)
-    for number, path, there, values in zip(
-        view_numbers, judged.part.images, judged.present, judged.maps, strict=True
+    for file, path, there, values in zip(
+        camera_files(cameras), judged.part.images, judged.present, judged.maps, strict=True
     ):
         if not there or path is None:
             continue
         raw = io.BytesIO()
         np.save(raw, values)
-        replace_file(folder / f"C{number}.npy", raw.getvalue())
+        replace_file(folder / f"{file}.npy", raw.getvalue())
         picture = Image.fromarray(overlay(path, values, (low, high), judged.crop_from))
-        write_picture(folder / f"C{number}.png", picture)
+        write_picture(folder / f"{file}.png", picture)
+
+
+def camera_files(cameras: Mapping[int, str]) -> list[str]:
+    """Names of the cameras' files, valid on all systems; ``C`` and the number where two would be the same."""
+    names = {number: portable_name(name) for number, name in cameras.items()}
+    folded = [name.casefold() for name in names.values()]
+    return [f"C{n}" if folded.count(name.casefold()) > 1 else name for n, name in names.items()]
 
 
 def overlay(

@@ -1,9 +1,10 @@
 """Charts of missing views: S-AUROC by number of missing views, by strategy, and the value of each camera."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from idif.data.index import camera_name
 from idif.report.charts import Axis, Line, bar_chart, category_axis, line_chart, linear_axis
 from idif.report.figures import Figure, percent_axis
 from idif.report.reference_results import ReferenceRow
@@ -72,14 +73,17 @@ def strategies(results: Json) -> Figure | None:
     return Figure("Strategies for missing views", svg, caption, legend)
 
 
-def camera_values(values: dict[str, float], errors: dict[str, float] | None) -> Figure:
+def camera_values(
+    values: dict[str, float], errors: dict[str, float] | None, cameras: Mapping[str, str]
+) -> Figure:
     """Each camera's Shapley value in points of S-AUROC.
 
     Args:
         values: camera number -> its value, a fraction.
         errors: standard errors of the values; None if they are exact.
+        cameras: camera number -> its name, if it has one.
     """
-    names = [f"C{camera}" for camera in values]
+    names = [camera_name(cameras, camera) for camera in values]
     points = [100 * value for value in values.values()]
     top, bottom = max([*points, 0.0]), min([*points, 0.0])
     margin = 0.12 * (top - bottom or 1.0)

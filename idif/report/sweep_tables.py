@@ -1,5 +1,8 @@
 """Tables of missing views: S-AUROC by number of missing views, by strategy, and the value of each camera."""
 
+from collections.abc import Sequence
+
+from idif.data.index import camera_name
 from idif.report.run_data import Json
 from idif.report.sweep_figures import ANY_VIEW, VISIBLE_VIEW
 from idif.report.tables import Cell, Table
@@ -44,6 +47,7 @@ def cameras(sweep: Json) -> Table:
     alone = {str(s["views"][0]): s["s_auroc"] for s in sweep["subsets"] if len(s["views"]) == 1}
     values = sweep["view_value"] or {}
     undefined = "undefined: some subset has samples of one class only"
+    names = sweep["protocol"].get("cameras", {})
     for camera, loss in sweep["leave_one_out"].items():
         cells = [
             table.percent_cell(None, undefined) if value is None else Cell(f"{100 * value:+.1f}")
@@ -51,7 +55,7 @@ def cameras(sweep: Json) -> Table:
         ]
         reason = undefined if camera in alone else "this camera alone is not among the sampled subsets"
         cells.append(table.percent_cell(alone.get(camera), reason))
-        table.rows.append((f"C{camera}", cells))
+        table.rows.append((camera_name(names, camera), cells))
     return table
 
 
@@ -62,9 +66,14 @@ def best_subsets(sweep: Json) -> Table:
         ["cameras", "S-AUROC"],
     )
     for size, found in sweep["best_subsets"].items():
-        names = " ".join(f"C{number}" for number in found["views"])
-        table.rows.append((size, [Cell(names), Cell(percent(found["s_auroc"]))]))
+        table.rows.append((size, [Cell(subset_text(sweep, found["views"])), Cell(percent(found["s_auroc"]))]))
     return table
+
+
+def subset_text(sweep: Json, numbers: Sequence[int]) -> str:
+    """The cameras of a subset by name; names are separated by commas, bare numbers by spaces."""
+    names = sweep["protocol"].get("cameras", {})
+    return (", " if names else " ").join(camera_name(names, number) for number in numbers)
 
 
 def strategies(results: Json) -> Table:

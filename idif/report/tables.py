@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from idif.data.index import camera_name
 from idif.evaluation.paired import Comparison
 from idif.metrics.mean import mean_defined
 from idif.report.reference_results import ReferenceRow
@@ -181,7 +182,7 @@ def per_view(values: Json, names: Mapping[str, str]) -> Table:
         cells = [
             table.percent_cell(metrics.get(key), reasons.get(f"per_view.{camera}.{key}")) for key in keys
         ]
-        table.rows.append((names.get(camera, f"C{camera}"), cells))
+        table.rows.append((camera_name(names, camera), cells))
     return table
 
 

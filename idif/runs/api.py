@@ -97,7 +97,9 @@ class TrainedRun:
         features = self.run.features()
         require_images(features)
         numbers, encoders = self.run.view_numbers(), self.run.encoders()
-        parts = find_parts([Path(p) for p in photographs], numbers, self.categories, category)
+        parts = find_parts(
+            [Path(p) for p in photographs], numbers, self.categories, category, self.run.named_cameras()
+        )
         for name in dict.fromkeys(part.category for part in parts):
             method = self.run.method(self.run.model_name(name), features, numbers)
             decision = load_decision(self.run, name, self.notify)

@@ -84,8 +84,13 @@ class Run:
 
     def camera_names(self) -> dict[int, str]:
         """Camera number -> its name in the source of the training data; by default ``C`` and the number."""
+        named = self.named_cameras()
+        return {number: named.get(number, f"C{number}") for number in self.view_numbers()}
+
+    def named_cameras(self) -> dict[int, str]:
+        """Camera number -> its name in the source of the training data; without cameras that have none."""
         named = read_facts(self.folder).get("cameras", {}) if (self.folder / FACTS_FILE).exists() else {}
-        return {number: named.get(str(number), f"C{number}") for number in self.view_numbers()}
+        return {number: named[str(number)] for number in self.view_numbers() if str(number) in named}
 
     def model_name(self, category: str) -> str:
         """Name of the model that scores a category."""

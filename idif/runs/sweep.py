@@ -33,11 +33,13 @@ def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", see
     run = evaluation.run
     require_writable(run.results)
     numbers: tuple[int, ...] = ()
+    names: dict[str, str] = {}
     categories: dict[str, dict[str, Any]] = {}
     incomplete: dict[str, int] = {}
     sweep = sweep_all if subsets == "all" else partial(sweep_paper, seed=seed)
     for category, source, scorer in evaluation.scorers():
         numbers = source.index.view_numbers
+        names |= source.index.camera_names
         if not numbers:
             raise ConfigError(f"{run.folder}: a sweep hides views, and these samples have none")
         incomplete[category] = sum(not all(sample.present) for sample in source.index.samples)
@@ -52,6 +54,7 @@ def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", see
         "subsets": subsets,
         "seed": seed if subsets == "paper" else None,
         "views": list(numbers),
+        **({"cameras": names} if names else {}),
         "incomplete_samples": incomplete,
         "labels": {
             "s_auroc": "anomalous when any view is, visible or not",

@@ -51,7 +51,7 @@ def json_line(value: Any, *, ascii_only: bool = False) -> str:
 
 
 def csv_text(text: str) -> str:
-    """``text`` as a cell that no spreadsheet takes for a formula; white space in front hides none."""
+    """``text`` as a cell of a table, escaped where a spreadsheet would run it as a formula."""
     plain = printable(text)
     return f"'{plain}" if plain.lstrip().startswith(_FORMULA) or text[:1] in ("\t", "\r", "\n") else plain
 

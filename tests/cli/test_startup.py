@@ -138,7 +138,8 @@ def test_no_command_prints_the_help_and_no_error(capsys: pytest.CaptureFixture[s
 def test_help_fits_into_80_columns_and_lists_every_command() -> None:
     lines = python("-m", "idif", "--help").stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    assert [line.split()[1] for line in lines if line.startswith("│ ") and line[2] != " "][4:] == [*COMMANDS]
+    listed = lines[lines.index("Commands:") + 1 :]
+    assert [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "] == [*COMMANDS]
 
 
 def test_shells_complete_names_without_importing_commands() -> None:

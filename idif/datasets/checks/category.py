@@ -15,7 +15,7 @@ from idif.datasets.realiad.statistics import Counts
 DARK, BRIGHT = 8.0, 247.0
 """Mean gray values, 0..255, below and above which a picture shows nothing."""
 MAX_BRIGHTNESS_DEVIATION = 64.0
-"""Largest difference of a picture's mean gray value from its camera's median that is not extreme."""
+"""Largest difference of a picture's mean gray value from its camera's median that is usual."""
 MIN_SAMPLES = 10
 """Fewer samples than this in a split give a warning."""
 

@@ -88,7 +88,11 @@ def find_categories(src: Path, wanted: Sequence[str]) -> dict[str, Path]:
         known = {path.parent.parent.name: path.parent.parent for path in sorted(src.glob(f"*/train/{GOOD}"))}
     known = {name: path for name, path in known.items() if not name.startswith(".")}
     if not known:
-        raise DatasetError(f"{src}: expected folders <category>/train/{GOOD} with photographs, found none")
+        names = ", ".join(shown(path.name) for path in _visible(src) if path.is_dir())
+        raise DatasetError(
+            f"{src}: expected folders <category>/train/{GOOD} with photographs, and <category>/test/{GOOD} "
+            f"and <category>/test/<defect> to test on, found {names or 'no folders'}"
+        )
     for category in wanted:
         if category not in known:
             raise DatasetError(

@@ -115,7 +115,10 @@ def _require_folder(
 ) -> None:
     if not (root / name).is_dir():
         alternatives = _listing([sibling for sibling in _siblings(root) if is_alternative(sibling)])
-        hint = "" if _siblings(root) else "; import a folder of your own photographs with `idif data import`"
+        steps = f"idif data import folder {root} OUT"
+        hint = (
+            "" if _siblings(root) else f"; import your own photographs with `{steps}`, then give --root OUT"
+        )
         raise DatasetError(
             f"{root / name}: expected the folder data.{what}, but it is missing{alternatives}{hint}"
         )

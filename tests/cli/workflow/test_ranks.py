@@ -108,7 +108,7 @@ def test_two_processes_learn_what_one_does(world: Path) -> None:
 
 
 def kept(folder: Path) -> dict[str, bytes]:
-    """What a training must leave the same of each model, whoever trained it."""
+    """The files of each model that are the same for any process that trained it."""
     names = ("log.jsonl", "checkpoint/model.safetensors")
     return {
         f"{model}/{name}": (folder / model / name).read_bytes() for model in ("bolt", "cup") for name in names

@@ -237,7 +237,7 @@ def peak_megabytes() -> float:
 
 
 def said_by_reading(root: Path) -> Iterator[str]:
-    """What reading and decoding everything raises: the way of builds, live training and prediction."""
+    """The error of reading and decoding everything: the way of builds, live training and prediction."""
 
     def read() -> None:
         for sample in read_realiad(RealIADLayout(root)).samples:

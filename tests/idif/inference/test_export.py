@@ -259,6 +259,7 @@ def test_parity_on_real_images_with_the_real_teacher(tmp_path: Path) -> None:
         encoders,
         spec,
         views,
+        ("C1", "C2", "C3", "C4", "C5"),
         Thresholds(),
         ("an untrained student",),
     )

@@ -162,7 +162,7 @@ class Loud(Method):
 
 @dataclass(frozen=True)
 class Oracle:
-    """White where the sample is anomalous: whoever scores filled views with it is always right."""
+    """White where the sample is anomalous: scores of views filled with it are always right."""
 
     def fill(self, batch: Batch, missing: Tensor) -> ImputedViews:
         bad = batch.labels.any(dim=1)[missing.nonzero()[:, 0]]

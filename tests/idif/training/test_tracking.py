@@ -32,7 +32,7 @@ FILES = ["checkpoint", "checkpoint.previous", "log.jsonl", "timing.jsonl"]
 
 
 def shown(folder: Path) -> EventAccumulator:
-    """What TensorBoard makes of a folder of event files."""
+    """The content of a folder of event files, as TensorBoard reads it."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
     events.Reload()
     return events

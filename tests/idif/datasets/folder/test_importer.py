@@ -252,7 +252,7 @@ def test_the_command(mug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert again == said | {"kept": ["mug"]}
     with Image.open(out / "preview" / "mug.png") as sheet:
         # three training samples, two chips and a good one, four in a row
-        assert sheet.size == (COLUMNS * CELL, 2 * (CELL + 14))
+        assert sheet.size == (COLUMNS * (CELL + 4) - 4, 2 * (CELL + 14))
         red = np.asarray(sheet)[CELL + 14 + 14 :, :CELL] == (255, 40, 40)
     assert red.all(2).any()
     mark(mug / "mug" / "ground_truth" / "big chip" / "000_mask.png", side=7)
