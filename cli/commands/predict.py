@@ -11,22 +11,34 @@ from rich.table import Table
 
 from cli.options import CheckpointOption, SetOption
 from cli.terminal.console import JsonOption, note, print_result, progress_bar, write_json_line
+from cli.workflow.categories import recognize
 from cli.workflow.device import evaluation_device
 from idif.errors import DatasetError, RunError
 from idif.evaluation.scoring import Scorer
 from idif.files import make_folder, replace_file, require_writable
-from idif.inference.photo_grouping import RESULTS_FILE, PredictInput, find_parts, left_out_of
+from idif.inference.photo_grouping import (
+    RESULTS_FILE,
+    PredictInput,
+    find_parts,
+    is_automatic,
+    left_out_of,
+)
 from idif.inference.predict import (
     Prediction,
     Thresholds,
+    decode_part,
     predict,
     prediction_json,
     require_images,
+    without_score,
     write_pictures,
 )
 from idif.runs.fitted import load_color_limits, load_decision
 from idif.runs.run import Run, open_run
 from idif.visualization.text import csv_text, json_line
+
+SHOWN, LEAST_SHOWN = 3, 0.01
+"""Categories whose probabilities the table shows, at most, and the least such probability."""
 
 DECISIONS = {True: "anomalous", False: "normal", None: "-"}
 
@@ -38,7 +50,10 @@ def predict_images(
     ],
     category: Annotated[
         str | None,
-        typer.Option(help="Category of images whose name lacks it; required for runs with several."),
+        typer.Option(
+            help="Category of images whose name lacks it; required for runs with several; auto: told by the "
+            "photographs."
+        ),
     ] = None,
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder for heat maps (.png) and raw maps (.npy).")
@@ -58,18 +73,26 @@ def predict_images(
     views of one part, in the order given; a folder of them is one part. A view that is absent or cannot
     be read counts as missing, and the part is scored by its other views.
 
+    With --category auto a linear probe on the run's features tells the category of each part; its
+    probabilities are part of the results. How many held-out normals it assigns rightly, the training prints.
+
     Examples:
 
         idif predict runs/realiad audiojack_0001_NG_C1.jpg audiojack_0001_NG_C2.jpg --out found
 
         idif predict runs/realiad parts/ --category audiojack --csv parts.csv
+
+        idif predict runs/realiad parts/ --category auto
     """
     if to_csv is not None and not to_csv.parent.is_dir():
         raise RunError(f"--csv {to_csv}: expected an existing folder, found no {to_csv.parent}")
     opened = open_run(run, overrides, checkpoint)
     require_images(opened.features())
     numbers = opened.view_numbers()
-    parts = find_parts(images, numbers, opened.known_categories(), category)
+    categories = opened.known_categories()
+    parts = find_parts(images, numbers, categories, category)
+    if is_automatic(category, categories):
+        parts = recognize(opened, parts)
     if (left_out := left_out_of(images)) is not None:
         note(f"note: {left_out}")
     if to is not None:
@@ -116,7 +139,14 @@ def _predict(
 ) -> Iterator[_Result]:
     """Results of all parts, grouped by category."""
     encoders, features, epoch = run.encoders(), run.features(), run.epoch_text()
+    known = run.known_categories()
+    for part in parts:
+        if is_automatic(part.category, known):  # none of its photographs is readable
+            unread = without_score(decode_part(part, encoders))
+            yield _Result(_values(unread, numbers, Thresholds(), None, None), None)
     for category in dict.fromkeys(part.category for part in parts):
+        if is_automatic(category, known):
+            continue
         of_category = [part for part in parts if part.category == category]
         if run.model_name(category) not in run.names:
             raise RunError(f"{run.folder}: {category} has no checkpoint yet; train it with `idif train`")
@@ -193,10 +223,13 @@ def _table(results: list[dict[str, Any]], names: Mapping[int, str]) -> Table:
     if len(names) == 1:
         views = []  # the view's score is the part's
     categories = list(dict.fromkeys(result["category"] for result in results))
+    told = any("category_probabilities" in result for result in results)
     table = Table(title=categories[0] if len(categories) == 1 else None)
     table.add_column("part", overflow="fold")
     if len(categories) > 1:
         table.add_column("category", overflow="fold")
+    if told:
+        table.add_column("probability", overflow="fold")
     for name in ("score", "decision", *(names[int(view)] for view in views)):
         table.add_column(name, no_wrap=True)
     for result in _sorted(results):
@@ -204,5 +237,15 @@ def _table(results: list[dict[str, Any]], names: Mapping[int, str]) -> Table:
         score = "-" if result["score"] is None else f"{result['score']:#.3g}"
         shown = ("-" if cell is None else f"{cell['score']:#.3g}" for cell in cells)
         parts = [result["sample"], result["category"]] if len(categories) > 1 else [result["sample"]]
+        if told:
+            parts.append(_probabilities_text(result.get("category_probabilities")))
         table.add_row(*parts, score, DECISIONS[result["anomalous"]], *shown)
     return table
+
+
+def _probabilities_text(told: Mapping[str, float] | None) -> str:
+    """The most probable categories, in percent."""
+    if told is None:
+        return "-"
+    likely = [(name, value) for name, value in list(told.items())[:SHOWN] if value >= LEAST_SHOWN]
+    return ", ".join(f"{name} {100 * value:.0f} %" for name, value in likely)

@@ -173,14 +173,19 @@ def _score(scorer: Scorer, encoders: EncoderSet, decoded: list[DecodedPart]) -> 
                 crop_from=encoders.image_reader.crop_from,
             )
     for one in decoded:
-        yield results.get(one.part.name) or Prediction(
-            part=one.part,
-            present=one.present,
-            view_scores=np.full(len(one.present), np.nan, np.float32),
-            score=None,
-            maps=None,
-            problems=one.problems,
-        )
+        yield results.get(one.part.name) or without_score(one)
+
+
+def without_score(decoded: DecodedPart) -> Prediction:
+    """The result of a part of which no photograph could be read."""
+    return Prediction(
+        part=decoded.part,
+        present=decoded.present,
+        view_scores=np.full(len(decoded.present), np.nan, np.float32),
+        score=None,
+        maps=None,
+        problems=decoded.problems,
+    )
 
 
 @dataclass(frozen=True)
@@ -196,12 +201,14 @@ class Thresholds:
 def prediction_json(judged: Prediction, view_numbers: Sequence[int], limits: Thresholds) -> dict[str, object]:
     """A part's result as JSON values: score, decision, and each view's file, score and decision.
 
-    ``anomalous`` is true if the score reaches the threshold, and None without a score or threshold.
+    ``anomalous`` is true if the score reaches the threshold, and None without a score or threshold;
+    ``category_probabilities`` is there where the category was told by the photographs.
     """
-    score = judged.score
+    score, told = judged.score, judged.part.probabilities
     return {
         "sample": judged.part.name,
         "category": judged.part.category,
+        **({} if told is None else {"category_probabilities": dict(told)}),
         "score": score,
         "threshold": limits.part,
         "threshold_origin": limits.origin,

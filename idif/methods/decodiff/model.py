@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idif.data.batch import Batch
+from idif.data.features import IMAGES
 from idif.encoders.autoencoder import LOGVAR, MU
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import ConfigError
@@ -69,7 +70,7 @@ class DeCoDiff(TrainedMethod):
         classes = max(1, len(self.categories))
         self.unet = DeviationUNet(shape[0], classes, size, dropout=config.dropout, gates=gates)
         self.differences = DifferenceMaps(shape[1], image_size)
-        known = (*(PIXEL_MAPS if decoder is not None else ("latent",)), *(GATE_MAPS if gates else ()))
+        known = (*(PIXEL_MAPS if decoder is not None else ("latent",)), *(GATE_MAPS if config.gated else ()))
         self.map_name = config.map if decoder is not None else "latent"
         self.other_maps = tuple(name for name in known if name != self.map_name)
 
@@ -118,7 +119,8 @@ class DeCoDiff(TrainedMethod):
         """Corrected latents [P,C,h,w] of latents float32 [P,C,h,w]; classes int64 [P]."""
 
         def deviation(deviating: Tensor, timestep: int) -> Tensor:
-            predicted: Tensor = self.unet(deviating, torch.full_like(classes, timestep), classes).values
+            timesteps = torch.full_like(classes, timestep)
+            predicted: Tensor = self.unet(deviating, timesteps, classes, self.config.gated).values
             return predicted.float()
 
         return correct(latents, self.config.reverse_steps, deviation)
@@ -132,19 +134,29 @@ class DeCoDiff(TrainedMethod):
             maps["image"] = draw.of_images(decode(latents).float(), decode(corrected).float())
             maps["geometric"] = (maps["image"] * maps["latent"]).clamp(min=0).sqrt()
             maps["arithmetic"] = (maps["image"] + maps["latent"]) / 2
-        if self.config.gating.used:
+        if self.config.gated:
             logits = self.unet(latents, torch.zeros_like(classes), classes).gate_logits
             maps["gate"] = draw.of_gate(logits.float().sigmoid())
             maps["fused"] = fuse(maps["geometric" if self.decoder is not None else "latent"], maps["gate"])
         return maps
 
+    @property
+    def rebuilt(self) -> tuple[str, ...]:
+        """See `Reconstructs`."""
+        return (MU,) if self.decoder is None else (MU, IMAGES)
+
     def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
-        """See `Reconstructs`: the corrected latents."""
-        corrected = torch.zeros_like(batch.arrays[MU], dtype=torch.float32)
-        if batch.view_mask.any():
-            latents = batch.arrays[MU][batch.view_mask].float()
-            corrected[batch.view_mask] = self.correct_views(latents, self._classes(batch, batch.view_mask))
-        return {MU: corrected}
+        """See `Reconstructs`: the corrected latents, and the images that they are decoded to."""
+        shown, side = batch.view_mask, self.image_size
+        rebuilt = {MU: torch.zeros_like(batch.arrays[MU], dtype=torch.float32)}
+        if self.decoder is not None:
+            rebuilt[IMAGES] = torch.zeros(*shown.shape, 3, side, side, device=shown.device)
+        if shown.any():
+            corrected = self.correct_views(batch.arrays[MU][shown].float(), self._classes(batch, shown))
+            rebuilt[MU][shown] = corrected
+            if self.decoder is not None:
+                rebuilt[IMAGES][shown] = self.decoder.decode(corrected).float()
+        return rebuilt
 
     def describe(self) -> dict[str, str]:
         """See `Method.describe`."""
@@ -159,7 +171,7 @@ class DeCoDiff(TrainedMethod):
             "fused": f"0.6 of the geometric mean of two maps, 0.4 of the gate. Image: {images}. "
             f"Latent: {latents}",
         }
-        gates = ", gated" if self.config.gating.used else ""
+        gates = ", gated" if self.config.gated else ", gates left out" if self.config.gating.used else ""
         return {
             "head": f"DeCo-Diff {self.config.size}{gates}, {self.config.reverse_steps} reverse steps",
             "map": drawn[self.map_name],
