@@ -150,7 +150,7 @@ class Reconstructs(Protocol):
 
     @property
     def rebuilt(self) -> tuple[str, ...]:
-        """Names of the arrays that `reconstruct` gives. Rebuilt ``images`` are shown beside the photographs by
+        """Names of the arrays that `reconstruct` gives; ``images`` are shown beside the photographs by
         reports and the page."""
         ...
 
