@@ -10,6 +10,7 @@ from idif.data.batch import Batch
 from idif.data.features import IMAGES
 from idif.encoders.autoencoder import LOGVAR, MU
 from idif.encoders.frozen import FrozenEncoder
+from idif.encoders.options import DECODED
 from idif.errors import ConfigError
 from idif.methods.decodiff.config import DeCoDiffConfig
 from idif.methods.decodiff.difference_maps import DifferenceMaps, fuse
@@ -46,6 +47,7 @@ class DeCoDiff(TrainedMethod):
         *,
         posterior: bool,
         decoder: FrozenEncoder | None = None,
+        stores_decoded: bool = False,
         view_dropout: ViewDropoutConfig | None = None,
     ) -> None:
         """A new model.
@@ -59,13 +61,17 @@ class DeCoDiff(TrainedMethod):
             posterior: whether the source holds the posterior's variance, and training samples from it.
             decoder: the autoencoder of the latents; without one maps come from the latents alone. It is no
                 part of the state.
+            stores_decoded: whether the source holds what the decoder makes of the clean latents.
             view_dropout: views left out while training.
         """
         super().__init__()
         self.config, self.categories, self.image_size = config, tuple(categories), image_size
         self.posterior, self.decoder = posterior, decoder
         self.view_dropout = view_dropout or ViewDropoutConfig()
-        self.needs = Needs(training=(MU, LOGVAR) if posterior else (MU,), scoring=(MU,))
+        decoded = stores_decoded and decoder is not None
+        self.needs = Needs(
+            training=(MU, LOGVAR) if posterior else (MU,), scoring=(MU, DECODED) if decoded else (MU,)
+        )
         gates = config.gating.init if config.gating.used else None
         classes = max(1, len(self.categories))
         self.unet = DeviationUNet(shape[0], classes, size, dropout=config.dropout, gates=gates)
@@ -110,7 +116,8 @@ class DeCoDiff(TrainedMethod):
         maps = {name: blank.clone() for name in names.values()}
         if view_mask.any():
             latents = batch.arrays[MU][view_mask].float()
-            found = self.view_maps(latents, self._classes(batch, view_mask))
+            decoded = batch.arrays[DECODED][view_mask].float() if DECODED in self.needs.scoring else None
+            found = self.view_maps(latents, self._classes(batch, view_mask), decoded)
             for name, key in names.items():
                 maps[key][view_mask] = found[name]
         return Scores(maps=maps)
@@ -125,13 +132,18 @@ class DeCoDiff(TrainedMethod):
 
         return correct(latents, self.config.reverse_steps, deviation)
 
-    def view_maps(self, latents: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """The maps float32 [P,S,S] of latents [P,C,h,w], by name."""
+    def view_maps(self, latents: Tensor, classes: Tensor, decoded: Tensor | None = None) -> dict[str, Tensor]:
+        """The maps float32 [P,S,S] of latents [P,C,h,w], by name.
+
+        Args:
+            decoded: what the decoder makes of the latents, [P,3,S,S]; None: it is run.
+        """
         corrected, draw = self.correct_views(latents, classes), self.differences
         maps = {"latent": draw.of_latents(latents, corrected)}
         if self.decoder is not None:
             decode = self.decoder.decode
-            maps["image"] = draw.of_images(decode(latents).float(), decode(corrected).float())
+            clean = decode(latents).float() if decoded is None else decoded
+            maps["image"] = draw.of_images(clean, decode(corrected).float())
             maps["geometric"] = (maps["image"] * maps["latent"]).clamp(min=0).sqrt()
             maps["arithmetic"] = (maps["image"] + maps["latent"]) / 2
         if self.config.gated:
