@@ -33,7 +33,7 @@ from idif.inference.predict import (
     without_score,
     write_pictures,
 )
-from idif.runs.fitted import load_color_limits, load_decision
+from idif.runs.fitted import load_color_limits, load_decision, other_settings
 from idif.runs.run import Run, open_run
 from idif.visualization.text import csv_text, json_line
 
@@ -152,6 +152,8 @@ def _predict(
             raise RunError(f"{run.folder}: {category} has no checkpoint yet; train it with `idif train`")
         method = run.method(run.model_name(category), features, numbers)
         decision = load_decision(run, category, note)
+        if (otherwise := other_settings(run, method)) is not None:
+            note(f"note: {otherwise}")
         scale = None if to is None else load_color_limits(run, category, note)
         scorer = Scorer(decision.rules, method, evaluation_device(), decision.calibration)
         with progress_bar(f"predicting {category}", "parts") as listen:

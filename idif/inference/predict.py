@@ -20,9 +20,11 @@ from idif.data.features import IMAGES, FeatureSpec
 from idif.data.images import load_photograph, uncropped, write_picture
 from idif.encoders.encode import EncoderSet
 from idif.errors import CannotFinish, ConfigError, DatasetError
+from idif.evaluation.reconstruction import image_bytes
 from idif.evaluation.scoring import Scorer
 from idif.files import make_folder, replace_file
 from idif.inference.photo_grouping import PredictInput
+from idif.methods.protocol import Reconstructs
 from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
 from idif.visualization.heatmap import OPACITY, Pixels, color_limits, heatmap_image
@@ -49,6 +51,9 @@ class Prediction:
     crop_from: int | None = None
     """Side of the resized photographs, in pixels of the maps, of which the maps show the center; None: the
     maps show the whole photographs."""
+    rebuilt: npt.NDArray[np.uint8] | None = None
+    """uint8 [V,3,S,S], RGB: what the maps show of the photographs, as the method rebuilds it; zero where
+    a view is missing. None if it was not asked for, or the method rebuilds no images."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,12 @@ def decode_part(part: PredictInput, encoders: EncoderSet) -> DecodedPart:
 
 @torch.inference_mode()
 def predict(
-    scorer: Scorer, encoders: EncoderSet, parts: Sequence[PredictInput], *, progress: Progress = silent
+    scorer: Scorer,
+    encoders: EncoderSet,
+    parts: Sequence[PredictInput],
+    *,
+    rebuild: bool = False,
+    progress: Progress = silent,
 ) -> Iterator[Prediction]:
     """Score parts in order, decoding ahead; unreadable photographs count as missing.
 
@@ -88,6 +98,7 @@ def predict(
             rules; ``eval.batch_size`` parts are scored at once. The method is moved to its device.
         encoders: the frozen encoders of the method's training; also moved there.
         parts: the parts to score.
+        rebuild: whether to give the images that the method rebuilds, too, if it rebuilds any.
         progress: called with the parts done and the number of parts.
 
     Raises:
@@ -102,7 +113,7 @@ def predict(
     done = 0
     try:
         while batch := list(islice(decoded, size)):
-            yield from _score(scorer, encoders, batch)
+            yield from _score(scorer, encoders, batch, rebuild)
             done += len(batch)
             progress(done, len(parts), "predicting")
     finally:
@@ -146,7 +157,17 @@ def image_batch(
     )
 
 
-def _score(scorer: Scorer, encoders: EncoderSet, decoded: list[DecodedPart]) -> Iterator[Prediction]:
+def _rebuilt(scorer: Scorer, batch: Batch) -> npt.NDArray[np.uint8] | None:
+    """uint8 [B,V,3,S,S]; None if the method rebuilds no images."""
+    method = scorer.method
+    if not isinstance(method, Reconstructs) or IMAGES not in method.rebuilt:
+        return None
+    return image_bytes(method.reconstruct(batch)[IMAGES])
+
+
+def _score(
+    scorer: Scorer, encoders: EncoderSet, decoded: list[DecodedPart], rebuild: bool
+) -> Iterator[Prediction]:
     seen = [one for one in decoded if one.present.any()]
     results: dict[str, Prediction] = {}
     if seen:
@@ -157,7 +178,9 @@ def _score(scorer: Scorer, encoders: EncoderSet, decoded: list[DecodedPart]) -> 
         visible = np.stack([one.present for one in seen])
         mask = torch.from_numpy(visible).to(scorer.device)
         categories = [one.part.category or "" for one in seen]
-        scored = scorer.score(image_batch(encoders, arrays, mask, categories))
+        batch = image_batch(encoders, arrays, mask, categories)
+        scored = scorer.score(batch)
+        rebuilt = _rebuilt(scorer, batch) if rebuild else None
         views, samples = scorer.final(scored.without_maps())
         maps = None if scored.maps is None else scored.maps.cpu().numpy()
         for place, (one, row, score) in enumerate(zip(seen, views, samples, strict=True)):
@@ -171,6 +194,7 @@ def _score(scorer: Scorer, encoders: EncoderSet, decoded: list[DecodedPart]) -> 
                 maps=None if maps is None else maps[place],
                 problems=one.problems,
                 crop_from=encoders.image_reader.crop_from,
+                rebuilt=None if rebuilt is None else rebuilt[place],
             )
     for one in decoded:
         yield results.get(one.part.name) or without_score(one)
