@@ -49,7 +49,7 @@ def make_strips(
     rebuilt: RebuiltImages,
     budget: int,
 ) -> Strips | None:
-    """The strips of the selected samples, each of its view with the highest score; None if there are none.
+    """The strips of the selected samples, each of one view; None if there are none.
 
     Args:
         predictions: of the run, with maps.
@@ -61,7 +61,7 @@ def make_strips(
     rows = [row for row in selected if predictions.sample_id[row] in rebuilt.rows]
     if not rows:
         return None
-    slots = [int(np.nanargmax(predictions.view_scores[row])) for row in rows]
+    slots = [_slot(predictions, row) for row in rows]
     masks, heats = _maps(predictions, rows, slots)
     drawn = []
     for place, (row, slot) in enumerate(zip(rows, slots, strict=True)):
@@ -77,6 +77,12 @@ def make_strips(
         if sum(len(data) for strip in strips for _, data in strip.pictures) <= budget:
             return Strips(strips, side)
     return None
+
+
+def _slot(predictions: Predictions, row: int) -> int:
+    """The view with the highest score, of an anomalous sample among its anomalous ones."""
+    labels, scores = predictions.labels[row], predictions.view_scores[row]
+    return int(np.nanargmax(np.where(labels, scores, np.nan) if labels.any() else scores))
 
 
 def _maps(

@@ -139,5 +139,5 @@ def other_settings(run: Run, method: Method) -> str | None:
     for key, now in described.items():
         before = protocol.get(key)
         if before is not None and before != now:
-            return f"threshold and color scale were chosen with {key} {before!r}, scores are of {now!r}"
+            return f"threshold and color scale come from an evaluation with {before}, these scores from {now}"
     return None

@@ -34,7 +34,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "teacher: {encoder: tiny_vae, weights: untrained, image_size: 32, crop_from: 40}\n"
         "method: {name: deco-diff, size: XS, width: 32, patch_sizes: [1, 2], patch_probabilities: [0.5, 0.5],"
         " reverse_steps: 2}\n"
-        "train: {epochs: 1, batch_size: 2, accumulate: 1, convolutions: direct}\n"
+        "train: {epochs: 1, batch_size: 2, accumulate: 1, convolutions: direct, lr: 0.01,"
+        " schedule: {warmup_start: 1.0}}\n"
         f"run: {{name: it, dir: '{(home / 'runs').as_posix()}', tracking: none}}\n",
         encoding="utf-8",
     )
@@ -138,7 +139,7 @@ def check_stored_decoded_views(home: Path, folder: Path, capsys: pytest.CaptureF
         ),
         (["eval", "--set=method.reverse_steps=7"], "2, 3, 4, 5 or 10"),
         (["predict", "--set=method.reverse_steps=1"], "2, 3, 4, 5 or 10"),
-        (["predict", "--category=bolt"], "--category bolt: the run has screw"),
+        (["predict", "--category=bolt"], "--category 'bolt': the run has screw"),
         (["predict", "--category=auto"], "has one category, screw"),
         (["eval", "--set=method.size=S", "--set=method.width=null"], "does not fit the run's config"),
         (["eval", "--set=method.gating.used=true"], "does not fit the run's config"),
