@@ -186,6 +186,6 @@ def _regression(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         return value
 
     with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[arg-type]
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
     scaled = weight.detach() * scale
     return scaled, bias.detach() - scaled @ mean

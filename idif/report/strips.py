@@ -73,7 +73,10 @@ def make_strips(
         pictures["reconstruction"] = np.moveaxis(image, 0, 2)
         drawn.append((row, slot, pictures, masks[place], {name: heat[place] for name, heat in heats.items()}))
     for side, quality in SIZES:
-        strips = tuple(_strip(predictions, selected[row], row, *rest, side, quality) for row, *rest in drawn)
+        strips = tuple(
+            _strip(predictions, selected[row], row, slot, pictures, mask, maps, side, quality)
+            for row, slot, pictures, mask, maps in drawn
+        )
         if sum(len(data) for strip in strips for _, data in strip.pictures) <= budget:
             return Strips(strips, side)
     return None

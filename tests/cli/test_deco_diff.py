@@ -121,12 +121,17 @@ def check_stored_decoded_views(home: Path, folder: Path, capsys: pytest.CaptureF
 
     live = maps()
     assert live.max() > 0
-    decoded = []
+    decoded: list[int] = []
     once = FrozenEncoder.decode
+
+    def counted(encoder: FrozenEncoder, latents: torch.Tensor) -> torch.Tensor:
+        decoded.append(len(latents))
+        return once(encoder, latents)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FrozenEncoder, "decode", lambda *given: decoded.append(1) or once(*given))
+        patch.setattr(FrozenEncoder, "decode", counted)
         stored = maps(f"--set=cache.store={store}")
-    assert len(decoded) == 1, "the corrected latents alone"
+    assert decoded == [3], "the corrected latents alone"
     np.testing.assert_allclose(stored, live, atol=0.01)
 
 

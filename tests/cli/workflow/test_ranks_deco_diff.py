@@ -25,8 +25,8 @@ from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotat
 class Rank(Fabric):
     """One process that takes the part of another of two in turn."""
 
-    global_rank: int = 0  # type: ignore[assignment]
-    world_size: int = 2  # type: ignore[assignment]
+    global_rank = 0
+    world_size = 2
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "method: {name: deco-diff, size: XS, width: 32, patch_sizes: [1, 2], patch_probabilities: [0.5, 0.5],"
         " gating: {used: true, loss: 0.1}}\n"
         "train: {epochs: 2, batch_size: 1, accumulate: 2, convolutions: direct, precision: float32,"
-        " schedule: {name: constant, warmup: 0}, lr: 0.001}\n"
+        " schedule: {name: constant, warmup: 0}, optimizer: {name: sgd}, lr: 0.05}\n"
         f"run: {{name: together, dir: '{(home / 'runs').as_posix()}', tracking: none}}\n",
         encoding="utf-8",
     )
@@ -89,4 +89,4 @@ def test_two_processes_learn_what_one_does_with_the_same_global_batch(config: Pa
     together = load_file(folder / "checkpoint" / "model.safetensors")
     assert together.keys() == weights.keys()
     for name, values in weights.items():
-        torch.testing.assert_close(together[name], values, rtol=0, atol=1e-4)
+        torch.testing.assert_close(together[name], values, rtol=1e-4, atol=1e-5)
