@@ -311,11 +311,33 @@ def overlay(
     Raises:
         DatasetError: the photograph cannot be read.
     """
-    photo = load_photograph(path)
     low, high = scale
+    beneath = photograph(path, longest_side)
     values = uncropped(values, crop_from, fill=low)
+    size = (beneath.shape[1], beneath.shape[0])
+    heat = cv2.resize((values - low) / (high - low), size, interpolation=cv2.INTER_LINEAR)
+    return heatmap_image(heat.astype(np.float32), beneath, opacity)
+
+
+def photograph(path: Path, longest_side: int = LONGEST_SIDE) -> Pixels:
+    """A photograph for display: uint8 [h,w,3], RGB, not enlarged.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    photo = load_photograph(path)
     shrink = min(1.0, longest_side / max(photo.shape[:2]))
     size = (max(1, round(photo.shape[1] * shrink)), max(1, round(photo.shape[0] * shrink)))
-    heat = cv2.resize((values - low) / (high - low), size, interpolation=cv2.INTER_LINEAR)
-    beneath = cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return heatmap_image(heat.astype(np.float32), beneath, opacity)
+    return cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def rebuilt_picture(rebuilt: Pixels, shape: tuple[int, int], crop_from: int | None = None) -> Pixels:
+    """A rebuilt image in the proportions of its photograph: uint8 [h,w,3], RGB.
+
+    Args:
+        rebuilt: uint8 [3,S,S], one of `Prediction.rebuilt`.
+        shape: (h, w).
+        crop_from: side of the square of which it shows the center; its edge is drawn around it.
+    """
+    whole = np.ascontiguousarray(np.moveaxis(uncropped(rebuilt, crop_from), 0, 2))
+    return cv2.resize(whole, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
