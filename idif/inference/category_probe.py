@@ -85,9 +85,9 @@ class CategoryProbe:
     def sentence(self) -> str:
         """How well it does, for terminals and pages."""
         if self.accuracy is None:
-            return "the categories' probe could not be tried: there are too few training samples"
+            return "the linear probe of categories could not be tried: there are too few training samples"
         share = f"{100 * self.accuracy:.1f} % of {self.held_out} held-out normals"
-        return f"{share} are assigned to their category by a linear probe, used by --category auto"
+        return f"a linear probe on the features tells the category of {share}"
 
     @torch.inference_mode()
     def recognize(

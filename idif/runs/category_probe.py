@@ -72,7 +72,7 @@ def keep_probe(
     if (found := load_probe(folder)) is not None and found.categories == categories:
         return found
     probe = CategoryProbe.fit(source, progress)
-    notify(f"categories: {probe.sentence()}")
+    notify(f"note: {probe.sentence()} (--category auto of idif predict)")
     try:
         save_probe(folder, probe)
     except PathError as error:

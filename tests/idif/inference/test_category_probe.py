@@ -53,7 +53,7 @@ def test_training_keeps_a_probe_and_prints_how_good_it_is(
         "--set=data.categories=[cup]",
     ]
     assert run(line) == 0
-    assert "held-out normals are assigned" not in capsys.readouterr().err
+    assert "linear probe" not in capsys.readouterr().err
     assert load_probe(tmp_path / "tiny") is None
 
 
