@@ -226,10 +226,10 @@ def test_the_slider_s_rounding_does_not_move_the_threshold() -> None:
 
 
 def test_a_camera_that_is_switched_off_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(session_module, "predict", lambda scorer, encoders, parts: iter(parts))
+    monkeypatch.setattr(session_module, "predict", lambda scorer, encoders, parts, rebuild: iter(parts))
     loaded: Any = SimpleNamespace(scorer=SimpleNamespace(config=SimpleNamespace(batch_size=2)))
     none: Any = None
-    session = session_module.AppSession(none, (1, 4), ("cup",), none, lambda category: loaded, None, None)
+    session = session_module.AppSession(none, (1, 4), ("cup",), none, lambda *_: loaded, None, None)
     part: Any = session.predict_with(PredictInput("a", "cup", (tmp_path / "1", tmp_path / "4")), [4])
     assert part.images == (None, tmp_path / "4")
 
@@ -247,7 +247,9 @@ def test_an_archive_is_measured_unpacked(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_page_deletes_parts_that_nobody_looks_at(tmp_path: Path) -> None:
     session: Any = Session(tmp_path)
     with page.build(session, "title", []) as blocks:
-        (state,) = (block for block in blocks.blocks.values() if isinstance(block, gr.State))
+        state, settings = (block for block in blocks.blocks.values() if isinstance(block, gr.State))
+    if state.delete_callback is not forget:
+        state, settings = settings, state
     assert (state.delete_callback, state.time_to_live) == (forget, page.FORGOTTEN_AFTER)
     assert any("unload" in str(target) for function in blocks.fns.values() for target in function.targets)
 
