@@ -7,7 +7,17 @@ In every round, in turn: ``cached`` (steps from the store, loading included), ``
 running on the images), ``plain`` (live, in float32 without mixed precision or Winograd filtering) and the
 scoring of one batch from the store. Medians over the rounds, in seconds of the clock, so nothing else may run
 beside it; a round's first step waits for its batch and is not timed. Memory is by count: weights, gradients
-and moments, and what the forward pass keeps.
+and moments, and what the forward pass keeps. The live encoder sees the plain images, of which a store may
+hold variants too. ``encoder_weights`` tells seeded random weights (``untrained``), which take as long.
+
+DeCo-Diff with both of its encoders, from a dataset in the layout of Real-IAD below data/screw:
+
+    for encoder in taef2 sd_vae; do
+      options="--set teacher.encoder=$encoder --set teacher.weights=untrained"
+      options="$options --set cache.store=stores/bench-$encoder.zarr"
+      idif cache build realiad --config configs/deco-diff-laptop.yaml $options
+      python benchmarks/methods.py configs/deco-diff-laptop.yaml $options --json
+    done
 """
 
 import argparse
@@ -15,6 +25,7 @@ import json
 import statistics
 import time
 from collections import defaultdict
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -81,7 +92,10 @@ def main() -> None:
     context = method_context(config, stored.spec, stored.index.view_numbers, [category])
     size = config.train.batch_size
     seconds: dict[str, list[float]] = defaultdict(list)
-    method = METHODS[config.method.name].build(config.method, context)
+    spec = METHODS[config.method.name]
+    if spec.scores_with_encoders(config.method):
+        context = replace(context, encoders=cached.encoders().encoders)
+    method = spec.build(config.method, context)
     assert isinstance(method, TrainedMethod), "a method that trains"
     for _ in range(options.rounds):
         seconds["cached"].append(time_steps(config, method, stored, fabric, options.steps))
@@ -100,6 +114,7 @@ def main() -> None:
     answer = {
         "method": config.method.name,
         "encoder": stored.spec.encoders[0].name,
+        "encoder_weights": stored.spec.encoders[0].weights,
         "image_size": stored.spec.image_size,
         "batch_size": size,
         "device": str(fabric.device),
@@ -109,6 +124,7 @@ def main() -> None:
         "live_over_cached": medians["live"] / medians["cached"],
         "plain_over_cached": medians["plain"] / medians["cached"],
         "images_per_s_at_test": 1 / medians["score"],
+        "scored_with": [encoder.name for encoder in context.encoders],
         "parameters": counted.parameters,
         "state_bytes": counted.state_bytes,
         "activation_bytes": counted.activation_bytes,

@@ -1,12 +1,16 @@
 """`idif app`: serve a run as a web page."""
 
+import functools
 import importlib.util
 import ipaddress
+import json
 import os
 import tempfile
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,21 +18,21 @@ import torch
 import typer
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, note, print_result, progress_bar
+from cli.terminal.console import JsonOption, note, print_result
 from cli.terminal.signals import Terminated
+from cli.workflow.categories import probe_of
 from cli.workflow.device import evaluation_device
 from cli.workflow.report import read_images
 from cli.workflow.sources import Sources
-from idif.app.category_match import CategoryMatcher
-from idif.app.session import AppSession, TestSamples, Trained
+from idif.app.session import AppSession, Settings, TestSamples, Trained
 from idif.data.features import FeatureSpec
 from idif.data.index import Sample
 from idif.errors import ConfigError, IdifError
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.scoring import Scorer
 from idif.inference.predict import require_images
-from idif.runs.files import read_facts
-from idif.runs.fitted import load_color_limits, load_decision
+from idif.runs.files import read_config, read_facts
+from idif.runs.fitted import load_color_limits, load_decision, other_settings
 from idif.runs.run import Run, open_run
 
 MIN_PASSWORD = 8
@@ -53,7 +57,8 @@ def serve_page(
     """Serve a page that scores photographs: switch cameras off, move the threshold, view anomaly maps.
 
     Listens on this machine only, unless --host is given, and runs until Ctrl-C. Test samples can be selected
-    if the run's store or dataset is available; uploads are compared with the categories of its store. Needs
+    if the run's store or dataset is available. In a run of several categories the photographs tell the
+    category (`auto`); options of the run's method, such as DeCo-Diff's reverse steps, can be changed. Needs
     the extra `app`.
 
     Examples:
@@ -80,7 +85,7 @@ def serve_page(
         }
         from idif.app import page
 
-        session, notes = _open_session(opened, Path(uploads))
+        session, notes = _open_session(opened, overrides, Path(uploads))
         built = page.build(session, opened.config.run.name, [*_caveats(opened), *notes])
         try:
             address = page.serve(built, host, port, password, Path(uploads))
@@ -119,37 +124,55 @@ def _check_address(host: str, password: str | None) -> None:
         )
 
 
-def _open_session(run: Run, uploads: Path) -> tuple[AppSession, list[str]]:
-    """Open the run for the page; returns the session and notes about unavailable features."""
+def _open_session(run: Run, overrides: Sequence[str], uploads: Path) -> tuple[AppSession, list[str]]:
+    """Open the run for the page; returns the session and notes about unavailable features.
+
+    Args:
+        overrides: those that the run was opened with.
+    """
     numbers, device, spec = run.view_numbers(), evaluation_device(), run.features()
     categories, notes = run.known_categories(), []
-    samples = matcher = None
+    samples = probe = None
     try:
         sources = Sources(run.config, device, compare=False)
         samples = _samples(sources, categories)
     except IdifError as error:
         note(f"note: test samples cannot be selected: {error}")
         notes.append("Test samples cannot be selected: neither the run's store nor its dataset is available.")
-    if len(categories) == 1:
-        notes.append("The nearest category is not shown: the run has one category only.")
-    elif run.config.live or samples is None:
-        notes.append("The nearest category is not shown: the run's feature store is not available.")
-    else:
-        with progress_bar("pooling stored features", "samples") as progress:
-            matcher = CategoryMatcher.build(
-                sources.unplaced(categories, "train"), run.config.strategies.layer, progress
-            )
+    if len(categories) > 1:
+        try:
+            probe = probe_of(run)
+        except IdifError as error:
+            note(f"note: categories are not told by photographs: {error}")
+            notes.append("Categories are not told by photographs: the terminal of idif app says why.")
+        else:
+            notes.append(probe.sentence())
+
+    def load(category: str, settings: Settings) -> Trained:
+        changed = [f"method.{key}={json.dumps(value)}" for key, value in settings]
+        opened = replace(run, config=read_config(run.folder, [*overrides, *changed]))
+        return _trained(opened, category, spec, numbers, device)
+
+    options = run.config.method.inference_options
     session = AppSession(
         encoders=run.encoders(),
         view_numbers=numbers,
         categories=tuple(categories),
         device=device,
-        load=lambda category: _trained(run, category, spec, numbers, device),
+        load=load,
         samples=samples,
-        matcher=matcher,
+        probe=probe,
+        options=options,
+        defaults=tuple((option.key, _value(run.config.method, option.key)) for option in options),
         uploads=uploads,
     )
     return session, notes
+
+
+def _value(section: Any, key: str) -> bool | int | str:
+    """The value of a dotted key."""
+    value: bool | int | str = functools.reduce(getattr, key.split("."), section)
+    return value
 
 
 def _samples(sources: Sources, categories: tuple[str, ...]) -> TestSamples:
@@ -171,7 +194,11 @@ def _trained(
     decision = load_decision(run, category, note)
     scorer = Scorer(decision.rules, method, device, decision.calibration)
     return Trained(
-        scorer, decision.thresholds, load_color_limits(run, category, note), _scores(run, category)
+        scorer,
+        decision.thresholds,
+        load_color_limits(run, category, note),
+        _scores(run, category),
+        other_settings(run, method),
     )
 
 

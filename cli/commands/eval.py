@@ -35,7 +35,8 @@ def evaluate(
         bool,
         typer.Option(
             "--save-reconstruction",
-            help="Also write reconstruction.h5: the features as the method rebuilds them.",
+            help="Also write reconstruction.h5: features, and images where the method rebuilds these, which "
+            "the report then shows.",
         ),
     ] = False,
     exports: Annotated[

@@ -11,24 +11,37 @@ from rich.table import Table
 
 from cli.options import CheckpointOption, SetOption
 from cli.terminal.console import JsonOption, note, out, print_result, progress_bar, write_json_line
+from cli.workflow.categories import recognize
 from cli.workflow.device import evaluation_device
 from idif.errors import DatasetError, RunError
 from idif.evaluation.scoring import Scorer
 from idif.files import make_folder, replace_file, require_writable
-from idif.inference.photo_grouping import RESULTS_FILE, PredictInput, find_parts, left_out_of
+from idif.inference.photo_grouping import (
+    RESULTS_FILE,
+    PredictInput,
+    find_parts,
+    is_automatic,
+    left_out_of,
+)
 from idif.inference.predict import (
+    Thresholds,
+    decode_part,
     predict,
     prediction_json,
     require_images,
+    without_score,
     write_pictures,
 )
-from idif.runs.fitted import load_color_limits, load_decision
+from idif.runs.fitted import load_color_limits, load_decision, other_settings
 from idif.runs.run import Run, open_run
 from idif.visualization.text import csv_text, json_line
 
 LEFT_COLUMNS = 36
 """Columns of the terminal for a part's name, score and decision."""
 SCORE_WIDTH = 5
+SHOWN, LEAST_SHOWN = 3, 0.01
+"""Categories whose probabilities the table shows, at most, and the least such probability."""
+
 DECISIONS = {True: "anomalous", False: "normal", None: "-"}
 
 
@@ -39,7 +52,10 @@ def predict_images(
     ],
     category: Annotated[
         str | None,
-        typer.Option(help="Category of images whose name lacks it; required for runs with several."),
+        typer.Option(
+            help="Category of images whose name lacks it; required for runs with several; auto: told by the "
+            "photographs."
+        ),
     ] = None,
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder for heat maps (.png) and raw maps (.npy).")
@@ -60,18 +76,26 @@ def predict_images(
     part. A view that is absent or cannot be read counts as missing, and the part is scored by its other
     views.
 
+    With --category auto a linear probe on the run's features tells the category of each part; its
+    probabilities are part of the results. How many held-out normals it assigns rightly, the training prints.
+
     Examples:
 
         idif predict runs/realiad audiojack_0001_NG_C1.jpg audiojack_0001_NG_C2.jpg --out found
 
         idif predict runs/realiad parts/ --category audiojack --csv parts.csv
+
+        idif predict runs/realiad parts/ --category auto
     """
     if to_csv is not None and not to_csv.parent.is_dir():
         raise RunError(f"--csv {to_csv}: expected an existing folder, found no {to_csv.parent}")
     opened = open_run(run, overrides, checkpoint)
     require_images(opened.features())
     numbers = opened.view_numbers()
-    parts = find_parts(images, numbers, opened.known_categories(), category, opened.named_cameras())
+    categories = opened.known_categories()
+    parts = find_parts(images, numbers, categories, category, opened.named_cameras())
+    if is_automatic(category, categories):
+        parts = recognize(opened, parts)
     if (left_out := left_out_of(images)) is not None:
         note(f"note: {left_out}")
     if to is not None:
@@ -119,12 +143,21 @@ def _predict(
     """Results of all parts, grouped by category."""
     encoders, features, epoch = run.encoders(), run.features(), run.epoch_text()
     cameras = run.named_cameras()
+    known = run.known_categories()
+    for part in parts:
+        if is_automatic(part.category, known):  # none of its photographs is readable
+            unread = without_score(decode_part(part, encoders))
+            yield _Result(prediction_json(unread, numbers, Thresholds(), cameras), None)
     for category in dict.fromkeys(part.category for part in parts):
+        if is_automatic(category, known):
+            continue
         of_category = [part for part in parts if part.category == category]
         if run.model_name(category) not in run.names:
             raise RunError(f"{run.folder}: {category} has no checkpoint yet; train it with `idif train`")
         method = run.method(run.model_name(category), features, numbers)
         decision = load_decision(run, category, note)
+        if (otherwise := other_settings(run, method)) is not None:
+            note(f"note: {otherwise}")
         scale = None if to is None else load_color_limits(run, category, note)
         scorer = Scorer(decision.rules, method, evaluation_device(), decision.calibration)
         with progress_bar(f"predicting {category}", "parts") as listen:
@@ -185,6 +218,7 @@ def _table(results: list[dict[str, Any]], names: Mapping[int, str]) -> Table:
     if len(names) == 1:
         views = []  # the view's score is the part's
     categories = list(dict.fromkeys(result["category"] for result in results))
+    told = any("category_probabilities" in result for result in results)
     table = Table(title=categories[0] if len(categories) == 1 else None)
     table.add_column("part", overflow="fold")
     if len(categories) > 1:
@@ -193,14 +227,26 @@ def _table(results: list[dict[str, Any]], names: Mapping[int, str]) -> Table:
     # each column has a bar and two spaces
     room = out.width - (LEFT_COLUMNS if len(categories) == 1 else 2 * LEFT_COLUMNS)
     many = sum(3 + max(len(name), SCORE_WIDTH) for name in headings) > room
+    if told:
+        table.add_column("probability", overflow="fold")
     for name in ("score", "decision", *(["highest camera", "missing"] if many else headings)):
         table.add_column(name, no_wrap=name != "missing")
     for result in _sorted(results):
         score = "-" if result["score"] is None else f"{result['score']:#.3g}"
         parts = [result["sample"], result["category"]] if len(categories) > 1 else [result["sample"]]
+        if told:
+            parts.append(_probabilities_text(result.get("category_probabilities")))
         cells = _worst_view(result, names) if many else _view_scores(result, views)
         table.add_row(*parts, score, DECISIONS[result["anomalous"]], *cells)
     return table
+
+
+def _probabilities_text(told: Mapping[str, float] | None) -> str:
+    """The most probable categories, in percent."""
+    if told is None:
+        return "-"
+    likely = [(name, value) for name, value in list(told.items())[:SHOWN] if value >= LEAST_SHOWN]
+    return ", ".join(f"{name} {100 * value:.0f} %" for name, value in likely)
 
 
 def _view_scores(result: dict[str, Any], views: list[str]) -> list[str]:

@@ -63,7 +63,9 @@ def load_encoders(
             raise ConfigError(f"--teacher-weights: expected weights of {name} too, e.g. {name}=untrained")
     optional = [name for name in names if len(names) == 1 or find_family(name).input == IMAGE_INPUT]
     if len(optional) != 1 and options != NO_OPTIONS:
-        raise ConfigError("teacher: taps, neck, padding, resize and crop_from are those of a single encoder")
+        raise ConfigError(
+            "teacher: taps, neck, padding, resize, crop_from, decoded are those of a single encoder"
+        )
 
     def load(name: str) -> FrozenEncoder:
         own = options if name in optional else NO_OPTIONS

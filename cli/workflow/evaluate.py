@@ -11,8 +11,9 @@ from idif.data.index import Split
 from idif.evaluation.reconstruction import write_reconstructions
 from idif.progress import Progress, silent
 from idif.runs.evaluate import Evaluation, evaluate
-from idif.runs.files import read_facts
+from idif.runs.files import RECONSTRUCTION_FILE, read_facts
 from idif.runs.identity import check_identity, data_identity
+from idif.runs.outdated import MODELS, model_digests
 from idif.runs.run import Run, source_name
 
 
@@ -52,6 +53,11 @@ def evaluate_run(
     with progress_bar("evaluating", "samples") as listen:
         evaluation = evaluation_of(run, sources, listen)
         if reconstruction:
-            path = run.results / "reconstruction.h5"
-            write_reconstructions(path, evaluation.scorers(split), progress=listen)
+            weights = model_digests(run.folder, [model for _, model in run.models(evaluation.categories)])
+            write_reconstructions(
+                run.results / RECONSTRUCTION_FILE,
+                evaluation.scorers(split),
+                {MODELS: weights, "split": split},
+                progress=listen,
+            )
         return evaluate(evaluation, split=split, maps=maps)

@@ -22,6 +22,7 @@ from idif.data.index import Split
 from idif.encoders.frozen import FrozenEncoder
 from idif.files import make_folder
 from idif.kernels.malloc import keep_freed_memory
+from idif.runs.category_probe import keep_probe
 from idif.runs.identity import data_identity
 from idif.runs.lock import model_lock, run_lock
 from idif.runs.run import starting_checkpoint
@@ -240,6 +241,9 @@ def _start(
         if write:
             identities = {c: data_identity(sources.unplaced([c], "train"), c) for c in categories}
             write_run_folder(config, sources.training_data(first, identities), start, fabric)
+            with progress_bar("pooling stored features", "samples") as listen:
+                every = sources.unplaced(categories, "train")
+                keep_probe(config.folder, every, progress=listen, notify=note)
     _compile_convolutions(config, fabric)
     return {name: resource.to(fabric.device) for name, resource in resources.items()}
 

@@ -9,12 +9,12 @@ from typing import Any
 import gradio as gr
 
 from idif.app import csv_table, html
-from idif.app.category_match import CategoryDistance
-from idif.app.session import AppSession, Trained
+from idif.app.options import settings_of
+from idif.app.session import AppSession, Settings, Trained
 from idif.app.uploads import Upload, UploadError, discard
 from idif.app.visits import Visits
 from idif.data.index import NORMAL_CLASS
-from idif.inference.photo_grouping import PredictInput
+from idif.inference.photo_grouping import PredictInput, is_automatic
 from idif.inference.predict import Prediction, prediction_json
 from idif.visualization.heatmap import color_limits
 
@@ -43,8 +43,8 @@ class ViewedSample:
     """(low, high) of the color scale."""
     label: str | None
     """Label of a test sample; None for an upload."""
-    matches: list[CategoryDistance]
-    """Categories by distance, nearest first."""
+    settings: Settings
+    """The options that it was predicted with."""
 
 
 def forget(viewed: ViewedSample | None) -> None:
@@ -108,6 +108,7 @@ class Handlers:
         opacity: float,
         viewed: ViewedSample | None,
         request: gr.Request | None = None,
+        settings: Settings = (),
     ) -> list[Any]:
         """Show uploaded photographs of one part; returns the updates of `_show`."""
 
@@ -121,7 +122,8 @@ class Handlers:
                 raise UploadError(f"These are photographs of {len(parts)} parts; use the tab “Many parts”.")
             return parts[0], None
 
-        return self._show(load, opacity, viewed, request)
+        automatic = is_automatic(category, self.session.categories)
+        return self._show(load, opacity, viewed, settings, request, automatic=automatic)
 
     def pick(
         self,
@@ -130,6 +132,7 @@ class Handlers:
         opacity: float,
         viewed: ViewedSample | None,
         request: gr.Request | None = None,
+        settings: Settings = (),
     ) -> list[Any]:
         """Show a test sample; returns the updates of `_show`."""
 
@@ -137,15 +140,17 @@ class Handlers:
             part, sample = self.session.copy_sample(category, sample_id, upload)
             return part, "normal" if sample.anomaly_class == NORMAL_CLASS else sample.anomaly_class
 
-        return self._show(load, opacity, viewed, request, sample_id=sample_id)
+        return self._show(load, opacity, viewed, settings, request, sample_id=sample_id)
 
     def _show(
         self,
         load: Callable[[Upload], tuple[PredictInput, str | None]],
         opacity: float,
         previous: ViewedSample | None,
+        settings: Settings,
         request: gr.Request | None,
         sample_id: str | None = None,
+        automatic: bool = False,
     ) -> list[Any]:
         """Predict a new part with all its cameras.
 
@@ -153,8 +158,10 @@ class Handlers:
             load: fills an empty upload; returns the part and its label, if it is known.
             opacity: of the maps.
             previous: the part viewed before; its photographs are deleted.
+            settings: options to predict with; empty: the run's own.
             request: that of the visit; its photographs are deleted when it ends.
             sample_id: of a test sample.
+            automatic: whether the selected category is ``auto``, and stays so.
 
         Returns:
             Updates of category, upload, sample, cameras, threshold, viewed sample, verdict and maps.
@@ -168,8 +175,9 @@ class Handlers:
         try:
             part, label = load(upload)
             with upload.as_upload_error():
-                prediction = self.session.predict_with(part, self.session.view_numbers)
-                matches = self.session.nearest_categories(part)
+                settings = settings or self.session.defaults
+                (part,) = self.session.recognized([part])
+                prediction = self.session.predict_with(part, self.session.view_numbers, settings)
                 trained = self.session.trained(part.category)
         except UploadError as error:
             upload.remove()
@@ -182,13 +190,15 @@ class Handlers:
         scale = trained.scale or _color_limits(prediction)
         views = zip(self.session.view_numbers, prediction.present, strict=True)
         cameras = [number for number, present in views if present]
-        viewed = ViewedSample(upload, part, _hide_paths(prediction, upload), cameras, scale, label, matches)
+        viewed = ViewedSample(upload, part, _hide_paths(prediction, upload), cameras, scale, label, settings)
         slider = Slider.of(trained)
         return [
-            part.category,
+            gr.skip() if automatic else part.category,
             None,
             # the files of an upload may name another category than the selected one
-            gr.update(choices=self.sample_choices(part.category), value=sample_id),
+            gr.skip()
+            if automatic
+            else gr.update(choices=self.sample_choices(part.category), value=sample_id),
             cameras,
             gr.update(minimum=slider.low, maximum=slider.high, step=slider.step, value=slider.value),
             viewed,
@@ -196,15 +206,32 @@ class Handlers:
             self.maps(viewed, opacity),
         ]
 
+    def change(
+        self,
+        cameras: list[int],
+        threshold: float,
+        opacity: float,
+        viewed: ViewedSample | None,
+        *values: bool | int | str,
+    ) -> list[Any]:
+        """Predict with other options: updates of settings, viewed sample, verdict and maps."""
+        settings = settings_of(self.session.options, values)
+        return [settings, *self.switch(cameras, threshold, opacity, viewed, settings)]
+
     def switch(
-        self, cameras: list[int], threshold: float, opacity: float, viewed: ViewedSample | None
+        self,
+        cameras: list[int],
+        threshold: float,
+        opacity: float,
+        viewed: ViewedSample | None,
+        settings: Settings = (),
     ) -> list[Any]:
         """Predict with other cameras: updates of viewed sample, verdict and maps."""
         if viewed is None:
             return [None, self.verdict(None, threshold), ""]
-        viewed.cameras = cameras
+        viewed.cameras, viewed.settings = cameras, settings or self.session.defaults
         with _as_sentence():
-            predicted = self.session.predict_with(viewed.part, cameras)
+            predicted = self.session.predict_with(viewed.part, cameras, viewed.settings)
         viewed.prediction = _hide_paths(predicted, viewed.upload)
         return [viewed, self.verdict(viewed, threshold), self.maps(viewed, opacity)]
 
@@ -213,8 +240,9 @@ class Handlers:
         if viewed is None:
             return html.note("Upload photographs of a part or select a test sample.")
         slider = self.slider(viewed.part.category)
+        otherwise = self.session.trained(viewed.part.category, viewed.settings).otherwise
         return html.verdict(
-            viewed.prediction, slider.exact(threshold), slider.run_threshold, viewed.label, viewed.matches
+            viewed.prediction, slider.exact(threshold), slider.run_threshold, viewed.label, otherwise
         )
 
     def maps(self, viewed: ViewedSample | None, opacity: float) -> str:
@@ -224,7 +252,9 @@ class Handlers:
         return html.tiles(viewed.prediction, self.session.view_numbers, viewed.scale, opacity, viewed.cameras)
 
     def choose(self, category: str) -> list[Any]:
-        """Another category: updates of the test samples and the threshold."""
+        """Another category: updates of the test samples and the threshold; ``auto`` has no samples."""
+        if is_automatic(category, self.session.categories):
+            return [gr.update(choices=[], value=None), gr.skip()]
         with _as_sentence():
             slider = self.slider(category)
         return [
@@ -238,7 +268,13 @@ class Handlers:
         of_category = () if samples is None else samples.by_category.get(category, ())
         return [(s.sample_id.removeprefix(f"{category}/"), s.sample_id) for s in of_category]
 
-    def many(self, files: list[str] | None, category: str, progress: Any = gr.Progress()) -> list[Any]:  # noqa: B008
+    def many(
+        self,
+        files: list[str] | None,
+        category: str,
+        progress: Any = gr.Progress(),  # noqa: B008
+        settings: Settings = (),
+    ) -> list[Any]:
         """Predict photographs of many parts: updates of the upload and the table."""
         if not files:
             return [None, html.alert("Select photographs or a zip archive of photographs first.")]
@@ -253,10 +289,13 @@ class Handlers:
                 discard(files, self.session.uploads)
             numbers, rows = self.session.view_numbers, []
             parts = upload.parts(numbers, self.session.categories, category)
+            if any(is_automatic(part.category, self.session.categories) for part in parts):
+                parts = self.session.recognized(parts)
             for name in dict.fromkeys(part.category for part in parts):
                 with _as_sentence():
                     limits = self.session.trained(name).limits
-                    for prediction in self.session.predict([p for p in parts if p.category == name]):
+                    chosen = [part for part in parts if part.category == name]
+                    for prediction in self.session.predict(chosen, settings or None):
                         result = prediction_json(_hide_paths(prediction, upload), numbers, limits)
                         rows.append(csv_table.row(result, numbers))
                         progress((len(rows), len(parts)), unit="parts")

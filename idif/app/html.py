@@ -4,13 +4,12 @@ Images are embedded as data URIs, so that no URL refers to a file of the server.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
 
-from idif.app.category_match import CategoryDistance
-from idif.inference.predict import Prediction, overlay
+from idif.inference.predict import Prediction, overlay, photograph, rebuilt_picture
 from idif.visualization.data_uri import webp_data_uri
 from idif.visualization.heatmap import color_bar_css
 from idif.visualization.text import as_sentence
@@ -18,8 +17,10 @@ from idif.visualization.text import as_sentence
 IMAGE_SIDE = 420
 """Longest side of an image in pixels."""
 ROWS_SHOWN = 200
-_CLEARLY_NEARER = 0.8
-"""A category is clearly nearest if its distance is below this fraction of the second nearest's."""
+_CLEARLY = 0.5
+"""From this probability on another category than that of the part is worth a warning."""
+_SHOWN, _LEAST = 3, 0.005
+"""Categories whose probabilities are shown, at most, and the least such probability."""
 
 
 def alert(message: str) -> str:
@@ -43,7 +44,7 @@ def verdict(
     threshold: float,
     run_threshold: float | None,
     label: str | None,
-    matches: Sequence[CategoryDistance],
+    otherwise: str | None = None,
 ) -> str:
     """Score and decision of a part.
 
@@ -52,7 +53,7 @@ def verdict(
         threshold: of the slider; scores from it on are anomalous.
         run_threshold: chosen by evaluation; None if there is none.
         label: of a test sample; None for an upload.
-        matches: categories by distance, nearest first.
+        otherwise: a sentence if the evaluation was one with other settings.
     """
     if prediction.score is None:
         words = "No score: none of the selected cameras has a readable photograph."
@@ -71,8 +72,10 @@ def verdict(
     ]
     if label is not None:
         lines.append(note(f"Label of the test sample: {label}."))
-    if matches:
-        lines.append(_nearest_category(prediction.part.category, matches))
+    if prediction.part.probabilities:
+        lines.append(_probabilities(prediction.part.category, prediction.part.probabilities))
+    if otherwise is not None:
+        lines.append(note(as_sentence(otherwise)))
     return f'<div aria-live="polite">{"".join(lines)}</div>' + "".join(map(alert, prediction.problems))
 
 
@@ -81,17 +84,13 @@ def _cameras(prediction: Prediction) -> str:
     return f"all {total} cameras" if present == total else f"{present} of {total} cameras"
 
 
-def _nearest_category(category: str, matches: Sequence[CategoryDistance]) -> str:
-    first = matches[0]
-    if not np.isfinite(first.distance):
-        return note(
-            "The nearest category is unknown: no stored sample has a camera in common with this part."
-        )
-    words = f"Nearest category: {first.category} (distance {first.distance:.3f}"
-    if len(matches) > 1:
-        words += f"; next: {matches[1].category}, {matches[1].distance:.3f}"
-    words += ")."
-    if first.category != category and first.distance < _CLEARLY_NEARER * matches[1].distance:
+def _probabilities(category: str, told: Mapping[str, float]) -> str:
+    """The most probable categories by the photographs; a warning if another one than the part's is likely."""
+    likely = [(name, value) for name, value in list(told.items())[:_SHOWN] if value >= _LEAST]
+    words = "Category by the photographs: "
+    words += ", ".join(f"{name} {100 * value:.0f} %" for name, value in likely) + "."
+    first, value = next(iter(told.items()))
+    if first != category and value >= _CLEARLY:
         return alert(f"{words} The part is scored as {category}: is this the right category?")
     return note(words)
 
@@ -103,7 +102,8 @@ def tiles(
     opacity: float,
     cameras: Sequence[int],
 ) -> str:
-    """An image per camera: the anomaly map over the gray photograph.
+    """An image per camera: the anomaly map over the gray photograph; before it the photograph and its
+    reconstruction, if the method gives one.
 
     Args:
         prediction: with the cameras that are switched on.
@@ -127,6 +127,14 @@ def tiles(
         image = webp_data_uri(
             overlay(path, prediction.maps[slot], scale, prediction.crop_from, IMAGE_SIDE, opacity)
         )
+        if prediction.rebuilt is not None:
+            photo = photograph(path, IMAGE_SIDE)
+            again = rebuilt_picture(prediction.rebuilt[slot], photo.shape[:2], prediction.crop_from)
+            for name, picture in (("Photograph", photo), ("Reconstruction", again)):
+                shown.append(
+                    f'<figure><img src="{webp_data_uri(picture)}" alt="{name} of camera {number}">'
+                    f"<figcaption>C{number} {name.lower()}</figcaption></figure>"
+                )
         shown.append(
             f'<figure><img src="{image}" alt="Anomaly map of camera {number}, score {score}">{caption}'
         )

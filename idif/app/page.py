@@ -15,9 +15,11 @@ from starlette.middleware import Middleware
 from idif.app import html
 from idif.app.guard import Guard
 from idif.app.handlers import SESSIONS, Handlers, forget
+from idif.app.options import controls
 from idif.app.session import AppSession
 from idif.app.uploads import PHOTO_MB, UPLOAD_MB
 from idif.data.images import SUFFIXES
+from idif.inference.photo_grouping import AUTO
 from idif.paths import shown
 from idif.visualization.heatmap import OPACITY
 
@@ -38,6 +40,7 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
     handlers, first = Handlers(session), session.categories[0]
     slider = handlers.slider(first)
     choices = [(f"C{number}", number) for number in session.view_numbers]
+    automatic = [] if session.probe is None or AUTO in session.categories else [AUTO]
     page = gr.Blocks(
         title=f"idif: {title}",
         analytics_enabled=False,
@@ -50,11 +53,12 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 category = gr.Dropdown(
-                    list(session.categories),
+                    [*automatic, *session.categories],
                     value=first,
                     label="Category",
                     visible=len(session.categories) > 1,
-                    info="Used if a file name does not contain the category.",
+                    info="Used if a file name does not contain the category."
+                    + (f" {AUTO}: the photographs tell it." if automatic else ""),
                 )
             gr.Column(scale=3, min_width=320)
         with gr.Tab("One part"), gr.Row():
@@ -93,6 +97,7 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                     buttons=[],
                     elem_id="threshold",
                 )
+                options = controls(session.options, session.defaults)
                 opacity = gr.Slider(0, 1, value=OPACITY, step=0.02, label="Opacity of the maps", buttons=[])
             with gr.Column(scale=3, min_width=320):
                 verdict = gr.HTML(handlers.verdict(None, 0), elem_id="verdict")
@@ -113,17 +118,29 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
             start = gr.Button("Score all parts", variant="primary")
             results = gr.HTML(elem_id="results")
         viewed = gr.State(None, time_to_live=FORGOTTEN_AFTER, delete_callback=forget)
+        settings = gr.State(session.defaults)
         shown = [category, uploaded, sample, cameras, threshold, viewed, verdict, maps]
-        uploaded.upload(handlers.upload, [uploaded, category, opacity, viewed], shown, **private)
-        sample.input(handlers.pick, [sample, category, opacity, viewed], shown, **private)
+        uploaded.upload(handlers.upload, [uploaded, category, opacity, viewed, settings], shown, **private)
+        sample.input(handlers.pick, [sample, category, opacity, viewed, settings], shown, **private)
         category.input(handlers.choose, category, [sample, threshold], **private)
         latest: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden", **private}
         cameras.input(
-            handlers.switch, [cameras, threshold, opacity, viewed], [viewed, verdict, maps], **latest
+            handlers.switch,
+            [cameras, threshold, opacity, viewed, settings],
+            [viewed, verdict, maps],
+            **latest,
         )
+        for option in options:
+            option.input(
+                handlers.change,
+                [cameras, threshold, opacity, viewed, *options],
+                [settings, viewed, verdict, maps],
+                trigger_mode="always_last",
+                **private,
+            )
         threshold.input(handlers.verdict, [viewed, threshold], verdict, **latest)
         opacity.input(handlers.maps, [viewed, opacity], maps, **latest)
-        start.click(handlers.many, [archive, category], [archive, results], **private)
+        start.click(handlers.many, [archive, category, settings], [archive, results], **private)
         page.unload(handlers.leave)
     return page
 

@@ -10,15 +10,19 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from idif.app.category_match import CategoryDistance, CategoryMatcher
 from idif.app.uploads import Upload, UploadError
 from idif.app.visits import FairLock
 from idif.data.images import uncropped, write_picture
 from idif.data.index import Sample
 from idif.encoders.encode import EncoderSet
 from idif.evaluation.scoring import Scorer
-from idif.inference.photo_grouping import PredictInput
+from idif.inference.category_probe import CategoryProbe
+from idif.inference.photo_grouping import PredictInput, is_automatic
 from idif.inference.predict import Prediction, Thresholds, predict
+from idif.methods.section import InferenceOption
+
+Settings = tuple[tuple[str, bool | int | str], ...]
+"""(key below ``method``, value) of each of the run's options of inference."""
 
 MAX_LOADED = 4
 """Trained methods kept in memory; a run may have one for each of many categories."""
@@ -34,6 +38,8 @@ class Trained:
     """(low, high) of the color scale; None uses each part's own."""
     scores: tuple[float, float] | None
     """Lowest and highest score of the test samples, the range of the slider; None if unknown."""
+    otherwise: str | None = None
+    """A sentence if the evaluation was one with other settings; None if not."""
 
 
 @dataclass(frozen=True)
@@ -53,50 +59,80 @@ class AppSession:
     view_numbers: tuple[int, ...]
     categories: tuple[str, ...]
     device: torch.device
-    load: Callable[[str], Trained]
-    """Loads a category's trained method."""
+    load: Callable[[str, Settings], Trained]
+    """Loads a category's trained method with the given settings."""
     samples: TestSamples | None
-    matcher: CategoryMatcher | None
-    """Finds the nearest category; None without stored features or with one category only."""
+    probe: CategoryProbe | None
+    """Tells the category of photographs; None where the run has one category, or no probe."""
+    options: tuple[InferenceOption, ...] = ()
+    """The settings that a visitor may change."""
+    defaults: Settings = ()
+    """The run's own values of them."""
     uploads: Path | None = None
     """Folder of all visits' photographs; the system's temporary folder when None."""
     _lock: FairLock = field(default_factory=FairLock)
-    _trained: OrderedDict[str, Trained] = field(default_factory=OrderedDict)
+    _trained: OrderedDict[tuple[str, Settings], Trained] = field(default_factory=OrderedDict)
 
-    def trained(self, category: str) -> Trained:
-        """A category's trained method, loaded on first use."""
+    def trained(self, category: str, settings: Settings | None = None) -> Trained:
+        """A category's trained method, loaded on first use; None: with the run's own settings."""
+        key = category, self.defaults if settings is None else settings
         with self._lock:
-            if category not in self._trained:
-                self._trained[category] = self.load(category)
-            self._trained.move_to_end(category)
+            if key not in self._trained:
+                self._trained[key] = self.load(*key)
+            self._trained.move_to_end(key)
             while len(self._trained) > MAX_LOADED:
                 self._trained.popitem(last=False)
-            return self._trained[category]
+            return self._trained[key]
 
-    def predict(self, parts: Sequence[PredictInput]) -> Iterator[Prediction]:
-        """Predict parts of one category, batch by batch, so that other visitors get their turn in between."""
-        trained = self.trained(parts[0].category)
+    def predict(
+        self, parts: Sequence[PredictInput], settings: Settings | None = None, *, rebuild: bool = False
+    ) -> Iterator[Prediction]:
+        """Predict parts of one category, batch by batch, so that other visitors get their turn in between.
+
+        Args:
+            parts: at least one.
+            settings: see `trained`.
+            rebuild: whether to give the images that the method rebuilds, too.
+        """
+        trained = self.trained(parts[0].category, settings)
         size = trained.scorer.config.batch_size
         for start in range(0, len(parts), size):
+            some = parts[start : start + size]
             with self._lock:
-                predicted = list(predict(trained.scorer, self.encoders, parts[start : start + size]))
+                predicted = list(predict(trained.scorer, self.encoders, some, rebuild=rebuild))
             yield from predicted  # without the lock: the receiver may take its time
 
-    def predict_with(self, part: PredictInput, cameras: Sequence[int]) -> Prediction:
-        """Predict a part with the photographs of these cameras only."""
+    def predict_with(
+        self, part: PredictInput, cameras: Sequence[int], settings: Settings | None = None
+    ) -> Prediction:
+        """Predict a part with the photographs of these cameras only, and rebuild its images if possible."""
         images = [
             path if number in cameras else None
             for number, path in zip(self.view_numbers, part.images, strict=True)
         ]
-        (prediction,) = self.predict([replace(part, images=tuple(images))])
+        (prediction,) = self.predict([replace(part, images=tuple(images))], settings, rebuild=True)
         return prediction
 
-    def nearest_categories(self, part: PredictInput) -> list[CategoryDistance]:
-        """The run's categories by distance, nearest first; empty without a matcher."""
-        if self.matcher is None:
-            return []
+    def recognized(self, parts: Sequence[PredictInput]) -> list[PredictInput]:
+        """The parts with the categories' probabilities; those of the category ``auto`` with the most probable
+        one.
+
+        Raises:
+            UploadError: none of the photographs of a part of the category ``auto`` can be read.
+        """
+        if self.probe is None:
+            return list(parts)
         with self._lock:
-            return self.matcher.match(part, self.encoders, self.device)
+            told = list(self.probe.recognize(parts, self.encoders, self.device))
+        shown = []
+        for part, guess in zip(parts, told, strict=True):
+            automatic = is_automatic(part.category, self.categories)
+            if automatic and guess.probabilities is None:
+                raise UploadError(
+                    f"{part.name}: no photograph of it can be read, so its category is unknown."
+                )
+            shown.append(guess if automatic else replace(guess, category=part.category))
+        return shown
 
     def copy_sample(self, category: str, sample_id: str, upload: Upload) -> tuple[PredictInput, Sample]:
         """A test sample as a part; its clean images are written into the upload's folder, as PNG.

@@ -79,6 +79,11 @@ class TeacherConfig(Section):
     """Side that images and masks are resized to before their center of ``image_size`` is cut out; null: no
     crop."""
 
+    decoded: bool | None = None
+    """Whether an autoencoder also gives the images that it decodes its own latents to, so that DeCo-Diff's
+    evaluation need not (default: no). For stores of the split ``test`` without variants: a batch of training
+    would read them too."""
+
     def options(self) -> EncoderOptions:
         """The encoder's options; the defaults for keys that are not given."""
         given = {field.name: getattr(self, field.name) for field in fields(EncoderOptions)}

@@ -49,6 +49,11 @@ class EncoderSet:
             raise ConfigError(f"crop_from: expected at least the image size {self.image_size}, got {crop}")
         if any(read.crop_from != crop for read in self._image_readers):
             raise ConfigError("crop_from: expected the same for all encoders of one store")
+        if self.variants and any(encoder.options.decoded for encoder in self.encoders):
+            raise ConfigError(
+                "decoded: a store with variants is for training, which does not need the decoded images; "
+                "build another one of the split test, with cache.variants=[]"
+            )
         if self.variants and self.variants[0] != "plain":
             raise ConfigError(f"variants: expected 'plain' first, got {list(self.variants)}")
         unknown = [name for name in self.variants if name not in VARIANTS]

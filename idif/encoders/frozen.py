@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from idif.data.arrays import ArraySpec, with_variants
+from idif.data.arrays import VIEW, ArraySpec, with_variants
 from idif.data.features import EncoderSpec
 from idif.data.index import Index
+from idif.encoders.autoencoder import MU
 from idif.encoders.family import EncoderFamily, FamilyMaker
-from idif.encoders.options import NO_OPTIONS, EncoderOptions
+from idif.encoders.options import DECODED, NO_OPTIONS, EncoderOptions
 from idif.encoders.resnet import ARCHITECTURES, resnet_maker
 from idif.encoders.sd_vae import SD_VAE, sd_vae_maker
 from idif.encoders.taef2 import taef2_family
@@ -59,11 +60,27 @@ def find_family(name: str, options: EncoderOptions = NO_OPTIONS) -> EncoderFamil
     Raises:
         ConfigError: there is no such encoder, or the options do not fit it.
     """
+    plain = replace(options, decoded=False)
     if name in ENCODERS:
-        return ENCODERS[name](options)
+        family = ENCODERS[name](plain)
+        return _with_decoded(family, name) if options.decoded else family
+    if name.startswith(PREFIX) and not options.decoded:
+        return timm_maker(name.removeprefix(PREFIX), name)(plain)
     if name.startswith(PREFIX):
-        return timm_maker(name.removeprefix(PREFIX), name)(options)
+        raise ConfigError(f"decoded: {name} has no decoder")
     raise ConfigError(f"encoder: there is no {name!r}; known: {', '.join(ENCODERS)}, {PREFIX}NAME")
+
+
+def _with_decoded(family: EncoderFamily, name: str) -> EncoderFamily:
+    """The family of an autoencoder that also gives `DECODED`."""
+    if family.decode is None:
+        raise ConfigError(f"decoded: {name} has no decoder")
+
+    def arrays(size: int) -> tuple[ArraySpec, ...]:
+        view = ArraySpec(DECODED, (VIEW, "rgb", "y", "x"), (3, size, size), "float32", name, signed=True)
+        return (*family.arrays(size), view)
+
+    return replace(family, arrays=arrays, options=replace(family.options, decoded=True))
 
 
 @dataclass(frozen=True)
@@ -105,7 +122,10 @@ class FrozenEncoder:
 
         An image is uint8 [N,3,H,W], RGB, or float32 in 0..1.
         """
-        result: dict[str, Tensor] = self.module(self.family.prepare(inputs))
+        family = self.family
+        result: dict[str, Tensor] = self.module(family.prepare(inputs))
+        if self.options.decoded and family.decode is not None:
+            result[DECODED] = family.decode(self.module, result[MU])
         return result
 
     @torch.no_grad()

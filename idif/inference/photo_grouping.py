@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from idif.data.images import SUFFIXES
@@ -21,6 +21,8 @@ from idif.paths import is_plain, portable_name, shown
 
 RESULTS_FILE = "predictions.jsonl"
 """File of all results beside the parts' folders."""
+AUTO = "auto"
+"""Category of parts whose category is to be told by their photographs."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class PredictInput:
     category: str
     images: tuple[Path | None, ...]
     """One slot per view of the run; None if there is no photograph."""
+    probabilities: Mapping[str, float] | None = None
+    """Probability of each of the run's categories, highest first, if the category was told by them."""
 
 
 def find_parts(
@@ -56,7 +60,8 @@ def find_parts(
             Files need not exist.
         view_numbers: the run's cameras, one for each slot.
         categories: the run's categories.
-        category: category of files whose names do not contain it; optional for runs with one category.
+        category: category of files whose names do not contain it, or `AUTO`; optional for runs with one
+            category.
         cameras: camera number -> its name in the source of the training data.
 
     Raises:
@@ -64,7 +69,7 @@ def find_parts(
             have, two files for one view, a name with control characters, or no photographs but pictures of
             other kinds.
     """
-    if category is not None and category not in categories:
+    if category is not None and category not in (*categories, AUTO):
         raise DatasetError(f"--category {shown(category)}: the run has {', '.join(categories)}")
     named: dict[tuple[Path, str, str], dict[int, Path]] = {}
     unnamed: dict[Path | None, list[Path]] = defaultdict(list)
@@ -74,7 +79,7 @@ def find_parts(
             unnamed[folder].append(path)
             continue
         of, number, view = told
-        if category not in (None, of):
+        if category not in (None, of) and not is_automatic(category, categories):
             raise DatasetError(f"{path}: named as a view of {of}, but --category is {category}")
         _place(named.setdefault((path.parent, of, f"{of}_{number}"), {}), path, view, view_numbers)
     names = dict(cameras or {})
@@ -118,6 +123,11 @@ def find_parts(
             left_out_of(given) or f"{given[0]}: expected photographs ({', '.join(SUFFIXES)}), found none"
         )
     return _uniquely_named(parts)
+
+
+def is_automatic(category: str | None, categories: Sequence[str]) -> bool:
+    """Whether a category is `AUTO` and no category of the run of that name."""
+    return category == AUTO and AUTO not in categories
 
 
 def left_out_of(given: Sequence[Path]) -> str | None:
@@ -195,7 +205,7 @@ def _only(categories: Sequence[str], category: str | None, path: Path) -> str:
     if len(categories) > 1:
         raise DatasetError(
             f"{path}: its name does not say which category it is; name one of {', '.join(categories)} "
-            "with --category"
+            f"with --category, or --category {AUTO}"
         )
     return categories[0]
 
@@ -227,5 +237,5 @@ def _uniquely_named(parts: list[PredictInput]) -> list[PredictInput]:
         while name.lower() in used:
             name, again = f"{plain}-{again}", again + 1
         used.add(name.lower())
-        unique.append(PredictInput(name, part.category, part.images))
+        unique.append(replace(part, name=name))
     return unique

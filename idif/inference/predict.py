@@ -20,9 +20,11 @@ from idif.data.features import IMAGES, FeatureSpec
 from idif.data.images import load_photograph, uncropped, write_picture
 from idif.encoders.encode import EncoderSet
 from idif.errors import CannotFinish, ConfigError, DatasetError
+from idif.evaluation.reconstruction import image_bytes
 from idif.evaluation.scoring import Scorer
 from idif.files import make_folder, replace_file
 from idif.inference.photo_grouping import PredictInput
+from idif.methods.protocol import Reconstructs
 from idif.paths import portable_name
 from idif.prefetch import prefetch_map
 from idif.progress import Progress, silent
@@ -50,6 +52,9 @@ class Prediction:
     crop_from: int | None = None
     """Side of the resized photographs, in pixels of the maps, of which the maps show the center; None: the
     maps show the whole photographs."""
+    rebuilt: npt.NDArray[np.uint8] | None = None
+    """uint8 [V,3,S,S], RGB: what the maps show of the photographs, as the method rebuilds it; zero where
+    a view is missing. None if it was not asked for, or the method rebuilds no images."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,12 @@ def decode_part(part: PredictInput, encoders: EncoderSet) -> DecodedPart:
 
 @torch.inference_mode()
 def predict(
-    scorer: Scorer, encoders: EncoderSet, parts: Sequence[PredictInput], *, progress: Progress = silent
+    scorer: Scorer,
+    encoders: EncoderSet,
+    parts: Sequence[PredictInput],
+    *,
+    rebuild: bool = False,
+    progress: Progress = silent,
 ) -> Iterator[Prediction]:
     """Score parts in order, decoding ahead; unreadable photographs count as missing.
 
@@ -89,6 +99,7 @@ def predict(
             rules; ``eval.batch_size`` parts are scored at once. The method is moved to its device.
         encoders: the frozen encoders of the method's training; also moved there.
         parts: the parts to score.
+        rebuild: whether to give the images that the method rebuilds, too, if it rebuilds any.
         progress: called with the parts done and the number of parts.
 
     Raises:
@@ -103,7 +114,7 @@ def predict(
     done = 0
     try:
         while batch := list(islice(decoded, size)):
-            yield from _score(scorer, encoders, batch)
+            yield from _score(scorer, encoders, batch, rebuild)
             done += len(batch)
             progress(done, len(parts), "predicting")
     finally:
@@ -147,7 +158,17 @@ def image_batch(
     )
 
 
-def _score(scorer: Scorer, encoders: EncoderSet, decoded: list[DecodedPart]) -> Iterator[Prediction]:
+def _rebuilt(scorer: Scorer, batch: Batch) -> npt.NDArray[np.uint8] | None:
+    """uint8 [B,V,3,S,S]; None if the method rebuilds no images."""
+    method = scorer.method
+    if not isinstance(method, Reconstructs) or IMAGES not in method.rebuilt:
+        return None
+    return image_bytes(method.reconstruct(batch)[IMAGES])
+
+
+def _score(
+    scorer: Scorer, encoders: EncoderSet, decoded: list[DecodedPart], rebuild: bool
+) -> Iterator[Prediction]:
     seen = [one for one in decoded if one.present.any()]
     results: dict[str, Prediction] = {}
     if seen:
@@ -158,7 +179,9 @@ def _score(scorer: Scorer, encoders: EncoderSet, decoded: list[DecodedPart]) -> 
         visible = np.stack([one.present for one in seen])
         mask = torch.from_numpy(visible).to(scorer.device)
         categories = [one.part.category or "" for one in seen]
-        scored = scorer.score(image_batch(encoders, arrays, mask, categories))
+        batch = image_batch(encoders, arrays, mask, categories)
+        scored = scorer.score(batch)
+        rebuilt = _rebuilt(scorer, batch) if rebuild else None
         views, samples = scorer.final(scored.without_maps())
         maps = None if scored.maps is None else scored.maps.cpu().numpy()
         for place, (one, row, score) in enumerate(zip(seen, views, samples, strict=True)):
@@ -172,16 +195,22 @@ def _score(scorer: Scorer, encoders: EncoderSet, decoded: list[DecodedPart]) -> 
                 maps=None if maps is None else maps[place],
                 problems=one.problems,
                 crop_from=encoders.image_reader.crop_from,
+                rebuilt=None if rebuilt is None else rebuilt[place],
             )
     for one in decoded:
-        yield results.get(one.part.name) or Prediction(
-            part=one.part,
-            present=one.present,
-            view_scores=np.full(len(one.present), np.nan, np.float32),
-            score=None,
-            maps=None,
-            problems=one.problems,
-        )
+        yield results.get(one.part.name) or without_score(one)
+
+
+def without_score(decoded: DecodedPart) -> Prediction:
+    """The result of a part of which no photograph could be read."""
+    return Prediction(
+        part=decoded.part,
+        present=decoded.present,
+        view_scores=np.full(len(decoded.present), np.nan, np.float32),
+        score=None,
+        maps=None,
+        problems=decoded.problems,
+    )
 
 
 @dataclass(frozen=True)
@@ -202,7 +231,8 @@ def prediction_json(
 ) -> dict[str, object]:
     """A part's result as JSON values: score, decision, and each view's file, score and decision.
 
-    ``anomalous`` is true if the score reaches the threshold, and None without a score or threshold.
+    ``anomalous`` is true if the score reaches the threshold, and None without a score or threshold;
+    ``category_probabilities`` is there where the category was told by the photographs.
 
     Args:
         judged: the prediction.
@@ -210,10 +240,11 @@ def prediction_json(
         limits: the run's thresholds.
         cameras: camera number -> its name; recorded as ``cameras`` if there are any.
     """
-    score = judged.score
+    score, told = judged.score, judged.part.probabilities
     return {
         "sample": judged.part.name,
         "category": judged.part.category,
+        **({} if told is None else {"category_probabilities": dict(told)}),
         "score": score,
         "threshold": limits.part,
         "threshold_origin": limits.origin,
@@ -300,11 +331,33 @@ def overlay(
     Raises:
         DatasetError: the photograph cannot be read.
     """
-    photo = load_photograph(path)
     low, high = scale
+    beneath = photograph(path, longest_side)
     values = uncropped(values, crop_from, fill=low)
+    size = (beneath.shape[1], beneath.shape[0])
+    heat = cv2.resize((values - low) / (high - low), size, interpolation=cv2.INTER_LINEAR)
+    return heatmap_image(heat.astype(np.float32), beneath, opacity)
+
+
+def photograph(path: Path, longest_side: int = LONGEST_SIDE) -> Pixels:
+    """A photograph for display: uint8 [h,w,3], RGB, not enlarged.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    photo = load_photograph(path)
     shrink = min(1.0, longest_side / max(photo.shape[:2]))
     size = (max(1, round(photo.shape[1] * shrink)), max(1, round(photo.shape[0] * shrink)))
-    heat = cv2.resize((values - low) / (high - low), size, interpolation=cv2.INTER_LINEAR)
-    beneath = cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return heatmap_image(heat.astype(np.float32), beneath, opacity)
+    return cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def rebuilt_picture(rebuilt: Pixels, shape: tuple[int, int], crop_from: int | None = None) -> Pixels:
+    """A rebuilt image in the proportions of its photograph: uint8 [h,w,3], RGB.
+
+    Args:
+        rebuilt: uint8 [3,S,S], one of `Prediction.rebuilt`.
+        shape: (h, w).
+        crop_from: side of the square of which it shows the center; its edge is drawn around it.
+    """
+    whole = np.ascontiguousarray(np.moveaxis(uncropped(rebuilt, crop_from), 0, 2))
+    return cv2.resize(whole, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR).astype(np.uint8)

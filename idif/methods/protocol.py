@@ -159,10 +159,19 @@ class SupportsExport(Protocol):
 
 @runtime_checkable
 class Reconstructs(Protocol):
-    """Optional capability: the method rebuilds arrays that it reads."""
+    """Optional capability: the method rebuilds arrays that it reads, or the images."""
+
+    @property
+    def rebuilt(self) -> tuple[str, ...]:
+        """Names of the arrays that `reconstruct` gives; ``images`` are shown beside the photographs by
+        reports and the page."""
+        ...
 
     def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
-        """{array: float32 [B,V,...]}: the rebuilt arrays, in eval mode; zero for absent views."""
+        """{array: float32 [B,V,...]}: the rebuilt arrays, in eval mode; zero for absent views.
+
+        Images are RGB in about 0..1.
+        """
         ...
 
 

@@ -1,11 +1,25 @@
 """Config sections that methods share: the base of each method's own, and view-wise dropout."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from idif.settings import Section
+
+
+@dataclass(frozen=True)
+class InferenceOption:
+    """A key of a method's section that may be changed for a finished model, e.g. with ``--set``."""
+
+    key: str
+    """Dotted, below ``method``."""
+    label: str
+    """For pages."""
+    kind: Literal["choice", "toggle"]
+    choices: tuple[int | str, ...] = ()
+    """Values of a choice; a toggle is true or false."""
 
 
 class MethodSection(Section):
@@ -23,6 +37,11 @@ class MethodSection(Section):
     have are then errors."""
     earlier_values: ClassVar[Mapping[str, Any]] = {}
     """{key: value} of keys that runs of earlier versions do not record, where the default differs now."""
+
+    @property
+    def inference_options(self) -> tuple[InferenceOption, ...]:
+        """The keys that may be changed for a finished model with these settings; by default none."""
+        return ()
 
 
 class FittedSection(MethodSection):

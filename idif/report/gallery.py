@@ -222,20 +222,20 @@ def _draw(
         if not p.present[row, slot]:
             tiles.append(Tile(p.camera_name(number), "", False, "", "", False, None, None))
             continue
-        photo = None if photos is None else _resized(np.moveaxis(photos[slot], 0, 2), side)
+        photo = None if photos is None else resized(np.moveaxis(photos[slot], 0, 2), side)
         heatmap = None
         if heat.size:
-            heatmap = heatmap_image(_resized(heat[slot], side), photo)
-            mask = _resized(masks[slot].astype(np.float32), side) > 0.25
+            heatmap = heatmap_image(resized(heat[slot], side), photo)
+            mask = resized(masks[slot].astype(np.float32), side) > 0.25
             for image in (photo, heatmap):
                 if image is not None:
-                    _outline(image, mask)
+                    outline(image, mask)
         tiles.append(
             Tile(
                 camera="" if len(p.view_numbers) == 1 else p.camera_name(number),
                 file=p.original_name(row, slot),
                 present=True,
-                score=_score(p.view_scores[row, slot]),
+                score=score_text(p.view_scores[row, slot]),
                 defect=p.anomaly_class[row][slot],
                 anomalous=bool(p.labels[row, slot]),
                 photo=None if photo is None else webp_data_uri(photo, quality),
@@ -243,21 +243,22 @@ def _draw(
             )
         )
     return GallerySample(
-        kind, p.sample_id[row], _score(p.sample_scores[row]), _sample_class(p, row), tuple(tiles)
+        kind, p.sample_id[row], score_text(p.sample_scores[row]), _sample_class(p, row), tuple(tiles)
     )
 
 
-def _score(value: np.float32) -> str:
+def score_text(value: np.float32) -> str:
     """Three significant digits with trailing zeros, so that a column of scores lines up."""
     return f"{float(value):#.3g}".rstrip(".")
 
 
-def _resized(image: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
+def resized(image: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
+    """An image [H,W] or [H,W,C] as a square of another size."""
     rule = cv2.INTER_AREA if image.shape[0] > side else cv2.INTER_LINEAR
     return cv2.resize(np.ascontiguousarray(image), (side, side), interpolation=rule)
 
 
-def _outline(image: Images, mask: npt.NDArray[np.bool_]) -> None:
+def outline(image: Images, mask: npt.NDArray[np.bool_]) -> None:
     """Draw a line just outside ``mask``, in place, with a dark edge for bright backgrounds."""
     if not mask.any():
         return

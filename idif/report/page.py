@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from idif.errors import RunError
 from idif.evaluation.decision import Decisions
+from idif.evaluation.reconstruction import RebuiltImages
 from idif.files import replace_file, require_writable
 from idif.methods.maps import MAP
 from idif.progress import Progress, silent
@@ -23,16 +24,29 @@ from idif.report.reference_results import (
 )
 from idif.report.run_data import RunData, read_run
 from idif.report.side_by_side import side_by_side
+from idif.report.strips import Strips, make_strips
 from idif.report.tables import DASH, HEADLINE, Table, applicable, label
 from idif.runs.baseline import compared_with_baseline
+from idif.runs.files import RECONSTRUCTION_FILE
 from idif.version import __version__
 from idif.visualization.heatmap import color_bar_css
 from idif.visualization.text import as_sentence, percent
 
 IMAGE_BYTES = 6_500_000
 """Budget for all images of a page, so that it stays below 10 MB."""
+STRIP_BYTES = 1_500_000
+"""Budget for the pictures of reconstructions."""
 FEW_CATEGORIES = 4
 """Up to this number of categories, their sections are open and show two samples of each kind."""
+
+
+class Pictures(NamedTuple):
+    """The pictures of one category."""
+
+    gallery: Gallery | None
+    strips: Strips | None
+    notes: list[str]
+    """Why some are missing."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,8 @@ class CategorySection:
     figures: list[Figure]
     tables: list[Table]
     gallery: Gallery | None
+    strips: Strips | None
+    """Reconstructions beside photographs and maps, where evaluation kept them."""
     notes: list[str]
 
 
@@ -115,7 +131,9 @@ def write_report(
         galleries = []
         for name in run.categories:
             together = name in shown_together
-            galleries.append((None, []) if together else _gallery(run, name, images, total))
+            strips, why = _strips(run, name, images, total)
+            gallery, notes = (None, []) if together else _gallery(run, name, images, total)
+            galleries.append(Pictures(gallery, strips, [*notes, *why]))
             done += 1
             progress(done, total, f"{run.name}: {name}")
         sections.append(_run_section(run, galleries, costs))
@@ -159,20 +177,38 @@ def _gallery(
     return gallery, [] if why is None else [why]
 
 
+def _strips(
+    run: RunData, category: str, images: ImageLoader | None, total: int
+) -> tuple[Strips | None, list[str]]:
+    """A category's strips, and why there are none although reconstructions were kept."""
+    p = run.predictions
+    if p is None or not p.has_maps or not p.rows(category).size:
+        return None, []
+    rebuilt = RebuiltImages.open(run.folder / RECONSTRUCTION_FILE)
+    if rebuilt is None:
+        return None, []
+    if not rebuilt.belongs_to(p.protocol):
+        again = (
+            "Reconstructions are not shown: those kept are of other weights or settings; evaluate again with "
+        )
+        return None, [f"{again}--save-reconstruction."]
+    selected = select_samples(_scored_samples(run, category), 1)
+    photos, _ = load_images(images, run.folder, run.protocol.get("split", "test"), p, list(selected))
+    return make_strips(p, selected, photos, rebuilt, STRIP_BYTES // total), []
+
+
 def _scored_samples(run: RunData, category: str) -> figures.ScoredSamples:
     assert run.predictions is not None
     recorded = run.categories[category].get("thresholds", {}).get("sample")
     return figures.scored_samples(run.predictions, category, run.config.eval, recorded)
 
 
-def _run_section(
-    run: RunData, galleries: list[tuple[Gallery | None, list[str]]], costs: Costs | None
-) -> RunSection:
+def _run_section(run: RunData, galleries: Sequence[Pictures], costs: Costs | None) -> RunSection:
     imported_from = run.protocol.get("imported_from", ())
     references = reference_rows(run.config.method.name, run.categories, imported_from)
     sections = [
-        _category_section(run, name, *gallery, costs)
-        for name, gallery in zip(run.categories, galleries, strict=True)
+        _category_section(run, name, pictures, costs)
+        for name, pictures in zip(run.categories, galleries, strict=True)
     ]
     notes = []
     if run.predictions is None:
@@ -200,13 +236,11 @@ def _run_section(
     )
 
 
-def _category_section(
-    run: RunData, name: str, gallery: Gallery | None, notes: list[str], costs: Costs | None
-) -> CategorySection:
+def _category_section(run: RunData, name: str, pictures: Pictures, costs: Costs | None) -> CategorySection:
     decision = None
     values = run.categories[name]
     drawn: list[Figure] = []
-    notes = list(notes)
+    notes = list(pictures.notes)
     if run.predictions is not None:
         samples = _scored_samples(run, name)
         if (recorded := values.get("decision")) is not None and len(samples.rows):
@@ -228,7 +262,7 @@ def _category_section(
     )
     shown = [table for table in possible if table.rows]
     s_auroc = DASH if values["s_auroc"] is None else f"{percent(values['s_auroc'])} %"
-    return CategorySection(name, s_auroc, decision, drawn, shown, gallery, notes)
+    return CategorySection(name, s_auroc, decision, drawn, shown, pictures.gallery, pictures.strips, notes)
 
 
 def _training(run: RunData, model: str) -> list[Figure]:

@@ -15,7 +15,7 @@ from idif.sealed_json import read_sealed, write_sealed
 CONFIG_FILE, FACTS_FILE = "config.yaml", "environment.json"
 METRICS_FILE, SWEEP_FILE, STRATEGIES_FILE = "metrics.json", "sweep.json", "strategies.json"
 INPUT_SWEEP_FILE = "input_sweep.json"
-PREDICTIONS_FILE = "predictions.h5"
+PREDICTIONS_FILE, RECONSTRUCTION_FILE = "predictions.h5", "reconstruction.h5"
 
 CONFIG_DIGESTS = "config_sha256"
 """Key of ``environment.json``: SHA-256 of ``config.yaml``, and of the one it replaced on resuming."""

@@ -11,6 +11,7 @@ from idif.evaluation.map_scale import category_scale
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.scoring import check_top_k
 from idif.inference.predict import Thresholds
+from idif.methods.protocol import Method
 from idif.progress import Notify, unheard
 from idif.runs.files import EVALUATE_AGAIN, METRICS_FILE, PREDICTIONS_FILE, read_config
 from idif.runs.outdated import check_results
@@ -127,4 +128,18 @@ def load_color_limits(run: Run, category: str, notify: Notify = unheard) -> tupl
         if predictions.has_maps and category in predictions.category:
             return category_scale(predictions, category)
     notify("note: the run has no test maps, so each part's colors have a scale of their own")
+    return None
+
+
+def other_settings(run: Run, method: Method) -> str | None:
+    """A sentence if a method scores otherwise than at the run's evaluation, which chose the threshold."""
+    path = run.results / METRICS_FILE
+    if not path.exists():
+        return None
+    protocol = read_sealed(path, EVALUATE_AGAIN, ("protocol",))["protocol"]
+    described = method.describe()
+    for key, now in described.items():
+        before = protocol.get(key)
+        if before is not None and before != now:
+            return f"threshold and color scale come from an evaluation with {before}, these scores from {now}"
     return None

@@ -101,6 +101,12 @@ def _check_resumed_data(config: Config, data: TrainingData, before: Mapping[str,
             f"{where}: features are stored as {data.features.storage}, but the run was trained on "
             f"{trained.storage}; a run cannot change while it is resumed"
         )
+    if not config.cache.variants and data.features.variants != trained.variants:
+        now, then = (", ".join(spec.variants) or "no variants" for spec in (data.features, trained))
+        raise StoreMismatch(
+            f"{where}: training would draw from {now}, but the run was trained on {then}; name the run's "
+            "variants in cache.variants"
+        )
     for category, identity in data.identities.items():
         check_identity(before.get("data", {}), identity, category, where)
 
@@ -147,8 +153,10 @@ def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
     unimportant = {"validate_every", "distribute"}
     if not config.train.patience:
         unimportant.add("eval_every")
-    for section in ("method", "train", "corruption"):
-        for key in dict.fromkeys([*asked[section], *recorded[section]]):
+    # of these sections only what the models depend on: where the data and features lie may change
+    only = {"data": ("rig",), "cache": ("variants",)}
+    for section in ("method", "train", "corruption", *only):
+        for key in only.get(section) or dict.fromkeys([*asked[section], *recorded[section]]):
             # none changes the result; the number of processes per batch does, and is compared below
             if section == "train" and key in unimportant:
                 continue

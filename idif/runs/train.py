@@ -19,6 +19,7 @@ from idif.methods.catalog import METHODS
 from idif.methods.protocol import ResourceRequest
 from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.api import TrainedRun, load_run, resolve_device
+from idif.runs.category_probe import keep_probe
 from idif.runs.identity import data_identity
 from idif.runs.lock import model_lock, run_lock
 from idif.runs.run import starting_checkpoint
@@ -128,6 +129,7 @@ def _train_models(
     names = source.index.camera_names
     data = TrainingData(source.spec, numbers, categories, encoders, fingerprint, identities, names)
     write_run_folder(config, data, start, fabric)
+    keep_probe(config.folder, _members(source, categories, "train"), progress=progress, notify=notify)
     chosen: Split = "test"
     if validation is not None:
         found = {sample.split for sample in validation.index.samples}

@@ -1,12 +1,14 @@
 """The config section of DeCo-Diff."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from idif.methods.section import MethodSection
+from idif.methods.section import InferenceOption, MethodSection
 from idif.settings import Count, Probability, Section
+
+ReverseSteps = Literal[2, 3, 4, 5, 10]
 
 
 class GatingConfig(Section):
@@ -19,6 +21,9 @@ class GatingConfig(Section):
     scores; ``identity``, almost equal to the model without gates, for weights trained without."""
     loss: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the binary cross entropy between the gate and the corrupted positions; 0: none."""
+    at_inference: bool = True
+    """Whether a finished model uses its gates; without them predictions and skip connections are whole, and
+    there is no map of the gate."""
 
 
 class DeCoDiffConfig(MethodSection):
@@ -70,7 +75,7 @@ class DeCoDiffConfig(MethodSection):
     """Largest share of corrupted patches of an image; the share is uniform from 0."""
     shuffled: Probability = 0.3
     """Largest share of patches whose noise is replaced by a latent patch from anywhere in the batch."""
-    reverse_steps: Literal[2, 3, 4, 5, 10] = 5
+    reverse_steps: ReverseSteps = 5
     """Steps from the deviating latents to normal ones; of the ten noise levels every fifth, fourth, third,
     second or each."""
     map: Literal["geometric", "arithmetic", "image", "latent", "fused"] = "geometric"
@@ -87,6 +92,19 @@ class DeCoDiffConfig(MethodSection):
             raise ValueError("patch_probabilities: expected a sum of 1")
         if not self.gating.used and self.gating != GatingConfig():
             raise ValueError("gating: init and loss need gates: set gating.used")
-        if self.map == "fused" and not self.gating.used:
-            raise ValueError("map: fused needs gates: set gating.used")
+        if self.map == "fused" and not self.gated:
+            raise ValueError("map: fused needs gates: set gating.used and gating.at_inference")
         return self
+
+    @property
+    def gated(self) -> bool:
+        """Whether a finished model uses gates."""
+        return self.gating.used and self.gating.at_inference
+
+    @property
+    def inference_options(self) -> tuple[InferenceOption, ...]:
+        """See `MethodSection.inference_options`; gates can be left out where there are any."""
+        steps = InferenceOption("reverse_steps", "Reverse steps", "choice", get_args(ReverseSteps))
+        gates = InferenceOption("gating.at_inference", "Gates", "toggle")
+        # the map ``fused`` is made of the gate
+        return (steps, gates) if self.gating.used and self.map != "fused" else (steps,)

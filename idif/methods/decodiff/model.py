@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idif.data.batch import Batch
+from idif.data.features import IMAGES
 from idif.encoders.autoencoder import LOGVAR, MU
 from idif.encoders.frozen import FrozenEncoder
+from idif.encoders.options import DECODED
 from idif.errors import ConfigError
 from idif.methods.decodiff.config import DeCoDiffConfig
 from idif.methods.decodiff.difference_maps import DifferenceMaps, fuse
@@ -45,6 +47,7 @@ class DeCoDiff(TrainedMethod):
         *,
         posterior: bool,
         decoder: FrozenEncoder | None = None,
+        stores_decoded: bool = False,
         view_dropout: ViewDropoutConfig | None = None,
     ) -> None:
         """A new model.
@@ -58,18 +61,22 @@ class DeCoDiff(TrainedMethod):
             posterior: whether the source holds the posterior's variance, and training samples from it.
             decoder: the autoencoder of the latents; without one maps come from the latents alone. It is no
                 part of the state.
+            stores_decoded: whether the source holds what the decoder makes of the clean latents.
             view_dropout: views left out while training.
         """
         super().__init__()
         self.config, self.categories, self.image_size = config, tuple(categories), image_size
         self.posterior, self.decoder = posterior, decoder
         self.view_dropout = view_dropout or ViewDropoutConfig()
-        self.needs = Needs(training=(MU, LOGVAR) if posterior else (MU,), scoring=(MU,))
+        decoded = stores_decoded and decoder is not None
+        self.needs = Needs(
+            training=(MU, LOGVAR) if posterior else (MU,), scoring=(MU, DECODED) if decoded else (MU,)
+        )
         gates = config.gating.init if config.gating.used else None
         classes = max(1, len(self.categories))
         self.unet = DeviationUNet(shape[0], classes, size, dropout=config.dropout, gates=gates)
         self.differences = DifferenceMaps(shape[1], image_size)
-        known = (*(PIXEL_MAPS if decoder is not None else ("latent",)), *(GATE_MAPS if gates else ()))
+        known = (*(PIXEL_MAPS if decoder is not None else ("latent",)), *(GATE_MAPS if config.gated else ()))
         self.map_name = config.map if decoder is not None else "latent"
         self.other_maps = tuple(name for name in known if name != self.map_name)
 
@@ -109,7 +116,8 @@ class DeCoDiff(TrainedMethod):
         maps = {name: blank.clone() for name in names.values()}
         if view_mask.any():
             latents = batch.arrays[MU][view_mask].float()
-            found = self.view_maps(latents, self._classes(batch, view_mask))
+            decoded = batch.arrays[DECODED][view_mask].float() if DECODED in self.needs.scoring else None
+            found = self.view_maps(latents, self._classes(batch, view_mask), decoded)
             for name, key in names.items():
                 maps[key][view_mask] = found[name]
         return Scores(maps=maps)
@@ -118,33 +126,49 @@ class DeCoDiff(TrainedMethod):
         """Corrected latents [P,C,h,w] of latents float32 [P,C,h,w]; classes int64 [P]."""
 
         def deviation(deviating: Tensor, timestep: int) -> Tensor:
-            predicted: Tensor = self.unet(deviating, torch.full_like(classes, timestep), classes).values
+            timesteps = torch.full_like(classes, timestep)
+            predicted: Tensor = self.unet(deviating, timesteps, classes, self.config.gated).values
             return predicted.float()
 
         return correct(latents, self.config.reverse_steps, deviation)
 
-    def view_maps(self, latents: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """The maps float32 [P,S,S] of latents [P,C,h,w], by name."""
+    def view_maps(self, latents: Tensor, classes: Tensor, decoded: Tensor | None = None) -> dict[str, Tensor]:
+        """The maps float32 [P,S,S] of latents [P,C,h,w], by name.
+
+        Args:
+            decoded: what the decoder makes of the latents, [P,3,S,S]; None: it is run.
+        """
         corrected, draw = self.correct_views(latents, classes), self.differences
         maps = {"latent": draw.of_latents(latents, corrected)}
         if self.decoder is not None:
             decode = self.decoder.decode
-            maps["image"] = draw.of_images(decode(latents).float(), decode(corrected).float())
+            clean = decode(latents).float() if decoded is None else decoded
+            maps["image"] = draw.of_images(clean, decode(corrected).float())
             maps["geometric"] = (maps["image"] * maps["latent"]).clamp(min=0).sqrt()
             maps["arithmetic"] = (maps["image"] + maps["latent"]) / 2
-        if self.config.gating.used:
+        if self.config.gated:
             logits = self.unet(latents, torch.zeros_like(classes), classes).gate_logits
             maps["gate"] = draw.of_gate(logits.float().sigmoid())
             maps["fused"] = fuse(maps["geometric" if self.decoder is not None else "latent"], maps["gate"])
         return maps
 
+    @property
+    def rebuilt(self) -> tuple[str, ...]:
+        """See `Reconstructs`."""
+        return (MU,) if self.decoder is None else (MU, IMAGES)
+
     def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
-        """See `Reconstructs`: the corrected latents."""
-        corrected = torch.zeros_like(batch.arrays[MU], dtype=torch.float32)
-        if batch.view_mask.any():
-            latents = batch.arrays[MU][batch.view_mask].float()
-            corrected[batch.view_mask] = self.correct_views(latents, self._classes(batch, batch.view_mask))
-        return {MU: corrected}
+        """See `Reconstructs`: the corrected latents, and the images that they are decoded to."""
+        shown, side = batch.view_mask, self.image_size
+        rebuilt = {MU: torch.zeros_like(batch.arrays[MU], dtype=torch.float32)}
+        if self.decoder is not None:
+            rebuilt[IMAGES] = torch.zeros(*shown.shape, 3, side, side, device=shown.device)
+        if shown.any():
+            corrected = self.correct_views(batch.arrays[MU][shown].float(), self._classes(batch, shown))
+            rebuilt[MU][shown] = corrected
+            if self.decoder is not None:
+                rebuilt[IMAGES][shown] = self.decoder.decode(corrected).float()
+        return rebuilt
 
     def describe(self) -> dict[str, str]:
         """See `Method.describe`."""
@@ -159,7 +183,7 @@ class DeCoDiff(TrainedMethod):
             "fused": f"0.6 of the geometric mean of two maps, 0.4 of the gate. Image: {images}. "
             f"Latent: {latents}",
         }
-        gates = ", gated" if self.config.gating.used else ""
+        gates = ", gated" if self.config.gated else ", gates left out" if self.config.gating.used else ""
         return {
             "head": f"DeCo-Diff {self.config.size}{gates}, {self.config.reverse_steps} reverse steps",
             "map": drawn[self.map_name],

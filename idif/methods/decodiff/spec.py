@@ -6,6 +6,7 @@ from typing import Any
 from idif.data.features import FeatureSpec, check_arrays
 from idif.encoders.autoencoder import LOGVAR, MU
 from idif.encoders.frozen import FrozenEncoder
+from idif.encoders.options import DECODED
 from idif.errors import ConfigError
 from idif.methods.decodiff.config import DeCoDiffConfig
 from idif.methods.decodiff.import_weights import import_weights
@@ -72,6 +73,7 @@ def build_deco_diff(config: DeCoDiffConfig, context: MethodContext) -> Method:
         context.categories,
         posterior=config.sample_posterior and LOGVAR in features.arrays,
         decoder=_decoder(features, context.encoders),
+        stores_decoded=DECODED in features.arrays,
         view_dropout=context.view_dropout,
     )
 

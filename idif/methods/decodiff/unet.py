@@ -55,7 +55,7 @@ class Deviation(NamedTuple):
     values: Tensor
     """[N,C,h,w]: the predicted deviation, times the gate if there is one."""
     gate_logits: Tensor | None
-    """[N,C,h,w]: logits of the gate; None without gates."""
+    """[N,C,h,w]: logits of the gate; None without gates in use."""
 
 
 class DeviationUNet(nn.Module):
@@ -110,8 +110,8 @@ class DeviationUNet(nn.Module):
         if gates is not None:
             self.gate_head, self.skip_gates = make_gates(size, channels, gates)
 
-    def forward(self, latents: Tensor, timesteps: Tensor, classes: Tensor) -> Deviation:
-        """The deviation of each latent."""
+    def forward(self, latents: Tensor, timesteps: Tensor, classes: Tensor, gated: bool = True) -> Deviation:
+        """The deviation of each latent; ``gated``: whether the gates are used, if there are any."""
         net = self.net
         time = net.time_embedding(net.time_proj(timesteps).to(latents.dtype))
         context = self.classes(classes)[:, None]
@@ -121,7 +121,7 @@ class DeviationUNet(nn.Module):
             x, states = block(hidden_states=x, temb=time, encoder_hidden_states=context)
             skips.extend(states)
         x = net.mid_block(x, time, encoder_hidden_states=context)
-        if self.skip_gates is not None:
+        if self.skip_gates is not None and gated:
             # a closed gate (1) keeps a skip connection from copying a defect
             skips = [(1 - gate(s).sigmoid()) * s for gate, s in zip(self.skip_gates, skips, strict=True)]
         for block in net.up_blocks:
@@ -131,7 +131,7 @@ class DeviationUNet(nn.Module):
                 hidden_states=x, temb=time, res_hidden_states_tuple=states, encoder_hidden_states=context
             )
         values = net.conv_out(net.conv_act(net.conv_norm_out(x)))
-        if self.gate_head is None:
+        if self.gate_head is None or not gated:
             return Deviation(values, None)
         logits: Tensor = self.gate_head(x)
         return Deviation(logits.sigmoid() * values, logits)

@@ -114,6 +114,8 @@ class UniAD(TrainedMethod):
             maps[view_mask] = anomaly_maps(features, self.reconstruct_views(features), self.image_size)
         return Scores(maps={MAP: maps})
 
+    rebuilt = (ALIGNED,)
+
     def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
         """See `Reconstructs`."""
         features = batch.arrays[ALIGNED].float()

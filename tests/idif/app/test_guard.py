@@ -181,11 +181,11 @@ def test_a_lock_is_got_in_the_order_of_asking() -> None:
 def test_no_lock_is_held_while_a_visitor_takes_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
     from idif.app import session as module
 
-    monkeypatch.setattr(module, "predict", lambda scorer, encoders, parts: iter(parts))
+    monkeypatch.setattr(module, "predict", lambda scorer, encoders, parts, rebuild: iter(parts))
     scorer = SimpleNamespace(config=SimpleNamespace(batch_size=2))
     loaded: Any = SimpleNamespace(scorer=scorer)
     none: Any = None
-    session = module.AppSession(none, (1,), ("cup",), none, lambda category: loaded, None, None)
+    session = module.AppSession(none, (1,), ("cup",), none, lambda *_: loaded, None, None)
     parts: list[Any] = [SimpleNamespace(category="cup", name=str(n)) for n in range(5)]
     results = session.predict(parts)
     seen = [next(results)]

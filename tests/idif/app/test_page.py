@@ -15,11 +15,11 @@ import pytest
 
 from cli.__main__ import run
 from idif.app import html
-from idif.app.category_match import CategoryDistance
 from idif.app.session import Trained
 from idif.app.uploads import Upload, UploadError
 from idif.inference.photo_grouping import PredictInput
 from idif.inference.predict import Prediction, Thresholds
+from idif.methods.section import InferenceOption
 from tests.idif.app.test_app import photo, zipped
 
 if importlib.util.find_spec("gradio") is None:
@@ -30,6 +30,7 @@ import gradio as gr
 from idif.app import page
 from idif.app import session as session_module
 from idif.app.handlers import Handlers, Slider, forget
+from idif.app.options import controls
 
 pytestmark = [
     # sockets and event loops that Gradio leaves to the garbage collector
@@ -58,6 +59,10 @@ def unknown(problem: str = "") -> Prediction:
     return judged(PredictInput("a", EVIL, (None,)), None if problem else 0.5, (problem,) if problem else ())
 
 
+def told(probabilities: dict[str, float]) -> Prediction:
+    return judged(PredictInput("a", EVIL, (None,), probabilities))
+
+
 @pytest.mark.parametrize(
     "shown",
     [
@@ -67,10 +72,11 @@ def unknown(problem: str = "") -> Prediction:
         html.heading("title", [EVIL]),
         html.table([EVIL], [["cell"]], ""),
         html.table(["header"], [[EVIL]], ""),
-        html.verdict(unknown(EVIL), 1.0, None, None, []),
-        html.verdict(unknown(), 1.0, None, EVIL, []),
-        html.verdict(unknown(), 1.0, None, None, [CategoryDistance(EVIL, 0.5)]),
-        html.verdict(unknown(), 1.0, None, None, [CategoryDistance("b", 0.1), CategoryDistance(EVIL, 0.9)]),
+        html.verdict(unknown(EVIL), 1.0, None, None),
+        html.verdict(unknown(), 1.0, None, EVIL),
+        html.verdict(unknown(), 1.0, None, None, EVIL),
+        html.verdict(told({EVIL: 0.9}), 1.0, None, None),
+        html.verdict(told({"b": 0.8, EVIL: 0.2}), 1.0, None, None),
     ],
     ids=lambda shown: "",
 )
@@ -89,26 +95,29 @@ def collected() -> Iterator[None]:
 class Session:
     """A run of one category with two cameras, whose prediction may fail."""
 
-    view_numbers, categories, samples, matcher = (1, 2), ("cup",), None, None
+    view_numbers, categories, samples, probe = (1, 2), ("cup",), None, None
+    options, defaults = (InferenceOption("steps", "Steps", "choice", (2, 5)),), (("steps", 5),)
 
     def __init__(self, uploads: Path, error: Exception | None = None) -> None:
         self.uploads, self.error, self.problem = uploads, error, ""
 
-    def trained(self, category: str) -> Trained:
+    def trained(self, category: str, settings: Any = None) -> Trained:
         scorer: Any = None
-        return Trained(scorer, Thresholds(part=0.4), None, (0.1, 0.9))
+        changed = None if settings in (None, self.defaults) else "evaluated with 5 steps"
+        return Trained(scorer, Thresholds(part=0.4), None, (0.1, 0.9), changed)
 
-    def predict_with(self, part: PredictInput, cameras: Any) -> Prediction:
+    def predict_with(self, part: PredictInput, cameras: Any, settings: Any = None) -> Prediction:
+        self.asked = settings
         if self.error is not None:
             raise self.error
         problems = (f"{part.images[0]}: {self.problem}",) if self.problem else ()
         return judged(part, problems=problems)
 
-    def predict(self, parts: list[PredictInput]) -> Iterator[Prediction]:
+    def predict(self, parts: list[PredictInput], settings: Any = None) -> Iterator[Prediction]:
         return (self.predict_with(part, ()) for part in parts)
 
-    def nearest_categories(self, part: PredictInput) -> list[CategoryDistance]:
-        return []
+    def recognized(self, parts: list[PredictInput]) -> list[PredictInput]:
+        return parts
 
 
 def handlers_of(uploads: Path, error: Exception | None = None) -> Handlers:
@@ -154,6 +163,20 @@ def test_the_part_before_is_deleted_whatever_becomes_of_the_next(tmp_path: Path)
     answer = handlers.upload(refused, "cup", 0.5, viewed)
     assert "expected a" in answer[6]
     assert folders(tmp_path / "uploads") == []
+
+
+def test_options_of_the_method_are_controls_and_predict_again(tmp_path: Path) -> None:
+    handlers = handlers_of(tmp_path / "uploads")
+    session: Any = handlers.session
+    viewed = handlers.upload(received(tmp_path / "uploads"), "cup", 0.5, None)[5]
+    assert session.asked == (("steps", 5),)
+    settings, viewed, verdict, _ = handlers.change([1, 2], 0.4, 0.5, viewed, 2)
+    assert settings == session.asked == viewed.settings == (("steps", 2),)
+    assert "Evaluated with 5 steps" in verdict
+    (control,) = controls(session.options, session.defaults)
+    assert control.value == 5
+    with pytest.raises(ValueError, match="Steps: 7 is none of its choices"):
+        handlers.change([1, 2], 0.4, 0.5, viewed, 7)
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), UploadError("refused")])
@@ -203,10 +226,10 @@ def test_the_slider_s_rounding_does_not_move_the_threshold() -> None:
 
 
 def test_a_camera_that_is_switched_off_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(session_module, "predict", lambda scorer, encoders, parts: iter(parts))
+    monkeypatch.setattr(session_module, "predict", lambda scorer, encoders, parts, rebuild: iter(parts))
     loaded: Any = SimpleNamespace(scorer=SimpleNamespace(config=SimpleNamespace(batch_size=2)))
     none: Any = None
-    session = session_module.AppSession(none, (1, 4), ("cup",), none, lambda category: loaded, None, None)
+    session = session_module.AppSession(none, (1, 4), ("cup",), none, lambda *_: loaded, None, None)
     part: Any = session.predict_with(PredictInput("a", "cup", (tmp_path / "1", tmp_path / "4")), [4])
     assert part.images == (None, tmp_path / "4")
 
@@ -224,7 +247,9 @@ def test_an_archive_is_measured_unpacked(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_page_deletes_parts_that_nobody_looks_at(tmp_path: Path) -> None:
     session: Any = Session(tmp_path)
     with page.build(session, "title", []) as blocks:
-        (state,) = (block for block in blocks.blocks.values() if isinstance(block, gr.State))
+        state, settings = (block for block in blocks.blocks.values() if isinstance(block, gr.State))
+    if state.delete_callback is not forget:
+        state, settings = settings, state
     assert (state.delete_callback, state.time_to_live) == (forget, page.FORGOTTEN_AFTER)
     assert any("unload" in str(target) for function in blocks.fns.values() for target in function.targets)
 

@@ -1,0 +1,36 @@
+"""The categories of photographs, told by a run's probe."""
+
+from collections.abc import Sequence
+
+from cli.terminal.console import note, progress_bar
+from cli.workflow.device import evaluation_device
+from cli.workflow.sources import Sources
+from idif.data.features import FeatureSource
+from idif.inference.category_probe import CategoryProbe
+from idif.inference.photo_grouping import PredictInput, is_automatic
+from idif.runs.category_probe import require_probe
+from idif.runs.run import Run
+
+
+def recognize(run: Run, parts: Sequence[PredictInput]) -> list[PredictInput]:
+    """The parts; those of the category ``auto`` with the one that the run's probe tells.
+
+    Raises:
+        RunError: the run has one category, or no probe and no training samples at hand.
+    """
+    probe, known = probe_of(run), run.known_categories()
+    unknown = [part for part in parts if is_automatic(part.category, known)]
+    with progress_bar("recognizing categories", "parts") as listen:
+        told = {p.name: p for p in probe.recognize(unknown, run.encoders(), evaluation_device(), listen)}
+    return [told.get(part.name, part) for part in parts]
+
+
+def probe_of(run: Run) -> CategoryProbe:
+    """See `require_probe`."""
+
+    def training_samples() -> FeatureSource:
+        sources = Sources(run.config, evaluation_device(), compare=False)
+        return sources.unplaced(run.known_categories(), "train")
+
+    with progress_bar("pooling stored features", "samples") as listen:
+        return require_probe(run, training_samples, progress=listen, notify=note)
