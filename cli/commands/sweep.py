@@ -13,7 +13,7 @@ from cli.terminal.help import CommandGroup
 from cli.workflow.sweep import strategies_of, sweep_run
 from idif.data.index import camera_name
 from idif.errors import ConfigError
-from idif.report.sweep_tables import subset_text
+from idif.report.sweep_tables import camera_names, subset_text
 from idif.report.table_export import check_exports, export_table, strategies_export, sweep_export
 from idif.runs.run import open_run
 from idif.runs.sweep import Subsets
@@ -123,7 +123,7 @@ def sweep_table(sweep: dict[str, Any]) -> Group:
         return Group(table)
     cameras = Table("camera", "value (Shapley)", "lost when it alone fails", "alone")
     alone = {s["views"][0]: s["s_auroc"] for s in sweep["subsets"] if len(s["views"]) == 1}
-    names = sweep["protocol"].get("cameras", {})
+    names = camera_names(sweep)
     for camera, lost in sweep["leave_one_out"].items():
         value = None if sweep["view_value"] is None else sweep["view_value"][camera]
         cameras.add_row(

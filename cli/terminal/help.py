@@ -2,8 +2,8 @@
 
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, get_args
 
 import typer
 from rich.text import Text
@@ -20,6 +20,7 @@ INDENT = 2
 Parameter = Any
 """An argument or option; its class is typer's own and differs between typer's versions."""
 Context = Any
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class HelpCommand(TyperCommand):
@@ -56,9 +57,10 @@ class CommandGroup(typer.Typer):
 
     def command(
         self, name: str | None = None, *, cls: type[TyperCommand] | None = HelpCommand, **settings: Any
-    ) -> Any:
+    ) -> Callable[[Function], Function]:
         """See `typer.Typer.command`."""
-        return super().command(name, cls=cls, **settings)
+        decorate: Callable[[Function], Function] = super().command(name, cls=cls, **settings)
+        return decorate
 
 
 def print_page(command: Any, ctx: Context) -> None:

@@ -299,7 +299,7 @@ def _sweep(run: RunData) -> dict[str, Any]:
         made += [sweep_tables.cameras(run.sweep), sweep_tables.best_subsets(run.sweep)]
     note = None
     if run.sweep["view_value"] is not None:
-        named, errors = run.sweep["protocol"].get("cameras", {}), run.sweep.get("view_value_se")
+        named, errors = sweep_tables.camera_names(run.sweep), run.sweep.get("view_value_se")
         drawn.append(sweep_figures.camera_values(run.sweep["view_value"], errors, named))
     elif not run.sweep["subsets"]:
         note = "No camera values: the missing views were chosen at random (--subsets paper)."

@@ -1,6 +1,6 @@
 """Tables of missing views: S-AUROC by number of missing views, by strategy, and the value of each camera."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from idif.data.index import camera_name
 from idif.report.run_data import Json
@@ -9,6 +9,12 @@ from idif.report.tables import Cell, Table
 from idif.visualization.text import percent
 
 ONE_CLASS = "undefined: samples of one class only"
+
+
+def camera_names(sweep: Json) -> Mapping[str, str]:
+    """Camera number -> its name, as a sweep records them; empty for older sweeps and unnamed cameras."""
+    names: Mapping[str, str] = sweep.get("protocol", {}).get("cameras", {})
+    return names
 
 
 def missing_views(sweep: Json) -> Table:
@@ -47,7 +53,7 @@ def cameras(sweep: Json) -> Table:
     alone = {str(s["views"][0]): s["s_auroc"] for s in sweep["subsets"] if len(s["views"]) == 1}
     values = sweep["view_value"] or {}
     undefined = "undefined: some subset has samples of one class only"
-    names = sweep["protocol"].get("cameras", {})
+    names = camera_names(sweep)
     for camera, loss in sweep["leave_one_out"].items():
         cells = [
             table.percent_cell(None, undefined) if value is None else Cell(f"{100 * value:+.1f}")
@@ -72,7 +78,7 @@ def best_subsets(sweep: Json) -> Table:
 
 def subset_text(sweep: Json, numbers: Sequence[int]) -> str:
     """The cameras of a subset by name; names are separated by commas, bare numbers by spaces."""
-    names = sweep["protocol"].get("cameras", {})
+    names = camera_names(sweep)
     return (", " if names else " ").join(camera_name(names, number) for number in numbers)
 
 

@@ -153,3 +153,26 @@ def test_what_is_not_read_is_said(tmp_path: Path) -> None:
     (given / "a.jfif").unlink()
     with pytest.raises(DatasetError, match="3 pictures or linked folders are not read"):
         find_parts([given], VIEWS, ["gear"])
+
+
+@pytest.mark.parametrize(
+    ("names", "part", "views"),
+    [
+        (["p7_Top.png", "p7_far-left.png"], "p7", (0, 2)),
+        (["TOP_p7.png", "left_p7.png"], "p7", (0, 1)),
+        (["Top/p7.png", "far-left/p7.png"], "p7", (0, 2)),
+        (["p7/top.png", "p7/left.png"], "p7", (0, 1)),
+        (["p7_C1.png", "p7_Left_2026.png"], "p7", (0, 1)),
+    ],
+)
+def test_cameras_are_known_by_their_names(
+    names: list[str], part: str, views: tuple[int, int], tmp_path: Path
+) -> None:
+    for name in names:
+        touch((tmp_path / name).parent, Path(name).name)
+    cameras = {1: "Top", 2: "left", 5: "far-left"}
+    (found,) = find_parts([tmp_path], VIEWS, ["gear"], cameras=cameras)
+    assert found.name == part
+    assert [None if image is None else image.relative_to(tmp_path).as_posix() for image in found.images] == [
+        names[views.index(slot)] if slot in views else None for slot in range(len(VIEWS))
+    ]

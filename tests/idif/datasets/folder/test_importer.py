@@ -201,7 +201,7 @@ def remove_pngs(folder: Path) -> None:
 
 
 FAULTS: list[tuple[str, Callable[[Path], object]]] = [
-    ("found none", lambda src: shutil.rmtree(src / "mug" / "train")),
+    ("found 'mug'", lambda src: shutil.rmtree(src / "mug" / "train")),
     (r"good: expected photographs", lambda src: remove_pngs(src / "mug/train/good")),
     ("other than 'good'", lambda src: save(src / "mug/train/bad/1.png", pixels(1))),
     (r"001\.png: shows 'big chip', but no mask", lambda src: chip("001_mask.png")(src).unlink()),
