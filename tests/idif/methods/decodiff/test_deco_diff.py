@@ -220,6 +220,27 @@ def test_names_of_the_maps_tell_what_they_are_made_of() -> None:
     torch.testing.assert_close(scores.maps["fused"], fused)
 
 
+def test_gates_can_be_left_out_of_a_finished_model() -> None:
+    gated = built(features(), gating={"used": True})
+    for parameter in gated.unet.net.conv_out.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    without = built(features(), gating={"used": True, "at_inference": False})
+    without.load_state_dict(gated.state_dict())
+    plain = built(features())
+    plain.load_state_dict({k: v for k, v in gated.state_dict().items() if "gate" not in k})
+    given = batch(features(), ("cup", "bolt"))
+    maps, wanted = (method.eval().score(given).maps for method in (without, plain))
+    assert {*maps} == {*wanted} == {"map"}
+    torch.testing.assert_close(maps["map"], wanted["map"])
+    corrected = gated.eval().reconstruct(given)["mu"]
+    assert not torch.allclose(corrected, without.reconstruct(given)["mu"])
+    assert "gates left out" in without.describe()["head"]
+    assert without.rebuilt == tuple(without.reconstruct(given)) == ("mu",)
+    options = [(option.key, option.kind, option.choices) for option in gated.config.inference_options]
+    assert options == [("reverse_steps", "choice", (2, 3, 4, 5, 10)), ("gating.at_inference", "toggle", ())]
+    assert [option.key for option in plain.config.inference_options] == ["reverse_steps"]
+
+
 def test_the_decoder_adds_the_maps_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
     method = built(features())
     decoder = FrozenEncoder("vae", "file", "0", torch.nn.Identity())
