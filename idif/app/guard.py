@@ -1,8 +1,13 @@
 """Refuses requests before Gradio sees them: other hosts and origins, guessed passwords, too large bodies.
 
-Every refusal is a status and one sentence as JSON, ``{"detail": ...}``.
+Every refusal is a status and one sentence as JSON, ``{"detail": ...}``. A client that is still sending its
+body when the connection closes sees a broken connection and no sentence, so the rest of a refused body is
+read and discarded before the answer, within `DISCARD_MB` and `DISCARD_SECONDS`; this also holds for requests
+that Gradio itself refuses.
 """
 
+import asyncio
+import contextlib
 import ipaddress
 import json
 import time
@@ -12,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from idif.app.uploads import UNPACKED_MB
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -29,6 +36,10 @@ TRIES_SECONDS = 60.0
 """seconds after which a wrong password is forgotten."""
 TOTAL_MB = 5000
 """Most megabytes of photographs kept for all visits together."""
+DISCARD_MB = 500
+"""Largest body of a refused request that is read to its end; the answer to a larger one comes at once."""
+DISCARD_SECONDS = 20.0
+"""Longest time that the rest of a refused body may take; the answer comes then."""
 _MB = 1_000_000
 
 
@@ -94,6 +105,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        body = _Body(receive, headers)
         client = (scope.get("client") or ("unknown",))[0]
         login = scope["type"] == "http" and scope["method"] == "POST" and _is_path(scope, "/login")
         try:
@@ -104,19 +116,27 @@ class Guard:
             if login:
                 self._check_tries(client)
         except Refused as refused:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008, "reason": str(refused)})
+                return
+            await body.discard()
             await _answer(refused, send)
             return
-        if not login:
+        if scope["type"] == "websocket":
             await self._app(scope, receive, send)
             return
-        self._tries.failed(client)  # before the answer, so that tries at the same time count
+        if login:
+            self._tries.failed(client)  # before the answer, so that tries at the same time count
 
         async def watch(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 400:
-                self._tries.succeeded(client)
+            if message["type"] == "http.response.start":
+                if message["status"] >= 400:
+                    await body.discard()
+                elif login:
+                    self._tries.succeeded(client)
             await send(message)
 
-        await self._app(scope, receive, watch)
+        await self._app(scope, body.receive, watch)
 
     def _check_host(self, headers: Mapping[str, str]) -> None:
         if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
@@ -129,6 +149,10 @@ class Guard:
         if not _is_path(scope, "/upload"):
             if int(length) > MAX_JSON_BYTES:
                 raise Refused(413, f"The request is larger than {MAX_JSON_BYTES:,} bytes.")
+        elif int(length) > UNPACKED_MB * _MB:
+            raise Refused(
+                413, f"The upload has {int(length) / _MB:.0f} MB; at most {UNPACKED_MB} MB at once."
+            )
         elif folder_bytes(self._uploads) + int(length) > TOTAL_MB * _MB:
             raise Refused(507, f"All visits together may upload {TOTAL_MB} MB; try again later.")
 
@@ -136,6 +160,33 @@ class Guard:
         wait = self._tries.wait(client)
         if wait > 0:
             raise Refused(429, f"Too many wrong passwords; try again in {wait:.0f} seconds.", wait)
+
+
+class _Body:
+    """The body of one request, of which the rest can be discarded."""
+
+    def __init__(self, receive: Receive, headers: Mapping[str, str]) -> None:
+        self._receive = receive
+        length = headers.get("content-length", "")
+        self._length = int(length) if length.isdecimal() else None
+        self._ended = self._length == 0 or (self._length is None and "transfer-encoding" not in headers)
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message of the client."""
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            self._ended = True
+        return message
+
+    async def discard(self) -> None:
+        """Read the body to its end, within the limits of size and time."""
+        if self._length is not None and self._length > DISCARD_MB * _MB:
+            return
+        read = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                while not self._ended and read <= DISCARD_MB * _MB:
+                    read += len((await self.receive()).get("body", b""))
 
 
 def folder_bytes(folder: Path) -> int:

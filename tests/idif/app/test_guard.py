@@ -22,6 +22,8 @@ class Answers:
 
     def __init__(self, uploads: Path, *, password: bool = False, status: int = 200) -> None:
         self.status, self.clock = status, 0.0
+        self.body: list[bytes] = []
+        """Pieces of the next request's body; the client stalls behind them unless the last is empty."""
         self.guard = Guard(
             self, host="127.0.0.1", uploads=uploads, has_password=password, tries=Tries(lambda: self.clock)
         )
@@ -32,12 +34,16 @@ class Answers:
 
     def ask(self, method: str, path: str, headers: dict[str, str], client: str = "10.0.0.1") -> int:
         sent: list[dict[str, Any]] = []
+        self.body = self.body or [b""]
 
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
         async def receive() -> dict[str, Any]:
-            raise AssertionError("the guard reads no body")
+            if not self.body:
+                await asyncio.sleep(60)
+            piece = self.body.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(piece)}
 
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         scope = {"type": "http", "method": method, "path": path, "headers": pairs, "client": (client, 1)}
@@ -81,6 +87,56 @@ def test_bodies_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "visit").mkdir()
     (tmp_path / "visit" / "a.png").write_bytes(bytes(600_000))
     assert page.ask("POST", "/gradio_api/upload", upload) == 507
+
+
+@pytest.mark.parametrize("length", [{"content-length": "8"}, {"transfer-encoding": "chunked"}])
+def test_a_refused_body_is_read_to_its_end(tmp_path: Path, length: dict[str, str]) -> None:
+    page = Answers(tmp_path)
+    page.body = [b"1234", b"5678", b"", b"the next request"]
+    foreign = OWN | {"origin": "https://evil.example"} | length
+    assert page.ask("POST", "/gradio_api/upload", foreign) == 403
+    assert page.body == [b"the next request"]
+
+
+def test_a_body_that_the_application_refuses_is_read_to_its_end(tmp_path: Path) -> None:
+    page = Answers(tmp_path, status=413)
+    page.body = [b"1234", b""]
+    assert page.ask("POST", "/gradio_api/upload", OWN | {"content-length": "4"}) == 413
+    assert page.body == []
+
+
+def test_nobody_holds_a_refused_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "DISCARD_SECONDS", 0.05)
+    page, foreign = Answers(tmp_path), OWN | {"origin": "https://evil.example"}
+    page.body = [b"and then nothing"]
+    assert page.ask("POST", "/gradio_api/upload", foreign | {"content-length": "999"}) == 403
+    monkeypatch.setattr(guard, "DISCARD_MB", 5e-6)
+    page.body = [b"1234"] * 3
+    assert page.ask("POST", "/gradio_api/upload", foreign | {"content-length": "12"}) == 403
+    assert len(page.body) == 3, "known to be too long: not read at all"
+    assert page.ask("POST", "/gradio_api/upload", foreign | {"transfer-encoding": "chunked"}) == 403
+    assert len(page.body) == 1, "read until it was too long"
+
+
+def test_an_upload_is_refused_by_its_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "UNPACKED_MB", 1)
+    page = Answers(tmp_path)
+    assert page.ask("POST", "/gradio_api/upload", OWN | {"content-length": "1000000"}) == 200
+    assert page.ask("POST", "/gradio_api/upload", OWN | {"content-length": "1000001"}) == 413
+
+
+def test_a_refused_websocket_is_closed(tmp_path: Path) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        raise AssertionError("a websocket has no body")
+
+    scope = {"type": "websocket", "path": "/ws", "headers": [(b"host", b"evil.example")]}
+    asyncio.run(Answers(tmp_path).guard(scope, receive, send))
+    assert [message["type"] for message in sent] == ["websocket.close"]
 
 
 def test_passwords_cannot_be_guessed_quickly(tmp_path: Path) -> None:

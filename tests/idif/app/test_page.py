@@ -263,8 +263,14 @@ class Visitor:
             urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor()
         )
 
-    def status(self, path: str, body: bytes | None = None, kind: str = "application/json") -> int:
-        request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})
+    def status(
+        self,
+        path: str,
+        body: bytes | None = None,
+        kind: str = "application/json",
+        more: dict[str, str] | None = None,
+    ) -> int:
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": kind} | (more or {}))
         try:
             with self.opener.open(request, timeout=30) as answer:
                 return int(answer.status)
@@ -296,6 +302,28 @@ def test_the_server_asks_for_the_password_and_limits_uploads(
         }
         assert sent == {10_000: 200, 2_000_000: 413}
         assert visitor.status("/gradio_api/queue/join", bytes(2**20 + 1)) == 413, "the guard is in front"
+    finally:
+        blocks.close(verbose=False)
+
+
+@pytest.mark.usefixtures("collected")
+@pytest.mark.parametrize("times", [5, pytest.param(200, marks=pytest.mark.long)])
+def test_a_client_that_sends_its_whole_body_reads_the_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """A connection that is closed earlier breaks under the client, at random."""
+    monkeypatch.setattr(page, "UPLOAD_MB", 1)
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        gr.HTML("x")
+    visitor = Visitor(page.serve(blocks, "127.0.0.1", None, None, tmp_path).rstrip("/"))
+    head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    large = head + bytes(8_000_000) + b"\r\n--b--\r\n"
+    form = "multipart/form-data; boundary=b"
+    try:
+        for _ in range(times):
+            assert visitor.status("/gradio_api/upload", large, form) == 413, "Gradio's limit of a file"
+            assert visitor.status("/gradio_api/queue/join", large) == 413
+            assert visitor.status("/gradio_api/upload", large, form, {"Origin": "http://evil"}) == 403
     finally:
         blocks.close(verbose=False)
 
