@@ -12,9 +12,14 @@ from cli.terminal.console import JsonOption, note, print_result
 from cli.terminal.help import CommandGroup
 from cli.workflow.sweep import strategies_of, sweep_run
 from idif.data.index import camera_name
-from idif.errors import ConfigError
 from idif.report.sweep_tables import camera_names, subset_text
-from idif.report.table_export import check_exports, export_table, strategies_export, sweep_export
+from idif.report.table_export import (
+    check_exports,
+    export_table,
+    input_sweep_export,
+    strategies_export,
+    sweep_export,
+)
 from idif.runs.run import open_run
 from idif.runs.sweep import Subsets
 from idif.visualization.text import percent
@@ -34,7 +39,7 @@ def missing_views(
         Subsets,
         typer.Option(
             help="Every subset of the cameras, the paper's random choices, or every subset of the inputs "
-            "(video, sound, ...; all views are one)."
+            "(video, sound, ...; all views are one), which `all` stands for where a method reads several."
         ),
     ] = "all",
     seed: Annotated[int, typer.Option(help="Random seed (only with --subsets paper).", min=0)] = 0,
@@ -54,12 +59,11 @@ def missing_views(
     """
     check_exports(exports, tables_only=True)
     sweep = sweep_run(open_run(run, overrides), subsets=subsets, seed=seed)
-    table = input_table(sweep) if subsets == "inputs" else sweep_table(sweep)
+    of_inputs = sweep["protocol"]["subsets"] == "inputs"
     for path in exports:
-        if subsets == "inputs":
-            raise ConfigError("--export: a sweep over inputs is written as input_sweep.json alone")
-        note(f"wrote {export_table(path, sweep_export(sweep))}")
-    print_result(sweep, as_json=as_json, otherwise=table)
+        exported = input_sweep_export(sweep) if of_inputs else sweep_export(sweep)
+        note(f"wrote {export_table(path, exported)}")
+    print_result(sweep, as_json=as_json, otherwise=input_table(sweep) if of_inputs else sweep_table(sweep))
 
 
 @app.command("strategies")

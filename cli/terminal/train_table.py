@@ -11,7 +11,7 @@ from cli.terminal.console import err, out
 from idif.training.checkpoint import read_progress
 from idif.training.checkpoint_files import find_checkpoint
 from idif.training.run_log import read_log
-from idif.training.validation import PAINTED_S_AUROC
+from idif.training.validation import OVERFIT_GAP, PAINTED_S_AUROC
 from idif.visualization.text import percent
 
 COLUMNS = (("samples", 7), ("epochs", 6), ("loss", 8))
@@ -27,6 +27,7 @@ def model_summary(name: str, folder: Path, samples: int | None, state: str) -> d
 
     ``s_auroc`` is that after the last epoch, with `train.patience` that of the best one, null if
     `train.eval_every` is 0; ``painted_s_auroc`` likewise on painted defects (`train.validate_every`);
+    ``overfit_gap`` belongs to ``s_auroc`` (`train.overfit_alarm`, else null);
     ``seconds`` is the time spent in epochs, stages and earlier attempts included.
     """
     checkpoint = find_checkpoint(folder)
@@ -45,7 +46,7 @@ def model_summary(name: str, folder: Path, samples: int | None, state: str) -> d
         "epochs": epoch,
         "steps": 0 if done is None else done.step,
         "loss": losses[-1] if losses else None,
-        **{key: scores.get(key) for key in SCORES},
+        **{key: scores.get(key) for key in (*SCORES, OVERFIT_GAP)},
         "seconds": sum(line["seconds"] for line in timing),
         "state": state,
     }

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from threading import Timer
 from typing import Any
 
@@ -19,6 +20,7 @@ from cli.workflow.sources import Sources, make_fabric
 from idif.config.sections import Config
 from idif.data.features import FeatureSource
 from idif.data.index import Split
+from idif.data.subset import Subset
 from idif.encoders.frozen import FrozenEncoder
 from idif.files import make_folder
 from idif.kernels.malloc import keep_freed_memory
@@ -42,7 +44,7 @@ from idif.training.estimate import estimate
 from idif.training.feature_mean import MEAN, MODEL, FeatureMean, distances_of, not_trained_warning
 from idif.training.fit import FittedTo
 from idif.training.held_out import held_out_notes
-from idif.training.loop import EpochSummary
+from idif.training.loop import CURRENT, EpochSummary
 from idif.training.painted_validation import can_paint, paint
 from idif.training.precision import (
     training_convolutions,
@@ -53,10 +55,22 @@ from idif.training.sampling import training_rows
 from idif.training.stages import stage_length, stages_of, train_stages
 from idif.training.task import Task
 from idif.training.tracking import require_tracker
-from idif.training.validation import PAINTED_S_AUROC, Validation, validation_split
+from idif.training.validation import (
+    PAINTED_S_AUROC,
+    TRAIN_S_AUROC,
+    Validation,
+    overfit_warning,
+    validation_split,
+)
 from idif.visualization.text import percent
 
-FIGURES = {"s_auroc": "S-AUROC", PAINTED_S_AUROC: "painted S-AUROC"}
+FIGURES = {
+    "s_auroc": "S-AUROC",
+    f"s_auroc{CURRENT}": "without EMA",
+    TRAIN_S_AUROC: "against those trained on",
+    PAINTED_S_AUROC: "painted S-AUROC",
+}
+"""Figures of an evaluation that the line of an epoch shows, with their names."""
 START_PATIENCE = 600.0
 """Seconds that a process waits for another one to write the run's folder, if they divide the categories."""
 
@@ -265,7 +279,8 @@ def _train_model(config: Config, task: Task, members: list[str], sources: Source
     if normals is not None and can_paint(task.source.spec):
         painted = paint(task.source, kept, held_out, sources.encoders(), fabric.device, settings.seed)
     test = open_validation if settings.eval_every else None
-    after_epoch = Validation(config, fabric.device, test, painted, normals)
+    trained = partial(Subset, task.source, tuple(task.rows))
+    after_epoch = Validation(config, fabric.device, test, painted, normals, trained)
 
     def encoders() -> tuple[FrozenEncoder, ...]:
         return sources.encoders().encoders
@@ -284,7 +299,7 @@ def _train_model(config: Config, task: Task, members: list[str], sources: Source
             fabric,
             progress=listen,
             after_epoch=after_epoch,
-            on_epoch=None if err.is_terminal else _print_epoch,
+            on_epoch=partial(_report_epoch, config),
         )
     if (
         first_process()
@@ -293,10 +308,18 @@ def _train_model(config: Config, task: Task, members: list[str], sources: Source
         note(f"note: {warning}")
 
 
+def _report_epoch(config: Config, done: EpochSummary) -> None:
+    """One line for an epoch in logs, where a terminal has a progress bar; and a warning of an overfit model."""
+    if not err.is_terminal:
+        _print_epoch(done)
+    if (warning := overfit_warning(config.train, done.figures)) is not None:
+        note(f"warning: {done.model}: epoch {done.epoch}: {warning}")
+
+
 def _print_epoch(done: EpochSummary) -> None:
-    """One line for an epoch, for logs; a terminal has a progress bar."""
-    shares = {key: value for key, value in done.figures.items() if key not in (MODEL, MEAN)}
-    figures = "".join(f"  {FIGURES.get(key, key)} {percent(value)} %" for key, value in shares.items())
+    figures = "".join(
+        f"  {name} {percent(done.figures[key])} %" for key, name in FIGURES.items() if key in done.figures
+    )
     if MODEL in done.figures:
         figures += f"  features {done.figures[MODEL]:.3f} (mean {done.figures[MEAN]:.3f})"
     note(

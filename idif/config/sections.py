@@ -175,6 +175,9 @@ class TrainConfig(Section):
     patience: Annotated[int, Field(ge=0)] = 0
     """Evaluations on the split ``val`` without a better S-AUROC after which training stops; the weights of
     the best one are then reported. 0: training runs to the last epoch, which is reported."""
+    overfit_alarm: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Warn after an evaluation in which the anomalous samples stand out more from the normal ones trained on
+    than from the evaluated ones, by more than this difference of the S-AUROC. None: no such comparison."""
     validate_every: Annotated[int, Field(ge=0)] = 1
     """Epochs between validations on normal samples with painted defects, for curves only: those held out of
     training (`holdout`) if there are any, else some of those trained on. No test sample is used. On the same

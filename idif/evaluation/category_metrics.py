@@ -82,9 +82,10 @@ def category_metrics(
     if pixels is None and not predictions.has_maps:
         names = ["p_auroc", "p_ap", "p_f1_max", *map(metric_name, fpr_limits)]
         found.update(dict.fromkeys([*names, "p_error_bound"]))
-        reasons.update(
-            dict.fromkeys(names, "the predictions file holds no maps (--no-maps, or the method draws none)")
-        )
+        why_not = "the predictions file holds no maps (--no-maps)"
+        if predictions.protocol.get("draws_maps") is False:
+            why_not = "the method scores whole samples and draws no maps"
+        reasons.update(dict.fromkeys(names, why_not))
     else:
         if pixels is None:
             pixels = {

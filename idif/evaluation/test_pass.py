@@ -171,6 +171,8 @@ def write_predictions(
     if cameras := index.camera_names:
         stated["cameras"] = cameras
     drawn = maps and method.draws_maps
+    if not method.draws_maps:
+        stated["draws_maps"] = False
     writer = PredictionsWriter(
         path,
         index.view_numbers,

@@ -31,21 +31,26 @@ from idif.progress import Progress, silent
 Scores = npt.NDArray[np.float32]
 
 
-def inputs_of(method: Method, features: FeatureSpec) -> tuple[str, ...]:
-    """The inputs behind the arrays that a method scores with, in the order of the source's encoders.
-
-    Raises:
-        ConfigError: there are fewer than two, so that none can be missing, or too many for every subset.
-    """
+def read_inputs(method: Method, features: FeatureSpec) -> tuple[str, ...]:
+    """The inputs behind the arrays that a method scores with, in the order of the source's encoders."""
     read = set(method.needs.scoring)
     known = (*features.inputs, IMAGE_INPUT)
-    names = tuple(
+    return tuple(
         dict.fromkeys(
             encoder.input
             for encoder in features.encoders
             if encoder.input in known and read & {array.name for array in encoder.arrays}
         )
     )
+
+
+def inputs_of(method: Method, features: FeatureSpec) -> tuple[str, ...]:
+    """The inputs that a method reads, see `read_inputs`.
+
+    Raises:
+        ConfigError: there are fewer than two, so that none can be missing, or too many for every subset.
+    """
+    names = read_inputs(method, features)
     if len(names) < 2:
         raise ConfigError(
             "a sweep over inputs needs a method that reads several inputs of a sample; this one reads "

@@ -10,6 +10,7 @@ from idif.report.tables import label
 from idif.training.checkpoint_files import TrainingLength, TrainingProgress
 from idif.training.feature_mean import untrained_warning
 from idif.training.stages import last_length
+from idif.training.validation import overfit_warning
 from idif.visualization.text import as_sentence, percent
 
 SMALL_TEST = 20
@@ -78,6 +79,7 @@ def caveats(run: RunData) -> list[str]:
             if length.steps is not None:
                 came = f"{progress.step:,} of {length.text()}"
             texts.append(f"Training of {model} is not finished: {came}.")
+        texts += _overfit(run, model, lines)
     warnings = (untrained_warning(run.metrics), brightness_warning(run.metrics))
     texts += [as_sentence(warning) for warning in warnings if warning is not None]
     small = [name for name, values in run.categories.items() if _smaller_class(values) < SMALL_TEST]
@@ -91,6 +93,15 @@ def caveats(run: RunData) -> list[str]:
     if run.protocol.get("split", "test") != "test":
         texts.append(f"Evaluated on the {run.protocol['split']} split, not on the test split.")
     return texts
+
+
+def _overfit(run: RunData, model: str, lines: Sequence[Json]) -> list[str]:
+    """The warning of `train.overfit_alarm` for the weights that the run holds."""
+    seen = {line["epoch"]: line["eval"] for line in lines if line.get("eval")}
+    last = seen.get(max(seen, default=0), {})
+    figures = seen.get(last.get("best_epoch"), last)
+    warning = overfit_warning(run.config.train, figures)
+    return [] if warning is None else [as_sentence(f"{model}: {warning}")]
 
 
 def _smaller_class(values: Json) -> int:

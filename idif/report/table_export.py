@@ -102,6 +102,30 @@ def sweep_export(sweep: Json) -> ExportTable:
     return ExportTable([*keys, *named[0]], [*keys.values(), *named[1]], rows, "missing views")
 
 
+def input_sweep_export(sweep: Json) -> ExportTable:
+    """S-AUROC and the numbers of samples by subset of the inputs, of the mean and of every category, and the
+    S-AUROC of every defect; then each input's Shapley value and what is lost without it."""
+    categories: dict[str, Json] = sweep["categories"]
+    defects = {name: sorted(of["subsets"][0].get("per_defect", {})) for name, of in categories.items()}
+    columns, titles = ["s_auroc", "samples", "unscorable"], ["S-AUROC", "samples", "without a score"]
+    for name in categories:
+        columns += [f"{name} s_auroc", *(f"{name} {defect} s_auroc" for defect in defects[name])]
+        titles += [f"{name} S-AUROC", *(f"{name}: {defect}" for defect in defects[name])]
+    columns += ["shapley_value", "leave_one_out"]
+    titles += ["Shapley value", "lost without it"]
+    rows: list[tuple[str, list[float | str | None]]] = []
+    for place, found in enumerate(sweep["subsets"]):
+        cells: list[float | str | None] = [found["s_auroc"], str(found["samples"]), str(found["unscorable"])]
+        for name, of in categories.items():
+            own = of["subsets"][place]
+            cells += [own["s_auroc"], *(own.get("per_defect", {}).get(defect) for defect in defects[name])]
+        alone = found["inputs"][0] if len(found["inputs"]) == 1 else None
+        values = (sweep["value"] or {}, sweep["leave_one_out"])
+        cells += [None if alone is None else value.get(alone) for value in values]
+        rows.append((", ".join(found["inputs"]), cells))
+    return ExportTable(columns, titles, rows, "inputs")
+
+
 def strategies_export(found: Json) -> ExportTable:
     """S-AUROC by run, strategy and number of missing views."""
     numbers = list(found["curves"][0]["by_missing"])

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from idif.errors import ConfigError
 from idif.evaluation.test_pass import score_rules
 from idif.files import require_writable
-from idif.missing_views.input_sweep import mean_input_sweep, sweep_inputs
+from idif.missing_views.input_sweep import mean_input_sweep, read_inputs, sweep_inputs
 from idif.missing_views.sweep import mean_sweep, sweep_all, sweep_paper
 from idif.runs.evaluate import Evaluation
 from idif.runs.files import INPUT_SWEEP_FILE, SWEEP_FILE
@@ -21,11 +21,15 @@ inputs, of which all views are one."""
 def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", seed: int = 0) -> dict[str, Any]:
     """Sweep every category and write ``sweep.json``, or ``input_sweep.json``, into the run's results.
 
+    A method that reads several inputs has no sweep over cameras: ``all`` is taken for ``inputs`` then, with a
+    message.
+
     Args:
         seed: random seed (only with ``paper``).
 
     Raises:
-        ConfigError: the samples have no views, or not several inputs.
+        ConfigError: the samples have no views, or not several inputs, or the method does not look at single
+            views.
         RunError: a category is not trained yet, or a checkpoint is damaged.
     """
     if subsets == "inputs":
@@ -38,10 +42,22 @@ def sweep_missing_views(evaluation: Evaluation, *, subsets: Subsets = "all", see
     incomplete: dict[str, int] = {}
     sweep = sweep_all if subsets == "all" else partial(sweep_paper, seed=seed)
     for category, source, scorer in evaluation.scorers():
+        inputs = read_inputs(scorer.method, source.spec)
+        if subsets == "all" and len(inputs) > 1:
+            evaluation.notify(
+                f"note: {run.config.method.name} reads {', '.join(inputs)}: every subset of these inputs is "
+                "scored, not of the cameras (--subsets inputs)"
+            )
+            return _sweep_inputs(evaluation)
         numbers = source.index.view_numbers
         names |= source.index.camera_names
         if not numbers:
             raise ConfigError(f"{run.folder}: a sweep hides views, and these samples have none")
+        if len(inputs) > 1 or not scorer.method.draws_maps:
+            raise ConfigError(
+                f"{run.folder}: a sweep over cameras needs a method that draws maps of single views; "
+                f"{run.config.method.name} scores {', '.join(inputs)} as a whole"
+            )
         incomplete[category] = sum(not all(sample.present) for sample in source.index.samples)
         if incomplete[category]:
             some = f"{incomplete[category]} of {len(source.index)} samples"

@@ -147,7 +147,8 @@ def _train_models(
             kept, held_out = training_rows(config, part.index)
             painted = paint(part, kept, held_out, encoders, fabric.device, config.train.seed)
             normals = FeatureMean.of(part, kept, held_out)
-        after_epoch = Validation(config, fabric.device, test, painted, normals)
+        trained = partial(Subset, part, tuple(task.rows))
+        after_epoch = Validation(config, fabric.device, test, painted, normals, trained)
 
         def loaded() -> tuple[FrozenEncoder, ...]:
             return encoders.encoders

@@ -1,6 +1,6 @@
 """Validation during training: S-AUROC for the log, heat maps of a few samples."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from idif.methods.protocol import Method
 from idif.metrics import auroc
 from idif.training.feature_mean import MEAN, FeatureMean
 from idif.visualization.heatmap import Pixels, color_limits, heatmap_image
+from idif.visualization.text import percent
 
 SHOWN = 3
 """Number of samples with a picture; the same samples at every evaluation."""
@@ -27,6 +28,10 @@ SIDE = 128
 
 PAINTED_S_AUROC = "painted_s_auroc"
 """S-AUROC of normal samples with painted defects against the same without."""
+TRAIN_S_AUROC = "train_s_auroc"
+"""S-AUROC of the evaluated anomalous samples against the normal ones that the model is trained on."""
+OVERFIT_GAP = "overfit_gap"
+"""`TRAIN_S_AUROC` minus the S-AUROC of the same anomalous samples against normal ones it has not seen."""
 
 
 def validation_split(settings: TrainConfig, splits: Collection[Split]) -> Split:
@@ -52,6 +57,8 @@ class ValidationResult(NamedTuple):
     """Metrics for the log."""
     pictures: dict[str, Pixels] = {}  # noqa: RUF012
     """Sample id -> uint8 [H,W,3], RGB: the views side by side, and below them their heat maps."""
+    anomalous: npt.NDArray[np.float32] | None = None
+    """Scores of the anomalous samples, NaN for those that cannot be scored; None without an evaluation."""
 
 
 def is_due(settings: TrainConfig, epoch: int) -> bool:
@@ -71,6 +78,8 @@ class Validation:
     """Normal samples with and without painted defects; None if there are none."""
     normals: FeatureMean | None = None
     """Normal samples on which predictions of features are compared with their mean; None: not compared."""
+    trained: Callable[[], FeatureSource] | None = None
+    """Opens the normal samples that the model is trained on, for ``train.overfit_alarm``."""
     _seen: dict[str, float] = field(default_factory=dict)
     """The last figures of that comparison."""
 
@@ -87,6 +96,8 @@ class Validation:
         if self.test is not None and settings.eval_every and epoch % settings.eval_every == 0:
             seen = validate(scorer, self.test())
             figures, pictures = {**figures, **seen.figures}, {**pictures, **seen.pictures}
+            if self.trained is not None and settings.overfit_alarm is not None:
+                figures |= overfit_figures(scorer, self.trained(), seen)
         return ValidationResult(figures, pictures)
 
 
@@ -124,7 +135,41 @@ def validate(scorer: Scorer, source: FeatureSource) -> ValidationResult:
             samples[row].sample_id: _picture(images, ((maps - low) / (high - low)).astype(np.float32))
             for row, (images, maps, _) in sorted(shown.items())
         }
-    return ValidationResult({"s_auroc": auroc(reduced, np.concatenate(labels))}, pictures)
+    labeled = np.concatenate(labels)
+    return ValidationResult({"s_auroc": auroc(reduced, labeled)}, pictures, reduced[labeled])
+
+
+def overfit_figures(scorer: Scorer, trained: FeatureSource, seen: ValidationResult) -> dict[str, Any]:
+    """`TRAIN_S_AUROC` and `OVERFIT_GAP`, None where they are undefined.
+
+    Training has no anomalous samples. So those of the evaluation are taken for both figures, and only the
+    normal ones differ: a model that knows its training samples by heart scores these lower than new ones.
+
+    Args:
+        trained: normal samples that the model is trained on.
+        seen: the evaluation of other samples by the same scorer.
+    """
+    assert seen.anomalous is not None
+    parts = [scored.without_maps() for scored in scorer.batches(trained, range(len(trained.index)))]
+    _, normal = scorer.calibrated(None).final(SourceScores.concatenate(parts))
+    normal = normal[np.isfinite(normal)]
+    scores = np.concatenate([normal, seen.anomalous])
+    labels = np.arange(len(scores)) >= len(normal)
+    own, other = auroc(scores, labels), seen.figures["s_auroc"]
+    gap = None if own is None or other is None else own - other
+    return {TRAIN_S_AUROC: own, OVERFIT_GAP: gap}
+
+
+def overfit_warning(settings: TrainConfig, figures: Mapping[str, Any]) -> str | None:
+    """A sentence on an evaluation whose `OVERFIT_GAP` exceeds ``train.overfit_alarm``; None if it does not."""
+    gap = figures.get(OVERFIT_GAP)
+    if settings.overfit_alarm is None or gap is None or gap <= settings.overfit_alarm:
+        return None
+    return (
+        f"the model looks overfit: S-AUROC {percent(figures[TRAIN_S_AUROC])} % against the normal samples "
+        f"trained on, {percent(figures['s_auroc'])} % against others (train.overfit_alarm: "
+        f"{settings.overfit_alarm:g})"
+    )
 
 
 def _picture(images: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:

@@ -70,6 +70,7 @@ class CausalFiLMConfig(MethodSection):
             "ema": 0.9999,
             "eval_every": 1,
             "patience": 25,
+            "overfit_alarm": 0.05,
         },
         "eval": {"batch_size": 32, "threshold": "validation"},
         "teacher": {"encoder": "weld"},
