@@ -10,10 +10,13 @@ from cli.workflow.evaluate import evaluate_run
 from cli.workflow.sources import Sources
 from idif.config.sections import Config
 from idif.data.index import Split
-from idif.errors import IdifError
-from idif.report import ImageLoader, write_report
+from idif.datasets.readers import reader_of
+from idif.errors import ConfigError, IdifError
+from idif.missing_views.explanation import Explanation, explain
+from idif.report import ImageLoader, RecordingLoader, write_report
 from idif.report.decisions import Costs
 from idif.report.gallery import Images
+from idif.report.recordings import Examined
 from idif.runs.files import EVALUATE_AGAIN, METRICS_FILE
 from idif.runs.outdated import outdated_models
 from idif.runs.run import Run, open_run, run_home
@@ -28,7 +31,13 @@ def report_run(runs: Sequence[Run]) -> Path:
 def write(configs: Mapping[Path, Config], costs: Costs | None = None) -> Path:
     """Write the report of evaluated runs, each with its config; returns its path."""
     with progress_bar("writing the report", "categories") as listen:
-        return write_report(list(configs), images=_clean_images(configs), costs=costs, progress=listen)
+        return write_report(
+            list(configs),
+            images=_clean_images(configs),
+            recordings=_recordings(configs),
+            costs=costs,
+            progress=listen,
+        )
 
 
 def evaluate_checkpoints(runs: Sequence[Path], overrides: Sequence[str]) -> None:
@@ -58,6 +67,36 @@ def _clean_images(configs: Mapping[Path, Config]) -> ImageLoader:
                 note(f"note: the report shows no photographs of {category}: {error}")
             told.add(str(error))
             raise
+
+    return load
+
+
+def _recordings(configs: Mapping[Path, Config]) -> RecordingLoader:
+    """A loader of samples that are more than images, from each run's dataset; scores are explained by its
+    model on its store."""
+
+    def load(run: Path, category: str, split: Split, sample_ids: Sequence[str]) -> dict[str, Examined] | None:
+        config = configs[run]
+        read = reader_of(config.data).recording
+        if read is None:
+            return None
+        if config.data.root is None:
+            raise ConfigError("data.root: needed for the files of the samples; got nothing")
+        sources = Sources(config, torch.device("cpu"), compare=False)
+        source = sources.unplaced([category], split)
+        places = {sample.sample_id: row for row, sample in enumerate(source.index.samples)}
+        rows = [places[sample_id] for sample_id in sample_ids if sample_id in places]
+        explanations: Sequence[Explanation | None] = [None] * len(rows)
+        try:
+            scorer = open_run(run_home(run)).scorer(category, source, torch.device("cpu"))
+            explanations = explain(scorer, source, rows)
+        except IdifError as error:
+            note(f"note: the report does not say where scores came from: {error}")
+        samples = [source.index.samples[row] for row in rows]
+        return {
+            sample.sample_id: Examined(read(config.data, sample), explanation)
+            for sample, explanation in zip(samples, explanations, strict=True)
+        }
 
     return load
 

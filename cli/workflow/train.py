@@ -309,7 +309,7 @@ def _train_model(config: Config, task: Task, members: list[str], sources: Source
 
 
 def _report_epoch(config: Config, done: EpochSummary) -> None:
-    """One line for an epoch in logs, where a terminal has a progress bar; and a warning of an overfit model."""
+    """One line for an epoch in logs, where a terminal has a progress bar; a warning of an overfit model."""
     if not err.is_terminal:
         _print_epoch(done)
     if (warning := overfit_warning(config.train, done.figures)) is not None:

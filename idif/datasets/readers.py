@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from idif.data.index import Index, Split
+from idif.data.index import Index, Sample, Split
+from idif.data.recording import Recording
 from idif.datasets.config import DataConfig
 from idif.datasets.realiad.files import RealIADLayout, list_categories
 from idif.datasets.realiad.reader import read_realiad
 from idif.datasets.weld.reader import CATEGORY as WELD
 from idif.datasets.weld.reader import read_weld
+from idif.datasets.weld.recording import read_recording
 from idif.errors import ConfigError, DatasetError
 
 
@@ -22,6 +24,8 @@ class Reader:
     """The categories there are, sorted, without reading any sample."""
     encoder: str = "resnet18"
     """The encoder, or set of encoders, of a store for which none is named."""
+    recording: Callable[[DataConfig, Sample], Recording] | None = None
+    """Reads a sample's files for people to look at; None where views and maps show all there is."""
 
 
 def _realiad_layout(data: DataConfig) -> RealIADLayout:
@@ -46,9 +50,14 @@ def _read_weld(data: DataConfig, split: Split | None) -> Index:
     return read_weld(data.root, split, views=data.views, drop_incomplete=data.drop_incomplete)
 
 
+def _read_recording(data: DataConfig, sample: Sample) -> Recording:
+    assert data.root is not None
+    return read_recording(data.root, sample)
+
+
 READERS: dict[str, Reader] = {
     "realiad": Reader(_read_realiad, lambda data: list_categories(_realiad_layout(data))),
-    "weld": Reader(_read_weld, lambda data: [WELD], encoder="weld"),
+    "weld": Reader(_read_weld, lambda data: [WELD], encoder="weld", recording=_read_recording),
 }
 """``data.reader`` of a config, and sub-command of `idif cache build` and `idif cache plan` -> its reader."""
 

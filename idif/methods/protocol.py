@@ -39,6 +39,9 @@ class Scores:
     samples: Tensor | None = None
     """float32 [B], NaN only for samples that lack every input; None: the engine reduces the views
     (`eval.sample_score`)."""
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    """{name: float32 [B]}: the values that ``samples`` is the sum or mean of, for reports; NaN for a value
+    that a sample lacks."""
 
 
 class Method(nn.Module, ABC):

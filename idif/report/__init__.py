@@ -2,5 +2,6 @@
 
 from idif.report.gallery import ImageLoader
 from idif.report.page import write_report
+from idif.report.recordings import RecordingLoader
 
-__all__ = ["ImageLoader", "write_report"]
+__all__ = ["ImageLoader", "RecordingLoader", "write_report"]

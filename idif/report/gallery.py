@@ -199,7 +199,8 @@ def _notes(predictions: Predictions, rows: list[int], images: Mapping[str, Image
     return tuple(notes)
 
 
-def _sample_class(predictions: Predictions, row: int) -> str:
+def sample_class(predictions: Predictions, row: int) -> str:
+    """The defect of a sample as text, ``OK`` if it has none."""
     defects = predictions.defects_of(row)
     if not defects:
         return NORMAL_CLASS
@@ -243,7 +244,7 @@ def _draw(
             )
         )
     return GallerySample(
-        kind, p.sample_id[row], score_text(p.sample_scores[row]), _sample_class(p, row), tuple(tiles)
+        kind, p.sample_id[row], score_text(p.sample_scores[row]), sample_class(p, row), tuple(tiles)
     )
 
 

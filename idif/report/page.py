@@ -17,6 +17,7 @@ from idif.report import figures, summary_text, sweep_figures, sweep_tables, tabl
 from idif.report.decisions import Costs, DecisionPart, decision_part
 from idif.report.figures import Figure
 from idif.report.gallery import Gallery, ImageLoader, load_images, make_gallery, select_samples
+from idif.report.recordings import RecordingLoader, Sheet, load_recordings, make_sheets
 from idif.report.reference_results import (
     covered_dataset,
     missing_view_reference,
@@ -47,6 +48,8 @@ class Pictures(NamedTuple):
     strips: Strips | None
     notes: list[str]
     """Why some are missing."""
+    sheets: list[Sheet]
+    """Of samples that are more than images."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class CategorySection:
     gallery: Gallery | None
     strips: Strips | None
     """Reconstructions beside photographs and maps, where evaluation kept them."""
+    sheets: list[Sheet]
+    """Of samples that are more than images."""
     notes: list[str]
 
 
@@ -90,12 +95,17 @@ class RunSection:
     notes: list[str]
     has_views: bool
     several_cameras: bool
+    swept: bool
+    """Whether the page has a section on missing views or inputs."""
+    of_inputs: bool
+    """Whether that is on inputs."""
 
 
 def write_report(
     runs: Sequence[Path],
     *,
     images: ImageLoader | None = None,
+    recordings: RecordingLoader | None = None,
     costs: Costs | None = None,
     progress: Progress = silent,
 ) -> Path:
@@ -104,6 +114,7 @@ def write_report(
     Args:
         runs: folders that hold ``metrics.json``; the report goes into the first.
         images: loads the photographs; if it is None or raises an `IdifError`, only maps are shown.
+        recordings: loads samples that are more than images, and where their scores came from.
         costs: costs of wrong decisions, for the cheapest threshold.
         progress: called after each category.
 
@@ -128,12 +139,13 @@ def write_report(
     done = 0
     sections = []
     for run in data:
-        galleries = []
+        galleries: list[Pictures] = []
         for name in run.categories:
-            together = name in shown_together
             strips, why = _strips(run, name, images, total)
-            gallery, notes = (None, []) if together else _gallery(run, name, images, total)
-            galleries.append(Pictures(gallery, strips, [*notes, *why]))
+            shown = _Shown(None, [], [])
+            if name not in shown_together or not run.draws_maps:
+                shown = _shown(run, name, images, recordings, total)
+            galleries.append(Pictures(shown.gallery, strips, [*shown.notes, *why], shown.sheets))
             done += 1
             progress(done, total, f"{run.name}: {name}")
         sections.append(_run_section(run, galleries, costs))
@@ -160,21 +172,37 @@ def _template() -> Any:
     return environment.get_template("report.html.j2")
 
 
-def _gallery(
-    run: RunData, category: str, images: ImageLoader | None, total: int
-) -> tuple[Gallery | None, list[str]]:
-    """A category's gallery, and why images are missing in it."""
-    if run.predictions is None or not run.has_views or not run.predictions.rows(category).size:
-        return None, []
+class _Shown(NamedTuple):
+    """The selected samples of a category."""
+
+    gallery: Gallery | None
+    sheets: list[Sheet]
+    notes: list[str]
+    """Why pictures are missing."""
+
+
+def _shown(
+    run: RunData, category: str, images: ImageLoader | None, recordings: RecordingLoader | None, total: int
+) -> _Shown:
+    """A category's samples: sheets of a method without maps, if the data has recordings; else a gallery."""
+    if run.predictions is None or not run.predictions.rows(category).size:
+        return _Shown(None, [], [])
+    split = run.protocol.get("split", "test")
+    if not run.draws_maps:
+        few = select_samples(_scored_samples(run, category), 1, 2)
+        examined, reason = load_recordings(recordings, run.folder, split, run.predictions, list(few))
+        sheets = make_sheets(run.predictions, few, examined or {})
+        return _Shown(None, sheets, [] if reason is None else [reason])
+    if not run.has_views:
+        return _Shown(None, [], [])
     each, wrong = (2, 6) if total <= FEW_CATEGORIES else (1, 1)
     selected = select_samples(_scored_samples(run, category), each, wrong)
-    split = run.protocol.get("split", "test")
     photos, why = load_images(images, run.folder, split, run.predictions, list(selected))
     if not photos and not run.predictions.has_maps:
         no_maps = "Maps are not shown: the predictions were written without them (--no-maps)."
-        return None, [no_maps, *([] if why is None else [why])]
+        return _Shown(None, [], [no_maps, *([] if why is None else [why])])
     gallery = make_gallery(run.predictions, selected, photos, IMAGE_BYTES // total)
-    return gallery, [] if why is None else [why]
+    return _Shown(gallery, [], [] if why is None else [why])
 
 
 def _strips(
@@ -231,8 +259,10 @@ def _run_section(run: RunData, galleries: Sequence[Pictures], costs: Costs | Non
         categories=sections,
         details=_details(run),
         notes=notes,
-        has_views=run.has_views,
+        has_views=run.has_views and run.draws_maps,
         several_cameras=run.several_cameras,
+        swept=run.several_cameras or not run.draws_maps,
+        of_inputs=not run.draws_maps,
     )
 
 
@@ -262,7 +292,17 @@ def _category_section(run: RunData, name: str, pictures: Pictures, costs: Costs 
     )
     shown = [table for table in possible if table.rows]
     s_auroc = DASH if values["s_auroc"] is None else f"{percent(values['s_auroc'])} %"
-    return CategorySection(name, s_auroc, decision, drawn, shown, pictures.gallery, pictures.strips, notes)
+    return CategorySection(
+        name,
+        s_auroc,
+        decision,
+        drawn,
+        shown,
+        pictures.gallery,
+        pictures.strips,
+        pictures.sheets,
+        notes,
+    )
 
 
 def _training(run: RunData, model: str) -> list[Figure]:
@@ -272,7 +312,9 @@ def _training(run: RunData, model: str) -> list[Figure]:
 
 
 def _sweep(run: RunData) -> dict[str, Any]:
-    """The fields of a `RunSection` about missing views."""
+    """The fields of a `RunSection` about missing views, or missing inputs of a method without maps."""
+    if not run.draws_maps:
+        return _input_sweep(run)
     if not run.several_cameras:
         return {"sweep_figures": [], "sweep_tables": [], "sweep_note": None}
     compared, table = [], []
@@ -306,6 +348,17 @@ def _sweep(run: RunData) -> dict[str, Any]:
     else:
         note = "No camera values: the S-AUROC of some subset is undefined."
     return {"sweep_figures": drawn + compared, "sweep_tables": made + table, "sweep_note": note}
+
+
+def _input_sweep(run: RunData) -> dict[str, Any]:
+    found = run.input_sweep
+    if found is None:
+        why = f"There is no sweep of missing inputs yet; run `idif sweep missing-views {run.folder.name}`."
+        return {"sweep_figures": [], "sweep_tables": [], "sweep_note": why}
+    made = [sweep_tables.inputs(found), sweep_tables.input_subsets(found)]
+    drawn = [] if found["value"] is None else [sweep_figures.input_values(found["value"])]
+    note = "No Shapley values: the S-AUROC of some subset is undefined." if found["value"] is None else None
+    return {"sweep_figures": drawn, "sweep_tables": made, "sweep_note": note}
 
 
 def _baseline(run: RunData) -> tuple[str, Table | None] | None:

@@ -11,6 +11,7 @@ from idif.evaluation.predictions import Predictions
 from idif.runs.files import (
     EVALUATE_AGAIN,
     FACTS_FILE,
+    INPUT_SWEEP_FILE,
     METRICS_FILE,
     PREDICTIONS_FILE,
     RESTORE,
@@ -43,6 +44,8 @@ class RunData:
     sweep: Json | None
     """None also for a sweep of other weights or score rules than the metrics', see ``outdated``."""
     strategies: Json | None
+    input_sweep: Json | None
+    """As ``sweep``, over inputs."""
     logs: dict[str, list[Json]]
     """Model (a category, or ``all``) -> the lines of its training log."""
     outdated: tuple[str, ...] = ()
@@ -82,9 +85,14 @@ class RunData:
         return max((len(values.get("per_view", {})) for values in self.categories.values()), default=0)
 
     @property
+    def draws_maps(self) -> bool:
+        """False for a method that scores whole samples, and so has no results of views or pixels."""
+        return self.protocol.get("draws_maps", True) is not False
+
+    @property
     def several_cameras(self) -> bool:
-        """Whether samples have several views."""
-        return self.has_views and self.cameras != 1
+        """Whether samples have several views that are scored one by one."""
+        return self.draws_maps and self.has_views and self.cameras != 1
 
     @property
     def caveats(self) -> list[str]:
@@ -108,9 +116,14 @@ def read_run(folder: Path) -> RunData:
     has_predictions = (folder / PREDICTIONS_FILE).is_file()
     sweep = _read(folder / SWEEP_FILE, SWEEP_AGAIN, SWEEP_KEYS)
     strategies = _read(folder / STRATEGIES_FILE, SWEEP_AGAIN, ("curves",))
+    of_inputs = _read(folder / INPUT_SWEEP_FILE, SWEEP_AGAIN, ("subsets", "value", "leave_one_out"))
     outdated = {
         name: reason
-        for name, found in ((SWEEP_FILE, sweep), (STRATEGIES_FILE, strategies))
+        for name, found in (
+            (SWEEP_FILE, sweep),
+            (STRATEGIES_FILE, strategies),
+            (INPUT_SWEEP_FILE, of_inputs),
+        )
         if found is not None and (reason := _outdated(found.get("protocol", {}), metrics["protocol"], home))
     }
     return RunData(
@@ -122,6 +135,7 @@ def read_run(folder: Path) -> RunData:
         predictions=Predictions.open(folder / PREDICTIONS_FILE) if has_predictions else None,
         sweep=None if SWEEP_FILE in outdated else sweep,
         strategies=None if STRATEGIES_FILE in outdated else strategies,
+        input_sweep=None if INPUT_SWEEP_FILE in outdated else of_inputs,
         logs=dict(_logs(home, list(metrics["categories"]))),
         outdated=tuple(f"{name} {why} and is left out; {SWEEP_AGAIN}" for name, why in outdated.items()),
     )

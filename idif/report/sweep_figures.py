@@ -83,18 +83,27 @@ def camera_values(
         errors: standard errors of the values; None if they are exact.
         cameras: camera number -> its name, if it has one.
     """
-    names = [camera_name(cameras, camera) for camera in values]
+    return _shapley("camera", {camera_name(cameras, camera): value for camera, value in values.items()}, errors)
+
+
+def input_values(values: dict[str, float]) -> Figure:
+    """The Shapley value of each input of a sample, like `camera_values`."""
+    return _shapley("input", values, None)
+
+
+def _shapley(kind: str, values: dict[str, float], errors: dict[str, float] | None) -> Figure:
+    names = list(values)
     points = [100 * value for value in values.values()]
     top, bottom = max([*points, 0.0]), min([*points, 0.0])
     margin = 0.12 * (top - bottom or 1.0)
     y = linear_axis("points of S-AUROC", bottom - (margin if bottom < 0 else 0), top + margin, ticks=4)
     texts = [f"{point:+.1f}" for point in points]
-    alt = "Value of each camera: " + ", ".join(f"{n} {t}" for n, t in zip(names, texts, strict=True))
-    caption = "Shapley value: mean gain in S-AUROC over all orders of adding cameras, starting from 50 %."
+    alt = f"Value of each {kind}: " + ", ".join(f"{n} {t}" for n, t in zip(names, texts, strict=True))
+    caption = f"Shapley value: mean gain in S-AUROC over all orders of adding {kind}s, starting from 50 %."
     if errors is not None:
         largest = 100 * max(errors.values())
         caption += f" Estimated from random orders; standard errors up to {largest:.1f} points."
-    return Figure("Value of each camera", bar_chart(names, points, texts, y, alt), caption)
+    return Figure(f"Value of each {kind}", bar_chart(names, points, texts, y, alt), caption)
 
 
 def _line(name: str, style: str, by_missing: dict[str, float | None]) -> Line:

@@ -101,3 +101,33 @@ def missing_by_category(sweep: Json) -> Table:
         cells = [table.percent_cell(found["by_missing"][m]["s_auroc"], ONE_CLASS) for m in numbers]
         table.rows.append((name, cells))
     return table
+
+
+def inputs(sweep: Json) -> Table:
+    """The value of each input by three measures."""
+    table = Table(
+        "Value of each input: Shapley value and loss in points of S-AUROC; "
+        "S-AUROC of the input alone in percent",
+        ["Shapley value", "loss without it", "S-AUROC alone"],
+    )
+    alone = {s["inputs"][0]: s["s_auroc"] for s in sweep["subsets"] if len(s["inputs"]) == 1}
+    values = sweep["value"] or {}
+    for name, loss in sweep["leave_one_out"].items():
+        cells = [
+            table.percent_cell(None, ONE_CLASS) if value is None else Cell(f"{100 * value:+.1f}")
+            for value in (values.get(name), loss)
+        ]
+        table.rows.append((name, [*cells, table.percent_cell(alone.get(name), ONE_CLASS)]))
+    return table
+
+
+def input_subsets(sweep: Json) -> Table:
+    """S-AUROC of every subset of the inputs, the best first."""
+    table = Table("Every subset of the inputs, in percent", ["S-AUROC", "samples", "not scored"])
+    ordered = sorted(sweep["subsets"], key=lambda found: -(found["s_auroc"] or 0.0))
+    for found in ordered:
+        counts = [Cell(str(found[key])) for key in ("samples", "unscorable")]
+        table.rows.append(
+            (", ".join(found["inputs"]), [table.percent_cell(found["s_auroc"], ONE_CLASS), *counts])
+        )
+    return table

@@ -72,11 +72,11 @@ def label(metric: str) -> str:
 
 
 def applicable(run: RunData, keys: Iterable[str]) -> list[str]:
-    """The metrics that the run's data can have: without views, those of samples (``s_...``) alone.
+    """The metrics that the run can have: without views or maps, those of samples (``s_...``) alone.
 
     With one camera, those of views (``i_...``) repeat those of samples and are left out.
     """
-    if not run.has_views:
+    if not run.has_views or not run.draws_maps:
         return [key for key in keys if key.startswith("s_")]
     return [key for key in keys if run.several_cameras or not key.startswith("i_")]
 

@@ -161,7 +161,7 @@ def overfit_figures(scorer: Scorer, trained: FeatureSource, seen: ValidationResu
 
 
 def overfit_warning(settings: TrainConfig, figures: Mapping[str, Any]) -> str | None:
-    """A sentence on an evaluation whose `OVERFIT_GAP` exceeds ``train.overfit_alarm``; None if it does not."""
+    """A sentence on an evaluation whose `OVERFIT_GAP` exceeds ``train.overfit_alarm``; else None."""
     gap = figures.get(OVERFIT_GAP)
     if settings.overfit_alarm is None or gap is None or gap <= settings.overfit_alarm:
         return None

@@ -16,12 +16,14 @@ from idif.config.loader import load_configs
 from idif.config.sections import Config, RunConfig
 from idif.methods.catalog import METHODS
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotations
+from tests.helpers.tiny_weld import IMAGE_SIZE, make_tiny_weld
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TABLE_3 = "ablations/table3.yaml"
 OTHERS = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")} - {TABLE_3}
-# those of weld runs read no photographs in this layout
-NAMES = [TABLE_3, *sorted(name for name in OTHERS if not name.startswith("causal-film"))]
+WELD_NAMES = sorted(name for name in OTHERS if name.startswith("causal-film"))
+"""Those of weld runs, which read no photographs in the layout of the others."""
+NAMES = [TABLE_3, *sorted(OTHERS - {*WELD_NAMES})]
 """The matrix first: it trains the rows that the other ablations are."""
 SMALL_METHODS = {
     "deco-diff": [
@@ -201,3 +203,62 @@ def test_the_rows_of_table_3_are_the_configs_of_the_ablations() -> None:
         (alone,) = load_configs(CONFIGS / "ablations" / f"{name}.yaml")
         assert row.model_copy(update={"run": alone.run}) == alone
         assert METHODS["idif"].label(row.method) == name
+
+
+SMALL_CAUSAL_FILM = (
+    "method.width=16",
+    "method.sensor={width: 16, layers: 1, state: 4}",
+    "method.layers=1",
+    "method.attention_heads=2",
+    "method.feedforward=32",
+    "train.epochs=2",
+)
+TAPS = {"causal-film-headline.yaml": "teacher.taps=[9, 20]"}
+"""Config -> the blocks of the stills' encoder that its store holds, where they are not the default."""
+
+
+@pytest.fixture(scope="module")
+def weld_data(folder: Path) -> Path:
+    make_tiny_weld(folder / "weld")
+    return folder / "weld"
+
+
+@pytest.mark.parametrize("name", WELD_NAMES)
+def test_a_config_of_weld_runs_works_from_the_store_to_the_report(
+    folder: Path, weld_data: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    home = Home(folder, capsys, {}, set())
+    options = [
+        f"data.root={weld_data.as_posix()}",
+        f"cache.store={(folder / ('b9.zarr' if name in TAPS else 'weld.zarr')).as_posix()}",
+        "teacher.encoder=weld-tiny",
+        "teacher.weights=untrained",
+        f"teacher.image_size={IMAGE_SIZE}",
+        f"run.dir={(folder / 'weld-runs').as_posix()}",
+        "run.tracking=none",
+        *([TAPS[name]] if name in TAPS else []),
+    ]
+    methods = {config.method.name for config in load_configs(CONFIGS / name, options)}
+    options += SMALL_CAUSAL_FILM if methods == {"causal-film"} else ()
+    settings = [f"--config={CONFIGS / name}", *(f"--set={option}" for option in options)]
+    configs = load_configs(CONFIGS / name, options)
+    assert isinstance(configs[0].cache.store, Path)
+    if not configs[0].cache.store.exists():
+        home.command("cache", "build", "weld", *settings)
+    home.command("train", *settings)
+    for config in configs:
+        metrics = home.command("eval", str(config.folder))
+        assert 0 <= metrics["mean"]["s_auroc"] <= 1
+        assert metrics["mean"]["p_auroc"] is None
+        assert metrics["mean"]["aupro"] is None
+        reasons = metrics["categories"]["weld"]["reasons"]
+        assert reasons["aupro"] == "the method scores whole samples and draws no maps"
+        report = Path(home.command("report", str(config.folder))["report"]).read_text(encoding="utf-8")
+        assert "5 stills" in report
+        assert "frames of the video" in report
+        assert "nomaly map" not in report
+        if methods == {"causal-film"}:
+            table = folder / f"{config.run.name}.csv"
+            sweep = home.command("sweep", "missing-views", str(config.folder), f"--export={table}")
+            assert len(sweep["subsets"]) == 15
+            assert len(table.read_text(encoding="utf-8").splitlines()) == 16

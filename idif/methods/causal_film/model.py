@@ -130,13 +130,16 @@ class CausalFiLM(TrainedMethod):
         pair = self._embed(batch.arrays, present, batch.view_mask, slow=True)
         prediction = torch.where(pair.has_process[:, None], pair.prediction, self.normal_prediction)
         result = torch.where(pair.has_result[:, None], pair.result, self.normal_result)
-        samples = self._distance(prediction, result)
+        parts = self._score_parts(prediction, result)
+        samples = torch.stack(list(parts.values())).sum(dim=0)
         known = pair.has_process | pair.has_result
         views = prediction[:, None].expand_as(pair.views)
-        of_views = self._distance(views.flatten(0, 1), pair.views.flatten(0, 1)).view(batch.view_mask.shape)
+        each = self._score_parts(views.flatten(0, 1), pair.views.flatten(0, 1))
+        of_views = torch.stack(list(each.values())).sum(dim=0).view(batch.view_mask.shape)
         return Scores(
             views=of_views.masked_fill(~batch.view_mask, 0.0),
             samples=samples.masked_fill(~known, torch.nan),
+            parts={name: part.masked_fill(~known, torch.nan) for name, part in parts.items()},
         )
 
     def describe(self) -> dict[str, str]:
@@ -149,10 +152,13 @@ class CausalFiLM(TrainedMethod):
             "missing_inputs": "the mean embedding of training normals stands for a missing process or result",
         }
 
-    def _distance(self, prediction: Tensor, result: Tensor) -> Tensor:
-        """The anomaly score of embeddings [N,D] -> [N]."""
-        apart = cosine_distance(prediction, result)
-        return apart + self.config.score_weight * largest_half(prediction - result)
+    def _score_parts(self, prediction: Tensor, result: Tensor) -> dict[str, Tensor]:
+        """The summands of the anomaly score of embeddings [N,D], each [N]."""
+        weight = self.config.score_weight
+        return {
+            "cosine distance": cosine_distance(prediction, result),
+            f"{weight:g} x larger half of differences": weight * largest_half(prediction - result),
+        }
 
     def _distances(self, prediction: Tensor, result: Tensor, chosen: Tensor) -> dict[str, Tensor]:
         """Parts of the loss, means over ``chosen`` samples."""

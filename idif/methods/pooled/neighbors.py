@@ -52,10 +52,13 @@ class PooledNeighbors(FittedMethod):
         """See `Method.score`; NaN for a sample that lacks all arrays."""
         total = torch.zeros(len(batch), device=batch.view_mask.device)
         count = torch.zeros_like(total)
+        parts = {}
         for name, pooled in self.pooling(batch).items():
-            total = total + torch.where(pooled.present, self._standard_scores(name, pooled), 0.0)
+            scores = self._standard_scores(name, pooled)
+            total = total + torch.where(pooled.present, scores, 0.0)
             count = count + pooled.present
-        return Scores(views=torch.zeros(batch.view_mask.shape), samples=total / count)
+            parts[f"z-score of {name}"] = scores.masked_fill(~pooled.present, torch.nan)
+        return Scores(views=torch.zeros(batch.view_mask.shape), samples=total / count, parts=parts)
 
     def describe(self) -> dict[str, str]:
         """See `Method.describe`."""
