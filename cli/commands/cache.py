@@ -75,6 +75,13 @@ CropOption = Annotated[
     int | None,
     typer.Option(help="Side that images are resized to before their center is cut out.", min=32),
 ]
+FullTokensOption = Annotated[
+    bool,
+    typer.Option(
+        "--full-tokens",
+        help="Keep all tokens of the video instead of one mean per moment: 256 times the room for it.",
+    ),
+]
 StoreImagesOption = Annotated[
     bool | None,
     typer.Option(
@@ -161,6 +168,7 @@ def _build_command(layout: str, reader: Reader) -> Callable[..., None]:
         padding: PaddingOption = None,
         resize: ResizeOption = None,
         crop_from: CropOption = None,
+        full_tokens: FullTokensOption = False,
         store_images: StoreImagesOption = None,
         images: OwnImagesOption = None,
         annotations: OwnAnnotationsOption = None,
@@ -188,6 +196,7 @@ def _build_command(layout: str, reader: Reader) -> Callable[..., None]:
             weights=teacher_weights,
             image_size=image_size,
             options=_teacher_keys(taps, neck, padding, resize, crop_from),
+            full_tokens=full_tokens,
             images=store_images,
             default_encoder=reader.encoder,
         )
@@ -246,6 +255,7 @@ def _plan_command(layout: str, reader: Reader) -> Callable[..., None]:
         padding: PaddingOption = None,
         resize: ResizeOption = None,
         crop_from: CropOption = None,
+        full_tokens: FullTokensOption = False,
         store_images: StoreImagesOption = None,
         images: OwnImagesOption = None,
         annotations: OwnAnnotationsOption = None,
@@ -267,6 +277,7 @@ def _plan_command(layout: str, reader: Reader) -> Callable[..., None]:
             weights=teacher_weights,
             image_size=image_size,
             options=_teacher_keys(taps, neck, padding, resize, crop_from),
+            full_tokens=full_tokens,
             images=store_images,
             default_encoder=reader.encoder,
             default_weights="untrained",

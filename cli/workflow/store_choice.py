@@ -20,6 +20,7 @@ from idif.datasets.readers import Reader
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import encoder_names
 from idif.encoders.options import EncoderOptions
+from idif.encoders.weld.catalog import with_full_tokens
 from idif.errors import ConfigError
 from idif.methods.catalog import METHODS
 from idif.runs.run import method_context
@@ -111,6 +112,7 @@ def choose_store(
     weights: Sequence[str] = (),
     image_size: int | None = None,
     options: Mapping[str, Any] | None = None,
+    full_tokens: bool = False,
     images: bool | None = None,
     default_weights: str = "imagenet",
     default_encoder: str = LIVE_ENCODER,
@@ -120,10 +122,12 @@ def choose_store(
     Args:
         data: keys of the config's section ``data`` given as options; None if not given.
         options: keys of the config's section ``teacher`` given as options; None if not given.
+        full_tokens: whether encoders of video give all tokens.
         images: whether the store holds the clean images.
 
     Raises:
-        ConfigError: the config cannot be used, or its runs (``matrix``) need different stores.
+        ConfigError: the config cannot be used, its runs (``matrix``) need different stores, or no encoder has
+            tokens for ``full_tokens``.
     """
     if overrides and config is None:
         raise ConfigError("--set: changes keys of a config; name one with --config")
@@ -150,4 +154,13 @@ def choose_store(
     ]
     if any(choice != choices[0] for choice in choices):
         raise ConfigError(f"{config}: its runs need different stores; choose with options such as --store")
-    return choices[0]
+    (choice, *_) = choices
+    if full_tokens:
+        encoders = with_full_tokens(choice.encoders)
+        if encoders == choice.encoders:
+            raise ConfigError(
+                "--full-tokens: expected an encoder of video that averages its tokens, got "
+                f"{', '.join(encoders)}"
+            )
+        choice = replace(choice, encoders=encoders)
+    return choice

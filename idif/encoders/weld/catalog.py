@@ -1,6 +1,7 @@
 """The encoders of weld runs in three sizes: as published, of a demonstration, and of tests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from idif.encoders.family import FamilyMaker, fixed
 from idif.encoders.weld.audio import AudioSize, audio_family
@@ -14,6 +15,9 @@ _VIDEO = {
     "vjepa2_small": VideoSize(96, 32, 60, 2, 2),
     "vjepa2_tiny": VideoSize(32, 8, 24, 1, 1),
 }
+FULL_TOKENS = {name: f"{name}_tokens" for name in _VIDEO}
+"""Video encoder -> the one with the same weights that gives all tokens instead of a mean per moment."""
+_VIDEO |= {FULL_TOKENS[name]: replace(size, full=True) for name, size in _VIDEO.items()}
 _AUDIO = {
     "ast_base": AudioSize(1024, 14, 768, 12, 12, "MIT/ast-finetuned-audioset-14-14-0.443"),
     "ast_small": AudioSize(592, 16, 64, 2, 4),
@@ -39,9 +43,21 @@ WELD_ENCODERS: dict[str, FamilyMaker] = {
 }
 """Name in configs and stores -> maker of the family."""
 
-WELD_SETS: Mapping[str, tuple[str, ...]] = {
+_SETS = {
     "weld": ("dinov3_huge_plus_b20_b31", "vjepa2_large", "ast_base", "clip_text", _SENSORS),
     "weld-small": ("dinov3_small_b20_b31", "vjepa2_small", "ast_small", "clip_text_small", _SENSORS),
     "weld-tiny": ("dinov3_tiny_b20_b31", "vjepa2_tiny", "ast_tiny", "clip_text_small", _SENSORS),
 }
-"""Name of all encoders that a run needs -> their names. The two smaller sets have seeded weights only."""
+
+
+def with_full_tokens(names: Sequence[str]) -> tuple[str, ...]:
+    """The encoders' names with those of video replaced as in `FULL_TOKENS`."""
+    return tuple(FULL_TOKENS.get(name, name) for name in names)
+
+
+WELD_SETS: Mapping[str, tuple[str, ...]] = {
+    **_SETS,
+    **{f"{name}-tokens": with_full_tokens(names) for name, names in _SETS.items()},
+}
+"""Name of all encoders that a run needs -> their names; ``-tokens``: with all tokens of the video. The sets
+``weld-small`` and ``weld-tiny`` have seeded weights only."""

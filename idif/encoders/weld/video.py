@@ -1,4 +1,4 @@
-"""V-JEPA 2: tokens of a video, averaged over the picture so that one token per moment remains."""
+"""V-JEPA 2: tokens of a video, by default averaged over the picture so that one per moment remains."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,10 +33,18 @@ class VideoSize:
     heads: int
     repository: str | None = None
     """Name of the pretrained weights on the Hugging Face hub."""
+    full: bool = False
+    """Whether all tokens are given, moment after moment, each row by row, instead of a mean per moment."""
+
+    @property
+    def times(self) -> int:
+        """Number of vectors of a video."""
+        moments = self.frames // _TUBELET
+        return moments * (self.side // _PATCH) ** 2 if self.full else moments
 
 
 class _VideoEncoder(nn.Module):
-    """float32 [N,T,3,S,S], normalized -> {video: [N,T/2,width]}."""
+    """float32 [N,T,3,S,S], normalized -> {video: [N,times,width]}."""
 
     def __init__(self, size: VideoSize, name: str) -> None:
         super().__init__()
@@ -54,12 +62,15 @@ class _VideoEncoder(nn.Module):
             pred_num_attention_heads=1,
             pred_num_hidden_layers=1,
         )
+        self.full = size.full
         self.net = library.VJEPA2Model(config)
         self.net.predictor = nn.Identity()
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """The array; see the class."""
         tokens = self.net(frames, skip_predictor=True).last_hidden_state
+        if self.full:
+            return {"video": tokens}
         moments = frames.shape[1] // _TUBELET
         return {"video": tokens.unflatten(1, (moments, -1)).mean(dim=2)}
 
@@ -74,7 +85,7 @@ class _VideoEncoder(nn.Module):
 
 def video_family(name: str, size: VideoSize) -> EncoderFamily:
     """The family of a size of V-JEPA 2 under a name of `ENCODERS`."""
-    moments, repository = size.frames // _TUBELET, size.repository
+    repository = size.repository
 
     def read(path: Path, image_size: int) -> npt.NDArray[np.uint8]:
         return read_frames(path, size.frames, size.side)
@@ -82,14 +93,14 @@ def video_family(name: str, size: VideoSize) -> EncoderFamily:
     return EncoderFamily(
         build=lambda: _VideoEncoder(size, name),
         arrays=lambda image_size: (
-            ArraySpec("video", ("time", "channel"), (moments, size.width), "float32", name, signed=True),
+            ArraySpec("video", ("time", "channel"), (size.times, size.width), "float32", name, signed=True),
         ),
         preparation={
             "frames": f"{size.frames} at even distances, the first and the last among them",
             "resize": f"whole frames to {size.side} px by areas",
             "mean": list(normalize.mean),
             "std": list(normalize.std),
-            "pooling": "mean over the picture",
+            "pooling": "none" if size.full else "mean over the picture",
         },
         read=read,
         prepare=normalize,

@@ -23,6 +23,7 @@ from idif.encoders.frozen import (
     load_encoder,
 )
 from idif.encoders.live import LiveFeatures
+from idif.encoders.weld.catalog import FULL_TOKENS
 from idif.encoders.weld.sensors import SENSOR_COLUMNS
 from idif.errors import DatasetError, WeightsError
 from tests.helpers.tiny_weld import IMAGE_SIZE, make_tiny_weld, make_tiny_weld_store, tiny_weld_encoders
@@ -100,6 +101,17 @@ def test_full_sizes_declare_the_published_shapes() -> None:
         "text": (512,),
         "sensor": (256, 6),
     }
+
+
+def test_full_tokens_have_the_mean_that_is_kept_otherwise() -> None:
+    pooled, full = (load_encoder("untrained", name) for name in ("vjepa2_tiny", FULL_TOKENS["vjepa2_tiny"]))
+    frames = some_input(pooled, 2)
+    mean, tokens = pooled(frames)["video"], full(frames)["video"]
+    assert tuple(tokens.shape[1:]) == full.arrays(IMAGE_SIZE)[0].shape
+    moments = mean.shape[1]
+    assert torch.allclose(tokens.unflatten(1, (moments, -1)).mean(dim=2), mean, atol=1e-6)
+    (large,) = find_family(FULL_TOKENS["vjepa2_large"]).arrays(224)
+    assert large.shape == (4096, 1024)
 
 
 @pytest.mark.long

@@ -131,6 +131,9 @@ def test_stores_of_weld_runs_have_the_full_set_unless_told_otherwise() -> None:
     choose = partial(choose_store, data={}, default_encoder=READERS["weld"].encoder)
     assert choose().encoders == ENCODER_SETS["weld"]
     assert choose(encoders=["weld-tiny"]).encoders == ENCODER_SETS["weld-tiny"]
+    assert choose(full_tokens=True).encoders == ENCODER_SETS["weld-tokens"]
+    with pytest.raises(ConfigError, match=r"--full-tokens: expected an encoder of video .*got resnet18"):
+        choose(encoders=["resnet18"], full_tokens=True)
     assert choose_store(data={}, default_encoder=READERS["realiad"].encoder).encoders == ("resnet18",)
 
 
