@@ -36,6 +36,10 @@ PixelCounts = dict[str, PixelMetrics]
 """{map: counts of its pixels}."""
 
 
+BEST_EPOCH = "best on the split val"
+"""``epoch`` of the protocol of weights that `train.patience` chose."""
+
+
 @dataclass(frozen=True)
 class CategoryTask:
     """One category to evaluate."""
@@ -74,7 +78,7 @@ def scoring_protocol(config: Config, described: Mapping[str, str], region_map: s
         **{key: text for key, text in described.items() if key == "sample_score"},
         "calibrate": config.eval.calibrate,
         **({"calibrate_prior": config.eval.calibrate_prior} if config.eval.calibrate_prior else {}),
-        **({} if fitted else {"epoch": "best on the split val" if config.train.patience else "last"}),
+        **({} if fitted else {"epoch": BEST_EPOCH if config.train.patience else "last"}),
         "pixels": "present views, maps stored as float16, masks resized by nearest neighbor" + regions,
         "rules": {
             **score_rules(config.eval),

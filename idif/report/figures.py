@@ -25,7 +25,7 @@ from idif.report.charts import (
 )
 from idif.report.reference_results import ReferenceRow
 from idif.report.run_data import Json
-from idif.training.validation import PAINTED_S_AUROC
+from idif.training.validation import PAINTED_S_AUROC, TRAIN_S_AUROC
 from idif.visualization.text import percent
 
 BINS = 24
@@ -207,7 +207,11 @@ def loss_curves(lines: Sequence[Json]) -> Figure | None:
 
 
 def eval_curve(lines: Sequence[Json]) -> Figure | None:
-    """S-AUROC on the test split by epoch, with the best epoch marked as the oracle; None without any."""
+    """S-AUROC by epoch with the best epoch marked; None without any.
+
+    On the split val, which chooses the epoch (`train.patience`), the best is the one reported; on the test
+    split it is an oracle.
+    """
     evaluated = [
         (line["epoch"], line["eval"]["s_auroc"])
         for line in lines
@@ -220,15 +224,29 @@ def eval_curve(lines: Sequence[Json]) -> Figure | None:
     x = linear_axis("epoch", 0, last, ticks=4)
     y = percent_axis("S-AUROC, %", min(0.5, np.floor(min(v for _, v in evaluated) * 10) / 10))
     texts = [f"epoch {epoch}: {percent(value)} %" for epoch, value in evaluated]
-    oracle = Line("oracle", [best], "oracle", [f"oracle: {texts[evaluated.index(best)]}"])
-    alt = f"S-AUROC on the test split by epoch, from {texts[0]} to {texts[-1]}; {oracle.dots[0]}."
-    svg = line_chart([Line("test split", evaluated, "c1", texts), oracle], x, y, alt)
+    chosen = any("best_epoch" in (line.get("eval") or {}) for line in lines)
+    split, name = ("val", "chosen epoch") if chosen else ("test", "oracle")
+    mark = Line(name, [best], "oracle", [f"{name}: {texts[evaluated.index(best)]}"])
+    alt = f"S-AUROC on the {split} split by epoch, from {texts[0]} to {texts[-1]}; {mark.dots[0]}."
+    drawn = [Line(f"{split} split", evaluated, "c1", texts)]
+    trained = [
+        (line["epoch"], line["eval"][TRAIN_S_AUROC])
+        for line in lines
+        if (line.get("eval") or {}).get(TRAIN_S_AUROC) is not None
+    ]
+    against = "same defects against training normals"
+    if trained:
+        dots = [f"{against}, epoch {epoch}: {percent(value)} %" for epoch, value in trained]
+        drawn.append(Line(against, trained, "c2", dots))
+    svg = line_chart([*drawn, mark], x, y, alt)
     caption = (
         f"The last epoch is reported. The oracle, {percent(best[1])} % at epoch {best[0]}, was selected on "
         "the test split and is not a result."
     )
-    legend = (("c1", "test split"), ("oracle", "oracle"))
-    return Figure("S-AUROC on the test split by epoch", svg, caption, legend)
+    if chosen:
+        caption = "The weights of the chosen epoch are evaluated. No test sample took part in the choice."
+    legend = (*((line.style, line.name) for line in drawn), ("oracle", name))
+    return Figure(f"S-AUROC on the {split} split by epoch", svg, caption, legend)
 
 
 def painted_curve(lines: Sequence[Json]) -> Figure | None:

@@ -8,6 +8,7 @@ from typing import Any
 from idif.config.sections import Config
 from idif.errors import RunError
 from idif.evaluation.predictions import Predictions
+from idif.evaluation.test_pass import BEST_EPOCH
 from idif.runs.files import (
     EVALUATE_AGAIN,
     FACTS_FILE,
@@ -75,9 +76,9 @@ class RunData:
 
     @property
     def unfinished_epoch(self) -> str | None:
-        """The epoch of the weights, e.g. ``5 of 50 (...)``; None for weights of the last epoch."""
+        """The epoch of the weights, e.g. ``5 of 50 (...)``; None for the last or the chosen epoch."""
         epoch = self.protocol.get("epoch", "last")
-        return None if epoch == "last" else str(epoch)
+        return None if epoch in ("last", BEST_EPOCH) else str(epoch)
 
     @property
     def cameras(self) -> int:

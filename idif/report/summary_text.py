@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from idif.config.sections import TrainConfig
 from idif.evaluation.brightness import brightness_warning
+from idif.evaluation.test_pass import BEST_EPOCH
 from idif.report.reference_results import ReferenceRow
 from idif.report.run_data import Json, RunData
 from idif.report.tables import label
@@ -45,6 +46,8 @@ def summary(run: RunData) -> str:
     if defined:
         values = " and ".join(f"{label(key)} {percent(mean[key])}\u00a0%" for key in defined)
         epoch = ", with the weights of the last epoch" if "epoch" in run.protocol else ""
+        if run.protocol.get("epoch") == BEST_EPOCH:
+            epoch = f", with the weights of the epoch {BEST_EPOCH}"
         if run.unfinished_epoch is not None:
             epoch = f", with the weights of epoch {run.unfinished_epoch}"
         sentences.append(f"{'Mean ' if len(run.categories) > 1 else ''}{values}{epoch}")
@@ -54,7 +57,9 @@ def summary(run: RunData) -> str:
         s_auroc = percent(last["s_auroc"])
         sentences.append(f"With {missing} of {len(curve)} views missing, S-AUROC is {s_auroc}\u00a0%")
     stated = dict(SCORING)
-    if run.has_views and not run.several_cameras:
+    if not run.draws_maps:
+        stated = {"sample_score": "sample score"}
+    elif run.has_views and not run.several_cameras:
         del stated["sample_score"]  # that of the one view
     scoring = [f"{name}: {run.protocol[key]}" for key, name in stated.items() if run.protocol.get(key)]
     if scoring:
@@ -65,7 +70,8 @@ def summary(run: RunData) -> str:
 def caveats(run: RunData) -> list[str]:
     """Limits of the metrics: the run's own caveats, then what its files show."""
     texts = [as_sentence(text) for text in run.caveats]
-    default, fitted = TrainConfig().epochs, run.config.method.fitted
+    defaults, fitted = run.config.method.section_defaults.get("train", {}), run.config.method.fitted
+    default = defaults.get("epochs", TrainConfig().epochs)
     if run.config.train.steps is None and run.config.train.epochs < default and not (run.fused or fitted):
         trained = _count(run.config.train.epochs, "epoch", "epochs")
         texts.append(f"Trained for {trained}; the default is {default}.")
