@@ -80,7 +80,7 @@ def caveats(run: RunData) -> list[str]:
         ended = [(line["epoch"], line.get("step", 0)) for line in lines if "seconds" in line]
         epoch, step = max(ended, default=(0, 0))
         progress = TrainingProgress(epoch, step, finished=False)
-        if not length.reached(progress):
+        if not length.reached(progress) and run.protocol.get("epoch") != BEST_EPOCH:
             came = f"{progress.epoch} of {length.text()}"
             if length.steps is not None:
                 came = f"{progress.step:,} of {length.text()}"
