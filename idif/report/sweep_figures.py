@@ -83,7 +83,9 @@ def camera_values(
         errors: standard errors of the values; None if they are exact.
         cameras: camera number -> its name, if it has one.
     """
-    return _shapley("camera", {camera_name(cameras, camera): value for camera, value in values.items()}, errors)
+    return _shapley(
+        "camera", {camera_name(cameras, camera): value for camera, value in values.items()}, errors
+    )
 
 
 def input_values(values: dict[str, float]) -> Figure:

@@ -42,11 +42,12 @@ def last_length(config: Config) -> TrainingLength:
 
 
 def is_trained(progress: TrainingProgress, config: Config) -> bool:
-    """Whether a checkpoint of the last stage is that of the config's last epoch.
+    """Whether a checkpoint of the last stage is of the config's last epoch, or ``train.patience`` ended it.
 
     ``train.epochs`` or ``train.steps`` may have grown since a model was finished.
     """
-    return progress.finished and (config.method.fitted or last_length(config).reached(progress))
+    ended = config.method.fitted or config.train.patience > 0
+    return progress.finished and (ended or last_length(config).reached(progress))
 
 
 def train_stages(

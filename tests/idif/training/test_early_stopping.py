@@ -17,6 +17,7 @@ from idif.runs.run import method_context
 from idif.training.checkpoint import load_weights, read_progress
 from idif.training.checkpoint_files import CURRENT
 from idif.training.loop import train
+from idif.training.stages import is_trained
 from idif.training.task import Task
 from idif.training.validation import ValidationResult, validation_split
 from tests.helpers.run_arrays import RunArrays
@@ -71,6 +72,7 @@ def test_training_stops_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     assert list(training.seen) == [1, 2, 3, 4, 5]
     done = read_progress(tmp_path / CURRENT)
     assert (done.epoch, done.finished) == (5, True)
+    assert is_trained(done, training.config)
     assert_equal(load_weights(tmp_path / CURRENT), training.seen[2][0])
     assert_equal(method.state_dict(), training.seen[2][0])
     assert [line["eval"]["best_epoch"] for line in training.log()] == [1, 2, 2, 2, 2]
