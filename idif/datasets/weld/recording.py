@@ -70,4 +70,5 @@ def _spectrogram(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     windows = np.stack([padded[start : start + _WINDOW] for start in starts]) * np.hanning(_WINDOW)
     power = np.abs(np.fft.rfft(windows, axis=1)) ** 2
     decibels = 10 * np.log10(power + 1e-12)
-    return np.maximum(decibels, decibels.max() - _FLOOR).T.astype(np.float32)
+    shown: npt.NDArray[np.float32] = np.maximum(decibels, decibels.max() - _FLOOR).T.astype(np.float32)
+    return shown
