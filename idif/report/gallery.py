@@ -248,7 +248,7 @@ def _draw(
     )
 
 
-def score_text(value: np.float32) -> str:
+def score_text(value: float | np.float32) -> str:
     """Three significant digits with trailing zeros, so that a column of scores lines up."""
     return f"{float(value):#.3g}".rstrip(".")
 
