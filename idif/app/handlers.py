@@ -76,6 +76,10 @@ class Slider:
         low, high = round(low - MARGIN * step, digits), round(high + MARGIN * step, digits)
         return cls(low, high, step, threshold)
 
+    def widened(self, value: float) -> "Slider":
+        """A slider with the same steps whose range includes ``value``."""
+        return replace(self, low=min(self.low, value), high=max(self.high, value))
+
     @property
     def value(self) -> float:
         """The initial value."""
@@ -234,6 +238,13 @@ class Handlers:
             predicted = self.session.predict_with(viewed.part, cameras, viewed.settings)
         viewed.prediction = _hide_paths(predicted, viewed.upload)
         return [viewed, self.verdict(viewed, threshold), self.maps(viewed, opacity)]
+
+    def widen(self, category: str, threshold: float) -> Any:
+        """Update of the threshold slider, which a value beyond its ends widens."""
+        automatic = category not in self.session.categories
+        slider = self.slider(self.session.categories[0] if automatic else category)
+        wide = slider.widened(float(threshold))
+        return gr.skip() if wide == slider else gr.update(minimum=wide.low, maximum=wide.high)
 
     def verdict(self, viewed: ViewedSample | None, threshold: float) -> str:
         """The verdict at a threshold, as HTML."""

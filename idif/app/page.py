@@ -138,7 +138,10 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                 trigger_mode="always_last",
                 **private,
             )
-        threshold.input(handlers.verdict, [viewed, threshold], verdict, **latest)
+        # Gradio's preprocessing refuses a typed value beyond the slider's ends, so they are moved without it
+        threshold.input(handlers.widen, [category, threshold], threshold, preprocess=False, **latest).then(
+            handlers.verdict, [viewed, threshold], verdict, show_progress="hidden", **private
+        )
         opacity.input(handlers.maps, [viewed, opacity], maps, **latest)
         start.click(handlers.many, [archive, category, settings], [archive, results], **private)
         page.unload(handlers.leave)

@@ -239,6 +239,12 @@ def test_a_visitor_sees_the_results_of_predict(
             page.fill("#threshold input[type=number]", str(ends.get_attribute(end)))
             page.press("#threshold input[type=number]", "Enter")
             shows("#verdict", word)
+        beyond = float(str(ends.get_attribute("max"))) + 5
+        page.fill("#threshold input[type=number]", str(beyond))
+        page.press("#threshold input[type=number]", "Enter")
+        shows("#verdict", f"Anomalous from {beyond:.4g} on")
+        page.locator(f"#threshold input[type=range][max='{beyond:g}']").wait_for()
+        assert page.get_by_text("Error").count() == 0
 
         before = page.locator("#maps img").first.get_attribute("src")
         page.screenshot(path=tmp_path / "page.png")

@@ -225,6 +225,13 @@ def test_the_slider_s_rounding_does_not_move_the_threshold() -> None:
     assert Slider(0, 1, 0.001, None).exact(0.5) == 0.5
 
 
+def test_a_typed_threshold_widens_the_slider(tmp_path: Path) -> None:
+    handlers = handlers_of(tmp_path / "uploads")
+    assert handlers.widen("cup", 7.5)["maximum"] == 7.5
+    assert handlers.widen("auto", -3)["minimum"] == -3
+    assert "maximum" not in handlers.widen("cup", 0.5)
+
+
 def test_a_camera_that_is_switched_off_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(session_module, "predict", lambda scorer, encoders, parts, rebuild: iter(parts))
     loaded: Any = SimpleNamespace(scorer=SimpleNamespace(config=SimpleNamespace(batch_size=2)))
