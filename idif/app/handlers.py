@@ -73,7 +73,8 @@ class Slider:
         # round ends and steps, so that the page shows short numbers
         digits = math.ceil(-math.log10(max(high - low, 1e-6) / STEPS))
         step = 10.0**-digits
-        low, high = round(low - MARGIN * step, digits), round(high + MARGIN * step, digits)
+        # + 0.0: no negative zero
+        low, high = round(low - MARGIN * step, digits) + 0.0, round(high + MARGIN * step, digits) + 0.0
         return cls(low, high, step, threshold)
 
     def widened(self, value: float) -> "Slider":
@@ -260,7 +261,9 @@ class Handlers:
         """The anomaly maps at an opacity, as HTML."""
         if viewed is None:
             return ""
-        return html.tiles(viewed.prediction, self.session.view_numbers, viewed.scale, opacity, viewed.cameras)
+        numbers = self.session.view_numbers
+        given = [n for n, path in zip(numbers, viewed.part.images, strict=True) if path is not None]
+        return html.tiles(viewed.prediction, numbers, viewed.scale, opacity, viewed.cameras, given)
 
     def choose(self, category: str) -> list[Any]:
         """Another category: updates of the test samples and the threshold; ``auto`` has no samples."""

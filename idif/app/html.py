@@ -17,10 +17,17 @@ from idif.visualization.text import as_sentence
 IMAGE_SIDE = 420
 """Longest side of an image in pixels."""
 ROWS_SHOWN = 200
+_ZERO = 1e-12
+"""Numbers below it are shown as 0, without a sign."""
 _CLEARLY = 0.5
 """From this probability on another category than that of the part is worth a warning."""
 _SHOWN, _LEAST = 3, 0.005
 """Categories whose probabilities are shown, at most, and the least such probability."""
+
+
+def number_text(value: float, digits: int = 4) -> str:
+    """A number with so many significant digits, and without the sign of a zero."""
+    return f"{value:.{digits}g}" if abs(value) >= _ZERO else "0"
 
 
 def alert(message: str) -> str:
@@ -60,14 +67,14 @@ def verdict(
         return note(words) + "".join(map(alert, prediction.problems))
     bad = prediction.score >= threshold
     kind, word = ("bad", "Anomalous") if bad else ("good", "Normal")
-    rule = f"Anomalous from {threshold:.4g} on"
+    rule = f"Anomalous from {number_text(threshold)} on"
     if run_threshold is None:
         rule += "; the run has no threshold yet (idif eval chooses one)"
     elif not np.isclose(run_threshold, threshold, rtol=1e-3):
-        rule += f"; the run's threshold is {run_threshold:.4g}"
+        rule += f"; the run's threshold is {number_text(run_threshold)}"
     lines = [
         f'<p class="verdict {kind}"><strong>{word}</strong>'
-        f" <small>score</small> <span>{prediction.score:.4g}</span></p>",
+        f" <small>score</small> <span>{number_text(prediction.score)}</span></p>",
         f'<p class="note">{escape(rule)}; score from {_cameras(prediction)}.</p>',
     ]
     if label is not None:
@@ -81,6 +88,8 @@ def verdict(
 
 def _cameras(prediction: Prediction) -> str:
     present, total = int(prediction.present.sum()), len(prediction.present)
+    if total == 1:
+        return "1 camera"
     return f"all {total} cameras" if present == total else f"{present} of {total} cameras"
 
 
@@ -101,6 +110,7 @@ def tiles(
     scale: tuple[float, float],
     opacity: float,
     cameras: Sequence[int],
+    given: Sequence[int],
 ) -> str:
     """An image per camera: the anomaly map over the gray photograph; before it the photograph and its
     reconstruction, if the method gives one.
@@ -111,15 +121,16 @@ def tiles(
         scale: (low, high) of the color scale.
         opacity: of the maps, 0..1.
         cameras: that are switched on.
+        given: cameras with a photograph, switched on or not.
     """
     shown = []
     for slot, number in enumerate(view_numbers):
         path = prediction.part.images[slot]
         if path is None or not prediction.present[slot]:
-            why = "switched off" if number not in cameras else "no photograph"
+            why = "switched off" if number not in cameras and number in given else "no photograph"
             shown.append(f'<figure class="off"><div>{why}</div><figcaption>C{number}</figcaption></figure>')
             continue
-        score = f"{prediction.view_scores[slot]:.4g}"
+        score = number_text(float(prediction.view_scores[slot]))
         caption = f"<figcaption>C{number} <b>{score}</b></figcaption></figure>"
         if prediction.maps is None:
             shown.append(f'<figure class="off"><div>no map</div>{caption}')
@@ -139,9 +150,9 @@ def tiles(
             f'<figure><img src="{image}" alt="Anomaly map of camera {number}, score {score}">{caption}'
         )
     legend = (
-        f'<p class="legend"><span>{scale[0]:.3g}</span>'
+        f'<p class="legend"><span>{number_text(scale[0], 3)}</span>'
         f'<i style="background:{color_bar_css()}" role="img" aria-label="color scale from low to high"></i>'
-        f"<span>{scale[1]:.3g}</span></p>"
+        f"<span>{number_text(scale[1], 3)}</span></p>"
     )
     return f'<div class="tiles">{"".join(shown)}</div>{legend}'
 

@@ -225,6 +225,21 @@ def test_the_slider_s_rounding_does_not_move_the_threshold() -> None:
     assert Slider(0, 1, 0.001, None).exact(0.5) == 0.5
 
 
+def test_a_camera_without_a_photograph_is_not_switched_off() -> None:
+    part = judged(PredictInput("a", "cup", (None, None)))
+    shown = html.tiles(part, (1, 2), (-1e-20, 1.0), 0.5, [], [2])
+    assert "no photograph</div><figcaption>C1" in shown
+    assert "switched off</div><figcaption>C2" in shown
+    assert "<span>0</span>" in shown
+
+
+def test_one_camera_is_one_camera() -> None:
+    part = judged(PredictInput("a", "cup", (Path("a.png"),)), -0.0)
+    shown = html.verdict(part, 0.5, None, None)
+    assert "score from 1 camera." in shown
+    assert "<span>0</span>" in shown
+
+
 def test_a_typed_threshold_widens_the_slider(tmp_path: Path) -> None:
     handlers = handlers_of(tmp_path / "uploads")
     assert handlers.widen("cup", 7.5)["maximum"] == 7.5
