@@ -106,7 +106,7 @@ def _probabilities(category: str, told: Mapping[str, float]) -> str:
 
 def tiles(
     prediction: Prediction,
-    view_numbers: Sequence[int],
+    names: Mapping[int, str],
     scale: tuple[float, float],
     opacity: float,
     cameras: Sequence[int],
@@ -117,21 +117,23 @@ def tiles(
 
     Args:
         prediction: with the cameras that are switched on.
-        view_numbers: camera number of each slot.
+        names: camera number of each slot -> its name, and that of an uploaded file.
         scale: (low, high) of the color scale.
         opacity: of the maps, 0..1.
         cameras: that are switched on.
         given: cameras with a photograph, switched on or not.
     """
     shown = []
-    for slot, number in enumerate(view_numbers):
+    for slot, (number, name) in enumerate(names.items()):
         path = prediction.part.images[slot]
         if path is None or not prediction.present[slot]:
             why = "switched off" if number not in cameras and number in given else "no photograph"
-            shown.append(f'<figure class="off"><div>{why}</div><figcaption>C{number}</figcaption></figure>')
+            shown.append(
+                f'<figure class="off"><div>{why}</div><figcaption>{escape(name)}</figcaption></figure>'
+            )
             continue
         score = number_text(float(prediction.view_scores[slot]))
-        caption = f"<figcaption>C{number} <b>{score}</b></figcaption></figure>"
+        caption = f"<figcaption><span>{escape(name)}</span> <b>{score}</b></figcaption></figure>"
         if prediction.maps is None:
             shown.append(f'<figure class="off"><div>no map</div>{caption}')
             continue
@@ -141,10 +143,10 @@ def tiles(
         if prediction.rebuilt is not None:
             photo = photograph(path, IMAGE_SIDE)
             again = rebuilt_picture(prediction.rebuilt[slot], photo.shape[:2], prediction.crop_from)
-            for name, picture in (("Photograph", photo), ("Reconstruction", again)):
+            for kind, picture in (("Photograph", photo), ("Reconstruction", again)):
                 shown.append(
-                    f'<figure><img src="{webp_data_uri(picture)}" alt="{name} of camera {number}">'
-                    f"<figcaption>C{number} {name.lower()}</figcaption></figure>"
+                    f'<figure><img src="{webp_data_uri(picture)}" alt="{kind} of camera {number}">'
+                    f"<figcaption>C{number} {kind.lower()}</figcaption></figure>"
                 )
         shown.append(
             f'<figure><img src="{image}" alt="Anomaly map of camera {number}, score {score}">{caption}'
@@ -157,8 +159,8 @@ def tiles(
     return f'<div class="tiles">{"".join(shown)}</div>{legend}'
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], csv_text: str) -> str:
-    """The first rows, and a link that saves all rows."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], csv_text: str, file_name: str) -> str:
+    """The first rows, and a link that saves all rows under a file name."""
     link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(csv_text.encode()).decode("ascii")
     cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     body = "".join(
@@ -168,7 +170,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], csv_text: str) -
     rest = note(f"{more} more rows are in the CSV file.") if more > 0 else ""
     parts = "1 part" if len(rows) == 1 else f"{len(rows)} parts"
     return (
-        f'<p><a class="save" download="idif.csv" href="{link}">Save {parts} as CSV</a></p>'
+        f'<p><a class="save" download="{escape(file_name)}" href="{link}">Save {parts} as CSV</a></p>'
         f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>{rest}'
     )
 
@@ -191,7 +193,7 @@ button[role="tab"].selected { color: var(--body-text-color); }
 .tiles .off div { aspect-ratio: 1; border: 1px dashed var(--border-color-primary); border-radius: .35rem;
   display: grid; place-items: center; color: var(--body-text-color-subdued); }
 .tiles figcaption { display: flex; justify-content: space-between; padding: .2rem .1rem;
-  font-variant-numeric: tabular-nums; }
+  gap: .4rem; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .legend { display: flex; align-items: center; gap: .5rem; margin: .5rem 0; font-size: .85rem; }
 .legend i { flex: 0 1 12rem; height: .7rem; border-radius: .35rem; }
 .scroll { overflow-x: auto; }
