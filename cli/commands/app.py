@@ -165,6 +165,7 @@ def _open_session(run: Run, overrides: Sequence[str], uploads: Path) -> tuple[Ap
         options=options,
         defaults=tuple((option.key, _value(run.config.method, option.key)) for option in options),
         uploads=uploads,
+        cameras=run.named_cameras(),
     )
     return session, notes
 

@@ -1,7 +1,7 @@
 """Event handlers of the page; each returns updates of Gradio components."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +16,7 @@ from idif.app.visits import Visits
 from idif.data.index import NORMAL_CLASS
 from idif.inference.photo_grouping import PredictInput, is_automatic
 from idif.inference.predict import Prediction, prediction_json
+from idif.paths import portable_name
 from idif.visualization.heatmap import color_limits
 
 STEPS = 1000
@@ -73,8 +74,13 @@ class Slider:
         # round ends and steps, so that the page shows short numbers
         digits = math.ceil(-math.log10(max(high - low, 1e-6) / STEPS))
         step = 10.0**-digits
-        low, high = round(low - MARGIN * step, digits), round(high + MARGIN * step, digits)
+        # + 0.0: no negative zero
+        low, high = round(low - MARGIN * step, digits) + 0.0, round(high + MARGIN * step, digits) + 0.0
         return cls(low, high, step, threshold)
+
+    def widened(self, value: float) -> "Slider":
+        """A slider with the same steps whose range includes ``value``."""
+        return replace(self, low=min(self.low, value), high=max(self.high, value))
 
     @property
     def value(self) -> float:
@@ -90,7 +96,8 @@ class Slider:
 class Handlers:
     """The page's event handlers, for one session."""
 
-    def __init__(self, session: AppSession, visits: Visits | None = None) -> None:
+    def __init__(self, session: AppSession, visits: Visits | None = None, title: str = "idif") -> None:
+        self.title = portable_name(title)
         self.session, self.visits = session, visits or Visits(SESSIONS)
 
     def leave(self, request: gr.Request) -> None:
@@ -117,7 +124,9 @@ class Handlers:
                 upload.add(files)
             finally:
                 discard(files, self.session.uploads)
-            parts = upload.parts(self.session.view_numbers, self.session.categories, category)
+            parts = upload.parts(
+                self.session.view_numbers, self.session.categories, category, self.session.cameras
+            )
             if len(parts) > 1:
                 raise UploadError(f"These are photographs of {len(parts)} parts; use the tab “Many parts”.")
             return parts[0], None
@@ -235,6 +244,13 @@ class Handlers:
         viewed.prediction = _hide_paths(predicted, viewed.upload)
         return [viewed, self.verdict(viewed, threshold), self.maps(viewed, opacity)]
 
+    def widen(self, category: str, threshold: float) -> Any:
+        """Update of the threshold slider, which a value beyond its ends widens."""
+        automatic = category not in self.session.categories
+        slider = self.slider(self.session.categories[0] if automatic else category)
+        wide = slider.widened(float(threshold))
+        return gr.skip() if wide == slider else gr.update(minimum=wide.low, maximum=wide.high)
+
     def verdict(self, viewed: ViewedSample | None, threshold: float) -> str:
         """The verdict at a threshold, as HTML."""
         if viewed is None:
@@ -249,7 +265,12 @@ class Handlers:
         """The anomaly maps at an opacity, as HTML."""
         if viewed is None:
             return ""
-        return html.tiles(viewed.prediction, self.session.view_numbers, viewed.scale, opacity, viewed.cameras)
+        numbers = self.session.view_numbers
+        files = {n: path.name for n, path in zip(numbers, viewed.part.images, strict=True) if path}
+        names = {number: self.session.cameras.get(number, f"C{number}") for number in numbers}
+        if viewed.label is None:  # files of test samples are the page's own
+            names |= {number: f"{names[number]}: {file}" for number, file in files.items()}
+        return html.tiles(viewed.prediction, names, viewed.scale, opacity, viewed.cameras, list(files))
 
     def choose(self, category: str) -> list[Any]:
         """Another category: updates of the test samples and the threshold; ``auto`` has no samples."""
@@ -274,8 +295,17 @@ class Handlers:
         category: str,
         progress: Any = gr.Progress(),  # noqa: B008
         settings: Settings = (),
+        threshold: float | None = None,
     ) -> list[Any]:
-        """Predict photographs of many parts: updates of the upload and the table."""
+        """Predict photographs of many parts: updates of the upload and the table.
+
+        Args:
+            files: photographs and archives.
+            category: the selected one.
+            progress: shown meanwhile.
+            settings: options to predict with; empty: the run's own.
+            threshold: that of the page, for parts of the selected category; others have the run's own.
+        """
         if not files:
             return [None, html.alert("Select photographs or a zip archive of photographs first.")]
         try:
@@ -287,24 +317,29 @@ class Handlers:
                 upload.add(files)
             finally:
                 discard(files, self.session.uploads)
-            numbers, rows = self.session.view_numbers, []
-            parts = upload.parts(numbers, self.session.categories, category)
+            numbers, results = self.session.view_numbers, list[Mapping[str, Any]]()
+            parts = upload.parts(numbers, self.session.categories, category, self.session.cameras)
             if any(is_automatic(part.category, self.session.categories) for part in parts):
                 parts = self.session.recognized(parts)
             for name in dict.fromkeys(part.category for part in parts):
                 with _as_sentence():
                     limits = self.session.trained(name).limits
+                    slider = self.slider(name)
+                    # without a threshold of the run, the slider's initial value is nobody's decision
+                    chosen_here = slider.run_threshold is not None or threshold != slider.value
+                    if threshold is not None and name == category and chosen_here:
+                        limits = replace(limits, part=slider.exact(threshold))
                     chosen = [part for part in parts if part.category == name]
                     for prediction in self.session.predict(chosen, settings or None):
-                        result = prediction_json(_hide_paths(prediction, upload), numbers, limits)
-                        rows.append(csv_table.row(result, numbers))
-                        progress((len(rows), len(parts)), unit="parts")
+                        results.append(prediction_json(_hide_paths(prediction, upload), numbers, limits))
+                        progress((len(results), len(parts)), unit="parts")
         except UploadError as error:
             return [None, html.alert(str(error))]
         finally:
             upload.remove()
         header = csv_table.columns(numbers)
-        return [None, html.table(header, rows, csv_table.to_csv(header, rows))]
+        rows = [csv_table.row(result, numbers) for result in csv_table.ranked(results)]
+        return [None, html.table(header, rows, csv_table.to_csv(header, rows), f"{self.title}.csv")]
 
 
 @contextmanager

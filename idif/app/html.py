@@ -17,10 +17,17 @@ from idif.visualization.text import as_sentence
 IMAGE_SIDE = 420
 """Longest side of an image in pixels."""
 ROWS_SHOWN = 200
+_ZERO = 1e-12
+"""Numbers below it are shown as 0, without a sign."""
 _CLEARLY = 0.5
 """From this probability on another category than that of the part is worth a warning."""
 _SHOWN, _LEAST = 3, 0.005
 """Categories whose probabilities are shown, at most, and the least such probability."""
+
+
+def number_text(value: float, digits: int = 4) -> str:
+    """A number with so many significant digits, and without the sign of a zero."""
+    return f"{value:.{digits}g}" if abs(value) >= _ZERO else "0"
 
 
 def alert(message: str) -> str:
@@ -60,14 +67,14 @@ def verdict(
         return note(words) + "".join(map(alert, prediction.problems))
     bad = prediction.score >= threshold
     kind, word = ("bad", "Anomalous") if bad else ("good", "Normal")
-    rule = f"Anomalous from {threshold:.4g} on"
+    rule = f"Anomalous from {number_text(threshold)} on"
     if run_threshold is None:
         rule += "; the run has no threshold yet (idif eval chooses one)"
     elif not np.isclose(run_threshold, threshold, rtol=1e-3):
-        rule += f"; the run's threshold is {run_threshold:.4g}"
+        rule += f"; the run's threshold is {number_text(run_threshold)}"
     lines = [
         f'<p class="verdict {kind}"><strong>{word}</strong>'
-        f" <small>score</small> <span>{prediction.score:.4g}</span></p>",
+        f" <small>score</small> <span>{number_text(prediction.score)}</span></p>",
         f'<p class="note">{escape(rule)}; score from {_cameras(prediction)}.</p>',
     ]
     if label is not None:
@@ -81,6 +88,8 @@ def verdict(
 
 def _cameras(prediction: Prediction) -> str:
     present, total = int(prediction.present.sum()), len(prediction.present)
+    if total == 1:
+        return "1 camera"
     return f"all {total} cameras" if present == total else f"{present} of {total} cameras"
 
 
@@ -97,30 +106,34 @@ def _probabilities(category: str, told: Mapping[str, float]) -> str:
 
 def tiles(
     prediction: Prediction,
-    view_numbers: Sequence[int],
+    names: Mapping[int, str],
     scale: tuple[float, float],
     opacity: float,
     cameras: Sequence[int],
+    given: Sequence[int],
 ) -> str:
     """An image per camera: the anomaly map over the gray photograph; before it the photograph and its
     reconstruction, if the method gives one.
 
     Args:
         prediction: with the cameras that are switched on.
-        view_numbers: camera number of each slot.
+        names: camera number of each slot -> its name, and that of an uploaded file.
         scale: (low, high) of the color scale.
         opacity: of the maps, 0..1.
         cameras: that are switched on.
+        given: cameras with a photograph, switched on or not.
     """
     shown = []
-    for slot, number in enumerate(view_numbers):
+    for slot, (number, name) in enumerate(names.items()):
         path = prediction.part.images[slot]
         if path is None or not prediction.present[slot]:
-            why = "switched off" if number not in cameras else "no photograph"
-            shown.append(f'<figure class="off"><div>{why}</div><figcaption>C{number}</figcaption></figure>')
+            why = "switched off" if number not in cameras and number in given else "no photograph"
+            shown.append(
+                f'<figure class="off"><div>{why}</div><figcaption>{escape(name)}</figcaption></figure>'
+            )
             continue
-        score = f"{prediction.view_scores[slot]:.4g}"
-        caption = f"<figcaption>C{number} <b>{score}</b></figcaption></figure>"
+        score = number_text(float(prediction.view_scores[slot]))
+        caption = f"<figcaption><span>{escape(name)}</span> <b>{score}</b></figcaption></figure>"
         if prediction.maps is None:
             shown.append(f'<figure class="off"><div>no map</div>{caption}')
             continue
@@ -130,24 +143,24 @@ def tiles(
         if prediction.rebuilt is not None:
             photo = photograph(path, IMAGE_SIDE)
             again = rebuilt_picture(prediction.rebuilt[slot], photo.shape[:2], prediction.crop_from)
-            for name, picture in (("Photograph", photo), ("Reconstruction", again)):
+            for kind, picture in (("Photograph", photo), ("Reconstruction", again)):
                 shown.append(
-                    f'<figure><img src="{webp_data_uri(picture)}" alt="{name} of camera {number}">'
-                    f"<figcaption>C{number} {name.lower()}</figcaption></figure>"
+                    f'<figure><img src="{webp_data_uri(picture)}" alt="{kind} of camera {number}">'
+                    f"<figcaption>C{number} {kind.lower()}</figcaption></figure>"
                 )
         shown.append(
             f'<figure><img src="{image}" alt="Anomaly map of camera {number}, score {score}">{caption}'
         )
     legend = (
-        f'<p class="legend"><span>{scale[0]:.3g}</span>'
+        f'<p class="legend"><span>{number_text(scale[0], 3)}</span>'
         f'<i style="background:{color_bar_css()}" role="img" aria-label="color scale from low to high"></i>'
-        f"<span>{scale[1]:.3g}</span></p>"
+        f"<span>{number_text(scale[1], 3)}</span></p>"
     )
     return f'<div class="tiles">{"".join(shown)}</div>{legend}'
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], csv_text: str) -> str:
-    """The first rows, and a link that saves all rows."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], csv_text: str, file_name: str) -> str:
+    """The first rows, and a link that saves all rows under a file name."""
     link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(csv_text.encode()).decode("ascii")
     cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     body = "".join(
@@ -157,7 +170,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], csv_text: str) -
     rest = note(f"{more} more rows are in the CSV file.") if more > 0 else ""
     parts = "1 part" if len(rows) == 1 else f"{len(rows)} parts"
     return (
-        f'<p><a class="save" download="idif.csv" href="{link}">Save {parts} as CSV</a></p>'
+        f'<p><a class="save" download="{escape(file_name)}" href="{link}">Save {parts} as CSV</a></p>'
         f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>{rest}'
     )
 
@@ -180,7 +193,7 @@ button[role="tab"].selected { color: var(--body-text-color); }
 .tiles .off div { aspect-ratio: 1; border: 1px dashed var(--border-color-primary); border-radius: .35rem;
   display: grid; place-items: center; color: var(--body-text-color-subdued); }
 .tiles figcaption { display: flex; justify-content: space-between; padding: .2rem .1rem;
-  font-variant-numeric: tabular-nums; }
+  gap: .4rem; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .legend { display: flex; align-items: center; gap: .5rem; margin: .5rem 0; font-size: .85rem; }
 .legend i { flex: 0 1 12rem; height: .7rem; border-radius: .35rem; }
 .scroll { overflow-x: auto; }

@@ -37,9 +37,9 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         title: of the page.
         notes: the run's caveats, and what this page cannot do and why.
     """
-    handlers, first = Handlers(session), session.categories[0]
+    handlers, first = Handlers(session, title=title), session.categories[0]
     slider = handlers.slider(first)
-    choices = [(f"C{number}", number) for number in session.view_numbers]
+    choices = [(session.cameras.get(number, f"C{number}"), number) for number in session.view_numbers]
     automatic = [] if session.probe is None or AUTO in session.categories else [AUTO]
     page = gr.Blocks(
         title=f"idif: {title}",
@@ -72,8 +72,8 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                 )
                 gr.HTML(
                     html.note(
-                        f"One per camera, up to {PHOTO_MB} MB each. Cameras are read from C1, C2 ... in "
-                        "the file names, or assigned in the order of names that tell none."
+                        f"One per camera, up to {PHOTO_MB} MB each. Cameras are read from {choices[0][0]} "
+                        "... in the file names, or assigned in the order of names that tell none."
                     )
                 )
                 sample = gr.Dropdown(
@@ -106,7 +106,8 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
             gr.Markdown(
                 "Photographs named `<category>_<number>_…_C<view>_…` are grouped into parts by their names. "
                 "For other names, upload a zip archive with one folder per part; its photographs are "
-                "assigned to the cameras in the order of their names. The run's threshold decides."
+                "assigned to the cameras in the order of their names. The threshold of the tab “One part” "
+                "decides on the selected category, the run's own on others."
             )
             archive = gr.File(
                 label=f"Photographs or a zip archive, up to {UPLOAD_MB} MB",
@@ -138,9 +139,12 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                 trigger_mode="always_last",
                 **private,
             )
-        threshold.input(handlers.verdict, [viewed, threshold], verdict, **latest)
+        # Gradio's preprocessing refuses a typed value beyond the slider's ends, so they are moved without it
+        threshold.input(handlers.widen, [category, threshold], threshold, preprocess=False, **latest).then(
+            handlers.verdict, [viewed, threshold], verdict, show_progress="hidden", **private
+        )
         opacity.input(handlers.maps, [viewed, opacity], maps, **latest)
-        start.click(handlers.many, [archive, category, settings], [archive, results], **private)
+        start.click(handlers.many, [archive, category, settings, threshold], [archive, results], **private)
         page.unload(handlers.leave)
     return page
 

@@ -70,6 +70,8 @@ class AppSession:
     """The run's own values of them."""
     uploads: Path | None = None
     """Folder of all visits' photographs; the system's temporary folder when None."""
+    cameras: Mapping[int, str] = field(default_factory=dict)
+    """Camera number -> its name in the source of the training data, where it has one."""
     _lock: FairLock = field(default_factory=FairLock)
     _trained: OrderedDict[tuple[str, Settings], Trained] = field(default_factory=OrderedDict)
 

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -116,9 +116,19 @@ class Upload:
             raise UploadError(f"{file.name}: this zip archive cannot be unpacked ({reason}).") from None
 
     def parts(
-        self, view_numbers: Sequence[int], categories: Sequence[str], category: str
+        self,
+        view_numbers: Sequence[int],
+        categories: Sequence[str],
+        category: str,
+        cameras: Mapping[int, str] | None = None,
     ) -> list[PredictInput]:
         """The photographs grouped into parts; ``category`` is used if a file name does not contain it.
+
+        Args:
+            view_numbers: the run's cameras.
+            categories: the run's categories.
+            category: that of the page.
+            cameras: camera number -> its name, which file names may tell.
 
         Raises:
             UploadError: the photographs cannot be grouped, see `find_parts`.
@@ -126,7 +136,8 @@ class Upload:
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         all_named = all(read_file_name(path.name, categories) is not None for path in files)
         with self.as_upload_error():
-            return find_parts([self.folder], view_numbers, categories, None if all_named else category)
+            chosen = None if all_named else category
+            return find_parts([self.folder], view_numbers, categories, chosen, cameras)
 
     @contextmanager
     def as_upload_error(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cli.__main__ import run
-from idif.app import html
+from idif.app import csv_table, html
 from idif.app.session import Trained
 from idif.app.uploads import Upload, UploadError
 from idif.inference.photo_grouping import PredictInput
@@ -70,8 +70,9 @@ def told(probabilities: dict[str, float]) -> Prediction:
         html.note(EVIL),
         html.heading(EVIL, []),
         html.heading("title", [EVIL]),
-        html.table([EVIL], [["cell"]], ""),
-        html.table(["header"], [[EVIL]], ""),
+        html.table([EVIL], [["cell"]], "", "x.csv"),
+        html.table(["header"], [[EVIL]], "", "x.csv"),
+        html.table([], [], "", EVIL),
         html.verdict(unknown(EVIL), 1.0, None, None),
         html.verdict(unknown(), 1.0, None, EVIL),
         html.verdict(unknown(), 1.0, None, None, EVIL),
@@ -97,6 +98,8 @@ class Session:
 
     view_numbers, categories, samples, probe = (1, 2), ("cup",), None, None
     options, defaults = (InferenceOption("steps", "Steps", "choice", (2, 5)),), (("steps", 5),)
+
+    cameras: dict[int, str] = {}  # noqa: RUF012
 
     def __init__(self, uploads: Path, error: Exception | None = None) -> None:
         self.uploads, self.error, self.problem = uploads, error, ""
@@ -223,6 +226,49 @@ def test_the_slider_s_rounding_does_not_move_the_threshold() -> None:
     slider = Slider(0, 1, 0.001, 0.5004)
     assert [slider.exact(value) for value in (0.5, 0.501, 0.6)] == [0.5004, 0.5004, 0.6]
     assert Slider(0, 1, 0.001, None).exact(0.5) == 0.5
+
+
+def test_a_camera_without_a_photograph_is_not_switched_off() -> None:
+    part = judged(PredictInput("a", "cup", (None, None)))
+    shown = html.tiles(part, {1: "C1", 2: "C2"}, (-1e-20, 1.0), 0.5, [], [2])
+    assert "no photograph</div><figcaption>C1" in shown
+    assert "switched off</div><figcaption>C2" in shown
+    assert "<span>0</span>" in shown
+
+
+def test_an_uploaded_file_names_its_camera(tmp_path: Path) -> None:
+    handlers = handlers_of(tmp_path / "uploads")
+    session: Any = handlers.session
+    session.cameras = {1: "Top", 2: "left"}
+    shown = handlers.upload(received(tmp_path / "uploads", "part7_left.png"), "cup", 0.5, None)
+    assert shown[3] == [2]
+    assert "left: part7_left.png" in shown[7]
+    assert "<figcaption>Top</figcaption>" in shown[7]
+
+
+def test_many_parts_obey_the_threshold_of_the_page(tmp_path: Path) -> None:
+    handlers = handlers_of(tmp_path / "uploads")
+    for threshold, word in ((0.45, "yes"), (0.55, "no")):
+        files = received(tmp_path / "uploads", "cup_0001_OK_C1_x.png")
+        shown = handlers.many(files, "cup", lambda *_, **__: None, (), threshold)[1]
+        assert f"<td>cup_0001</td><td>{word}</td><td>0.5</td><td>{threshold}</td>" in shown
+        assert 'download="idif.csv"' in shown
+    scores = [result["score"] for result in csv_table.ranked([{"score": s} for s in (None, 0.1, 0.2)])]
+    assert scores == [0.2, 0.1, None]
+
+
+def test_one_camera_is_one_camera() -> None:
+    part = judged(PredictInput("a", "cup", (Path("a.png"),)), -0.0)
+    shown = html.verdict(part, 0.5, None, None)
+    assert "score from 1 camera." in shown
+    assert "<span>0</span>" in shown
+
+
+def test_a_typed_threshold_widens_the_slider(tmp_path: Path) -> None:
+    handlers = handlers_of(tmp_path / "uploads")
+    assert handlers.widen("cup", 7.5)["maximum"] == 7.5
+    assert handlers.widen("auto", -3)["minimum"] == -3
+    assert "maximum" not in handlers.widen("cup", 0.5)
 
 
 def test_a_camera_that_is_switched_off_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
