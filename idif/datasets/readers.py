@@ -10,7 +10,6 @@ from idif.datasets.realiad.files import RealIADLayout, list_categories
 from idif.datasets.realiad.reader import read_realiad
 from idif.datasets.weld.reader import CATEGORY as WELD
 from idif.datasets.weld.reader import read_weld
-from idif.datasets.weld.recording import read_recording
 from idif.errors import ConfigError, DatasetError
 
 
@@ -51,6 +50,8 @@ def _read_weld(data: DataConfig, split: Split | None) -> Index:
 
 
 def _read_recording(data: DataConfig, sample: Sample) -> Recording:
+    from idif.datasets.weld.recording import read_recording  # OpenCV and torch take seconds to import
+
     assert data.root is not None
     return read_recording(data.root, sample)
 
