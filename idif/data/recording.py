@@ -21,6 +21,6 @@ class Recording:
     seconds: float
     """Length of the sound; 0 without one."""
     highest_frequency: float
-    """Of the spectrogram, in hertz; 0 without one."""
+    """Highest frequency of the spectrogram, in hertz; 0 without one."""
     series: tuple[tuple[str, npt.NDArray[np.float32]], ...]
     """(name, values [N]) of each series."""

@@ -49,7 +49,7 @@ class Pictures(NamedTuple):
     notes: list[str]
     """Why some are missing."""
     sheets: list[Sheet]
-    """Of samples that are more than images."""
+    """Files of samples that are more than images."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class CategorySection:
     strips: Strips | None
     """Reconstructions beside photographs and maps, where evaluation kept them."""
     sheets: list[Sheet]
-    """Of samples that are more than images."""
+    """Files of samples that are more than images."""
     notes: list[str]
 
 
