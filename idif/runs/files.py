@@ -75,4 +75,5 @@ def read_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
         for key, value in method.earlier_values.items()
         if key not in method.model_fields_set
     ]
-    return load_configs(path, [*earlier, *overrides])[0]
+    changes = [*earlier, *overrides]
+    return load_configs(path, changes)[0] if changes else config
