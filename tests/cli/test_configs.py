@@ -5,6 +5,8 @@ Untrained encoders and smaller sizes stand in for the real ones; nothing else of
 
 import hashlib
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +185,12 @@ def graphs() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Removed after these tests: the runs of all configs take gigabytes."""
     torch.set_num_threads(1)
-    return tmp_path_factory.mktemp("configs")
+    path = tmp_path_factory.mktemp("configs")
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
