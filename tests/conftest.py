@@ -67,9 +67,15 @@ def renderer() -> "Iterator[SampleRenderer]":
         pytest.skip(str(error))
 
 
-@pytest.fixture
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("idif.files.os.fsync", lambda descriptor: None)
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """No test cuts the power: what is written is deleted again before a disk would have to take it.
+
+    Tests of the order of writes record calls of ``os.fsync`` themselves.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -35,7 +35,6 @@ from tests.helpers.vector_encoder import add_signals, installed, signal_index
 
 INDEX = tiny_index(["cup"], train=4, test=3)
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 @pytest.fixture(scope="module", autouse=True)

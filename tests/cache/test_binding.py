@@ -36,7 +36,6 @@ from tests.helpers.tiny_store import build_tiny
 INDEX = tiny_index(train=3, test=2)
 OTHER = tiny_index(categories=("cup", "nut"), train=3, test=2)
 CUP = GroupName.of("cup", "train")
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from tests.helpers.tiny_data import tiny_index, tree
 from tests.helpers.tiny_store import build_tiny
 
 INDEX = tiny_index(train=3, test=2)
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 @pytest.fixture(scope="module", params=["float16", "uint8"])

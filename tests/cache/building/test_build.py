@@ -37,7 +37,6 @@ from tests.helpers.tiny_data import tiny_index, tree, untrained
 from tests.helpers.tiny_store import build_tiny
 
 INDEX = tiny_index()
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 def build(data: Path, store: Path, index: Index = INDEX, **options: Any) -> BuildReport:

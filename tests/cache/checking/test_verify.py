@@ -19,7 +19,6 @@ from tests.helpers.tiny_data import tiny_index, tree, untrained
 from tests.helpers.tiny_store import build_tiny
 
 INDEX = tiny_index(train=3, test=3)
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from tests.helpers.tiny_store import build_tiny
 
 INDEX = tiny_index(["cup"], train=5, test=3)
 MAP = feature_map("map", 4, 5, "test")
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 def build(data: Path, store: Path, **options: Any) -> None:

@@ -38,7 +38,6 @@ from tests.helpers.tiny_store import build_tiny, tiny_request
 
 INDEX = tiny_index(train=3, test=2)
 CUP = tiny_index(["cup"], train=3, test=0)
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 @pytest.fixture(scope="module")

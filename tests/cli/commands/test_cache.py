@@ -23,7 +23,6 @@ from tests.helpers.tiny_store import build_by_command
 from tests.helpers.vector_encoder import installed
 
 INDEX = tiny_index(["cup"], train=3, test=2)
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 def build(data: Path, store: Path, *more: str) -> int:

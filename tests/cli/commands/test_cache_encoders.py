@@ -26,7 +26,6 @@ from tests.helpers.tiny_store import build_by_command
 INDEX = tiny_index(["cup"], train=2, test=2)
 CPU = torch.device("cpu")
 ALIGNED = ("--encoder=timm:test_efficientnet", "--taps=2,4,8,16", "--neck=aligned", "--crop-from=80")
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 def build(data: Path, store: Path, *more: str) -> int:
