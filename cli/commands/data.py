@@ -143,8 +143,9 @@ def _report_photographs(
     """Write the contact sheets where asked for, and print the summary of an import of photographs."""
     if preview:
         _write_previews(request, summary)
-    if summary.left_out is not None:
-        note(f"note: {summary.left_out}")
+    for sentence in (summary.left_out, summary.chosen_split):
+        if sentence is not None:
+            note(f"note: {sentence}")
     if summary.grey_masks:
         note(
             f"note: {summary.grey_masks} of {summary.masks} masks have grey values between black and white; "
@@ -250,7 +251,10 @@ def eyecandies(
 @import_app.command()
 def folder(
     src: Annotated[
-        Path, typer.Argument(help="Folder with one folder per category, each with train/good and test/...")
+        Path,
+        typer.Argument(
+            help="Folder of one category, or of one folder each: with ok and ng, or train/good and test/..."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     category: CategoryOption = [],  # noqa: B006
@@ -261,27 +265,49 @@ def folder(
         int | None, typer.Option(help="Number of views that must be found; any number by default.", min=1)
     ] = None,
     size: Annotated[int, typer.Option(help="Image side in pixels.", min=32)] = 256,
+    test_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of good parts for testing, where ok and ng are not split.",
+            min=0,
+            max=0.9,
+            show_default="0.2",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Which good parts these are.", min=0, show_default="0")
+    ] = None,
     preview: PreviewOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Import photographs in the layout of MVTec AD or VisA's one-class split, with masks or without.
+    """Import photographs sorted into good and bad, or split as in MVTec AD, with masks or without.
+
+    A folder of good parts (ok, good, normal, ...) beside bad ones (ng, bad, or a folder for each defect) is
+    split: bad parts are for testing, and a share of the good ones, chosen by a hash of their names.
 
     Examples:
 
         idif data import folder photographs data/mine
 
+        idif data import folder line-7/sorted data/line7 --test-share 0.3
+
         idif data import folder line-7 data/line7 --category housing --pattern '{sample}_{view}.png'
     """
     from idif.data.decode import decode_threads
     from idif.datasets.folder.importer import import_folder
+    from idif.datasets.folder.sorted_layout import TestShare
     from idif.datasets.realiad.writer import ImportRequest
 
     request = ImportRequest(src, out, categories=category, size=size)
+    test = None
+    if test_share is not None or seed is not None:
+        test = TestShare(TestShare().share if test_share is None else test_share, seed or 0)
     with progress_bar("reading", "samples") as listen:
         summary = import_folder(
             request,
             pattern=pattern,
             views=views,
+            test=test,
             workers=decode_threads(),
             progress=listen,
         )

@@ -1,7 +1,7 @@
 """Imports a folder of photographs into the Real-IAD layout: one view per sample, or several by a pattern."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,19 @@ import numpy.typing as npt
 
 from idif.data.images import decode_mask, fit_mask, load_image
 from idif.data.photo_files import describe_left_out, find_photos, natural_key, read_camera
-from idif.datasets.folder.layout import PhotoSample, find_categories, list_samples, read_pattern
+from idif.datasets.folder.layout import (
+    PhotoSample,
+    choose_categories,
+    list_samples,
+    read_pattern,
+    split_categories,
+)
+from idif.datasets.folder.sorted_layout import (
+    TestShare,
+    expected_layouts,
+    list_sorted_samples,
+    sorted_categories,
+)
 from idif.datasets.realiad.reader import MAX_VIEW_NUMBER
 from idif.datasets.realiad.writer import (
     CategorySource,
@@ -39,6 +51,8 @@ class FolderSummary(ImportSummary):
     """View number -> name of the view in the source."""
     left_out: str | None = None
     """A sentence about the pictures that were not read; None where all were."""
+    chosen_split: str | None = None
+    """A sentence about good samples that the import split; None where the source has a split."""
 
 
 def import_folder(
@@ -46,6 +60,7 @@ def import_folder(
     *,
     pattern: str | None = None,
     views: int | None = None,
+    test: TestShare | None = None,
     workers: int = 2,
     progress: Progress = silent,
 ) -> FolderSummary:
@@ -61,10 +76,11 @@ def import_folder(
     names are numbered in their natural order.
 
     Args:
-        request: ``src`` holds one folder per category in the layout of `idif.datasets.folder.layout`, or is
-            such a folder itself; ``size`` is 32 to `MAX_SIZE`.
+        request: ``src`` holds one folder per category in the layout of `idif.datasets.folder.layout`, or of
+            `idif.datasets.folder.sorted_layout`, or is such a folder itself; ``size`` is 32 to `MAX_SIZE`.
         pattern: None where every photograph is a sample; see `read_pattern`.
         views: how many views the pattern must find (1 without one); None for any number.
+        test: how good samples of a sorted folder are split; None: as `TestShare` does by default.
         workers: threads that decode.
 
     Raises:
@@ -75,8 +91,25 @@ def import_folder(
     request.check_size(MAX_SIZE)
     src = request.src
     name_pattern = None if pattern is None else read_pattern(pattern)
-    folders = find_categories(src, request.categories)
-    samples = {category: list_samples(folder, name_pattern) for category, folder in folders.items()}
+    if not src.is_dir():
+        raise DatasetError(f"{src}: expected a folder of photographs, but there is none")
+    known, is_split = split_categories(src), True
+    if not known:
+        known, is_split = sorted_categories(src), False
+    if not known:
+        raise DatasetError(expected_layouts(src))
+    if is_split and test is not None:
+        raise DatasetError(
+            f"{src}: --test-share and --seed split good parts, but there is a split: train/good"
+        )
+    test = test or TestShare()
+    folders = choose_categories(src, known, request.categories)
+    samples = {
+        category: list_samples(folder, name_pattern)
+        if is_split
+        else list_sorted_samples(folder, name_pattern, test)
+        for category, folder in folders.items()
+    }
     names = [view for listed in samples.values() for sample in listed for view in sample.photographs]
     numbers = _number_views(src, names)
     if views not in (None, len(numbers)):
@@ -97,7 +130,20 @@ def import_folder(
         **vars(summary),
         cameras={number: name for name, number in numbers.items()},
         left_out=describe_left_out(tuple(left_out)),
+        chosen_split=None if is_split else _describe_split(samples, test),
     )
+
+
+def _describe_split(samples: Mapping[str, Sequence[PhotoSample]], test: TestShare) -> str:
+    """E.g. ``of 60 good samples 47 are for training and 13 for testing (by name; ...)``."""
+    good = [sample for listed in samples.values() for sample in listed if sample.defect is None]
+    kept = sum(sample.split == "train" for sample in good)
+    text = (
+        f"of {len(good)} good samples {kept} are for training and {len(good) - kept} for testing (by name; "
+        f"test share {test.share:g}, seed {test.seed})"
+    )
+    alone = [category for category, listed in samples.items() if all(s.defect is None for s in listed)]
+    return text + (f"; no bad parts to test with in {', '.join(alone)}" if alone else "")
 
 
 def sample_files(folder: Path, samples: Sequence[PhotoSample]) -> Iterator[Path]:

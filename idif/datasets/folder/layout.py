@@ -10,7 +10,7 @@ opened.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,31 +74,26 @@ def read_pattern(text: str) -> Pattern:
     return Pattern(re.compile(body, re.IGNORECASE), text)
 
 
-def find_categories(src: Path, wanted: Sequence[str]) -> dict[str, Path]:
-    """Category -> folder: those below ``src`` that hold ``train/good``, or ``src`` itself where it does.
+def split_categories(src: Path) -> dict[str, Path]:
+    """Category -> folder: those below ``src`` that hold ``train/good``, or ``src`` itself where it does."""
+    if (src / "train" / GOOD).is_dir():
+        return {src.resolve().name: src}
+    folders = (path.parent.parent for path in sorted(src.glob(f"*/train/{GOOD}")))
+    return {folder.name: folder for folder in folders if not folder.name.startswith(".")}
+
+
+def choose_categories(src: Path, known: Mapping[str, Path], wanted: Sequence[str]) -> dict[str, Path]:
+    """The folders of the wanted categories, or of all known ones.
 
     Raises:
-        DatasetError: there is none, one of ``wanted`` is missing, or a name cannot be a category's.
+        DatasetError: one of ``wanted`` is missing, or a name cannot be a category's.
     """
-    if not src.is_dir():
-        raise DatasetError(f"{src}: expected a folder with one folder per category, but there is none")
-    if (src / "train" / GOOD).is_dir():
-        known = {src.resolve().name: src}
-    else:
-        known = {path.parent.parent.name: path.parent.parent for path in sorted(src.glob(f"*/train/{GOOD}"))}
-    known = {name: path for name, path in known.items() if not name.startswith(".")}
-    if not known:
-        names = ", ".join(shown(path.name) for path in _visible(src) if path.is_dir())
-        raise DatasetError(
-            f"{src}: expected folders <category>/train/{GOOD} with photographs, and <category>/test/{GOOD} "
-            f"and <category>/test/<defect> to test on, found {names or 'no folders'}"
-        )
     for category in wanted:
         if category not in known:
             raise DatasetError(
                 f"{src}: no category {shown(category)}; there is: {', '.join(map(shown, known))}"
             )
-    chosen = {name: known[name] for name in dict.fromkeys(wanted)} or known
+    chosen = {name: known[name] for name in dict.fromkeys(wanted)} or dict(known)
     for name in chosen:
         check_folder_name(name, "category", src)
     return chosen
@@ -114,7 +109,7 @@ def list_samples(folder: Path, pattern: Pattern | None) -> list[PhotoSample]:
     """
     samples: list[PhotoSample] = []
     for split in TRAIN_AND_TEST:
-        class_folders = [path for path in _visible(folder / split) if path.is_dir()]
+        class_folders = [path for path in visible(folder / split) if path.is_dir()]
         for class_folder in sorted(class_folders, key=lambda path: (path.name != GOOD, path.name)):
             if split == "train" and class_folder.name != GOOD:
                 raise DatasetError(
@@ -122,20 +117,10 @@ def list_samples(folder: Path, pattern: Pattern | None) -> list[PhotoSample]:
                 )
             defect = None if class_folder.name == GOOD else class_folder.name
             if defect is not None:
-                _check_defect(class_folder, folder / GROUND_TRUTH)
-            grouped = _group(folder, class_folder, pattern)
-            masks = {} if defect is None else _masks(folder, defect)
-            for name, views in grouped.items():
-                keys = _mask_keys(folder, class_folder, views, masks)
-                own_masks = {view: masks.pop(key) for view, key in keys}
-                samples.append(PhotoSample(split, defect, name, views, own_masks))
-            if masks:
-                raise DatasetError(_mask_without_photograph(folder, class_folder, next(iter(masks.values()))))
-    for masked in _visible(folder / GROUND_TRUTH):
-        if not (folder / "test" / masked.name).is_dir() and _photographs(masked):
-            raise DatasetError(
-                f"{shown(str(masked))}: masks of a defect that {folder / 'test'} does not have"
-            )
+                _refuse_normal(class_folder)
+            samples += class_samples(folder, class_folder, split, defect, pattern)
+    defects = {path.name for path in visible(folder / "test") if path.is_dir()}
+    check_masks_have_defects(folder, folder / "test", defects)
     if not any(sample.split == "train" for sample in samples):
         raise DatasetError(
             f"{folder / 'train' / GOOD}: expected photographs ({', '.join(SUFFIXES)}), found none"
@@ -143,16 +128,62 @@ def list_samples(folder: Path, pattern: Pattern | None) -> list[PhotoSample]:
     return samples
 
 
-def _check_defect(class_folder: Path, ground_truth: Path) -> None:
-    """Refuse a folder that is hardly that of a defect, and one whose masks another spelling hides."""
-    name = class_folder.name
-    if name.casefold() in NORMAL_NAMES:
+def class_samples(
+    folder: Path, class_folder: Path, split: Split, defect: str | None, pattern: Pattern | None
+) -> list[PhotoSample]:
+    """The samples of one class, with their masks if it is a defect.
+
+    Args:
+        folder: the category's; its ``ground_truth`` may hold masks of the defect.
+        class_folder: holds the photographs.
+        split: of all of them.
+        defect: None for good samples.
+        pattern: None where every photograph is a sample.
+
+    Raises:
+        DatasetError: as `list_samples`.
+    """
+    if defect is not None:
+        _check_defect(class_folder, folder / GROUND_TRUTH)
+    grouped = _group(folder, class_folder, pattern)
+    masks = {} if defect is None else _masks(folder, defect)
+    samples = []
+    for name, views in grouped.items():
+        keys = _mask_keys(folder, class_folder, views, masks)
+        own_masks = {view: masks.pop(key) for view, key in keys}
+        samples.append(PhotoSample(split, defect, name, views, own_masks))
+    if masks:
+        raise DatasetError(_mask_without_photograph(folder, class_folder, next(iter(masks.values()))))
+    return samples
+
+
+def check_masks_have_defects(folder: Path, place: Path, defects: Collection[str]) -> None:
+    """Refuse masks of a defect without photographs.
+
+    Args:
+        folder: the category's.
+        place: holds the folders of defects.
+        defects: their names.
+    """
+    for masked in visible(folder / GROUND_TRUTH):
+        if masked.name not in defects and _photographs(masked):
+            raise DatasetError(f"{shown(str(masked))}: masks of a defect that {place} does not have")
+
+
+def _refuse_normal(class_folder: Path) -> None:
+    """Refuse a folder of the test split that is hardly that of a defect."""
+    if class_folder.name.casefold() in NORMAL_NAMES:
         raise DatasetError(
             f"{shown(str(class_folder))}: cannot be the name of a defect; name the folder of normal samples "
             f"{GOOD!r}, in lower case"
         )
+
+
+def _check_defect(class_folder: Path, ground_truth: Path) -> None:
+    """Refuse a name that no defect can have, and one whose masks another spelling hides."""
+    name = class_folder.name
     check_folder_name(name, "defect", class_folder.parent)
-    spelled = {path.name for path in _visible(ground_truth)}
+    spelled = {path.name for path in visible(ground_truth)}
     other = next((n for n in sorted(spelled) if n != name and n.casefold() == name.casefold()), None)
     if name not in spelled and other is not None:
         raise DatasetError(
@@ -171,7 +202,8 @@ def _mask_without_photograph(folder: Path, class_folder: Path, mask: str) -> str
     return message
 
 
-def _visible(folder: Path) -> list[Path]:
+def visible(folder: Path) -> list[Path]:
+    """Files and folders directly below ``folder`` except hidden ones, sorted."""
     return sorted(path for path in folder.glob("*") if not is_hidden(path.name))
 
 
