@@ -18,3 +18,4 @@ TablesOption = Annotated[
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, e.g. train.epochs=10.")
 ]
+DropOption = Annotated[bool, typer.Option("--drop-incomplete", help="Leave out samples that lack a view.")]
