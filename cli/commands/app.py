@@ -32,7 +32,7 @@ from idif.evaluation.predictions import Predictions
 from idif.evaluation.scoring import Scorer
 from idif.inference.predict import require_images
 from idif.runs.files import read_config, read_facts
-from idif.runs.fitted import load_color_limits, load_decision, other_settings
+from idif.runs.fitted import load_color_limits, load_decision, load_evaluated, other_settings
 from idif.runs.run import Run, open_run
 
 MIN_PASSWORD = 8
@@ -185,7 +185,12 @@ def _samples(sources: Sources, categories: tuple[str, ...]) -> TestSamples:
     def images(sample: Sample) -> npt.NDArray[np.uint8]:
         return read_images(sources, sample.category, "test", [sample.sample_id])[sample.sample_id]
 
-    return TestSamples(by_category, images)
+    def masks(sample: Sample) -> npt.NDArray[np.bool_]:
+        source = sources.unplaced([sample.category], "test")
+        rows = source.index.rows(lambda other: other.sample_id == sample.sample_id)
+        return next(sources.masks(source, rows))
+
+    return TestSamples(by_category, images, masks)
 
 
 def _trained(
@@ -200,6 +205,7 @@ def _trained(
         load_color_limits(run, category, note),
         _scores(run, category),
         other_settings(run, method),
+        load_evaluated(run, category),
     )
 
 

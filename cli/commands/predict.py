@@ -1,10 +1,8 @@
 """`idif predict`: score photographs with a trained run, without its store or dataset."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -32,17 +30,16 @@ from idif.inference.predict import (
     without_score,
     write_pictures,
 )
+from idif.inference.results_table import DECISIONS, Result, ranked, results_csv, summary
 from idif.runs.fitted import load_color_limits, load_decision, other_settings
 from idif.runs.run import Run, open_run
-from idif.visualization.text import csv_text, json_line
+from idif.visualization.text import json_line
 
 LEFT_COLUMNS = 36
 """Columns of the terminal for a part's name, score and decision."""
 SCORE_WIDTH = 5
 SHOWN, LEAST_SHOWN = 3, 0.01
 """Categories whose probabilities the table shows, at most, and the least such probability."""
-
-DECISIONS = {True: "anomalous", False: "normal", None: "-"}
 
 
 def predict_images(
@@ -105,10 +102,9 @@ def predict_images(
         require_writable(to_csv.parent)
     if (epoch := opened.epoch_text()) is not None:
         note(f"note: weights of epoch {epoch}; training is not finished")
-    results, origins = [], {}
-    for result, origin in _predict(opened, numbers, parts, to):
+    results = []
+    for result in _predict(opened, numbers, parts, to):
         results.append(result)
-        origins[result["category"]] = origin
         for problem in result["problems"]:
             note(f"note: {result['sample']}: counted as missing: {problem}")
         if jsonl and not as_json:
@@ -121,25 +117,18 @@ def predict_images(
         replace_file(to / RESULTS_FILE, "".join(map(json_line, results)))
         wrote.append(f"{to / RESULTS_FILE} and the heat maps of each part beside it")
     if to_csv is not None:
-        replace_file(to_csv, predictions_csv(results, names))
+        replace_file(to_csv, results_csv(results, names))
         wrote.append(str(to_csv))
     table = None if jsonl else _table(results, names)
     print_result({"parts": results}, as_json=as_json, otherwise=table)
-    note(_summary(results, origins))
+    note(summary(results))
     for path in wrote:
         note(f"wrote {path}")
 
 
-class _Result(NamedTuple):
-    """A part's result as JSON values, and where its threshold comes from."""
-
-    values: dict[str, Any]
-    origin: str | None
-
-
 def _predict(
     run: Run, numbers: tuple[int, ...], parts: list[PredictInput], to: Path | None
-) -> Iterator[_Result]:
+) -> Iterator[dict[str, Any]]:
     """Results of all parts, grouped by category."""
     encoders, features, epoch = run.encoders(), run.features(), run.epoch_text()
     cameras = run.named_cameras()
@@ -147,7 +136,7 @@ def _predict(
     for part in parts:
         if is_automatic(part.category, known):  # none of its photographs is readable
             unread = without_score(decode_part(part, encoders))
-            yield _Result(prediction_json(unread, numbers, Thresholds(), cameras), None)
+            yield prediction_json(unread, numbers, Thresholds(), cameras)
     for category in dict.fromkeys(part.category for part in parts):
         if is_automatic(category, known):
             continue
@@ -162,54 +151,12 @@ def _predict(
         scorer = Scorer(decision.rules, method, evaluation_device(), decision.calibration)
         with progress_bar(f"predicting {category}", "parts") as listen:
             for prediction in predict(scorer, encoders, of_category, progress=listen):
-                values: dict[str, Any] = prediction_json(prediction, numbers, decision.thresholds, cameras)
+                values = prediction_json(prediction, numbers, decision.thresholds, cameras)
                 if to is not None:
                     write_pictures(to / prediction.part.name, prediction, run.camera_names(), scale)
                 if epoch is not None:
                     values["epoch"] = epoch
-                yield _Result(values, decision.thresholds.origin)
-
-
-def _summary(results: list[dict[str, Any]], origins: Mapping[str, str | None]) -> str:
-    """How many parts are anomalous, by which threshold, and where that comes from."""
-    scored = [result for result in results if result["score"] is not None]
-    text = f"{len(scored)} of {len(results)} parts scored" if len(scored) < len(results) else ""
-    text = text or (f"{len(results)} parts" if len(results) != 1 else "1 part")
-    decided = [result for result in scored if result["anomalous"] is not None]
-    if not decided:
-        return f"{text}; no threshold, so no decision: evaluate the run with `idif eval`"
-    anomalous = sum(result["anomalous"] for result in decided)
-    thresholds = {result["category"]: result["threshold"] for result in decided}
-    chosen = "; ".join(
-        (f"{category}: " if len(thresholds) > 1 else "") + f"threshold {value:.4g} ({origins[category]})"
-        for category, value in thresholds.items()
-    )
-    return f"{text}: {anomalous} anomalous, {len(decided) - anomalous} normal; {chosen}"
-
-
-def _sorted(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By category, the highest scores first and parts without a score last."""
-    order = {name: place for place, name in enumerate(dict.fromkeys(r["category"] for r in results))}
-    return sorted(
-        results,
-        key=lambda r: (order[r["category"]], r["score"] is None, -(r["score"] or 0.0), r["sample"]),
-    )
-
-
-def predictions_csv(results: list[dict[str, Any]], names: Mapping[int, str]) -> str:
-    """One line per part, the highest scores first; a column for each camera's score."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    cameras = [csv_text(f"score {name}") for name in names.values()] if len(names) > 1 else []
-    writer.writerow(["part", "category", "score", "threshold", "decision", *cameras, "photographs"])
-    for result in _sorted(results):
-        views = result["views"]
-        scores = [views[str(n)]["score"] if str(n) in views else "" for n in names] if cameras else []
-        files = "; ".join(view["image"] for view in views.values())
-        numbers = ["" if result[key] is None else result[key] for key in ("score", "threshold")]
-        start = [csv_text(result["sample"]), csv_text(result["category"]), *numbers]
-        writer.writerow([*start, DECISIONS[result["anomalous"]], *scores, csv_text(files)])
-    return text.getvalue()
+                yield values
 
 
 def _table(results: list[dict[str, Any]], names: Mapping[int, str]) -> Table:
@@ -231,7 +178,7 @@ def _table(results: list[dict[str, Any]], names: Mapping[int, str]) -> Table:
         table.add_column("probability", overflow="fold")
     for name in ("score", "decision", *(["highest camera", "missing"] if many else headings)):
         table.add_column(name, no_wrap=name != "missing")
-    for result in _sorted(results):
+    for result in ranked(results):
         score = "-" if result["score"] is None else f"{result['score']:#.3g}"
         parts = [result["sample"], result["category"]] if len(categories) > 1 else [result["sample"]]
         if told:
@@ -249,13 +196,13 @@ def _probabilities_text(told: Mapping[str, float] | None) -> str:
     return ", ".join(f"{name} {100 * value:.0f} %" for name, value in likely)
 
 
-def _view_scores(result: dict[str, Any], views: list[str]) -> list[str]:
+def _view_scores(result: Result, views: list[str]) -> list[str]:
     """The score of each view; a dash for one that is missing."""
     cells = [result["views"].get(view) for view in views]
     return ["-" if cell is None else f"{cell['score']:#.3g}" for cell in cells]
 
 
-def _worst_view(result: dict[str, Any], names: Mapping[int, str]) -> list[str]:
+def _worst_view(result: Result, names: Mapping[int, str]) -> list[str]:
     """The camera with the highest score and those that are missing, where there is no room for all scores."""
     scores = {names[int(view)]: values["score"] for view, values in result["views"].items()}
     worst = max(scores, key=lambda name: scores[name], default=None)

@@ -34,6 +34,7 @@ from idif.runs.start import TrainingData
 from idif.training.precision import fabric_precision
 
 Images = npt.NDArray[np.uint8]
+Masks = npt.NDArray[np.bool_]
 FEW = 8
 """Samples whose images are read at once."""
 
@@ -173,6 +174,15 @@ class Sources:
         encoders = self.encoders()
         for row in rows:
             yield encoders.decode(self.config.data.root, source.index.samples[row])[IMAGES]
+
+    def masks(self, source: FeatureSource, rows: Sequence[int]) -> Iterator[Masks]:
+        """The defect masks bool [V,S,S] of some rows, in order.
+
+        Raises:
+            DatasetError: a file cannot be read. KeyError: the samples have no images.
+        """
+        for batch in source.batches(rows, FEW):
+            yield from batch.masks.cpu().numpy()
 
     def encoders(self) -> EncoderSet:
         """The frozen encoders: the store's own copies, or the live one, loaded once."""

@@ -1,34 +1,53 @@
 """Event handlers of the page; each returns updates of Gradio components."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import gradio as gr
+import numpy as np
+import numpy.typing as npt
 
-from idif.app import csv_table, html
+from idif.app import html
 from idif.app.options import settings_of
-from idif.app.session import AppSession, Settings, Trained
+from idif.app.pictures import view_pictures
+from idif.app.session import AppSession, Settings
+from idif.app.slider import Slider
 from idif.app.uploads import Upload, UploadError, discard
 from idif.app.visits import Visits
 from idif.data.index import NORMAL_CLASS
 from idif.inference.photo_grouping import PredictInput, is_automatic
-from idif.inference.predict import Prediction, prediction_json
+from idif.inference.predict import Prediction, Thresholds, prediction_json
+from idif.inference.results_table import Result, results_csv
 from idif.paths import portable_name
 from idif.visualization.heatmap import color_limits
-
-STEPS = 1000
-"""Least number of steps of the threshold slider between the lowest and the highest score."""
-
-MARGIN = 5
-"""Steps beyond both ends: browsers round to steps, and stored features are rounded, uploads' are not."""
-
 
 SESSIONS = 50
 """Most visits, and so parts, kept in memory and on the disk."""
 BROKEN = "This could not be scored; the terminal of idif app says why."
+NOT_GIVEN = "no photograph"
+"""Choice of a camera without a photograph."""
+OWN_THRESHOLD = "chosen on the page"
+"""Origin of a threshold that is not the run's."""
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A part on the server's disk, before it is predicted."""
+
+    part: PredictInput
+    names: Mapping[Path, str]
+    """Photograph -> its name for display; of an upload also those that no camera has."""
+    unclear: str | None = None
+    """A sentence if the names do not tell which camera each photograph is of."""
+    told: bool = True
+    """Whether names tell all cameras."""
+    label: str | None = None
+    """Label of a test sample; None for an upload."""
+    masks: npt.NDArray[np.bool_] | None = None
+    """bool [V,S,S]: the labeled defects of a test sample; None where there are none."""
 
 
 @dataclass
@@ -36,14 +55,16 @@ class ViewedSample:
     """The part that a visitor is viewing."""
 
     upload: Upload
+    photos: Photographs
     part: PredictInput
+    """The part of ``photos``, with its category."""
     prediction: Prediction
+    readable: list[int]
+    """Cameras whose photograph can be read."""
     cameras: list[int]
     """Cameras that are switched on."""
     scale: tuple[float, float]
     """(low, high) of the color scale."""
-    label: str | None
-    """Label of a test sample; None for an upload."""
     settings: Settings
     """The options that it was predicted with."""
 
@@ -54,51 +75,15 @@ def forget(viewed: ViewedSample | None) -> None:
         viewed.upload.remove()
 
 
-@dataclass(frozen=True)
-class Slider:
-    """Range of a category's threshold slider."""
-
-    low: float
-    high: float
-    step: float
-    run_threshold: float | None
-    """The threshold that evaluation chose, where the slider starts."""
-
-    @classmethod
-    def of(cls, trained: Trained) -> "Slider":
-        """A slider over the range of the test scores or, if they are unknown, around the threshold."""
-        threshold = trained.limits.part
-        low, high = trained.scores or (0.0, 1.0 if threshold is None else 2 * threshold)
-        ends = [low, high, *([] if threshold is None else [threshold])]
-        low, high = min(ends), max(ends)
-        # round ends and steps, so that the page shows short numbers
-        digits = math.ceil(-math.log10(max(high - low, 1e-6) / STEPS))
-        step = 10.0**-digits
-        # + 0.0: no negative zero
-        low, high = round(low - MARGIN * step, digits) + 0.0, round(high + MARGIN * step, digits) + 0.0
-        return cls(low, high, step, threshold)
-
-    def widened(self, value: float) -> "Slider":
-        """A slider with the same steps whose range includes ``value``."""
-        return replace(self, low=min(self.low, value), high=max(self.high, value))
-
-    @property
-    def value(self) -> float:
-        """The initial value."""
-        return (self.low + self.high) / 2 if self.run_threshold is None else self.run_threshold
-
-    def exact(self, value: float) -> float:
-        """The run's exact threshold if ``value`` is within a step of it, since browsers round to steps."""
-        threshold = self.run_threshold
-        return threshold if threshold is not None and abs(value - threshold) <= self.step else value
-
-
 class Handlers:
     """The page's event handlers, for one session."""
 
     def __init__(self, session: AppSession, visits: Visits | None = None, title: str = "idif") -> None:
         self.title = portable_name(title)
         self.session, self.visits = session, visits or Visits(SESSIONS)
+        self.cameras = {number: session.cameras.get(number, f"C{number}") for number in session.view_numbers}
+        self.several = len(self.cameras) > 1
+        """Whether the run has several cameras."""
 
     def leave(self, request: gr.Request) -> None:
         """Delete the photographs of a visit whose page was closed."""
@@ -119,17 +104,15 @@ class Handlers:
     ) -> list[Any]:
         """Show uploaded photographs of one part; returns the updates of `_show`."""
 
-        def load(upload: Upload) -> tuple[PredictInput, str | None]:
+        def load(upload: Upload) -> Photographs:
             try:
                 upload.add(files)
             finally:
                 discard(files, self.session.uploads)
-            parts = upload.parts(
+            one = upload.one_part(
                 self.session.view_numbers, self.session.categories, category, self.session.cameras
             )
-            if len(parts) > 1:
-                raise UploadError(f"These are photographs of {len(parts)} parts; use the tab “Many parts”.")
-            return parts[0], None
+            return Photographs(one.part, {path: path.name for path in one.files}, one.unclear, one.told)
 
         automatic = is_automatic(category, self.session.categories)
         return self._show(load, opacity, viewed, settings, request, automatic=automatic)
@@ -145,15 +128,23 @@ class Handlers:
     ) -> list[Any]:
         """Show a test sample; returns the updates of `_show`."""
 
-        def load(upload: Upload) -> tuple[PredictInput, str | None]:
+        def load(upload: Upload) -> Photographs:
             part, sample = self.session.copy_sample(category, sample_id, upload)
-            return part, "normal" if sample.anomaly_class == NORMAL_CLASS else sample.anomaly_class
+            assert self.session.samples is not None
+            label = "normal" if sample.anomaly_class == NORMAL_CLASS else sample.anomaly_class
+            names = {
+                path: PurePosixPath(view.source or view.image).name
+                for path, view in zip(part.images, sample.views, strict=True)
+                if path is not None and view is not None
+            }
+            masks = self.session.samples.masks(sample) if any(sample.has_mask) else None
+            return Photographs(part, names, label=label, masks=masks)
 
         return self._show(load, opacity, viewed, settings, request, sample_id=sample_id)
 
     def _show(
         self,
-        load: Callable[[Upload], tuple[PredictInput, str | None]],
+        load: Callable[[Upload], Photographs],
         opacity: float,
         previous: ViewedSample | None,
         settings: Settings,
@@ -164,7 +155,7 @@ class Handlers:
         """Predict a new part with all its cameras.
 
         Args:
-            load: fills an empty upload; returns the part and its label, if it is known.
+            load: fills an empty upload and returns what it contains.
             opacity: of the maps.
             previous: the part viewed before; its photographs are deleted.
             settings: options to predict with; empty: the run's own.
@@ -173,46 +164,105 @@ class Handlers:
             automatic: whether the selected category is ``auto``, and stays so.
 
         Returns:
-            Updates of category, upload, sample, cameras, threshold, viewed sample, verdict and maps.
+            Updates of category, upload, sample, cameras, threshold, viewed sample, verdict and maps; in a run
+            of several cameras also of the box of the cameras' photographs, and of each one's.
         """
         forget(previous)
-        unchanged = [gr.skip()] * 3
         try:
             upload = Upload.make(self.session.uploads)
         except UploadError as error:
-            return [gr.skip(), None, *unchanged, None, html.alert(str(error)), ""]
+            return self._refused(error)
         try:
-            part, label = load(upload)
             with upload.as_upload_error():
-                settings = settings or self.session.defaults
-                (part,) = self.session.recognized([part])
-                prediction = self.session.predict_with(part, self.session.view_numbers, settings)
-                trained = self.session.trained(part.category)
+                viewed = self._predicted(upload, load(upload), settings or self.session.defaults)
+                trained = self.session.trained(viewed.part.category)
         except UploadError as error:
             upload.remove()
-            return [gr.skip(), None, *unchanged, None, html.alert(str(error)), ""]
+            return self._refused(error)
         except Exception as error:
             upload.remove()
             raise gr.Error(BROKEN) from error
         if request is not None:
             self.visits.hold(str(request.session_hash), upload)
-        scale = trained.scale or _color_limits(prediction)
-        views = zip(self.session.view_numbers, prediction.present, strict=True)
-        cameras = [number for number, present in views if present]
-        viewed = ViewedSample(upload, part, _hide_paths(prediction, upload), cameras, scale, label, settings)
-        slider = Slider.of(trained)
+        slider, category = Slider.of(trained), viewed.part.category
         return [
-            gr.skip() if automatic else part.category,
+            gr.skip() if automatic else category,
             None,
             # the files of an upload may name another category than the selected one
-            gr.skip()
-            if automatic
-            else gr.update(choices=self.sample_choices(part.category), value=sample_id),
-            cameras,
+            gr.skip() if automatic else gr.update(choices=self.sample_choices(category), value=sample_id),
+            self._camera_choices(viewed),
             gr.update(minimum=slider.low, maximum=slider.high, step=slider.step, value=slider.value),
             viewed,
             self.verdict(viewed, slider.value),
             self.maps(viewed, opacity),
+            *self._assignment(viewed),
+        ]
+
+    def _refused(self, error: UploadError) -> list[Any]:
+        """The updates of `_show` that say why there is no part."""
+        unchanged = [gr.skip()] * 3
+        message = html.alert(str(error))
+        return [gr.skip(), None, *unchanged, None, message, "", *self._assignment(None)]
+
+    def _predicted(self, upload: Upload, photos: Photographs, settings: Settings) -> ViewedSample:
+        """A part with all its cameras."""
+        (part,) = self.session.recognized([photos.part])
+        prediction = self.session.predict_with(part, self.session.view_numbers, settings)
+        scale = self.session.trained(part.category).scale or _color_limits(prediction)
+        views = zip(self.session.view_numbers, prediction.present, strict=True)
+        readable = [number for number, present in views if present]
+        shown = _hide_paths(prediction, upload)
+        return ViewedSample(upload, photos, part, shown, readable, list(readable), scale, settings)
+
+    def _camera_choices(self, viewed: ViewedSample) -> Any:
+        """Update of the cameras to switch: those that can be read, all on."""
+        choices = [(self.cameras[number], number) for number in viewed.readable]
+        return gr.update(choices=choices, value=viewed.cameras)
+
+    def _assignment(self, viewed: ViewedSample | None) -> list[Any]:
+        """Updates of the box of the cameras' photographs and of each one's; none for a run of one camera."""
+        if not self.several:
+            return []
+        if viewed is None or viewed.photos.label is not None:
+            return [gr.update(visible=False), *(gr.skip() for _ in self.cameras)]
+        photos = viewed.photos
+        return [gr.update(visible=True, open=not photos.told), *self._assigned(photos)]
+
+    def _assigned(self, photos: Photographs) -> list[Any]:
+        """Updates of each camera's photograph: the choices are all of the upload."""
+        choices = [NOT_GIVEN, *photos.names.values()]
+        given = [NOT_GIVEN if path is None else photos.names[path] for path in photos.part.images]
+        return [gr.update(choices=choices, value=name) for name in given]
+
+    def assign(
+        self, threshold: float, opacity: float, viewed: ViewedSample | None, *chosen: str
+    ) -> list[Any]:
+        """Give a camera another photograph of the upload; one that had it gets the former one in exchange.
+
+        Args:
+            threshold: that of the page.
+            opacity: of the maps.
+            viewed: the part.
+            chosen: name of the photograph of each camera.
+
+        Returns:
+            Updates of cameras, viewed sample, verdict and maps, and of each camera's photograph.
+        """
+        if viewed is None:
+            return [gr.skip(), None, self.verdict(None, threshold), "", *(gr.skip() for _ in chosen)]
+        photos = viewed.photos
+        by_name = {name: path for path, name in photos.names.items()}
+        wanted = [by_name.get(name) for name in chosen]
+        images = _exchanged(photos.part.images, wanted)
+        photos = replace(photos, part=replace(photos.part, images=images))
+        with _as_sentence():
+            changed = self._predicted(viewed.upload, photos, viewed.settings)
+        return [
+            self._camera_choices(changed),
+            changed,
+            self.verdict(changed, threshold),
+            self.maps(changed, opacity),
+            *self._assigned(photos),
         ]
 
     def change(
@@ -254,23 +304,55 @@ class Handlers:
     def verdict(self, viewed: ViewedSample | None, threshold: float) -> str:
         """The verdict at a threshold, as HTML."""
         if viewed is None:
-            return html.note("Upload photographs of a part or select a test sample.")
+            what = "photographs of a part" if self.several else "a photograph of a part"
+            also = "" if self.session.samples is None else " or select a test sample"
+            return html.note(f"Upload {what}{also}.")
         slider = self.slider(viewed.part.category)
-        otherwise = self.session.trained(viewed.part.category, viewed.settings).otherwise
-        return html.verdict(
-            viewed.prediction, slider.exact(threshold), slider.run_threshold, viewed.label, otherwise
+        trained = self.session.trained(viewed.part.category, viewed.settings)
+        limit = slider.exact(threshold)
+        said = html.verdict(
+            viewed.prediction,
+            limit,
+            slider.run_threshold,
+            viewed.photos.label,
+            trained.otherwise,
+            trained.decisions_at(limit, viewed.prediction.present),
         )
+        return said + self._unassigned(viewed.photos)
+
+    def _unassigned(self, photos: Photographs) -> str:
+        """Why cameras are unclear, and the photographs that no camera has, as HTML."""
+        given = {path for path in photos.part.images if path is not None}
+        names = [name for path, name in photos.names.items() if path not in given]
+        if not names:
+            return ""
+        why = "" if photos.unclear is None else f"{photos.unclear}. "
+        here = "; choose one below the upload." if self.several else "."
+        return html.alert(f"{why}Without a camera: {', '.join(names)}{here}")
 
     def maps(self, viewed: ViewedSample | None, opacity: float) -> str:
-        """The anomaly maps at an opacity, as HTML."""
+        """The pictures of every camera, with anomaly maps at an opacity, as HTML."""
         if viewed is None:
             return ""
-        numbers = self.session.view_numbers
-        files = {n: path.name for n, path in zip(numbers, viewed.part.images, strict=True) if path}
-        names = {number: self.session.cameras.get(number, f"C{number}") for number in numbers}
-        if viewed.label is None:  # files of test samples are the page's own
-            names |= {number: f"{names[number]}: {file}" for number, file in files.items()}
-        return html.tiles(viewed.prediction, names, viewed.scale, opacity, viewed.cameras, list(files))
+        photos, prediction = viewed.photos, viewed.prediction
+        shown = []
+        for slot, (number, camera) in enumerate(self.cameras.items()):
+            path = photos.part.images[slot]
+            view = html.ShownView(
+                camera if self.several else None, None if path is None else photos.names[path]
+            )
+            if path is None:
+                view = view._replace(absent=NOT_GIVEN)
+            elif not prediction.present[slot]:
+                view = view._replace(absent="switched off" if number in viewed.readable else "cannot be read")
+            else:
+                mask = None if photos.masks is None else photos.masks[slot]
+                view = view._replace(
+                    score=float(prediction.view_scores[slot]),
+                    pictures=view_pictures(prediction, slot, path, viewed.scale, opacity, mask),
+                )
+            shown.append(view)
+        return html.views(shown, None if prediction.maps is None else viewed.scale)
 
     def choose(self, category: str) -> list[Any]:
         """Another category: updates of the test samples and the threshold; ``auto`` has no samples."""
@@ -284,10 +366,15 @@ class Handlers:
         ]
 
     def sample_choices(self, category: str) -> list[tuple[str, str]]:
-        """(displayed name, sample id) of a category's test samples."""
+        """(displayed name, sample id) of a category's test samples; imported ones with their files' name."""
         samples = self.session.samples
         of_category = () if samples is None else samples.by_category.get(category, ())
-        return [(s.sample_id.removeprefix(f"{category}/"), s.sample_id) for s in of_category]
+        choices = []
+        for sample in of_category:
+            source = next((view.source for view in sample.views if view is not None and view.source), None)
+            name = sample.sample_id.removeprefix(f"{category}/")
+            choices.append((name if source is None else f"{name}: {source}", sample.sample_id))
+        return choices
 
     def many(
         self,
@@ -317,29 +404,33 @@ class Handlers:
                 upload.add(files)
             finally:
                 discard(files, self.session.uploads)
-            numbers, results = self.session.view_numbers, list[Mapping[str, Any]]()
+            numbers, results = self.session.view_numbers, list[Result]()
             parts = upload.parts(numbers, self.session.categories, category, self.session.cameras)
             if any(is_automatic(part.category, self.session.categories) for part in parts):
                 parts = self.session.recognized(parts)
-            for name in dict.fromkeys(part.category for part in parts):
+            names = list(dict.fromkeys(part.category for part in parts))
+            for name in names:
                 with _as_sentence():
                     limits = self.session.trained(name).limits
                     slider = self.slider(name)
                     # without a threshold of the run, the slider's initial value is nobody's decision
                     chosen_here = slider.run_threshold is not None or threshold != slider.value
                     if threshold is not None and name == category and chosen_here:
-                        limits = replace(limits, part=slider.exact(threshold))
+                        limits = _limits(limits, slider.exact(threshold))
                     chosen = [part for part in parts if part.category == name]
                     for prediction in self.session.predict(chosen, settings or None):
-                        results.append(prediction_json(_hide_paths(prediction, upload), numbers, limits))
+                        result = prediction_json(_hide_paths(prediction, upload), numbers, limits)
+                        results.append(_with_plain_files(result, upload))
                         progress((len(results), len(parts)), unit="parts")
         except UploadError as error:
             return [None, html.alert(str(error))]
         finally:
             upload.remove()
-        header = csv_table.columns(numbers)
-        rows = [csv_table.row(result, numbers) for result in csv_table.ranked(results)]
-        return [None, html.table(header, rows, csv_table.to_csv(header, rows), f"{self.title}.csv")]
+        known = None
+        if len(names) == 1 and limits.part is not None:
+            known = self.session.trained(names[0], settings or None).decisions_at(limits.part)
+        saved = results_csv(results, self.cameras)
+        return [None, html.results(results, self.cameras, saved, f"{self.title}.csv", known)]
 
 
 @contextmanager
@@ -362,3 +453,33 @@ def _color_limits(prediction: Prediction) -> tuple[float, float]:
 def _hide_paths(prediction: Prediction, upload: Upload) -> Prediction:
     """``prediction`` with problems that contain no path of the server."""
     return replace(prediction, problems=tuple(map(upload.hide_paths, prediction.problems)))
+
+
+def _limits(recorded: Thresholds, threshold: float) -> Thresholds:
+    """The run's thresholds with that of the page for parts."""
+    if threshold == recorded.part:
+        return recorded
+    return replace(recorded, part=threshold, origin=OWN_THRESHOLD)
+
+
+def _with_plain_files(result: Result, upload: Upload) -> Result:
+    """A result whose photographs are named without the folder of the upload."""
+    views = result["views"].items()
+    return {**result, "views": {n: view | {"image": upload.hide_paths(view["image"])} for n, view in views}}
+
+
+def _exchanged(images: Sequence[Path | None], wanted: Sequence[Path | None]) -> tuple[Path | None, ...]:
+    """Each camera's photograph after a choice: a camera whose photograph went to another one gets that one's.
+
+    Args:
+        images: the photographs before.
+        wanted: the photographs chosen.
+    """
+    after = list(images)
+    for slot, path in enumerate(wanted):
+        if path == images[slot]:
+            continue
+        if path is not None and path in after:
+            after[after.index(path)] = after[slot]
+        after[slot] = path
+    return tuple(after)

@@ -1,4 +1,4 @@
-"""HTML fragments of the page: the verdict, a tile per camera, and the table of many parts.
+"""HTML fragments of the page: the verdict, the pictures of each camera, and the table of many parts.
 
 Images are embedded as data URIs, so that no URL refers to a file of the server.
 """
@@ -6,16 +6,17 @@ Images are embedded as data URIs, so that no URL refers to a file of the server.
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 import numpy as np
 
-from idif.inference.predict import Prediction, overlay, photograph, rebuilt_picture
+from idif.app.pictures import Picture
+from idif.inference.predict import Prediction
+from idif.inference.results_table import DECISIONS, Result, ranked, summary
 from idif.visualization.data_uri import webp_data_uri
 from idif.visualization.heatmap import color_bar_css
 from idif.visualization.text import as_sentence
 
-IMAGE_SIDE = 420
-"""Longest side of an image in pixels."""
 ROWS_SHOWN = 200
 _ZERO = 1e-12
 """Numbers below it are shown as 0, without a sign."""
@@ -52,6 +53,7 @@ def verdict(
     run_threshold: float | None,
     label: str | None,
     otherwise: str | None = None,
+    decisions: str | None = None,
 ) -> str:
     """Score and decision of a part.
 
@@ -61,9 +63,12 @@ def verdict(
         run_threshold: chosen by evaluation; None if there is none.
         label: of a test sample; None for an upload.
         otherwise: a sentence if the evaluation was one with other settings.
+        decisions: a sentence about the misses and false alarms of the evaluation.
     """
+    several = len(prediction.present) > 1
     if prediction.score is None:
-        words = "No score: none of the selected cameras has a readable photograph."
+        words = "none of the selected cameras has a readable photograph" if several else "it cannot be read"
+        words = f"No score: {words}."
         return note(words) + "".join(map(alert, prediction.problems))
     bad = prediction.score >= threshold
     kind, word = ("bad", "Anomalous") if bad else ("good", "Normal")
@@ -72,24 +77,23 @@ def verdict(
         rule += "; the run has no threshold yet (idif eval chooses one)"
     elif not np.isclose(run_threshold, threshold, rtol=1e-3):
         rule += f"; the run's threshold is {number_text(run_threshold)}"
+    if several:
+        rule += f"; score from {_cameras(prediction)}"
     lines = [
         f'<p class="verdict {kind}"><strong>{word}</strong>'
         f" <small>score</small> <span>{number_text(prediction.score)}</span></p>",
-        f'<p class="note">{escape(rule)}; score from {_cameras(prediction)}.</p>',
+        f'<p class="note">{escape(rule)}.</p>',
     ]
     if label is not None:
         lines.append(note(f"Label of the test sample: {label}."))
     if prediction.part.probabilities:
         lines.append(_probabilities(prediction.part.category, prediction.part.probabilities))
-    if otherwise is not None:
-        lines.append(note(as_sentence(otherwise)))
+    lines += [note(as_sentence(text)) for text in (otherwise, decisions) if text is not None]
     return f'<div aria-live="polite">{"".join(lines)}</div>' + "".join(map(alert, prediction.problems))
 
 
 def _cameras(prediction: Prediction) -> str:
     present, total = int(prediction.present.sum()), len(prediction.present)
-    if total == 1:
-        return "1 camera"
     return f"all {total} cameras" if present == total else f"{present} of {total} cameras"
 
 
@@ -104,75 +108,112 @@ def _probabilities(category: str, told: Mapping[str, float]) -> str:
     return note(words)
 
 
-def tiles(
-    prediction: Prediction,
-    names: Mapping[int, str],
-    scale: tuple[float, float],
-    opacity: float,
-    cameras: Sequence[int],
-    given: Sequence[int],
-) -> str:
-    """An image per camera: the anomaly map over the gray photograph; before it the photograph and its
-    reconstruction, if the method gives one.
+class ShownView(NamedTuple):
+    """What the page shows of one camera."""
+
+    camera: str | None
+    """Its name; None in a run of one camera, whose score is that of the part."""
+    file: str | None
+    """Name of its photograph; None without one."""
+    absent: str = ""
+    """Why there are no pictures."""
+    score: float = 0.0
+    pictures: Sequence[Picture] = ()
+
+
+def views(shown: Sequence[ShownView], scale: tuple[float, float] | None) -> str:
+    """The pictures of each camera side by side; a click enlarges one.
 
     Args:
-        prediction: with the cameras that are switched on.
-        names: camera number of each slot -> its name, and that of an uploaded file.
-        scale: (low, high) of the color scale.
-        opacity: of the maps, 0..1.
-        cameras: that are switched on.
-        given: cameras with a photograph, switched on or not.
+        shown: of every camera of the run.
+        scale: (low, high) of the color scale; None without maps.
     """
-    shown = []
-    for slot, (number, name) in enumerate(names.items()):
-        path = prediction.part.images[slot]
-        if path is None or not prediction.present[slot]:
-            why = "switched off" if number not in cameras and number in given else "no photograph"
-            shown.append(
-                f'<figure class="off"><div>{why}</div><figcaption>{escape(name)}</figcaption></figure>'
-            )
-            continue
-        score = number_text(float(prediction.view_scores[slot]))
-        caption = f"<figcaption><span>{escape(name)}</span> <b>{score}</b></figcaption></figure>"
-        if prediction.maps is None:
-            shown.append(f'<figure class="off"><div>no map</div>{caption}')
-            continue
-        image = webp_data_uri(
-            overlay(path, prediction.maps[slot], scale, prediction.crop_from, IMAGE_SIDE, opacity)
-        )
-        if prediction.rebuilt is not None:
-            photo = photograph(path, IMAGE_SIDE)
-            again = rebuilt_picture(prediction.rebuilt[slot], photo.shape[:2], prediction.crop_from)
-            for kind, picture in (("Photograph", photo), ("Reconstruction", again)):
-                shown.append(
-                    f'<figure><img src="{webp_data_uri(picture)}" alt="{kind} of camera {number}">'
-                    f"<figcaption>C{number} {kind.lower()}</figcaption></figure>"
-                )
-        shown.append(
-            f'<figure><img src="{image}" alt="Anomaly map of camera {number}, score {score}">{caption}'
-        )
-    legend = (
-        f'<p class="legend"><span>{number_text(scale[0], 3)}</span>'
-        f'<i style="background:{color_bar_css()}" role="img" aria-label="color scale from low to high"></i>'
-        f"<span>{number_text(scale[1], 3)}</span></p>"
-    )
-    return f'<div class="tiles">{"".join(shown)}</div>{legend}'
+    count = max((len(view.pictures) for view in shown), default=0) or 1
+    figures = "".join(_figure(view) for view in shown)
+    alone = " alone" if len(shown) == 1 else ""
+    legend = "" if scale is None else _legend(scale)
+    return f'<div class="views{alone}" style="--pictures: {count}">{figures}</div>{legend}'
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], csv_text: str, file_name: str) -> str:
-    """The first rows, and a link that saves all rows under a file name."""
-    link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(csv_text.encode()).decode("ascii")
-    cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in rows[:ROWS_SHOWN]
+def _figure(view: ShownView) -> str:
+    of = "" if view.camera is None else f" of {view.camera}"
+    names = [] if view.camera is None else [f"<b>{escape(view.camera)}</b>"]
+    names += [] if view.file is None else [f'<span class="file">{escape(view.file)}</span>']
+    if view.absent:
+        return (
+            f'<figure class="off"><figcaption>{" ".join(names)}</figcaption>'
+            f"<div>{escape(view.absent)}</div></figure>"
+        )
+    if view.camera is not None:
+        names.append(f'<span class="score">score <b>{number_text(view.score)}</b></span>')
+    pictures = "".join(
+        f'<label class="zoom"><input type="checkbox" aria-label="Enlarge: {escape(picture.title + of)}">'
+        f'<img src="{webp_data_uri(picture.image)}" alt="{escape(picture.title + of)}">'
+        f"<span>{escape(picture.title)}</span></label>"
+        for picture in view.pictures
     )
-    more = len(rows) - ROWS_SHOWN
-    rest = note(f"{more} more rows are in the CSV file.") if more > 0 else ""
-    parts = "1 part" if len(rows) == 1 else f"{len(rows)} parts"
     return (
-        f'<p><a class="save" download="{escape(file_name)}" href="{link}">Save {parts} as CSV</a></p>'
-        f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>{rest}'
+        f'<figure><figcaption>{" ".join(names)}</figcaption><div class="pictures">{pictures}</div></figure>'
     )
+
+
+def _legend(scale: tuple[float, float]) -> str:
+    low, high = (number_text(end, 3) for end in scale)
+    return (
+        f'<p class="legend">anomaly map: <span>{low}</span>'
+        f'<i style="background:{color_bar_css()}" role="img" aria-label="color scale from low to high"></i>'
+        f"<span>{high}</span></p>" + note("Click a picture to enlarge it, and again to close it.")
+    )
+
+
+def results(
+    of_parts: Sequence[Result],
+    cameras: Mapping[int, str],
+    csv_text: str,
+    file_name: str,
+    decisions: str | None = None,
+) -> str:
+    """The decisions in a sentence, a link that saves all rows, and the first rows, the highest scores first.
+
+    Args:
+        of_parts: results of all parts.
+        cameras: camera number -> its name, of all cameras of the run.
+        csv_text: the saved file.
+        file_name: its name.
+        decisions: a sentence about the misses and false alarms of the evaluation.
+    """
+    link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(csv_text.encode()).decode("ascii")
+    categories = len({result["category"] for result in of_parts}) > 1
+    several, problems = len(cameras) > 1, any(result["problems"] for result in of_parts)
+    header = ["part", "decision", "score"]
+    header += ["threshold", "category"] if categories else []
+    header += [*cameras.values(), "missing"] if several else []
+    header += ["problems"] if problems else []
+    cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    body = ""
+    for result in ranked(of_parts)[:ROWS_SHOWN]:
+        of_views = result["views"]
+        scores = [of_views[str(n)]["score"] if str(n) in of_views else None for n in cameras]
+        row = [result["sample"], DECISIONS[result["anomalous"]], _number(result["score"])]
+        row += [_number(result["threshold"]), result["category"]] if categories else []
+        row += [*map(_number, scores), ", ".join(cameras[n] for n in result["missing"])] if several else []
+        row += ["; ".join(result["problems"])] if problems else []
+        kind = {True: ' class="bad"', False: ' class="good"', None: ""}[result["anomalous"]]
+        body += f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+    more = len(of_parts) - ROWS_SHOWN
+    said = [as_sentence(summary(of_parts)), *([] if decisions is None else [as_sentence(decisions)])]
+    parts = "1 part" if len(of_parts) == 1 else f"{len(of_parts)} parts"
+    return (
+        "".join(map(note, said))
+        + f'<p><a class="save" download="{escape(file_name)}" href="{link}">Save {parts} as CSV</a></p>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="results"><table>'
+        f"<thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>"
+        + (note(f"{more} more rows are in the CSV file.") if more > 0 else "")
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else number_text(value)
 
 
 STYLE = """
@@ -186,17 +227,33 @@ button[role="tab"].selected { color: var(--body-text-color); }
 .caveats { opacity: .8; margin: .2rem 0 0; padding-left: 1.1rem; font-size: .9rem; list-style: disc; }
 .alert { border-left: .25rem solid #e08a00; padding: .35rem .7rem; margin: .35rem 0;
   background: var(--background-fill-secondary); }
-.tiles { display: grid; gap: .75rem;
-  grid-template-columns: repeat(auto-fill, minmax(9.2rem, 1fr)); }
-.tiles figure { margin: 0; }
-.tiles img { width: 100%; height: auto; border-radius: .35rem; display: block; }
-.tiles .off div { aspect-ratio: 1; border: 1px dashed var(--border-color-primary); border-radius: .35rem;
-  display: grid; place-items: center; color: var(--body-text-color-subdued); }
-.tiles figcaption { display: flex; justify-content: space-between; padding: .2rem .1rem;
-  gap: .4rem; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+.views { display: grid; gap: 1rem 1.25rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, calc(var(--pictures) * 10rem)), 1fr)); }
+.views.alone { grid-template-columns: minmax(0, calc(var(--pictures) * 28rem)); }
+.views figure { margin: 0; display: flex; flex-direction: column; min-width: 0; }
+.views figcaption { display: flex; gap: .2rem .6rem; align-items: baseline; flex-wrap: wrap;
+  padding-bottom: .3rem; font-variant-numeric: tabular-nums; }
+.views .file { overflow-wrap: anywhere; color: var(--body-text-color-subdued); font-size: .85rem; }
+.views .score { margin-left: auto; }
+.pictures { display: grid; gap: .4rem; grid-template-columns: repeat(var(--pictures), minmax(0, 1fr)); }
+.pictures img { width: 100%; height: auto; border-radius: .35rem; display: block; margin: 0; }
+.pictures span { display: block; font-size: .8rem; padding-top: .15rem;
+  color: var(--body-text-color-subdued); }
+.views .off div { flex: 1; min-height: 6rem; border: 1px dashed var(--border-color-primary);
+  border-radius: .35rem; display: grid; place-items: center; color: var(--body-text-color-subdued); }
+.zoom { position: relative; display: block; cursor: zoom-in; }
+.zoom input { position: absolute; inset: 0; opacity: 0; width: 100%; height: 100%; margin: 0;
+  cursor: inherit; }
+.zoom input:focus-visible + img { outline: 2px solid var(--color-accent); outline-offset: 2px; }
+.zoom input:checked { position: fixed; z-index: 1001; cursor: zoom-out; }
+.zoom input:checked + img { position: fixed; inset: 0; z-index: 1000; margin: auto; width: 96vw; height: 92vh;
+  object-fit: contain; background: rgb(0 0 0 / 85%); box-shadow: 0 0 0 100vmax rgb(0 0 0 / 85%); }
 .legend { display: flex; align-items: center; gap: .5rem; margin: .5rem 0; font-size: .85rem; }
 .legend i { flex: 0 1 12rem; height: .7rem; border-radius: .35rem; }
 .scroll { overflow-x: auto; }
+.scroll tr.bad td:nth-child(2) { font-weight: 700; box-shadow: inset .25rem 0 #c62828; }
+.scroll tr.good td:nth-child(2) { box-shadow: inset .25rem 0 #2e7d32; }
+.scroll td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; max-width: 14rem; }
 .scroll table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .scroll th, .scroll td { padding: .25rem .6rem !important; text-align: left; white-space: nowrap;
   border: solid var(--border-color-primary) !important; border-width: 0 0 1px !important; }

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from idif.app import html
 from idif.app.guard import Guard
-from idif.app.handlers import SESSIONS, Handlers, forget
+from idif.app.handlers import NOT_GIVEN, SESSIONS, Handlers, forget
 from idif.app.options import controls
 from idif.app.session import AppSession
 from idif.app.uploads import PHOTO_MB, UPLOAD_MB
@@ -39,7 +39,7 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
     """
     handlers, first = Handlers(session, title=title), session.categories[0]
     slider = handlers.slider(first)
-    choices = [(session.cameras.get(number, f"C{number}"), number) for number in session.view_numbers]
+    several, choices = handlers.several, [(name, number) for number, name in handlers.cameras.items()]
     automatic = [] if session.probe is None or AUTO in session.categories else [AUTO]
     page = gr.Blocks(
         title=f"idif: {title}",
@@ -50,13 +50,12 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
     private: dict[str, Any] = {"api_visibility": "private"}
     with page:
         gr.HTML(html.heading(title, notes))
-        with gr.Row():
+        with gr.Row(visible=len(session.categories) > 1):
             with gr.Column(scale=1, min_width=280):
                 category = gr.Dropdown(
                     [*automatic, *session.categories],
                     value=first,
                     label="Category",
-                    visible=len(session.categories) > 1,
                     info="Used if a file name does not contain the category."
                     + (f" {AUTO}: the photographs tell it." if automatic else ""),
                 )
@@ -64,18 +63,23 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         with gr.Tab("One part"), gr.Row():
             with gr.Column(scale=1, min_width=280):
                 uploaded = gr.File(
-                    label="Photographs of one part",
+                    label="Photographs of one part" if several else "Photograph of one part",
                     file_count="multiple",
                     file_types=list(SUFFIXES),
                     height=150,
                     elem_id="upload",
                 )
-                gr.HTML(
-                    html.note(
-                        f"One per camera, up to {PHOTO_MB} MB each. Cameras are read from {choices[0][0]} "
-                        "... in the file names, or assigned in the order of names that tell none."
-                    )
-                )
+                gr.HTML(html.note(_upload_hint(handlers)))
+                assigned: list[Any] = []
+                if several:
+                    title = "Which camera took which photograph"
+                    with gr.Accordion(title, open=False, visible=False, elem_id="assignment") as assignment:
+                        assigned = [
+                            gr.Dropdown(
+                                [NOT_GIVEN], value=NOT_GIVEN, label=name, elem_id=f"photograph-{number}"
+                            )
+                            for number, name in handlers.cameras.items()
+                        ]
                 sample = gr.Dropdown(
                     handlers.sample_choices(first),
                     value=None,
@@ -84,7 +88,12 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                     elem_id="sample",
                 )
                 cameras = gr.CheckboxGroup(
-                    choices, value=list(session.view_numbers), label="Cameras", elem_id="cameras"
+                    choices,
+                    value=list(session.view_numbers),
+                    label="Cameras",
+                    info="Without one the part is scored as if that camera had failed.",
+                    visible=several,
+                    elem_id="cameras",
                 )
                 threshold = gr.Slider(
                     slider.low,
@@ -103,12 +112,7 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                 verdict = gr.HTML(handlers.verdict(None, 0), elem_id="verdict")
                 maps = gr.HTML(elem_id="maps")
         with gr.Tab("Many parts"):
-            gr.Markdown(
-                "Photographs named `<category>_<number>_…_C<view>_…` are grouped into parts by their names. "
-                "For other names, upload a zip archive with one folder per part; its photographs are "
-                "assigned to the cameras in the order of their names. The threshold of the tab “One part” "
-                "decides on the selected category, the run's own on others."
-            )
+            gr.HTML(html.note(_many_hint(handlers)))
             archive = gr.File(
                 label=f"Photographs or a zip archive, up to {UPLOAD_MB} MB",
                 file_count="multiple",
@@ -121,6 +125,7 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         viewed = gr.State(None, time_to_live=FORGOTTEN_AFTER, delete_callback=forget)
         settings = gr.State(session.defaults)
         shown = [category, uploaded, sample, cameras, threshold, viewed, verdict, maps]
+        shown += [assignment, *assigned] if several else []
         uploaded.upload(handlers.upload, [uploaded, category, opacity, viewed, settings], shown, **private)
         sample.input(handlers.pick, [sample, category, opacity, viewed, settings], shown, **private)
         category.input(handlers.choose, category, [sample, threshold], **private)
@@ -131,6 +136,13 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
             [viewed, verdict, maps],
             **latest,
         )
+        for photograph in assigned:
+            photograph.input(
+                handlers.assign,
+                [threshold, opacity, viewed, *assigned],
+                [cameras, viewed, verdict, maps, *assigned],
+                **private,
+            )
         for option in options:
             option.input(
                 handlers.change,
@@ -147,6 +159,37 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         start.click(handlers.many, [archive, category, settings, threshold], [archive, results], **private)
         page.unload(handlers.leave)
     return page
+
+
+def _upload_hint(handlers: Handlers) -> str:
+    """How photographs of one part are to be named."""
+    if not handlers.several:
+        return f"Up to {PHOTO_MB} MB."
+    first = next(iter(handlers.cameras.values()))
+    return (
+        f"One per camera, up to {PHOTO_MB} MB each. Cameras are read from {first} ... in the file names, or "
+        "assigned in the order of names that tell none; you can change that then."
+    )
+
+
+def _many_hint(handlers: Handlers) -> str:
+    """How photographs of many parts are to be named, and which threshold decides."""
+    number, categories = handlers.session.view_numbers[0], handlers.session.categories
+    if handlers.several:
+        first, second = list(handlers.cameras.values())[:2]
+        hint = (
+            f"Photographs are grouped into parts by names that tell the camera, such as part7_{first}.jpg, "
+            f"part7_{second}.jpg. For other names, upload a zip archive with one folder per part; its "
+            "photographs are assigned to the cameras in the order of their names."
+        )
+    else:
+        hint = "Each photograph is a part."
+    if len(categories) == 1:
+        return f"{hint} The threshold of the tab “One part” decides."
+    return (
+        f"{hint} Names such as {categories[0]}_0007_C{number}.jpg tell the category. The threshold of the "
+        "tab “One part” decides on the selected category, the run's own on others."
+    )
 
 
 def serve(page: gr.Blocks, host: str, port: int | None, password: str | None, uploads: Path) -> str:

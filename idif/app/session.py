@@ -20,6 +20,7 @@ from idif.inference.category_probe import CategoryProbe
 from idif.inference.photo_grouping import PredictInput, is_automatic
 from idif.inference.predict import Prediction, Thresholds, predict
 from idif.methods.section import InferenceOption
+from idif.runs.fitted import EvaluatedDecision
 
 Settings = tuple[tuple[str, bool | int | str], ...]
 """(key below ``method``, value) of each of the run's options of inference."""
@@ -40,6 +41,28 @@ class Trained:
     """Lowest and highest score of the test samples, the range of the slider; None if unknown."""
     otherwise: str | None = None
     """A sentence if the evaluation was one with other settings; None if not."""
+    evaluated: EvaluatedDecision | None = None
+    """What the evaluation's threshold did on its samples; None if that is unknown."""
+
+    def decisions_at(self, threshold: float, present: npt.NDArray[np.bool_] | None = None) -> str | None:
+        """Misses and false alarms of the evaluation, and whether they hold here; None if they are unknown.
+
+        Args:
+            threshold: in use.
+            present: bool [V]: the views of the part in question.
+        """
+        if self.evaluated is None:
+            return None
+        known = self.evaluated.decisions
+        found = f"on the {self.evaluated.split} samples, {known.sentence()}"
+        if self.otherwise is not None:
+            unknown = "misses and false alarms with these settings are unknown"
+            return f"{unknown}; with those of the evaluation, {found}"
+        if threshold != known.threshold:
+            return f"misses and false alarms at {threshold:.4g} are unknown; {found}"
+        if present is not None and not present.all():
+            return f"{found}; with {present.sum()} of {present.size} cameras they may be others"
+        return found
 
 
 @dataclass(frozen=True)
@@ -49,6 +72,8 @@ class TestSamples:
     by_category: Mapping[str, Sequence[Sample]]
     images: Callable[[Sample], npt.NDArray[np.uint8]]
     """Loads the clean images uint8 [V,3,S,S] of one sample."""
+    masks: Callable[[Sample], npt.NDArray[np.bool_]]
+    """Loads the defect masks bool [V,S,S] of one sample."""
 
 
 @dataclass

@@ -9,11 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from idif.data.images import SUFFIXES
-from idif.data.photo_files import OTHER_PICTURES, is_hidden
+from idif.data.photo_files import OTHER_PICTURES, is_hidden, natural_key
 from idif.datasets.realiad.reader import read_file_name
 from idif.errors import IdifError
-from idif.inference.photo_grouping import PredictInput, find_parts
-from idif.paths import relative_posix
+from idif.inference.photo_grouping import (
+    PredictInput,
+    UnclearCameras,
+    find_parts,
+    is_automatic,
+    photographs,
+    told_cameras,
+)
+from idif.paths import portable_name, relative_posix
 
 PHOTO_MB = 25
 """Largest photograph."""
@@ -23,11 +30,30 @@ UNPACKED_MB = 2000
 """Largest content of a zip archive."""
 MAX_FILES = 2000
 """Most photographs of an upload or an archive."""
+MOST_PER_CAMERA = 2
+"""Most photographs of one part for each camera that a visitor may assign by hand."""
 _MB = 1_000_000
 
 
 class UploadError(Exception):
     """An upload that is refused; the message is shown on the page and contains no path of the server."""
+
+
+class UnclearUpload(UploadError):
+    """Photographs whose names do not say which camera each is of."""
+
+
+@dataclass(frozen=True)
+class OnePart:
+    """An upload of one part."""
+
+    part: PredictInput
+    files: tuple[Path, ...]
+    """All photographs, in the natural order of their names; also those that no camera has."""
+    unclear: str | None
+    """A sentence if cameras are unclear."""
+    told: bool
+    """Whether names tell the cameras, which otherwise are in the order of the names."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +165,52 @@ class Upload:
             chosen = None if all_named else category
             return find_parts([self.folder], view_numbers, categories, chosen, cameras)
 
+    def one_part(
+        self,
+        view_numbers: Sequence[int],
+        categories: Sequence[str],
+        category: str,
+        cameras: Mapping[int, str],
+    ) -> "OnePart":
+        """The photographs as one part; those whose camera is unclear are left without one.
+
+        Args:
+            view_numbers: the run's cameras.
+            categories: the run's categories.
+            category: that of the page.
+            cameras: camera number -> its name, which file names may tell.
+
+        Raises:
+            UploadError: they are several parts, or cannot be grouped for another reason than their cameras.
+        """
+        with self.as_upload_error():
+            files = sorted((p for p, _ in photographs([self.folder])), key=lambda p: natural_key(p.name))
+        told = told_cameras(files, view_numbers, categories, cameras)
+        try:
+            parts = self.parts(view_numbers, categories, category, cameras)
+        except UnclearUpload as unclear:
+            named = [read_file_name(path.name, categories) for path in files]
+            of = {(name[0], name[1]) for name in named if name is not None}
+            several = len(of) > 1 or len(files) > MOST_PER_CAMERA * len(view_numbers)
+            category = next(iter(of))[0] if of else category
+            # a category that is told by the photographs needs at least one of them
+            if len(view_numbers) == 1 or several or (not told and is_automatic(category, categories)):
+                raise
+            by_camera = {number: path for path, number in told.items()}
+            slots = tuple(by_camera.get(number) for number in view_numbers)
+            part = PredictInput(portable_name(files[0].stem), category, slots)
+            return OnePart(part, tuple(files), str(unclear), told=False)
+        if len(parts) > 1:
+            raise UploadError(f"These are photographs of {len(parts)} parts; use the tab “Many parts”.")
+        return OnePart(parts[0], tuple(files), None, told=len(told) == len(files))
+
     @contextmanager
     def as_upload_error(self) -> Iterator[None]:
         """Turn this project's errors into `UploadError`, without the folder in their messages."""
         try:
             yield
+        except UnclearCameras as error:
+            raise UnclearUpload(self.hide_paths(str(error))) from None
         except IdifError as error:
             raise UploadError(self.hide_paths(str(error))) from None
 

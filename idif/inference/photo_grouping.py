@@ -25,6 +25,10 @@ AUTO = "auto"
 """Category of parts whose category is to be told by their photographs."""
 
 
+class UnclearCameras(DatasetError):
+    """Photographs whose names do not say which camera each is of."""
+
+
 @dataclass(frozen=True)
 class PredictInput:
     """One part to score."""
@@ -65,15 +69,16 @@ def find_parts(
         cameras: camera number -> its name in the source of the training data.
 
     Raises:
-        DatasetError: no photographs, an ambiguous category, view or grouping, a camera that the run does not
-            have, two files for one view, a name with control characters, or no photographs but pictures of
-            other kinds.
+        UnclearCameras: an ambiguous view or grouping, a camera that the run does not have, or two files for
+            one view.
+        DatasetError: no photographs, an ambiguous category, a name with control characters, or no photographs
+            but pictures of other kinds.
     """
     if category is not None and category not in (*categories, AUTO):
         raise DatasetError(f"--category {shown(category)}: the run has {', '.join(categories)}")
     named: dict[tuple[Path, str, str], dict[int, Path]] = {}
     unnamed: dict[Path | None, list[Path]] = defaultdict(list)
-    for path, folder in _files(given):
+    for path, folder in photographs(given):
         told = read_file_name(path.name, categories)
         if told is None:
             unnamed[folder].append(path)
@@ -102,7 +107,7 @@ def find_parts(
             continue
         silent = next((path for path in paths if path not in by_camera), None)
         if silent is not None:
-            raise DatasetError(
+            raise UnclearCameras(
                 f"{silent}: its name tells no camera, but that of {next(iter(by_camera)).name} does; name "
                 "both alike, or put each part into a folder of its own"
             )
@@ -123,6 +128,27 @@ def find_parts(
             left_out_of(given) or f"{given[0]}: expected photographs ({', '.join(SUFFIXES)}), found none"
         )
     return _uniquely_named(parts)
+
+
+def told_cameras(
+    paths: Sequence[Path],
+    view_numbers: Sequence[int],
+    categories: Sequence[str],
+    cameras: Mapping[int, str],
+) -> dict[Path, int]:
+    """Camera number of each photograph of one part whose name tells one; see `find_parts`.
+
+    Left out are photographs of a camera that the run does not have or that another one's name tells as well.
+    """
+    told: dict[Path, int] = {}
+    for path in paths:
+        by_name = read_named_camera(path.stem, cameras) or read_camera(path.stem)
+        if (realiad := read_file_name(path.name, categories)) is not None:
+            told[path] = realiad[2]
+        elif by_name is not None:
+            told[path] = by_name.number
+    numbers = list(told.values())
+    return {path: n for path, n in told.items() if n in view_numbers and numbers.count(n) == 1}
 
 
 def is_automatic(category: str | None, categories: Sequence[str]) -> bool:
@@ -167,14 +193,18 @@ def _told_cameras(paths: Sequence[Path], views: int, names: Mapping[int, str]) -
 def _place(views: dict[int, Path], path: Path, view: int, view_numbers: Sequence[int]) -> None:
     """Put a photograph into the slot of its camera."""
     if view not in view_numbers:
-        raise DatasetError(f"{path}: view {view}, but the run has views {list(view_numbers)}")
+        raise UnclearCameras(f"{path}: view {view}, but the run has views {list(view_numbers)}")
     if view in views:
-        raise DatasetError(f"{path}: a second file for view {view}; the first is {views[view]}")
+        raise UnclearCameras(f"{path}: a second file for view {view}; the first is {views[view]}")
     views[view] = path
 
 
-def _files(given: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
-    """Every photograph with its folder; None for files given individually."""
+def photographs(given: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
+    """Every photograph of `find_parts`, without masks, with its folder; None for files given individually.
+
+    Raises:
+        DatasetError: a name with control characters.
+    """
     for path in given:
         if not path.is_dir():
             if not path.name.startswith(RESOURCE_FORK):
@@ -217,7 +247,7 @@ def _unnamed_parts(
         return [PredictInput(path.stem, category, (path,)) for path in paths]
     if len(paths) > views:
         where = paths[0].parent if folder is None else folder
-        raise DatasetError(
+        raise UnclearCameras(
             f"{where}: {len(paths)} photographs, but a part has {views} views; put each part into a "
             f"folder of its own, or name files <part>_{next(iter(names.values()), 'C1')}, with the camera at "
             "the end, or <category>_<number>_C<view>_<anything>"

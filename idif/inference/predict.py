@@ -31,7 +31,7 @@ from idif.progress import Progress, silent
 from idif.visualization.heatmap import OPACITY, Pixels, color_limits, heatmap_image
 
 LONGEST_SIDE = 1024
-"""Maximum length of an overlay's longer side in pixels; smaller photographs are not enlarged."""
+"""Maximum length of a picture's longer side in pixels; smaller photographs are not enlarged."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def require_images(features: FeatureSpec) -> None:
     if features.inputs:
         raise ConfigError(
             f"method.name: this run scores {', '.join(features.inputs)} files, not photographs; put them "
-            "into a dataset, build a store of it and use `idif eval`"
+            "into a dataset, build a store of it and use `idif eval RUN`; `idif report RUN` shows its samples"
         )
 
 
@@ -228,7 +228,7 @@ def prediction_json(
     view_numbers: Sequence[int],
     limits: Thresholds,
     cameras: Mapping[int, str] | None = None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """A part's result as JSON values: score, decision, and each view's file, score and decision.
 
     ``anomalous`` is true if the score reaches the threshold, and None without a score or threshold;
@@ -299,7 +299,7 @@ def write_pictures(
         raw = io.BytesIO()
         np.save(raw, values)
         replace_file(folder / f"{file}.npy", raw.getvalue())
-        picture = Image.fromarray(overlay(path, values, (low, high), judged.crop_from))
+        picture = Image.fromarray(overlay(photograph(path), values, (low, high), judged.crop_from))
         write_picture(folder / f"{file}.png", picture)
 
 
@@ -311,32 +311,26 @@ def camera_files(cameras: Mapping[int, str]) -> list[str]:
 
 
 def overlay(
-    path: Path,
+    photo: Pixels,
     values: npt.NDArray[np.float32],
     scale: tuple[float, float],
     crop_from: int | None = None,
-    longest_side: int = LONGEST_SIDE,
     opacity: float = OPACITY,
 ) -> Pixels:
-    """A view's map float32 [S,S] over its photograph: uint8 [h,w,3], RGB, in the photograph's proportions.
+    """A view's map over its photograph: uint8 [h,w,3], RGB.
 
     Args:
-        path: path of the photograph.
-        values: the map.
+        photo: uint8 [h,w,3], RGB, from `photograph`.
+        values: float32 [S,S], the map.
         scale: (low, high) of the color scale.
         crop_from: side of the square of which the map shows the center; None: the map shows all of it.
-        longest_side: maximum longer side in pixels; smaller photographs are not enlarged.
         opacity: opacity of the colors, 0..1.
-
-    Raises:
-        DatasetError: the photograph cannot be read.
     """
     low, high = scale
-    beneath = photograph(path, longest_side)
     values = uncropped(values, crop_from, fill=low)
-    size = (beneath.shape[1], beneath.shape[0])
+    size = (photo.shape[1], photo.shape[0])
     heat = cv2.resize((values - low) / (high - low), size, interpolation=cv2.INTER_LINEAR)
-    return heatmap_image(heat.astype(np.float32), beneath, opacity)
+    return heatmap_image(heat.astype(np.float32), photo, opacity)
 
 
 def photograph(path: Path, longest_side: int = LONGEST_SIDE) -> Pixels:

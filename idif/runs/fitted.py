@@ -6,7 +6,7 @@ from typing import Any
 from idif.config.sections import EvalConfig
 from idif.errors import ConfigError, RunError
 from idif.evaluation.calibration import Calibration
-from idif.evaluation.decision import FIXED, threshold_origin
+from idif.evaluation.decision import FIXED, Decisions, threshold_origin
 from idif.evaluation.map_scale import category_scale
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.scoring import check_top_k
@@ -29,6 +29,15 @@ class Decision:
     """The score rules: those that threshold and calibration were fitted under."""
     thresholds: Thresholds = NO_THRESHOLDS
     calibration: Calibration | None = None
+
+
+@dataclass(frozen=True)
+class EvaluatedDecision:
+    """The decisions on the samples of an evaluation."""
+
+    decisions: Decisions
+    split: str
+    """Split of the samples."""
 
 
 def load_decision(run: Run, category: str, notify: Notify = unheard) -> Decision:
@@ -129,6 +138,18 @@ def load_color_limits(run: Run, category: str, notify: Notify = unheard) -> tupl
             return category_scale(predictions, category)
     notify("note: the run has no test maps, so each part's colors have a scale of their own")
     return None
+
+
+def load_evaluated(run: Run, category: str) -> EvaluatedDecision | None:
+    """The decisions of the category's own threshold at the last `idif eval`; None if it recorded none."""
+    path = run.results / METRICS_FILE
+    if not path.exists():
+        return None
+    metrics = read_sealed(path, EVALUATE_AGAIN, ("categories", "protocol"))
+    recorded = metrics["categories"].get(category, {}).get("decision")
+    if recorded is None:
+        return None
+    return EvaluatedDecision(Decisions.from_json(recorded), metrics["protocol"].get("split", "test"))
 
 
 def other_settings(run: Run, method: Method) -> str | None:

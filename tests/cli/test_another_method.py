@@ -71,6 +71,7 @@ def answers(home: Path) -> dict[str, tuple[int, Any]]:
         "sweep": ["sweep", "missing-views", run],
         "predict": ["predict", run, str(ROOT / "docs" / "images")],
         "export": ["export", run],
+        "app": ["app", run],
     }
     out, err = commands(*([*line, "--json"] for line in lines.values()))
     answers: dict[str, tuple[int, Any]] = {}
@@ -87,6 +88,7 @@ def answers(home: Path) -> dict[str, tuple[int, Any]]:
 
 def test_every_command_does_it_or_says_in_one_sentence_why_not(answers: dict[str, tuple[int, Any]]) -> None:
     cannot = {"sweep": "have none", "predict": "not photographs", "export": "cannot be exported"}
+    cannot["app"] = "`idif report RUN` shows its samples"
     for name, (code, value) in answers.items():
         assert code == (2 if name in cannot else 0), (name, value)
         if name in cannot:

@@ -23,7 +23,6 @@ from PIL import Image
 from cli.__main__ import run
 from cli.commands.app import wait_until_stopped
 from cli.terminal.signals import Terminated
-from idif.app import csv_table
 from idif.app.uploads import PHOTO_MB, Upload, UploadError
 from tests.helpers.browser import CHROMIUM
 
@@ -105,23 +104,6 @@ def test_the_category_is_read_from_file_names(upload: Upload, tmp_path: Path) ->
     (part,) = upload.parts(VIEWS, ("bolt", "cup"), "bolt")
     assert part.category == "cup"
     assert [path is not None for path in part.images] == [True, False, True]
-
-
-def test_formulas_are_escaped() -> None:
-    result = {
-        "sample": "=HYPERLINK(1)",
-        "category": "cup",
-        "score": -0.5,
-        "threshold": None,
-        "anomalous": None,
-        "views": {"2": {"score": 1e-7}},
-        "missing": [1, 3],
-        "problems": ["a", "b"],
-    }
-    cells = csv_table.row(result, VIEWS)
-    assert cells == ["'=HYPERLINK(1)", "", "-0.5", "", "cup", "", "1e-07", "", "C1 C3", "a; b"]
-    assert len(cells) == len(csv_table.columns(VIEWS))
-    assert list(csv.reader(io.StringIO(csv_table.to_csv(csv_table.columns(VIEWS), [cells]))))[1] == cells
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "somewhere", "::"])
@@ -226,12 +208,13 @@ def test_a_visitor_sees_the_results_of_predict(
         assert {True: "Anomalous", False: "Normal"}[whole["anomalous"]] in seen
         assert f"Anomalous from {whole['threshold']:.4g} on;" in seen, "the slider starts at the run's"
         assert "all 3 cameras" in seen
-        assert page.locator("#maps img").count() == 3
+        assert page.locator("#maps figure").count() == 3
+        assert page.locator("#maps img").count() == 6, "photograph and map of each"
 
-        page.get_by_label("C2", exact=True).uncheck()
+        page.locator("#cameras").get_by_label("C2", exact=True).uncheck()
         assert "2 of 3 cameras" in shows_score(without["score"])
-        assert shows("#maps", "switched off").count("C2: ") == 1
-        page.get_by_label("C2", exact=True).check()
+        assert "cup_1003_NG_C2" in shows("#maps figure.off", "switched off")
+        page.locator("#cameras").get_by_label("C2", exact=True).check()
         shows_score(whole["score"])
 
         ends = page.locator("#threshold input[type=range]")
@@ -254,7 +237,8 @@ def test_a_visitor_sees_the_results_of_predict(
         cut.write_bytes(photos[1].read_bytes()[:300])
         page.set_input_files("#upload input[type=file]", [photos[0], cut])
         shows("#verdict", "image cannot be read")
-        assert page.locator("#maps img").count() == 1
+        assert page.locator("#maps img").count() == 2
+        assert "cannot be read" in shows("#maps figure.off", "C2")
         assert page.locator("#maps img").first.get_attribute("src") != before
         page.set_input_files("#upload input[type=file]", [*photos, cut])
         shows("#verdict", "a second file for view 2")
@@ -262,6 +246,10 @@ def test_a_visitor_sees_the_results_of_predict(
         page.click("#sample input")
         page.get_by_role("option", name="S1003").click()
         assert "scratch" in shows("#verdict", "Label of the test sample")
+        titles = ["photograph", "anomaly map", "labeled defect"]
+        assert page.locator("#maps .pictures span").all_inner_texts() == titles * 3
+        boxes = [page.locator("#maps img").nth(n).bounding_box() for n in range(3)]
+        assert len({(box["width"], box["height"], box["y"]) for box in boxes if box}) == 1, "side by side"
 
         page.get_by_role("tab", name="Many parts").click()
         others = sorted((world / "data" / "realiad_256" / "bolt" / "OK" / "S1000").glob("*.jpg"))
@@ -270,9 +258,10 @@ def test_a_visitor_sees_the_results_of_predict(
         link = page.get_by_role("link", name="Save 2 parts as CSV").get_attribute("href")
         assert link is not None
         table = base64.b64decode(link.split(",", 1)[1]).decode()
-        rows = {row["sample"]: row for row in csv.DictReader(io.StringIO(table))}
-        assert rows["cup_1003"]["score"] == f"{whole['score']:.4g}"
-        assert rows["cup_1003"]["anomalous"] == {True: "yes", False: "no"}[whole["anomalous"]]
+        rows = {row["part"]: row for row in csv.DictReader(io.StringIO(table))}
+        assert float(rows["cup_1003"]["score"]) == pytest.approx(whole["score"], rel=1e-5)
+        assert rows["cup_1003"]["decision"] == {True: "anomalous", False: "normal"}[whole["anomalous"]]
+        assert rows["cup_1003"]["photographs"] == "; ".join(path.name for path in photos)
         assert rows["bolt_1000"]["category"] == "bolt"
 
         shown = page.content()

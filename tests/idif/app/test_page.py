@@ -14,12 +14,17 @@ import numpy as np
 import pytest
 
 from cli.__main__ import run
-from idif.app import csv_table, html
+from idif.app import html
+from idif.app.pictures import Picture
 from idif.app.session import Trained
 from idif.app.uploads import Upload, UploadError
+from idif.evaluation.decision import Decisions
 from idif.inference.photo_grouping import PredictInput
-from idif.inference.predict import Prediction, Thresholds
+from idif.inference.predict import Prediction, Thresholds, prediction_json
+from idif.inference.results_table import ranked
 from idif.methods.section import InferenceOption
+from idif.metrics.proportion import Proportion
+from idif.runs.fitted import EvaluatedDecision
 from tests.idif.app.test_app import photo, zipped
 
 if importlib.util.find_spec("gradio") is None:
@@ -29,8 +34,9 @@ import gradio as gr
 
 from idif.app import page
 from idif.app import session as session_module
-from idif.app.handlers import Handlers, Slider, forget
+from idif.app.handlers import Handlers, forget
 from idif.app.options import controls
+from idif.app.slider import Slider
 
 pytestmark = [
     # sockets and event loops that Gradio leaves to the garbage collector
@@ -55,6 +61,16 @@ def judged(part: PredictInput, score: float | None = 0.5, problems: tuple[str, .
     )
 
 
+PICTURES = [Picture("photograph", np.zeros((4, 4, 3), np.uint8))]
+
+
+def result(name: str, problem: str = "", score: float | None = 0.5, category: str = "cup") -> dict[str, Any]:
+    """The result of a part that no camera has seen."""
+    problems = (problem,) if problem else ()
+    seen = judged(PredictInput(name, category, (None, None)), score, problems)
+    return {**prediction_json(seen, (1, 2), Thresholds(0.4, origin="fixed")), "missing": []}
+
+
 def unknown(problem: str = "") -> Prediction:
     return judged(PredictInput("a", EVIL, (None,)), None if problem else 0.5, (problem,) if problem else ())
 
@@ -70,12 +86,18 @@ def told(probabilities: dict[str, float]) -> Prediction:
         html.note(EVIL),
         html.heading(EVIL, []),
         html.heading("title", [EVIL]),
-        html.table([EVIL], [["cell"]], "", "x.csv"),
-        html.table(["header"], [[EVIL]], "", "x.csv"),
-        html.table([], [], "", EVIL),
+        html.results([result(EVIL)], {1: "C1"}, "", "x.csv"),
+        html.results([result("a", EVIL)], {1: "C1"}, "", "x.csv"),
+        html.results([result("a")], {1: EVIL, 2: "C2"}, "", "x.csv"),
+        html.results([result("a")], {1: "C1"}, "", EVIL),
+        html.results([result("a")], {1: "C1"}, "", "x.csv", EVIL),
         html.verdict(unknown(EVIL), 1.0, None, None),
         html.verdict(unknown(), 1.0, None, EVIL),
         html.verdict(unknown(), 1.0, None, None, EVIL),
+        html.verdict(unknown(), 1.0, None, None, None, EVIL),
+        html.views([html.ShownView(EVIL, "a.png", "switched off")], None),
+        html.views([html.ShownView(EVIL, "a.png", pictures=PICTURES)], None).replace("<img ", ""),
+        html.views([html.ShownView("C1", EVIL, pictures=PICTURES)], None).replace("<img ", ""),
         html.verdict(told({EVIL: 0.9}), 1.0, None, None),
         html.verdict(told({"b": 0.8, EVIL: 0.2}), 1.0, None, None),
     ],
@@ -100,6 +122,7 @@ class Session:
     options, defaults = (InferenceOption("steps", "Steps", "choice", (2, 5)),), (("steps", 5),)
 
     cameras: dict[int, str] = {}  # noqa: RUF012
+    evaluated: EvaluatedDecision | None = None
 
     def __init__(self, uploads: Path, error: Exception | None = None) -> None:
         self.uploads, self.error, self.problem = uploads, error, ""
@@ -107,7 +130,8 @@ class Session:
     def trained(self, category: str, settings: Any = None) -> Trained:
         scorer: Any = None
         changed = None if settings in (None, self.defaults) else "evaluated with 5 steps"
-        return Trained(scorer, Thresholds(part=0.4), None, (0.1, 0.9), changed)
+        limits = Thresholds(part=0.4, origin="fixed")
+        return Trained(scorer, limits, None, (0.1, 0.9), changed, self.evaluated)
 
     def predict_with(self, part: PredictInput, cameras: Any, settings: Any = None) -> Prediction:
         self.asked = settings
@@ -123,9 +147,15 @@ class Session:
         return parts
 
 
-def handlers_of(uploads: Path, error: Exception | None = None) -> Handlers:
+def handlers_of(
+    uploads: Path,
+    error: Exception | None = None,
+    cameras: tuple[int, ...] = (1, 2),
+    names: dict[int, str] | None = None,
+) -> Handlers:
     uploads.mkdir(exist_ok=True)
     session: Any = Session(uploads, error)
+    session.view_numbers, session.cameras = cameras, names or {}
     return Handlers(session)
 
 
@@ -229,39 +259,159 @@ def test_the_slider_s_rounding_does_not_move_the_threshold() -> None:
 
 
 def test_a_camera_without_a_photograph_is_not_switched_off() -> None:
-    part = judged(PredictInput("a", "cup", (None, None)))
-    shown = html.tiles(part, {1: "C1", 2: "C2"}, (-1e-20, 1.0), 0.5, [], [2])
-    assert "no photograph</div><figcaption>C1" in shown
-    assert "switched off</div><figcaption>C2" in shown
+    pictured = html.ShownView("C3", "c.png", score=-1e-20, pictures=PICTURES)
+    views = [
+        html.ShownView("C1", None, "no photograph"),
+        html.ShownView("C2", "b.png", "switched off"),
+        pictured,
+    ]
+    shown = html.views(views, (-1e-20, 1.0))
+    assert "<b>C1</b></figcaption><div>no photograph</div>" in shown
+    assert "b.png</span></figcaption><div>switched off</div>" in shown
+    assert "score <b>0</b>" in shown
     assert "<span>0</span>" in shown
 
 
 def test_an_uploaded_file_names_its_camera(tmp_path: Path) -> None:
-    handlers = handlers_of(tmp_path / "uploads")
-    session: Any = handlers.session
-    session.cameras = {1: "Top", 2: "left"}
+    handlers = handlers_of(tmp_path / "uploads", names={1: "Top", 2: "left"})
     shown = handlers.upload(received(tmp_path / "uploads", "part7_left.png"), "cup", 0.5, None)
-    assert shown[3] == [2]
-    assert "left: part7_left.png" in shown[7]
-    assert "<figcaption>Top</figcaption>" in shown[7]
+    assert (shown[3]["value"], shown[3]["choices"]) == ([2], [("left", 2)])
+    assert '<b>left</b> <span class="file">part7_left.png</span>' in shown[7]
+    assert "<b>Top</b></figcaption><div>no photograph</div>" in shown[7]
 
 
 def test_many_parts_obey_the_threshold_of_the_page(tmp_path: Path) -> None:
     handlers = handlers_of(tmp_path / "uploads")
-    for threshold, word in ((0.45, "yes"), (0.55, "no")):
+    for threshold, word in ((0.45, "anomalous"), (0.55, "normal")):
         files = received(tmp_path / "uploads", "cup_0001_OK_C1_x.png")
         shown = handlers.many(files, "cup", lambda *_, **__: None, (), threshold)[1]
-        assert f"<td>cup_0001</td><td>{word}</td><td>0.5</td><td>{threshold}</td>" in shown
+        assert f"<td>cup_0001</td><td>{word}</td><td>0.5</td><td>0.5</td><td>-</td><td>C2</td>" in shown
+        assert f"1 {word}" in shown
+        assert f"threshold {threshold} (chosen on the page)" in shown
         assert 'download="idif.csv"' in shown
-    scores = [result["score"] for result in csv_table.ranked([{"score": s} for s in (None, 0.1, 0.2)])]
+    scores = [each["score"] for each in ranked([result("a", score=s) for s in (None, 0.1, 0.2)])]
     assert scores == [0.2, 0.1, None]
 
 
-def test_one_camera_is_one_camera() -> None:
+def test_a_run_of_one_camera_speaks_of_none(tmp_path: Path) -> None:
+    handlers = handlers_of(tmp_path / "uploads", cameras=(1,))
+    shown = handlers.upload(received(tmp_path / "uploads", "IMG_1.png"), "cup", 0.5, None)
+    assert len(shown) == 8, "no photographs to assign"
+    many = handlers.many(received(tmp_path / "uploads", "IMG_1.png"), "cup", lambda *_, **__: None)[1]
+    none = html.verdict(judged(PredictInput("a", "cup", (None,)), None), 0.5, None, None)
+    for text in (shown[6], shown[7], many, none, handlers.verdict(None, 0.5), page._many_hint(handlers)):
+        assert "camera" not in text
+        assert "missing" not in text
+        assert "C1" not in text
+    assert "IMG_1.png" in shown[7]
+    assert "<th" in many
+
+
+def test_zero_has_no_sign() -> None:
     part = judged(PredictInput("a", "cup", (Path("a.png"),)), -0.0)
-    shown = html.verdict(part, 0.5, None, None)
-    assert "score from 1 camera." in shown
-    assert "<span>0</span>" in shown
+    assert "<span>0</span>" in html.verdict(part, 0.5, None, None)
+
+
+def evaluated(threshold: float) -> EvaluatedDecision:
+    """Two of ten anomalous and none of ten normal samples decided wrongly."""
+    wrong = Proportion(2, 10), Proportion(0, 10)
+    return EvaluatedDecision(Decisions(threshold, "fixed", "fixed", *wrong, {}, (), ()), "test")
+
+
+def test_the_decisions_of_the_evaluation_hold_at_its_threshold_and_settings_only(tmp_path: Path) -> None:
+    handlers = handlers_of(tmp_path / "uploads")
+    session: Any = handlers.session
+    session.evaluated = evaluated(0.4)
+    files = [*received(tmp_path / "uploads", "C1.png"), *received(tmp_path / "uploads", "C2.png")]
+    viewed = handlers.upload(files, "cup", 0.5, None)[5]
+    found = "n the test samples, threshold 0.4 (fixed): misses 2 of 10 (6 to 51 %), false alarms 0 of 10"
+    assert f"O{found}" in handlers.verdict(viewed, 0.4)
+    assert f"O{found}" in handlers.verdict(viewed, 0.4001), "a browser's rounding of it"
+    moved = handlers.verdict(viewed, 0.6)
+    assert f"Misses and false alarms at 0.6 are unknown; o{found}" in moved
+    other = handlers.change([1, 2], 0.4, 0.5, viewed, 2)[2]
+    assert (
+        f"Misses and false alarms with these settings are unknown; with those of the evaluation, o{found}"
+        in other
+    )
+    handlers.change([1, 2], 0.4, 0.5, viewed, 5)
+    viewed.prediction.present[1] = False
+    assert "with 1 of 2 cameras they may be others" in handlers.verdict(viewed, 0.4)
+    for threshold, said in ((0.4, f"O{found}"), (0.6, f"at 0.6 are unknown; o{found}")):
+        files = received(tmp_path / "uploads", "cup_0001_OK_C1_x.png")
+        assert said in handlers.many(files, "cup", lambda *_, **__: None, (), threshold)[1]
+
+
+class Assigned:
+    """The photographs of an upload and the cameras that they are given."""
+
+    def __init__(self, uploads: Path, names: list[str], cameras: tuple[int, ...] = (1, 2, 3)) -> None:
+        self.handlers = handlers_of(uploads, cameras=cameras)
+        files = [file for name in names for file in received(uploads, name)]
+        shown = self.handlers.upload(files, "cup", 0.5, None)
+        self.viewed, self.verdict, self.pictures, self.box, *self.choices = shown[5:]
+
+    def assign(self, *chosen: str) -> None:
+        """Choose the photograph of each camera."""
+        shown = self.handlers.assign(0.4, 0.5, self.viewed, *chosen)
+        self.cameras, self.viewed, self.verdict, self.pictures, *self.choices = shown
+
+    @property
+    def given(self) -> list[str]:
+        """The photograph of each camera, as the page says and as it was scored."""
+        shown = [choice["value"] for choice in self.choices]
+        images = self.viewed.prediction.part.images
+        assert shown == ["no photograph" if path is None else path.name for path in images]
+        return shown
+
+
+def test_a_photograph_is_given_to_another_camera(tmp_path: Path) -> None:
+    part = Assigned(tmp_path / "uploads", ["a.png", "b.png"])
+    assert part.box["visible"]
+    assert part.box["open"], "the names tell no camera"
+    assert part.given == ["a.png", "b.png", "no photograph"]
+    assert part.choices[0]["choices"] == ["no photograph", "a.png", "b.png"]
+    part.assign("b.png", "b.png", "no photograph")
+    assert part.given == ["b.png", "a.png", "no photograph"], "the two are exchanged"
+    part.assign("b.png", "a.png", "a.png")
+    assert part.given == ["b.png", "no photograph", "a.png"]
+    assert part.cameras["value"] == [1, 3]
+    part.assign("no photograph", "no photograph", "a.png")
+    assert part.given == ["no photograph", "no photograph", "a.png"]
+    assert "Without a camera: b.png" in part.verdict
+    assert '<b>C3</b> <span class="file">a.png' in part.pictures
+    assert part.viewed.upload.folder.parent.exists()
+    told = Assigned(tmp_path / "told", ["p_C1.png", "p_C3.png"])
+    assert told.given == ["p_C1.png", "no photograph", "p_C3.png"]
+    assert not told.box["open"]
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "why"),
+    [
+        (["p_C1.png", "x.png"], ["p_C1.png", None, None], "x.png: its name tells no camera"),
+        (["p_C1.png", "q_C1_2.png", "p_C2.png"], None, None),
+        (["p_C1.png", "p_C01.png", "p_C2.png"], [None, "p_C2.png", None], "a second file for view 1"),
+        (["p_C2.png", "p_C7.png"], [None, "p_C2.png", None], "p_C7.png: view 7, but the run has"),
+        (["1.png", "2.png", "3.png", "4.png"], [None, None, None], "4 photographs, but a part has 3 views"),
+        ([f"{number}.png" for number in range(7)], None, None),
+    ],
+    ids=["silent", "two parts", "twice", "other camera", "too many", "far too many"],
+)
+def test_unclear_cameras_are_assigned_by_hand(
+    tmp_path: Path, names: list[str], given: list[str | None] | None, why: str | None
+) -> None:
+    part = Assigned(tmp_path / "uploads", names)
+    if given is None:
+        assert part.viewed is None
+        assert folders(tmp_path / "uploads") == []
+        return
+    assert part.given == [name or "no photograph" for name in given]
+    assert part.box["open"]
+    assert f"{why}" in part.verdict
+    assert str(tmp_path) not in part.verdict
+    part.assign(*reversed(names[:3]), *["no photograph"] * (3 - len(names)))
+    assert part.given == [*reversed(names[:3]), *["no photograph"] * (3 - len(names))]
 
 
 def test_a_typed_threshold_widens_the_slider(tmp_path: Path) -> None:
