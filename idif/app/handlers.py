@@ -18,11 +18,12 @@ from idif.app.slider import Slider
 from idif.app.uploads import Upload, UploadError, discard
 from idif.app.visits import Visits
 from idif.data.index import NORMAL_CLASS
-from idif.inference.photo_grouping import PredictInput, is_automatic
+from idif.inference.photo_grouping import AUTO, PredictInput, is_automatic
 from idif.inference.predict import Prediction, Thresholds, prediction_json
-from idif.inference.results_table import Result, results_csv
+from idif.inference.results_table import Result, counts, results_csv, summary
 from idif.paths import portable_name
 from idif.visualization.heatmap import color_limits
+from idif.visualization.text import as_sentence
 
 SESSIONS = 50
 """Most visits, and so parts, kept in memory and on the disk."""
@@ -301,12 +302,17 @@ class Handlers:
         wide = slider.widened(float(threshold))
         return gr.skip() if wide == slider else gr.update(minimum=wide.low, maximum=wide.high)
 
-    def verdict(self, viewed: ViewedSample | None, threshold: float) -> str:
-        """The verdict at a threshold, as HTML."""
+    def verdict(self, viewed: ViewedSample | None, threshold: float, category: str = AUTO) -> str:
+        """The verdict at a threshold, as HTML; without a part, what to do and a category's decisions."""
         if viewed is None:
             what = "photographs of a part" if self.several else "a photograph of a part"
             also = "" if self.session.samples is None else " or select a test sample"
-            return html.note(f"Upload {what}{also}.")
+            asked = html.note(f"Upload {what}{also}.")
+            if is_automatic(category, self.session.categories):
+                return asked
+            limit = self.slider(category).exact(threshold)
+            known = self.session.trained(category).decisions_at(limit)
+            return asked if known is None else asked + html.note(as_sentence(known))
         slider = self.slider(viewed.part.category)
         trained = self.session.trained(viewed.part.category, viewed.settings)
         limit = slider.exact(threshold)
@@ -354,26 +360,31 @@ class Handlers:
             shown.append(view)
         return html.views(shown, None if prediction.maps is None else viewed.scale)
 
-    def choose(self, category: str) -> list[Any]:
-        """Another category: updates of the test samples and the threshold; ``auto`` has no samples."""
+    def choose(self, category: str, viewed: ViewedSample | None) -> list[Any]:
+        """Another category: updates of the test samples, the threshold and, without a part, the verdict.
+
+        The category ``auto`` has no samples.
+        """
         if is_automatic(category, self.session.categories):
-            return [gr.update(choices=[], value=None), gr.skip()]
+            said = gr.skip() if viewed else self.verdict(None, 0.0)
+            return [gr.update(choices=[], value=None), gr.skip(), said]
         with _as_sentence():
             slider = self.slider(category)
         return [
             gr.update(choices=self.sample_choices(category), value=None),
             gr.update(minimum=slider.low, maximum=slider.high, step=slider.step, value=slider.value),
+            gr.skip() if viewed else self.verdict(None, slider.value, category),
         ]
 
     def sample_choices(self, category: str) -> list[tuple[str, str]]:
-        """(displayed name, sample id) of a category's test samples; imported ones with their files' name."""
+        """(displayed name, sample id) of a category's test samples; imported ones have their files' names."""
         samples = self.session.samples
         of_category = () if samples is None else samples.by_category.get(category, ())
         choices = []
         for sample in of_category:
             source = next((view.source for view in sample.views if view is not None and view.source), None)
-            name = sample.sample_id.removeprefix(f"{category}/")
-            choices.append((name if source is None else f"{name}: {source}", sample.sample_id))
+            name = (source or sample.sample_id).removeprefix(f"{category}/").removeprefix("test/")
+            choices.append((name, sample.sample_id))
         return choices
 
     def many(
@@ -426,11 +437,13 @@ class Handlers:
             return [None, html.alert(str(error))]
         finally:
             upload.remove()
-        known = None
+        notes = [summary(results)]
         if len(names) == 1 and limits.part is not None:
-            known = self.session.trained(names[0], settings or None).decisions_at(limits.part)
+            trained = self.session.trained(names[0], settings or None)
+            if (known := trained.decisions_at(limits.part)) is not None:
+                notes = [counts(results) if trained.holds_at(limits.part) else summary(results), known]
         saved = results_csv(results, self.cameras)
-        return [None, html.results(results, self.cameras, saved, f"{self.title}.csv", known)]
+        return [None, html.results(results, self.cameras, saved, f"{self.title}.csv", notes)]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 
 from idif.app.pictures import Picture
 from idif.inference.predict import Prediction
-from idif.inference.results_table import DECISIONS, Result, ranked, summary
+from idif.inference.results_table import DECISIONS, Result, ranked
 from idif.visualization.data_uri import webp_data_uri
 from idif.visualization.heatmap import color_bar_css
 from idif.visualization.text import as_sentence
@@ -160,7 +160,7 @@ def _figure(view: ShownView) -> str:
 def _legend(scale: tuple[float, float]) -> str:
     low, high = (number_text(end, 3) for end in scale)
     return (
-        f'<p class="legend">anomaly map: <span>{low}</span>'
+        f'<p class="legend"><span>anomaly map</span> <span>{low}</span>'
         f'<i style="background:{color_bar_css()}" role="img" aria-label="color scale from low to high"></i>'
         f"<span>{high}</span></p>" + note("Click a picture to enlarge it, and again to close it.")
     )
@@ -171,23 +171,25 @@ def results(
     cameras: Mapping[int, str],
     csv_text: str,
     file_name: str,
-    decisions: str | None = None,
+    notes: Sequence[str] = (),
 ) -> str:
-    """The decisions in a sentence, a link that saves all rows, and the first rows, the highest scores first.
+    """Notes, a link that saves all rows, and the first rows, the highest scores first.
 
     Args:
         of_parts: results of all parts.
         cameras: camera number -> its name, of all cameras of the run.
         csv_text: the saved file.
         file_name: its name.
-        decisions: a sentence about the misses and false alarms of the evaluation.
+        notes: sentences above the table.
     """
     link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(csv_text.encode()).decode("ascii")
     categories = len({result["category"] for result in of_parts}) > 1
+    missing = len(cameras) > 1 and any(result["missing"] for result in of_parts)
     several, problems = len(cameras) > 1, any(result["problems"] for result in of_parts)
     header = ["part", "decision", "score"]
     header += ["threshold", "category"] if categories else []
-    header += [*cameras.values(), "missing"] if several else []
+    header += list(cameras.values()) if several else []
+    header += ["missing"] if missing else []
     header += ["problems"] if problems else []
     cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     body = ""
@@ -196,15 +198,15 @@ def results(
         scores = [of_views[str(n)]["score"] if str(n) in of_views else None for n in cameras]
         row = [result["sample"], DECISIONS[result["anomalous"]], _number(result["score"])]
         row += [_number(result["threshold"]), result["category"]] if categories else []
-        row += [*map(_number, scores), ", ".join(cameras[n] for n in result["missing"])] if several else []
+        row += map(_number, scores) if several else []
+        row += [", ".join(cameras[n] for n in result["missing"])] if missing else []
         row += ["; ".join(result["problems"])] if problems else []
         kind = {True: ' class="bad"', False: ' class="good"', None: ""}[result["anomalous"]]
         body += f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
     more = len(of_parts) - ROWS_SHOWN
-    said = [as_sentence(summary(of_parts)), *([] if decisions is None else [as_sentence(decisions)])]
     parts = "1 part" if len(of_parts) == 1 else f"{len(of_parts)} parts"
     return (
-        "".join(map(note, said))
+        "".join(note(as_sentence(text)) for text in notes)
         + f'<p><a class="save" download="{escape(file_name)}" href="{link}">Save {parts} as CSV</a></p>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="results"><table>'
         f"<thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -213,14 +215,16 @@ def results(
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else number_text(value)
+    return "-" if value is None else f"{value:#.4g}".removesuffix(".")
 
 
 STYLE = """
+.html-container { padding: 0 !important; }
 button[role="tab"].selected { color: var(--body-text-color); }
 .verdict { font-size: 1.6rem; margin: 0; padding: .5rem .9rem; border-radius: .5rem; display: flex; gap: 1rem;
   justify-content: space-between; border-left: .5rem solid; background: var(--background-fill-secondary); }
 .verdict.bad { border-color: #c62828; } .verdict.good { border-color: #2e7d32; }
+.verdict { flex-wrap: wrap; row-gap: 0; }
 .verdict small { margin-left: auto; align-self: center; font-size: .9rem; opacity: .8; }
 .verdict span { font-variant-numeric: tabular-nums; }
 .note { opacity: .8; margin: .35rem 0; }
@@ -247,16 +251,26 @@ button[role="tab"].selected { color: var(--body-text-color); }
 .zoom input:focus-visible + img { outline: 2px solid var(--color-accent); outline-offset: 2px; }
 .zoom input:checked { position: fixed; z-index: 1001; cursor: zoom-out; }
 .zoom input:checked + img { position: fixed; inset: 0; z-index: 1000; margin: auto; width: 96vw; height: 92vh;
-  object-fit: contain; background: rgb(0 0 0 / 85%); box-shadow: 0 0 0 100vmax rgb(0 0 0 / 85%); }
+  object-fit: contain; border-radius: 0; background: #111; box-shadow: 0 0 0 100vmax #111; }
 .legend { display: flex; align-items: center; gap: .5rem; margin: .5rem 0; font-size: .85rem; }
+.legend span { white-space: nowrap; }
 .legend i { flex: 0 1 12rem; height: .7rem; border-radius: .35rem; }
 .scroll { overflow-x: auto; }
-.scroll tr.bad td:nth-child(2) { font-weight: 700; box-shadow: inset .25rem 0 #c62828; }
-.scroll tr.good td:nth-child(2) { box-shadow: inset .25rem 0 #2e7d32; }
-.scroll td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; max-width: 14rem; }
-.scroll table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.scroll table { border: 0 !important; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.scroll tr { border: 0 !important; }
 .scroll th, .scroll td { padding: .25rem .6rem !important; text-align: left; white-space: nowrap;
   border: solid var(--border-color-primary) !important; border-width: 0 0 1px !important; }
+.scroll td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; max-width: 14rem; }
+.scroll tr.bad td:nth-child(2) { font-weight: 700; box-shadow: inset .25rem 0 #c62828; }
+.scroll tr.good td:nth-child(2) { box-shadow: inset .25rem 0 #2e7d32; }
+#sample input { text-overflow: ellipsis; padding-right: 1.6rem; }
+@media (max-width: 640px) {
+  #one-part, #one-part > .column { display: flex; flex-flow: column nowrap; }
+  #one-part > .column { display: contents; }
+  #verdict { order: 1; }
+  #one-part .form:has(#threshold) { order: 2; }
+  #maps { order: 3; }
+}
 .save { display: inline-block; padding: .45rem .9rem; border: 1px solid var(--border-color-primary);
   border-radius: .4rem; }
 """

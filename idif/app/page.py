@@ -60,7 +60,7 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                     + (f" {AUTO}: the photographs tell it." if automatic else ""),
                 )
             gr.Column(scale=3, min_width=320)
-        with gr.Tab("One part"), gr.Row():
+        with gr.Tab("One part"), gr.Row(elem_id="one-part"):
             with gr.Column(scale=1, min_width=280):
                 uploaded = gr.File(
                     label="Photographs of one part" if several else "Photograph of one part",
@@ -70,16 +70,6 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                     elem_id="upload",
                 )
                 gr.HTML(html.note(_upload_hint(handlers)))
-                assigned: list[Any] = []
-                if several:
-                    title = "Which camera took which photograph"
-                    with gr.Accordion(title, open=False, visible=False, elem_id="assignment") as assignment:
-                        assigned = [
-                            gr.Dropdown(
-                                [NOT_GIVEN], value=NOT_GIVEN, label=name, elem_id=f"photograph-{number}"
-                            )
-                            for number, name in handlers.cameras.items()
-                        ]
                 sample = gr.Dropdown(
                     handlers.sample_choices(first),
                     value=None,
@@ -87,6 +77,16 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                     visible=session.samples is not None,
                     elem_id="sample",
                 )
+                assigned: list[Any] = []
+                if several:
+                    title = "Photographs and cameras"
+                    with gr.Accordion(title, open=False, visible=False, elem_id="assignment") as assignment:
+                        assigned = [
+                            gr.Dropdown(
+                                [NOT_GIVEN], value=NOT_GIVEN, label=name, elem_id=f"photograph-{number}"
+                            )
+                            for number, name in handlers.cameras.items()
+                        ]
                 cameras = gr.CheckboxGroup(
                     choices,
                     value=list(session.view_numbers),
@@ -109,7 +109,7 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                 options = controls(session.options, session.defaults)
                 opacity = gr.Slider(0, 1, value=OPACITY, step=0.02, label="Opacity of the maps", buttons=[])
             with gr.Column(scale=3, min_width=320):
-                verdict = gr.HTML(handlers.verdict(None, 0), elem_id="verdict")
+                verdict = gr.HTML(handlers.verdict(None, slider.value, first), elem_id="verdict")
                 maps = gr.HTML(elem_id="maps")
         with gr.Tab("Many parts"):
             gr.HTML(html.note(_many_hint(handlers)))
@@ -128,7 +128,7 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         shown += [assignment, *assigned] if several else []
         uploaded.upload(handlers.upload, [uploaded, category, opacity, viewed, settings], shown, **private)
         sample.input(handlers.pick, [sample, category, opacity, viewed, settings], shown, **private)
-        category.input(handlers.choose, category, [sample, threshold], **private)
+        category.input(handlers.choose, [category, viewed], [sample, threshold, verdict], **private)
         latest: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden", **private}
         cameras.input(
             handlers.switch,
@@ -153,7 +153,7 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
             )
         # Gradio's preprocessing refuses a typed value beyond the slider's ends, so they are moved without it
         threshold.input(handlers.widen, [category, threshold], threshold, preprocess=False, **latest).then(
-            handlers.verdict, [viewed, threshold], verdict, show_progress="hidden", **private
+            handlers.verdict, [viewed, threshold, category], verdict, show_progress="hidden", **private
         )
         opacity.input(handlers.maps, [viewed, opacity], maps, **latest)
         start.click(handlers.many, [archive, category, settings, threshold], [archive, results], **private)
@@ -167,8 +167,8 @@ def _upload_hint(handlers: Handlers) -> str:
         return f"Up to {PHOTO_MB} MB."
     first = next(iter(handlers.cameras.values()))
     return (
-        f"One per camera, up to {PHOTO_MB} MB each. Cameras are read from {first} ... in the file names, or "
-        "assigned in the order of names that tell none; you can change that then."
+        f"One per camera, up to {PHOTO_MB} MB each. File names such as part7_{first}.jpg tell the camera; "
+        "names that tell none are taken in their order. You can change that after the upload."
     )
 
 

@@ -44,6 +44,14 @@ class Trained:
     evaluated: EvaluatedDecision | None = None
     """What the evaluation's threshold did on its samples; None if that is unknown."""
 
+    def holds_at(self, threshold: float) -> bool:
+        """Whether the decisions of the evaluation hold at a threshold, with these settings."""
+        return (
+            self.evaluated is not None
+            and self.otherwise is None
+            and threshold == self.evaluated.decisions.threshold
+        )
+
     def decisions_at(self, threshold: float, present: npt.NDArray[np.bool_] | None = None) -> str | None:
         """Misses and false alarms of the evaluation, and whether they hold here; None if they are unknown.
 
@@ -58,7 +66,7 @@ class Trained:
         if self.otherwise is not None:
             unknown = "misses and false alarms with these settings are unknown"
             return f"{unknown}; with those of the evaluation, {found}"
-        if threshold != known.threshold:
+        if not self.holds_at(threshold):
             return f"misses and false alarms at {threshold:.4g} are unknown; {found}"
         if present is not None and not present.all():
             return f"{found}; with {present.sum()} of {present.size} cameras they may be others"

@@ -48,18 +48,29 @@ def results_csv(results: Sequence[Result], names: Mapping[int, str]) -> str:
     return text.getvalue()
 
 
-def summary(results: Sequence[Result]) -> str:
-    """How many parts are anomalous, by which threshold, and where that comes from."""
+def counts(results: Sequence[Result]) -> str:
+    """How many parts there are and, if that is decided, how many of them are anomalous."""
     scored = [result for result in results if result["score"] is not None]
     text = f"{len(scored)} of {len(results)} parts scored" if len(scored) < len(results) else ""
     text = text or (f"{len(results)} parts" if len(results) != 1 else "1 part")
     decided = [result for result in scored if result["anomalous"] is not None]
     if not decided:
-        return f"{text}; no threshold, so no decision: evaluate the run with `idif eval`"
+        return text
     anomalous = sum(result["anomalous"] for result in decided)
-    thresholds = {result["category"]: (result["threshold"], result["threshold_origin"]) for result in decided}
+    return f"{text}: {anomalous} anomalous, {len(decided) - anomalous} normal"
+
+
+def summary(results: Sequence[Result]) -> str:
+    """The `counts`, by which thresholds, and where those come from."""
+    thresholds = {
+        result["category"]: (result["threshold"], result["threshold_origin"])
+        for result in results
+        if result["anomalous"] is not None
+    }
+    if not thresholds:
+        return f"{counts(results)}; no threshold, so no decision: evaluate the run with `idif eval`"
     chosen = "; ".join(
         (f"{category}: " if len(thresholds) > 1 else "") + f"threshold {value:.4g} ({origin})"
         for category, (value, origin) in thresholds.items()
     )
-    return f"{text}: {anomalous} anomalous, {len(decided) - anomalous} normal; {chosen}"
+    return f"{counts(results)}; {chosen}"
