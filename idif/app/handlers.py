@@ -1,6 +1,6 @@
 """Event handlers of the page; each returns updates of Gradio components."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -192,7 +192,7 @@ class Handlers:
             # the files of an upload may name another category than the selected one
             gr.skip() if automatic else gr.update(choices=self.sample_choices(category), value=sample_id),
             self._camera_choices(viewed),
-            gr.update(minimum=slider.low, maximum=slider.high, step=slider.step, value=slider.value),
+            _slider_update(slider),
             viewed,
             self.verdict(viewed, slider.value),
             self.maps(viewed, opacity),
@@ -236,26 +236,29 @@ class Handlers:
         return [gr.update(choices=choices, value=name) for name in given]
 
     def assign(
-        self, threshold: float, opacity: float, viewed: ViewedSample | None, *chosen: str
+        self, camera: int, threshold: float, opacity: float, viewed: ViewedSample | None, chosen: str
     ) -> list[Any]:
         """Give a camera another photograph of the upload; one that had it gets the former one in exchange.
 
         Args:
+            camera: its number.
             threshold: that of the page.
             opacity: of the maps.
             viewed: the part.
-            chosen: name of the photograph of each camera.
+            chosen: name of the photograph, or `NOT_GIVEN`.
 
         Returns:
             Updates of cameras, viewed sample, verdict and maps, and of each camera's photograph.
         """
         if viewed is None:
-            return [gr.skip(), None, self.verdict(None, threshold), "", *(gr.skip() for _ in chosen)]
-        photos = viewed.photos
-        by_name = {name: path for path, name in photos.names.items()}
-        wanted = [by_name.get(name) for name in chosen]
-        images = _exchanged(photos.part.images, wanted)
-        photos = replace(photos, part=replace(photos.part, images=images))
+            return [gr.skip(), None, self.verdict(None, threshold), "", *(gr.skip() for _ in self.cameras)]
+        photos, slot = viewed.photos, self.session.view_numbers.index(camera)
+        images = list(photos.part.images)
+        path = next((path for path, name in photos.names.items() if name == chosen), None)
+        if path is not None and path in images:
+            images[images.index(path)] = images[slot]
+        images[slot] = path
+        photos = replace(photos, part=replace(photos.part, images=tuple(images)))
         with _as_sentence():
             changed = self._predicted(viewed.upload, photos, viewed.settings)
         return [
@@ -372,7 +375,7 @@ class Handlers:
             slider = self.slider(category)
         return [
             gr.update(choices=self.sample_choices(category), value=None),
-            gr.update(minimum=slider.low, maximum=slider.high, step=slider.step, value=slider.value),
+            _slider_update(slider),
             gr.skip() if viewed else self.verdict(None, slider.value, category),
         ]
 
@@ -457,6 +460,17 @@ def _as_sentence() -> Iterator[None]:
         raise gr.Error(BROKEN) from error
 
 
+def _slider_update(slider: Slider) -> Any:
+    """Update of the threshold slider to a category's, at its initial value."""
+    return gr.update(
+        minimum=slider.low,
+        maximum=slider.high,
+        step=slider.step,
+        precision=slider.precision,
+        value=slider.value,
+    )
+
+
 def _color_limits(prediction: Prediction) -> tuple[float, float]:
     """(low, high) of the color scale of one part's maps."""
     maps = prediction.maps
@@ -479,20 +493,3 @@ def _with_plain_files(result: Result, upload: Upload) -> Result:
     """A result whose photographs are named without the folder of the upload."""
     views = result["views"].items()
     return {**result, "views": {n: view | {"image": upload.hide_paths(view["image"])} for n, view in views}}
-
-
-def _exchanged(images: Sequence[Path | None], wanted: Sequence[Path | None]) -> tuple[Path | None, ...]:
-    """Each camera's photograph after a choice: a camera whose photograph went to another one gets that one's.
-
-    Args:
-        images: the photographs before.
-        wanted: the photographs chosen.
-    """
-    after = list(images)
-    for slot, path in enumerate(wanted):
-        if path == images[slot]:
-            continue
-        if path is not None and path in after:
-            after[after.index(path)] = after[slot]
-        after[slot] = path
-    return tuple(after)

@@ -81,7 +81,7 @@ def verdict(
         rule += f"; score from {_cameras(prediction)}"
     lines = [
         f'<p class="verdict {kind}"><strong>{word}</strong>'
-        f" <small>score</small> <span>{number_text(prediction.score)}</span></p>",
+        f' <span class="total"><small>score</small> <span>{number_text(prediction.score)}</span></span></p>',
         f'<p class="note">{escape(rule)}.</p>',
     ]
     if label is not None:
@@ -224,8 +224,8 @@ button[role="tab"].selected { color: var(--body-text-color); }
 .verdict { font-size: 1.6rem; margin: 0; padding: .5rem .9rem; border-radius: .5rem; display: flex; gap: 1rem;
   justify-content: space-between; border-left: .5rem solid; background: var(--background-fill-secondary); }
 .verdict.bad { border-color: #c62828; } .verdict.good { border-color: #2e7d32; }
-.verdict { flex-wrap: wrap; row-gap: 0; }
-.verdict small { margin-left: auto; align-self: center; font-size: .9rem; opacity: .8; }
+.verdict .total { margin-left: auto; white-space: nowrap; }
+.verdict small { font-size: .9rem; opacity: .8; margin-right: .4rem; }
 .verdict span { font-variant-numeric: tabular-nums; }
 .note { opacity: .8; margin: .35rem 0; }
 .caveats { opacity: .8; margin: .2rem 0 0; padding-left: 1.1rem; font-size: .9rem; list-style: disc; }
@@ -258,17 +258,18 @@ button[role="tab"].selected { color: var(--body-text-color); }
 .scroll { overflow-x: auto; }
 .scroll table { border: 0 !important; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .scroll tr { border: 0 !important; }
-.scroll th, .scroll td { padding: .25rem .6rem !important; text-align: left; white-space: nowrap;
+.scroll table th, .scroll table td { padding: .25rem .6rem !important; text-align: left; white-space: nowrap;
   border: solid var(--border-color-primary) !important; border-width: 0 0 1px !important; }
 .scroll td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; max-width: 14rem; }
 .scroll tr.bad td:nth-child(2) { font-weight: 700; box-shadow: inset .25rem 0 #c62828; }
 .scroll tr.good td:nth-child(2) { box-shadow: inset .25rem 0 #2e7d32; }
 #sample input { text-overflow: ellipsis; padding-right: 1.6rem; }
 @media (max-width: 640px) {
+  .verdict { font-size: 1.35rem; }
   #one-part, #one-part > .column { display: flex; flex-flow: column nowrap; }
   #one-part > .column { display: contents; }
   #verdict { order: 1; }
-  #one-part .form:has(#threshold) { order: 2; }
+  #controls { order: 2; }
   #maps { order: 3; }
 }
 .save { display: inline-block; padding: .45rem .9rem; border: 1px solid var(--border-color-primary);

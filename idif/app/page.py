@@ -3,6 +3,7 @@
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,27 +88,30 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                             )
                             for number, name in handlers.cameras.items()
                         ]
-                cameras = gr.CheckboxGroup(
-                    choices,
-                    value=list(session.view_numbers),
-                    label="Cameras",
-                    info="Without one the part is scored as if that camera had failed.",
-                    visible=several,
-                    elem_id="cameras",
-                )
-                threshold = gr.Slider(
-                    slider.low,
-                    slider.high,
-                    value=slider.value,
-                    step=slider.step,
-                    precision=4,
-                    label="Threshold",
-                    info="Scores from this value on are anomalous.",
-                    buttons=[],
-                    elem_id="threshold",
-                )
-                options = controls(session.options, session.defaults)
-                opacity = gr.Slider(0, 1, value=OPACITY, step=0.02, label="Opacity of the maps", buttons=[])
+                with gr.Group(elem_id="controls"):
+                    cameras = gr.CheckboxGroup(
+                        choices,
+                        value=list(session.view_numbers),
+                        label="Cameras",
+                        info="Without one the part is scored as if that camera had failed.",
+                        visible=several,
+                        elem_id="cameras",
+                    )
+                    threshold = gr.Slider(
+                        slider.low,
+                        slider.high,
+                        value=slider.value,
+                        step=slider.step,
+                        precision=slider.precision,
+                        label="Threshold",
+                        info="Scores from this value on are anomalous.",
+                        buttons=[],
+                        elem_id="threshold",
+                    )
+                    options = controls(session.options, session.defaults)
+                    opacity = gr.Slider(
+                        0, 1, value=OPACITY, step=0.02, label="Opacity of the maps", buttons=[]
+                    )
             with gr.Column(scale=3, min_width=320):
                 verdict = gr.HTML(handlers.verdict(None, slider.value, first), elem_id="verdict")
                 maps = gr.HTML(elem_id="maps")
@@ -136,10 +140,10 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
             [viewed, verdict, maps],
             **latest,
         )
-        for photograph in assigned:
+        for number, photograph in zip(handlers.cameras, assigned, strict=bool(assigned)):
             photograph.input(
-                handlers.assign,
-                [threshold, opacity, viewed, *assigned],
+                partial(handlers.assign, number),
+                [threshold, opacity, viewed, photograph],
                 [cameras, viewed, verdict, maps, *assigned],
                 **private,
             )

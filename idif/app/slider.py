@@ -41,6 +41,11 @@ class Slider:
         return replace(self, low=min(self.low, value), high=max(self.high, value))
 
     @property
+    def precision(self) -> int:
+        """Decimal places of the steps; with fewer a browser would send another threshold than the run's."""
+        return max(0, round(-math.log10(self.step)))
+
+    @property
     def value(self) -> float:
         """The initial value."""
         return (self.low + self.high) / 2 if self.run_threshold is None else self.run_threshold

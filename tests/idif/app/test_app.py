@@ -254,6 +254,7 @@ def test_a_visitor_sees_the_results_of_predict(
         page.get_by_role("tab", name="Many parts").click()
         others = sorted((world / "data" / "realiad_256" / "bolt" / "OK" / "S1000").glob("*.jpg"))
         page.set_input_files("#archive input[type=file]", [*photos, *others])
+        page.locator("#archive .file-preview").wait_for()
         page.get_by_role("button", name="Score all parts").click()
         link = page.get_by_role("link", name="Save 2 parts as CSV").get_attribute("href")
         assert link is not None

@@ -1,5 +1,6 @@
 """The page without a browser: what it escapes, what it deletes, and what its server lets in."""
 
+import base64
 import gc
 import importlib.util
 import json
@@ -90,7 +91,7 @@ def told(probabilities: dict[str, float]) -> Prediction:
         html.results([result("a", EVIL)], {1: "C1"}, "", "x.csv"),
         html.results([result("a")], {1: EVIL, 2: "C2"}, "", "x.csv"),
         html.results([result("a")], {1: "C1"}, "", EVIL),
-        html.results([result("a")], {1: "C1"}, "", "x.csv", EVIL),
+        html.results([result("a")], {1: "C1"}, "", "x.csv", [EVIL]),
         html.verdict(unknown(EVIL), 1.0, None, None),
         html.verdict(unknown(), 1.0, None, EVIL),
         html.verdict(unknown(), 1.0, None, None, EVIL),
@@ -250,12 +251,24 @@ def test_problems_name_no_folder_of_the_server(tmp_path: Path) -> None:
     for shown in (one, switched[1], many):
         assert "a.png: image cannot be read" in shown
         assert str(tmp_path) not in shown
+    saved = base64.b64decode(many.split("base64,", 1)[1].split('"', 1)[0]).decode()
+    assert "a.png: image cannot be read" in saved
+    assert str(tmp_path) not in saved
 
 
 def test_the_slider_s_rounding_does_not_move_the_threshold() -> None:
     slider = Slider(0, 1, 0.001, 0.5004)
     assert [slider.exact(value) for value in (0.5, 0.501, 0.6)] == [0.5004, 0.5004, 0.6]
     assert Slider(0, 1, 0.001, None).exact(0.5) == 0.5
+
+
+@pytest.mark.parametrize("size", [1e-6, 0.04, 1, 30, 5e6])
+def test_the_number_that_a_browser_shows_is_the_threshold_of_the_run(size: float) -> None:
+    scorer: Any = None
+    threshold = 0.3456789 * size
+    slider = Slider.of(Trained(scorer, Thresholds(threshold), None, (0.3 * size, 0.4 * size)))
+    assert slider.exact(round(threshold, slider.precision)) == threshold
+    assert slider.exact(round(0.36 * size, slider.precision)) != threshold
 
 
 def test_a_camera_without_a_photograph_is_not_switched_off() -> None:
@@ -285,7 +298,7 @@ def test_many_parts_obey_the_threshold_of_the_page(tmp_path: Path) -> None:
     for threshold, word in ((0.45, "anomalous"), (0.55, "normal")):
         files = received(tmp_path / "uploads", "cup_0001_OK_C1_x.png")
         shown = handlers.many(files, "cup", lambda *_, **__: None, (), threshold)[1]
-        assert f"<td>cup_0001</td><td>{word}</td><td>0.5</td><td>0.5</td><td>-</td><td>C2</td>" in shown
+        assert f"<td>cup_0001</td><td>{word}</td><td>0.5000</td><td>0.5000</td><td>-</td><td>C2</td>" in shown
         assert f"1 {word}" in shown
         assert f"threshold {threshold} (chosen on the page)" in shown
         assert 'download="idif.csv"' in shown
@@ -351,9 +364,9 @@ class Assigned:
         shown = self.handlers.upload(files, "cup", 0.5, None)
         self.viewed, self.verdict, self.pictures, self.box, *self.choices = shown[5:]
 
-    def assign(self, *chosen: str) -> None:
-        """Choose the photograph of each camera."""
-        shown = self.handlers.assign(0.4, 0.5, self.viewed, *chosen)
+    def assign(self, camera: int, chosen: str) -> None:
+        """Choose the photograph of a camera."""
+        shown = self.handlers.assign(camera, 0.4, 0.5, self.viewed, chosen)
         self.cameras, self.viewed, self.verdict, self.pictures, *self.choices = shown
 
     @property
@@ -371,12 +384,13 @@ def test_a_photograph_is_given_to_another_camera(tmp_path: Path) -> None:
     assert part.box["open"], "the names tell no camera"
     assert part.given == ["a.png", "b.png", "no photograph"]
     assert part.choices[0]["choices"] == ["no photograph", "a.png", "b.png"]
-    part.assign("b.png", "b.png", "no photograph")
-    assert part.given == ["b.png", "a.png", "no photograph"], "the two are exchanged"
-    part.assign("b.png", "a.png", "a.png")
+    for _ in range(2):  # a browser may say it twice
+        part.assign(1, "b.png")
+        assert part.given == ["b.png", "a.png", "no photograph"], "the two are exchanged"
+    part.assign(3, "a.png")
     assert part.given == ["b.png", "no photograph", "a.png"]
     assert part.cameras["value"] == [1, 3]
-    part.assign("no photograph", "no photograph", "a.png")
+    part.assign(1, "no photograph")
     assert part.given == ["no photograph", "no photograph", "a.png"]
     assert "Without a camera: b.png" in part.verdict
     assert '<b>C3</b> <span class="file">a.png' in part.pictures
@@ -410,7 +424,8 @@ def test_unclear_cameras_are_assigned_by_hand(
     assert part.box["open"]
     assert f"{why}" in part.verdict
     assert str(tmp_path) not in part.verdict
-    part.assign(*reversed(names[:3]), *["no photograph"] * (3 - len(names)))
+    for camera, name in zip((1, 2, 3), reversed(names[:3]), strict=False):
+        part.assign(camera, name)
     assert part.given == [*reversed(names[:3]), *["no photograph"] * (3 - len(names))]
 
 
