@@ -232,7 +232,7 @@ button[role="tab"].selected { color: var(--body-text-color); }
 .alert { border-left: .25rem solid #e08a00; padding: .35rem .7rem; margin: .35rem 0;
   background: var(--background-fill-secondary); }
 .views { display: grid; gap: 1rem 1.25rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, calc(var(--pictures) * 10rem)), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, calc(var(--pictures) * 8.8rem)), 1fr)); }
 .views.alone { grid-template-columns: minmax(0, calc(var(--pictures) * 28rem)); }
 .views figure { margin: 0; display: flex; flex-direction: column; min-width: 0; }
 .views figcaption { display: flex; gap: .2rem .6rem; align-items: baseline; flex-wrap: wrap;
@@ -259,7 +259,7 @@ button[role="tab"].selected { color: var(--body-text-color); }
 .scroll table { border: 0 !important; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .scroll tr { border: 0 !important; }
 .scroll table th, .scroll table td { padding: .25rem .6rem !important; text-align: left; white-space: nowrap;
-  border: solid var(--border-color-primary) !important; border-width: 0 0 1px !important; }
+  border-width: 0 0 1px !important; border-bottom-color: var(--border-color-primary) !important; }
 .scroll td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; max-width: 14rem; }
 .scroll tr.bad td:nth-child(2) { font-weight: 700; box-shadow: inset .25rem 0 #c62828; }
 .scroll tr.good td:nth-child(2) { box-shadow: inset .25rem 0 #2e7d32; }
