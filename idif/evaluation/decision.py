@@ -77,8 +77,21 @@ class Decisions:
         classes = ", ".join(f"{name} {missed.count}/{missed.total}" for name, missed in named)
         return f"{text}; missed by class: {classes}" + (f" and {more} more classes" if more > 0 else "")
 
+    @property
+    def agreement(self) -> dict[str, float | None]:
+        """``precision``, ``recall``, ``f1``, ``accuracy``, anomalous as positive; None where undefined."""
+        hits = self.misses.total - self.misses.count
+        alarms, wrong = hits + self.false_alarms.count, self.misses.count + self.false_alarms.count
+        samples = self.misses.total + self.false_alarms.total
+        return {
+            "precision": hits / alarms if alarms else None,
+            "recall": hits / self.misses.total if self.misses.total else None,
+            "f1": 2 * hits / (2 * hits + wrong) if self.misses.total else None,
+            "accuracy": (samples - wrong) / samples if samples else None,
+        }
+
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """As JSON values, with `agreement`."""
         return {
             "threshold": self.threshold,
             "rule": self.rule,
@@ -86,6 +99,7 @@ class Decisions:
             "oracle": self.oracle,
             "misses": self.misses.to_json(),
             "false_alarms": self.false_alarms.to_json(),
+            **self.agreement,
             "missed_by_class": {name: share.to_json() for name, share in self.missed_by_class.items()},
             "missed": [vars(sample) for sample in self.missed],
             "falsely_alarmed": [vars(sample) for sample in self.falsely_alarmed],

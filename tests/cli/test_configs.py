@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.methods import main as time_methods
 from cli.__main__ import run
 from idif.config.loader import load_configs
 from idif.config.sections import Config, RunConfig
@@ -218,6 +219,15 @@ SMALL_CAUSAL_FILM = (
     "method.feedforward=32",
     "train.epochs=2",
 )
+SMALL_SUPCON = (
+    "method.width=16",
+    "method.attention_heads=2",
+    "method.feedforward=32",
+    "method.series_encoder={width: 8, layers: 1, attention_heads: 2, feedforward: 16}",
+    "train.epochs=2",
+    # of four training runs, two for the threshold
+    "train.holdout=0.5",
+)
 TAPS = {"causal-film-headline.yaml": "teacher.taps=[9, 20]"}
 """Config -> the blocks of the stills' encoder that its store holds, where they are not the default."""
 
@@ -228,13 +238,10 @@ def weld_data(folder: Path) -> Path:
     return folder / "weld"
 
 
-@pytest.mark.parametrize("name", WELD_NAMES)
-def test_a_config_of_weld_runs_works_from_the_store_to_the_report(
-    folder: Path, weld_data: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    home = Home(folder, capsys, {}, set())
-    options = [
-        f"data.root={weld_data.as_posix()}",
+def weld_options(folder: Path, data: Path, name: str) -> list[str]:
+    """Settings that make a config of weld runs small and name its places."""
+    return [
+        f"data.root={data.as_posix()}",
         f"cache.store={(folder / ('b9.zarr' if name in TAPS else 'weld.zarr')).as_posix()}",
         "teacher.encoder=weld-tiny",
         "teacher.weights=untrained",
@@ -243,8 +250,16 @@ def test_a_config_of_weld_runs_works_from_the_store_to_the_report(
         "run.tracking=none",
         *([TAPS[name]] if name in TAPS else []),
     ]
+
+
+@pytest.mark.parametrize("name", WELD_NAMES)
+def test_a_config_of_weld_runs_works_from_the_store_to_the_report(
+    folder: Path, weld_data: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    home, options = Home(folder, capsys, {}, set()), weld_options(folder, weld_data, name)
     methods = {config.method.name for config in load_configs(CONFIGS / name, options)}
     options += SMALL_CAUSAL_FILM if methods == {"causal-film"} else ()
+    options += SMALL_SUPCON if methods == {"supcon"} else ()
     settings = [f"--config={CONFIGS / name}", *(f"--set={option}" for option in options)]
     configs = load_configs(CONFIGS / name, options)
     assert isinstance(configs[0].cache.store, Path)
@@ -262,8 +277,29 @@ def test_a_config_of_weld_runs_works_from_the_store_to_the_report(
         assert "5 stills" in report
         assert "frames of the video" in report
         assert "nomaly map" not in report
-        if methods == {"causal-film"}:
+        if methods in ({"causal-film"}, {"supcon"}):
             table = folder / f"{config.run.name}.csv"
             sweep = home.command("sweep", "missing-views", str(config.folder), f"--export={table}")
             assert len(sweep["subsets"]) == 15
             assert len(table.read_text(encoding="utf-8").splitlines()) == 16
+
+
+def test_steps_from_the_store_are_timed_beside_those_with_live_encoders(
+    folder: Path, weld_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = CONFIGS / "causal-film-demo.yaml"
+    home, options = Home(folder, capsys, {}, set()), weld_options(folder, weld_data, config.name)
+    settings = [f"--set={option}" for option in (*options, *SMALL_CAUSAL_FILM, "train.batch_size=2")]
+    if not (folder / "weld.zarr").exists():
+        home.command("cache", "build", "weld", f"--config={config}", *settings)
+    capsys.readouterr()
+    time_methods([str(config), *settings, "--steps=1", "--rounds=1", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["encoder"].split(", ")[:2] == ["vjepa2_tiny", "ast_tiny"]
+    assert found["steps_per_epoch"] == 2, "of four training runs"
+    for name, seconds in found["seconds_per_step"].items():
+        assert seconds > 0
+        assert found["seconds_per_epoch"][name] == seconds * 2
+    assert (
+        found["live_over_cached"] == found["seconds_per_step"]["live"] / found["seconds_per_step"]["cached"]
+    )
