@@ -9,7 +9,7 @@ from rich.text import Text
 
 from idif.evaluation.decision import Decisions, WrongSample
 from idif.metrics.proportion import Proportion
-from idif.visualization.text import percent
+from idif.visualization.text import with_percent_sign
 
 NAMED = 10
 """Most samples of a kind that are named; all are in metrics.json."""
@@ -39,7 +39,7 @@ def decisions_text(metrics: dict[str, Any]) -> RenderableType:
 
 def _agreement(decided: Decisions) -> str:
     """E.g. ``precision 93.3 %, recall 70.0 %, f1 80.0 %, accuracy 78.1 %``."""
-    return ", ".join(f"{name} {percent(value, '-')} %" for name, value in decided.agreement.items())
+    return ", ".join(f"{name} {with_percent_sign(value)}" for name, value in decided.agreement.items())
 
 
 def _named(kind: str, samples: tuple[WrongSample, ...]) -> RenderableType:

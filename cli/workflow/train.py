@@ -45,7 +45,7 @@ from idif.training.feature_mean import MEAN, MODEL, FeatureMean, distances_of, n
 from idif.training.fit import FittedTo
 from idif.training.held_out import held_out_notes
 from idif.training.labels import labels_text, require_labels
-from idif.training.loop import CURRENT, EpochSummary
+from idif.training.loop import BEST_EPOCH, CURRENT, EpochSummary
 from idif.training.painted_validation import can_paint, paint
 from idif.training.precision import (
     training_convolutions,
@@ -63,7 +63,7 @@ from idif.training.validation import (
     overfit_warning,
     validation_split,
 )
-from idif.visualization.text import percent
+from idif.visualization.text import with_percent_sign
 
 FIGURES = {
     "s_auroc": "S-AUROC",
@@ -71,7 +71,7 @@ FIGURES = {
     TRAIN_S_AUROC: "against those trained on",
     PAINTED_S_AUROC: "painted S-AUROC",
 }
-"""Figures of an evaluation that the line of an epoch shows, with their names."""
+"""Shares among the figures of an evaluation that the line of an epoch shows, with their names."""
 START_PATIENCE = 600.0
 """Seconds that a process waits for another one to write the run's folder, if they divide the categories."""
 
@@ -324,8 +324,12 @@ def _report_epoch(config: Config, done: EpochSummary) -> None:
 
 def _print_epoch(done: EpochSummary) -> None:
     figures = "".join(
-        f"  {name} {percent(done.figures[key])} %" for key, name in FIGURES.items() if key in done.figures
+        f"  {name} {with_percent_sign(done.figures[key])}"
+        for key, name in FIGURES.items()
+        if key in done.figures
     )
+    if done.figures.get(BEST_EPOCH) is not None:
+        figures += f"  best epoch {done.figures[BEST_EPOCH]}"
     if MODEL in done.figures:
         figures += f"  features {done.figures[MODEL]:.3f} (mean {done.figures[MEAN]:.3f})"
     note(

@@ -32,6 +32,8 @@ CHOSEN_BY = "s_auroc"
 """Figure of an evaluation by which ``train.patience`` chooses an epoch; higher is better."""
 CURRENT = "_without_ema"
 """End of the names of figures of the current weights, where a moving average of them is evaluated too."""
+BEST_EPOCH = "best_epoch"
+"""Number of the epoch with the best evaluation so far, beside the figures of one, with ``train.patience``."""
 AfterEpoch = Callable[[Method, int], ValidationResult]
 """Callback: takes the method with its current final weights, and the number of finished epochs."""
 
@@ -145,7 +147,7 @@ def train(
                     # the processes' figures may differ in the last bits; they must stop together
                     value = fabric.broadcast(seen.figures.get(CHOSEN_BY))
                     state.best.add(value, epoch + 1, state.kept)
-                    figures["best_epoch"] = state.best.epoch or None
+                    figures[BEST_EPOCH] = state.best.epoch or None
                 if figures:
                     summary["eval"] = figures
                 if tracker is not None and seen.pictures:
