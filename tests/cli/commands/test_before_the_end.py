@@ -78,8 +78,8 @@ def test_the_line_of_an_epoch_has_shares_in_percent_and_an_epoch_as_its_number(
     none = {"s_auroc": None, "s_auroc_without_ema": None, "best_epoch": None}
     train._report_epoch(Config(), EpochSummary("weld", 1, 40, 2.5, 1.0, none))
     assert told == [
-        "weld  epoch 18/40  loss 2.5000  S-AUROC 78.2 %  without EMA 64.0 %  against those trained on 90.0 %  "
-        "best epoch 13  1:01 min",
+        "weld  epoch 18/40  loss 2.5000  S-AUROC 78.2 %  without EMA 64.0 %  "
+        "against those trained on 90.0 %  best epoch 13  1:01 min",
         "weld  epoch 1/40  loss 2.5000  S-AUROC -  without EMA -  1 s",
     ]
 
