@@ -17,6 +17,8 @@ from idif.methods.supcon.losses import mix, supervised_contrastive_loss
 from idif.randomness import Draws, numpy_rng
 
 SERIES_AXES = ("time", "channel")
+CONSTANT = 1e-6
+"""Spread of a channel, as a share of its mean, that counts as none."""
 EMBEDDED_AT_ONCE = 256
 """Normal training samples that are embedded at once."""
 
@@ -119,6 +121,8 @@ class SupCon(TrainedMethod):
             )
             shape = features.arrays[name].shape if name in encoders else (channels,)
             self.register_buffer(f"bank_{name}", torch.zeros(0, *shape))
+            self.register_buffer(f"mean_{name}", torch.zeros(shape[-1]))
+            self.register_buffer(f"spread_{name}", torch.ones(shape[-1]))
         self.register_buffer("bank_present", torch.zeros(0, len(config.arrays), dtype=torch.bool))
         self.series = nn.ModuleDict(encoders)
         self.projections = nn.ModuleDict(projections)
@@ -127,7 +131,8 @@ class SupCon(TrainedMethod):
         self._bank: Tensor | None = None
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """See `LearnsStatistics.prepare`: the inputs of the normal samples, whose embeddings score others.
+        """See `LearnsStatistics.prepare`: the inputs of the normal samples, whose embeddings score others, and
+        the mean and spread of their channels, by which all inputs are standardized.
 
         Raises:
             CannotFinish: there are none.
@@ -144,8 +149,15 @@ class SupCon(TrainedMethod):
         self.bank_present, *values = (
             torch.cat(each).to(self.bank_present.device) for each in zip(*parts, strict=True)
         )
-        for name, each in zip(self.config.arrays, values, strict=True):
+        for place, (name, each) in enumerate(zip(self.config.arrays, values, strict=True)):
             setattr(self, f"bank_{name}", each)
+            known = each[self.bank_present[:, place]].flatten(0, -2).double()
+            if len(known) > 1:
+                spread, mean = torch.std_mean(known, dim=0, correction=0)
+                # a channel that never changes is centered and not blown up
+                spread = torch.where(spread > CONSTANT * mean.abs(), spread, 1.0)
+                setattr(self, f"mean_{name}", mean.float())
+                setattr(self, f"spread_{name}", spread.float())
         self._bank = None
 
     def training_step(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
@@ -222,7 +234,10 @@ class SupCon(TrainedMethod):
         """Embeddings [B,D], not normalized."""
         tokens = []
         for name, each in given.items():
-            values = self.series[name](each.values) if name in self.config.series else each.values
+            values = (each.values - self.get_buffer(f"mean_{name}")) / self.get_buffer(f"spread_{name}")
+            values = values.masked_fill(~each.present.view(-1, *[1] * (values.ndim - 1)), 0.0)
+            if name in self.config.series:
+                values = self.series[name](values)
             tokens.append(self.projections[name](values))
         embedded: Tensor = self.fusion(torch.stack(tokens, dim=1), present)
         return embedded

@@ -5,35 +5,26 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import idif
-from cache import FeatureStore
-from cli.__main__ import run
-from idif.config.loader import load_config
 from idif.config.sections import Config
 from idif.data.batch import Batch
-from idif.data.index import Index
+from idif.data.index import Split
 from idif.errors import ConfigError, StoreMismatch
+from idif.methods.catalog import METHODS
 from idif.report.page import write_report
+from idif.runs.api import TrainedRun
 from idif.training.labels import LEARNED_FROM, labels_note, labels_text, require_labels
 from idif.training.sampling import balanced_order, epoch_order, training_normals, training_rows
 from tests.helpers.run_arrays import RunArrays
-from tests.helpers.tiny_weld import make_tiny_weld, make_tiny_weld_store
 
 SUPCON = Config.model_validate({"method": {"name": "supcon"}})
-SMALL = (
-    "method.width=16",
-    "method.attention_heads=2",
-    "method.feedforward=32",
-    "method.series_encoder={width: 8, layers: 1, attention_heads: 2, feedforward: 16}",
-    "train.epochs=2",
-    "train.batch_size=4",
-    "train.holdout=0.5",
-)
 
 
 @pytest.mark.parametrize("world", [1, 3])
@@ -108,140 +99,83 @@ def test_methods_of_normal_samples_are_told_nothing() -> None:
     assert "2 of the 8 samples of train and val" in told
 
 
-class Recorded(FeatureStore):
-    """A store that notes which samples are read."""
+class Source(RunArrays):
+    """Arrays in memory with stand-ins for the encoders, which nothing calls; notes which samples are read."""
 
-    seen: set[str]
+    def __init__(self, counts: Sequence[tuple[Split, int]] = (("train", 8), ("val", 8), ("test", 6))) -> None:
+        super().__init__(counts, shows_in=("audio", "img_b31_mean"))
+        self.seen: set[str] = set()
+
+    def encoder_set(self) -> Any:
+        return SimpleNamespace(encoders=[SimpleNamespace(module=nn.Linear(1, 1)) for _ in self.spec.encoders])
 
     def batches(
         self, order: Sequence[int], batch_size: int, variants: Sequence[int] | None = None
     ) -> Iterator[Batch]:
-        self.seen |= {self.index.samples[row].sample_id for row in order}
+        self.seen |= {self.index.samples[row].split for row in order}
         return super().batches(order, batch_size, variants)
 
 
+def config_of(folder: Path, **train: Any) -> Config:
+    settings = {"epochs": 2, "batch_size": 4, "holdout": 0.25, "validate_every": 0} | train
+    method, place = METHODS["supcon"].smallest().model_dump(), {"dir": str(folder), "tracking": "none"}
+    return Config.model_validate({"method": method, "train": settings, "run": place})
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedRun, Source, list[str]]:
+    """A finished run, the source that it was trained from, and what was said."""
     torch.set_num_threads(1)
-    home = tmp_path_factory.mktemp("labels")
-    make_tiny_weld(home / "data")
-    make_tiny_weld_store(home / "data", home / "store.zarr")
-    (home / "c.yaml").write_text(
-        f"data: {{root: '{(home / 'data').as_posix()}', reader: weld}}\n"
-        f"cache: {{store: '{(home / 'store.zarr').as_posix()}'}}\n"
-        "method: {name: supcon}\n"
-        f"run: {{dir: '{(home / 'runs').as_posix()}', tracking: none}}\n",
-        encoding="utf-8",
-    )
-    return home
+    source, told = Source(), list[str]()
+    config = config_of(tmp_path_factory.mktemp("labels"))
+    return idif.train(config, source, device="cpu", notify=told.append), source, told
 
 
-def test_from_python_no_test_sample_is_read(home: Path) -> None:
-    store = Recorded.open(home / "store.zarr")
-    store.seen = set()
-    config = load_config(home / "c.yaml", [*SMALL, "run.name=api"])
-    trained = idif.train(config, store, device="cpu")
-    splits = {sample.sample_id: sample.split for sample in store.index.samples}
-    assert {splits[name] for name in store.seen} == {"train", "val"}
-    metrics = trained.evaluate(FeatureStore.open(home / "store.zarr", split="test"), store)
-    assert "samples of train and val" in metrics["protocol"][LEARNED_FROM]
-    with pytest.raises(ConfigError, match="of the split val, of which the data of weld have none"):
-        idif.train(
-            load_config(home / "c.yaml", [*SMALL, "run.name=none"]),
-            FeatureStore.open(home / "store.zarr", split="train"),
-            device="cpu",
-        )
-    assert not (home / "runs" / "none").exists()
+LEARNED = "supcon learned from labeled defects, 4 of the 16 samples of train and val"
 
 
-def test_the_commands_read_no_test_sample_and_say_what_was_learned_from(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    files = sorted(path for path in (home / "store.zarr" / "weld" / "test").rglob("*") if path.is_file())
-    shards = [path for path in files if path.suffix != ".json"]
-    content = {path: path.read_bytes() for path in shards}
-    settings = [f"--config={home / 'c.yaml'}", *(f"--set={option}" for option in SMALL), "--set=run.name=cli"]
-    try:
-        for path, data in content.items():
-            path.write_bytes(bytes(len(data)))  # reading a single row of it fails
-        assert run(["train", *settings, "--dry-run"]) == 0
-        assert "supcon learned from labeled defects" in capsys.readouterr().err.replace("\n", " ")
-        assert run(["train", *settings, "--json"]) == 0
-    finally:
-        for path, data in content.items():
-            path.write_bytes(data)
-    samples = FeatureStore.open(home / "store.zarr").index.samples
-    learned = [sample for sample in samples if sample.split != "test"]
-    (model,) = json.loads(capsys.readouterr().out)["runs"][0]["models"]
-    assert model["samples"] == len(learned) - 2, "half of four training runs are held out"
-    folder = home / "runs" / "cli"
-    facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    counted = f"{sum(sample.label for sample in learned)} of the {len(learned)} samples of train and val"
-    assert counted in facts[LEARNED_FROM]
-    assert any(counted in caveat for caveat in facts["caveats"])
-    assert run(["eval", str(folder), "--json"]) == 0
-    printed = capsys.readouterr()
-    metrics = json.loads(printed.out)
-    assert counted in metrics["protocol"][LEARNED_FROM]
-    assert counted in printed.err.replace("\n", " ")
-    assert metrics["categories"]["weld"]["decision"]["rule"] == "false-positive-rate"
+def test_no_test_sample_is_read_in_training(trained: tuple[TrainedRun, Source, list[str]]) -> None:
+    run, source, told = trained
+    assert source.seen == {"train", "val"}
+    assert any(LEARNED in line for line in told)
+    facts = json.loads((run.run.folder / "environment.json").read_text(encoding="utf-8"))
+    assert facts[LEARNED_FROM].startswith(LEARNED)
+    assert any(caveat.startswith(LEARNED) for caveat in facts["caveats"])
+
+
+def test_an_evaluation_says_what_was_learned_from(trained: tuple[TrainedRun, Source, list[str]]) -> None:
+    told: list[str] = []
+    run, source = replace(trained[0], notify=told.append), Source()
+    metrics = run.evaluate(source)
+    assert metrics["protocol"][LEARNED_FROM].startswith(LEARNED)
     assert metrics["protocol"]["epoch"] == "last"
-    page = write_report([folder]).read_text(encoding="utf-8")
+    assert metrics["categories"]["weld"]["thresholds"]["sample"]["items"] == 2, "held-out normals"
+    assert metrics["categories"]["weld"]["decision"]["rule"] == "false-positive-rate"
+    assert [line for line in told if LEARNED in line]
+    page = write_report([run.run.folder]).read_text(encoding="utf-8")
     assert "on normal samples and labeled defects and evaluated" in page
-    assert counted in page
-    assert run(["eval", str(folder), "--split=val", "--json"]) == 0
-    assert "the samples of the split val are those that the run learned from" in capsys.readouterr().err
-    page = write_report([folder]).read_text(encoding="utf-8")
+    assert LEARNED in page
+    told.clear()
+    run.evaluate(source, split="val")
+    assert "note: the samples of the split val are those that the run learned from" in told
+    page = write_report([run.run.folder]).read_text(encoding="utf-8")
     assert "Evaluated on the val split, whose samples were learned from, not on the test split." in page
-    for setting in ("eval.threshold=validation", "train.eval_every=1"):
-        assert run(["eval", str(folder), f"--set={setting}", "--json"]) == 2
-        assert "supcon learns from the split val" in json.loads(capsys.readouterr().out)["error"]
 
 
-class Relabeled(FeatureStore):
-    """A store in which the first defect of val is called good."""
-
-    @property
-    def index(self) -> Index:
-        samples = list(super().index.samples)
-        place = next(at for at, sample in enumerate(samples) if sample.split == "val" and sample.label)
-        samples[place] = replace(samples[place], sample_class="OK")
-        return Index(super().index.view_numbers, tuple(samples))
-
-
-def test_a_run_is_resumed_on_its_own_labels_alone(home: Path) -> None:
+def test_a_run_is_resumed_on_its_own_labels_alone(tmp_path: Path) -> None:
     """Another label in val is another training set, though the split train is the same."""
-    settings = [*SMALL, "run.name=again"]
-    idif.train(load_config(home / "c.yaml", settings), FeatureStore.open(home / "store.zarr"), device="cpu")
-    longer = load_config(home / "c.yaml", [*settings, "train.epochs=3"])
+    idif.train(config_of(tmp_path), Source(), device="cpu")
+    other, longer = Source(), config_of(tmp_path, epochs=3)
+    samples = list(other.index.samples)
+    place = next(at for at, sample in enumerate(samples) if sample.split == "val" and sample.label)
+    samples[place] = replace(samples[place], sample_class="OK")
+    other.index = replace(other.index, samples=tuple(samples))
     with pytest.raises(StoreMismatch, match="the training samples of weld are not those of the run"):
-        idif.train(longer, Relabeled.open(home / "store.zarr"), resume=True, device="cpu")
-    idif.train(longer, FeatureStore.open(home / "store.zarr"), resume=True, device="cpu")
+        idif.train(longer, other, resume=True, device="cpu")
+    idif.train(longer, Source(), resume=True, device="cpu")
 
 
-def test_data_without_labeled_defects_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest = home / "data" / "manifest.csv"
-    text = manifest.read_text(encoding="utf-8")
-    lines = text.splitlines()
-    good = [line for line in lines if "VAL" not in line or "good" in line]
-    assert len(good) < len(lines)
-    settings = [
-        f"--config={home / 'c.yaml'}",
-        *(f"--set={option}" for option in SMALL),
-        "--set=run.name=good",
-    ]
-    settings += [
-        "--set=cache.source=live",
-        "--set=teacher.encoder=weld-tiny",
-        "--set=teacher.weights=untrained",
-    ]
-    try:
-        manifest.write_text("\n".join(good) + "\n", encoding="utf-8")
-        assert run(["train", *settings, "--json"]) == 2
-    finally:
-        manifest.write_text(text, encoding="utf-8")
-    assert json.loads(capsys.readouterr().out)["error"] == (
-        "method.name: supcon learns from labeled defects of the split val, of which the data of weld have "
-        "none; add some, or use a method that learns from normal samples alone"
-    )
-    assert not (home / "runs" / "good").exists()
+def test_data_without_labeled_defects_leave_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="of the split val, of which the data of weld have none"):
+        idif.train(config_of(tmp_path), Source((("train", 8), ("test", 6))), device="cpu")
+    assert not list(tmp_path.iterdir())

@@ -70,7 +70,7 @@ def test_the_loss_is_equation_2(labels: list[int]) -> None:
 def test_without_positives_there_is_no_loss_and_a_finite_gradient(labels: list[int]) -> None:
     vectors = F.normalize(torch.randn(len(labels), 4), dim=1).requires_grad_()
     loss = supervised_contrastive_loss(vectors, torch.tensor(labels), 0.07)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert loss == 0
     assert vectors.grad is not None
     assert torch.equal(vectors.grad, torch.zeros_like(vectors))
@@ -136,6 +136,19 @@ def test_the_score_is_the_distance_to_the_nearest_normal_training_samples() -> N
     torch.testing.assert_close(changed, wanted, rtol=1e-4, atol=1e-6)
 
 
+def test_inputs_are_standardized_by_the_normal_training_samples() -> None:
+    source = RunArrays((("train", 5), ("val", 4)), {1: ("sensor",)}, shows_in=("audio",))
+    method = made(source)
+    method.prepare(source.batches(range(len(source.index)), 2))
+    normal = [row for row, sample in enumerate(source.index.samples) if not sample.label]
+    series = batch_of(source).arrays["sensor"].double()[[row for row in normal if row != 1]]
+    spread, mean = torch.std_mean(series, dim=(0, 1), correction=0)
+    torch.testing.assert_close(method.get_buffer("mean_sensor"), mean.float())
+    torch.testing.assert_close(method.get_buffer("spread_sensor"), spread.float())
+    pooled = batch_of(source).arrays["audio"].double()[normal].mean(dim=1)
+    torch.testing.assert_close(method.get_buffer("mean_audio"), pooled.mean(dim=0).float())
+
+
 def test_a_sample_without_inputs_teaches_nothing_and_has_no_score() -> None:
     lacking = {2: ("video", "audio", "sensor", "stills")}
     source = RunArrays((("train", 4), ("val", 4)), lacking)
@@ -158,7 +171,7 @@ def test_twenty_four_samples_are_learned_by_heart() -> None:
     optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
     for step in range(60):
         optimizer.zero_grad()
-        method.training_step(batch, draws_of(source, step))["loss"].backward()  # type: ignore[no-untyped-call]
+        method.training_step(batch, draws_of(source, step))["loss"].backward()
         optimizer.step()
     with torch.no_grad():
         unit = F.normalize(method.eval()._embed(*method._given(batch)), dim=1)
@@ -170,7 +183,7 @@ def test_twenty_four_samples_are_learned_by_heart() -> None:
 def test_normal_samples_are_needed_for_the_score() -> None:
     source = RunArrays((("val", 4),))
     only_defects = [batch_of(source).take(torch.tensor([1, 3]))]
-    with pytest.raises(CannotFinish, match="distances to normal training samples, and there are none"):
+    with pytest.raises(CannotFinish, match="normal training samples, of which there are none"):
         made(source).prepare(only_defects)
 
 
