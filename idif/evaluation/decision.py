@@ -31,7 +31,8 @@ class WrongSample:
     defect: str
     """Its class."""
     files: dict[str, str]
-    """Camera number -> original name of the photograph, relative to the folder it was imported from."""
+    """Camera number -> original name of the photograph, relative to the folder it was imported from; empty where
+    the data label whole samples, so that no photograph is the wrong one."""
 
     def name(self) -> str:
         """The original name of its first photograph, else its id."""
@@ -185,7 +186,7 @@ def sample_class(predictions: Predictions, row: int) -> str:
 
 def _wrong(predictions: Predictions, row: int) -> WrongSample:
     p = predictions
-    defects = p.defects_of(row)
+    defects, of_sample = p.defects_of(row), bool(p.sample_class[row])
     return WrongSample(
         sample_id=p.sample_id[row],
         score=float(p.sample_scores[row]),
@@ -193,6 +194,6 @@ def _wrong(predictions: Predictions, row: int) -> WrongSample:
         files={
             str(number): p.original_name(row, slot)
             for slot, number in enumerate(p.view_numbers)
-            if p.present[row, slot]
+            if p.present[row, slot] and not of_sample
         },
     )

@@ -85,7 +85,7 @@ def by_class(decided: Decisions) -> Table:
 def agreement(decided: Decisions) -> Table:
     """Precision, recall, F1 and accuracy of the decisions, with anomalous as positive."""
     found = decided.agreement
-    table = Table("Decisions and labels, anomalous is positive; in percent", list(found))
+    table = Table("Decisions and labels, anomalous is positive; in percent", [*map(str.capitalize, found)])
     cells = [table.percent_cell(value, "no sample is decided or labeled so") for value in found.values()]
     table.rows.append(("all samples", cells))
     return table

@@ -137,8 +137,11 @@ def caveats(
     if config.train.init is not None:
         lines.append(f"training starts from the weights of the run {config.train.init.name}")
     if features.untrained:
-        named = "the teacher is" if len(features.encoders) == 1 else f"{', '.join(features.untrained)}:"
-        lines.append(f"{named} an untrained, seeded random network, not ImageNet's")
+        kind = "an untrained, seeded random network, not ImageNet's"
+        if len(features.encoders) == 1:
+            lines.append(f"the teacher is {kind}")
+        else:
+            lines.append(f"encoders with seeded random weights, untrained: {', '.join(features.untrained)}")
     return lines + [text for r in resources.values() if (text := r.caveat) is not None]
 
 
