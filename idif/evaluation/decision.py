@@ -31,8 +31,8 @@ class WrongSample:
     defect: str
     """Its class."""
     files: dict[str, str]
-    """Camera number -> original name of the photograph, relative to the folder it was imported from; empty where
-    the data label whole samples, so that no photograph is the wrong one."""
+    """Camera number -> original name of the photograph, relative to the folder it was imported from; empty
+    where the data label whole samples."""
 
     def name(self) -> str:
         """The original name of its first photograph, else its id."""

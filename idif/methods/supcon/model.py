@@ -131,8 +131,8 @@ class SupCon(TrainedMethod):
         self._bank: Tensor | None = None
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """See `LearnsStatistics.prepare`: inputs of normal samples, whose embeddings score others, and the mean
-        and spread of their channels, by which all inputs are standardized.
+        """See `LearnsStatistics.prepare`: inputs of normal samples, whose embeddings score others, and the
+        mean and spread of their channels, by which all inputs are standardized.
 
         Raises:
             CannotFinish: there are none.
