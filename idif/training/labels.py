@@ -39,8 +39,8 @@ def labels_text(config: Config, samples: Sequence[Sample]) -> str | None:
     anomalous, splits = sum(sample.label for sample in samples), " and ".join(config.method.learns_from)
     return (
         f"{config.method.name} learned from labeled defects, {anomalous:,} of the {len(samples):,} samples "
-        f"of {splits}: its figures are an upper line, not comparable with those of methods that learn from "
-        "normal samples alone"
+        f"of {splits}: it is a supervised reference, not comparable with methods that learn from normal "
+        "samples alone"
     )
 
 

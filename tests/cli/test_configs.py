@@ -307,7 +307,7 @@ def test_a_supervised_training_reads_no_test_sample_and_says_what_it_read(
         assert run(["train", *settings, "--dry-run"]) == 0
         printed = " ".join(capsys.readouterr().err.split())
         assert "note: supcon learned from labeled defects, " in printed
-        assert " samples of train and val: its figures are an upper line" in printed
+        assert " samples of train and val: it is a supervised reference" in printed
         assert run(["train", *settings, "--json"]) == 0
         with pytest.raises(StoreDamaged):
             list(FeatureStore.open(store, split="test").batches([0], 1))
