@@ -63,7 +63,7 @@ class Estimate:
     split: str
     images: int
     bytes: int
-    """Size of the store, with uncompressed masks."""
+    """Size of the store without its encoders' weights, with uncompressed masks."""
     build_s: float
     pass_live_s: float
     """Duration of an epoch, evaluation or sweep without a store: everything is decoded and encoded."""
@@ -83,13 +83,15 @@ class Plan:
     estimates: tuple[Estimate, ...]
     sample_bytes: dict[str, int]
     """Uncompressed bytes of each array of one sample, with all views."""
+    weights_bytes: int
+    """Bytes of the encoders' weights, of which every store has a copy, whatever its splits."""
     free_bytes: int
     """Free space on the disk of the store."""
 
     @property
     def fits(self) -> bool:
         """Whether the whole store fits on the disk."""
-        return self.estimates[-1].bytes <= self.free_bytes
+        return self.estimates[-1].bytes + self.weights_bytes <= self.free_bytes
 
 
 def plan_store(request: BuildRequest, *, progress: Progress = silent) -> Plan:
@@ -117,8 +119,13 @@ def plan_store(request: BuildRequest, *, progress: Progress = silent) -> Plan:
         estimates.append(estimate(split, index.take(rows), spec, speeds, free_memory()))
     if len(estimates) > 1:
         estimates.append(estimate("all", index, spec, speeds, free_memory()))
+    weights = [e.module.state_dict().values() for e in request.encoders.encoders]
     return Plan(
-        speeds, tuple(estimates), sample_bytes(spec, len(index.view_numbers)), shutil.disk_usage(folder).free
+        speeds,
+        tuple(estimates),
+        sample_bytes(spec, len(index.view_numbers)),
+        sum(value.nbytes for values in weights for value in values),
+        shutil.disk_usage(folder).free,
     )
 
 

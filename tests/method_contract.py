@@ -16,6 +16,7 @@ from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer
 from idif.methods.protocol import (
     FittedMethod,
+    LearnsStatistics,
     Method,
     PredictsFeatures,
     ScoresSubsets,
@@ -92,11 +93,13 @@ def fit_to(case: Case, batches: list[Batch], method: Method | None = None) -> Fi
 
 
 def ready(case: Case) -> Method:
-    """A method in eval mode: one as initialized before training, or one fitted to all samples."""
+    """A method in eval mode: one as prepared before training, or one fitted to all samples."""
     method = case.build(case.source.spec).eval()
+    rows = list(range(len(case.source.index)))
+    if isinstance(method, LearnsStatistics):
+        method.prepare([batch_of(case, rows)])
     if case.fitted:
         if not case.learned:
-            rows = list(range(len(case.source.index)))
             case.learned.update(fit_to(case, [batch_of(case, rows)]).state_dict())
         method.load_state_dict(case.learned)
     return method

@@ -111,13 +111,13 @@ def check_sizes(folder: StorePath, files: dict[str, FileRecord]) -> None:
 
 
 def open_store(
-    path: str | StorePath, categories: Sequence[str] | None, split: Split | None
+    path: str | StorePath, categories: Sequence[str] | None, splits: Sequence[Split] | None
 ) -> tuple[StorePath, RootManifest, list[OpenGroup]]:
-    """Open the root and the groups of some categories and one split of a store.
+    """Open the root and the groups of some categories and splits of a store.
 
     Args:
         path: a folder, or ``s3://BUCKET/PREFIX`` as text.
-        categories: all when None. split: both when None.
+        categories: all when None. splits: all when None.
 
     Raises:
         The exceptions of `cache.FeatureStore.open`.
@@ -126,7 +126,7 @@ def open_store(
     while True:
         root = load_root(store)
         try:
-            chosen = choose_groups(store, root, list_groups(store, root), categories, split)
+            chosen = choose_groups(store, root, list_groups(store, root), categories, splits)
             return store, root, open_groups(store, root, chosen)
         except StoreDamaged:
             # a build or repair that replaced the root meanwhile; what it wrote is read instead
@@ -141,13 +141,13 @@ def choose_groups(
     root: RootManifest,
     groups: dict[GroupName, bool],
     categories: Sequence[str] | None,
-    split: Split | None,
+    splits: Sequence[Split] | None,
 ) -> list[GroupName]:
     """Select groups, in the store's order.
 
     Args:
         groups: result of `list_groups`.
-        categories: all when None. split: both when None.
+        categories: all when None. splits: all when None.
 
     Raises:
         StoreError: a category is not in the store; the nearest names are suggested.
@@ -162,13 +162,14 @@ def choose_groups(
     chosen = [
         group
         for group in groups
-        if (categories is None or group.category in categories) and split in (None, group.split)
+        if (categories is None or group.category in categories) and (splits is None or group.split in splits)
     ]
+    named = " or ".join(splits or ())
     if not chosen:
-        raise StoreError(f"{store}: holds no {split + ' split' if split else 'group'} of what was asked for")
+        raise StoreError(f"{store}: holds no {named + ' split' if named else 'group'} of what was asked for")
     for category in categories or ():
         if not any(group.category == category for group in chosen):
-            raise StoreError(f"{store}: holds no {split} split of {category}")
+            raise StoreError(f"{store}: holds no {named} split of {category}")
     for group in chosen:
         if not groups[group]:
             raise _not_finished(store, root, group)

@@ -72,21 +72,30 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
 
     @classmethod
     def open(
-        cls, path: str | StorePath, categories: Sequence[str] | None = None, split: Split | None = None
+        cls,
+        path: str | StorePath,
+        categories: Sequence[str] | None = None,
+        split: Split | Sequence[Split] | None = None,
     ) -> Self:
-        """Open a store, or the groups of some categories and one split of it.
+        """Open a store, or the groups of some categories and splits of it.
 
         Args:
             path: a folder, or ``s3://BUCKET/PREFIX`` as text.
-            categories: all when None. split: both when None.
+            categories: all when None.
+            split: one split or several; all when None.
 
         Raises:
             StoreError: not a store, or a requested category or split is missing (nearest names listed).
             StoreIncomplete: a requested group is not finished.
             StoreDamaged: a manifest or metadata differs from the written one, or a file is missing or cut.
         """
-        store, root, groups = open_store(path, categories, split)
-        opened_with = (str(store), None if categories is None else tuple(categories), split)
+        splits: Sequence[Split] | None = (split,) if isinstance(split, str) else split
+        store, root, groups = open_store(path, categories, splits)
+        opened_with = (
+            str(store),
+            None if categories is None else tuple(categories),
+            None if splits is None else tuple(splits),
+        )
         return cls(store, root, groups, opened_with)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -67,9 +67,10 @@ def train(
 
 
 def _summaries(results: list[dict[str, Any]]) -> list[str]:
-    """One line for each model: the trainable parameters of its parts."""
+    """One line for each model: its parameters, and the trainable ones of its parts."""
     return [
-        f"{model['name']}: {found['parameters']:,} parameters: "
+        f"{model['name']}: {found['parameters']:,} trainable of "
+        f"{found['parameters'] + found['fixed_parameters']:,} parameters: "
         + ", ".join(f"{name} {size:,}" for name, size in found["parts"].items())
         for result in results
         for model in result["models"]

@@ -39,10 +39,12 @@ def plan_words(plan: Plan) -> Iterator[str]:
     )
     arrays = ", ".join(f"{name} {size:,}" for name, size in plan.sample_bytes.items())
     yield f"bytes of a sample: {arrays} (masks before compression)"
+    yield f"bytes of the encoders' weights, once in each store: {plan.weights_bytes:,}"
     yield "a pass is an epoch, an evaluation or a missing-view sweep, without the part that learns"
     if not plan.fits:
+        needed = whole.bytes + plan.weights_bytes
         yield (
-            f"does not fit: {whole.bytes / 1e9:,.2f} GB, and {plan.free_bytes / 1e9:,.2f} GB are free; "
+            f"does not fit: {needed / 1e9:,.2f} GB, and {plan.free_bytes / 1e9:,.2f} GB are free; "
             f"uint8 takes half, --category or --split less"
         )
     for part in plan.estimates:

@@ -31,9 +31,10 @@ def evaluation_of(run: Run, sources: Sources, progress: Progress = silent) -> Ev
 
     categories: Sequence[str] = sources.categories()
     recorded, where = read_facts(run.folder).get("data", {}), source_name(run.config)
+    learns_from = run.config.method.learns_from
     for category, _ in run.models(categories):
-        if category in recorded and sources.has(category, "train"):
-            identity = data_identity(sources.unplaced([category], "train"), category)
+        if category in recorded and all(sources.has(category, split) for split in learns_from):
+            identity = data_identity(sources.unplaced([category], *learns_from), category)
             check_identity(recorded, identity, category, where)
     given, trained = sources.storage(), run.features().storage
     if given != trained:

@@ -21,7 +21,7 @@ from cli.workflow.encoders import LIVE_ENCODER, image_size_of, load_encoders
 from idif.config.sections import Config, TeacherConfig
 from idif.data.arrays import StorageType
 from idif.data.features import IMAGES, FeatureSource, FeatureSpec
-from idif.data.index import Index, Split
+from idif.data.index import Index, Sample, Split
 from idif.datasets.readers import reader_of
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import encoder_names, find_family, load_encoder
@@ -132,12 +132,16 @@ class Sources:
 
     def splits(self, categories: Sequence[str]) -> set[Split]:
         """The splits of which there are samples of the given categories."""
-        index = self._read(categories, None) if self._store is None else self._store.index
-        return {sample.split for sample in index.samples if sample.category in categories}
+        return {sample.split for sample in self.samples(categories)}
 
-    def placed(self, categories: Sequence[str], split: Split) -> FeatureSource:
-        """Clean images and frozen features of the given categories, placed according to the config."""
-        source, placement = self.unplaced(categories, split), self.config.cache.placement
+    def samples(self, categories: Sequence[str]) -> list[Sample]:
+        """All samples of the given categories, of every split."""
+        index = self._read(categories, ()) if self._store is None else self._store.index
+        return [sample for sample in index.samples if sample.category in categories]
+
+    def placed(self, categories: Sequence[str], *splits: Split) -> FeatureSource:
+        """Clean images and frozen features of some categories and splits, placed according to the config."""
+        source, placement = self.unplaced(categories, *splits), self.config.cache.placement
         if self._store is None:
             return source
         if placement == "auto":
@@ -147,15 +151,15 @@ class Sources:
                 self._said = placement
         return place(source, placement, self.device)
 
-    def unplaced(self, categories: Sequence[str], split: Split) -> FeatureSource:
+    def unplaced(self, categories: Sequence[str], *splits: Split) -> FeatureSource:
         """As `placed`, but without loading into memory, for reading the index or a few rows."""
         config = self.config
         if config.cache.store is None or self._store is None:
-            index = self._read(categories, split)
+            index = self._read(categories, splits)
             return LiveFeatures(self._root(), index, self.encoders(), self.device)
-        store = FeatureStore.open(config.cache.store, categories=categories, split=split)
+        store = FeatureStore.open(config.cache.store, categories=categories, split=splits or None)
         if config.data.root is not None and self._compares:
-            _compare(store.index, self._read(categories, split), config.cache.store)
+            _compare(store.index, self._read(categories, splits), config.cache.store)
         return store
 
     def images(self, source: FeatureSource, rows: Sequence[int]) -> Iterator[Images]:
@@ -248,10 +252,14 @@ class Sources:
             raise ConfigError("data.root: needed without a store; got nothing")
         return self.config.data.root
 
-    def _read(self, categories: Sequence[str], split: Split | None) -> Index:
+    def _read(self, categories: Sequence[str], splits: Sequence[Split]) -> Index:
+        """The data's samples of some splits, or of all if none is named."""
         self._root()
         data = self.config.data.model_copy(update={"categories": tuple(categories)})
-        return reader_of(data).read(data, split)
+        if len(splits) == 1:
+            return reader_of(data).read(data, splits[0])
+        index = reader_of(data).read(data, None)
+        return index.take(index.rows(lambda sample: sample.split in splits)) if splits else index
 
 
 def _demanded(config: Config) -> TeacherConfig:

@@ -44,14 +44,15 @@ from idif.training.estimate import estimate
 from idif.training.feature_mean import MEAN, MODEL, FeatureMean, distances_of, not_trained_warning
 from idif.training.fit import FittedTo
 from idif.training.held_out import held_out_notes
-from idif.training.loop import CURRENT, EpochSummary
+from idif.training.labels import labels_text, require_labels
+from idif.training.loop import BEST_EPOCH, CURRENT, EpochSummary
 from idif.training.painted_validation import can_paint, paint
 from idif.training.precision import (
     training_convolutions,
     winograd_applies,
     winograd_unavailable_reason,
 )
-from idif.training.sampling import training_rows
+from idif.training.sampling import training_normals, training_rows
 from idif.training.stages import stage_length, stages_of, train_stages
 from idif.training.task import Task
 from idif.training.tracking import require_tracker
@@ -62,7 +63,7 @@ from idif.training.validation import (
     overfit_warning,
     validation_split,
 )
-from idif.visualization.text import percent
+from idif.visualization.text import with_percent_sign
 
 FIGURES = {
     "s_auroc": "S-AUROC",
@@ -70,7 +71,7 @@ FIGURES = {
     TRAIN_S_AUROC: "against those trained on",
     PAINTED_S_AUROC: "painted S-AUROC",
 }
-"""Figures of an evaluation that the line of an epoch shows, with their names."""
+"""Shares among the figures of an evaluation that the line of an epoch shows, with their names."""
 START_PATIENCE = 600.0
 """Seconds that a process waits for another one to write the run's folder, if they divide the categories."""
 
@@ -103,7 +104,7 @@ def _train_models(
 ) -> dict[str, Any]:
     """`train_run` behind the run's lock, which is released once the run's folder is written where processes
     divide the categories."""
-    learned = "fitted" if config.method.fitted else "trained"
+    learned, learns_from = "fitted" if config.method.fitted else "trained", config.method.learns_from
     by_category = config.train.distribute == "categories"
     # The process group exists until all are ready to train: training in a single process must not see it.
     with join_team() if by_category else nullcontext(Ranks()) as ranks:
@@ -117,13 +118,15 @@ def _train_models(
         everybody()  # otherwise a slow process would mistake the files of a fast one for an earlier run
         sources = Sources(config, fabric.device)
         groups = model_groups(config, sources.categories())
+        for name, members in groups.items() if config.method.uses_labels else ():
+            require_labels(config, sources.samples(members), name)
         if config.train.patience:
             validation_split(config.train, sources.splits(sources.categories()))
 
         def is_done(name: str) -> bool:
             return (resume or not dry_run) and _is_done(config, sources, name, groups[name])
 
-        first = sources.unplaced(next(iter(groups.values())), "train") if table is not None else None
+        first = None if table is None else sources.unplaced(next(iter(groups.values())), *learns_from)
         score = None if dry_run or first is None else _score_column(config, first)
         models = _Models(config, groups, is_done, table, score)
         waiting = models.waiting()
@@ -139,7 +142,7 @@ def _train_models(
         locks.close()
 
     def trained_elsewhere(name: str) -> None:
-        rows, _ = training_rows(config, sources.unplaced(models.groups[name], "train").index)
+        rows, _ = training_rows(config, sources.unplaced(models.groups[name], *learns_from).index)
         models.add(model_summary(name, config.folder / name, len(rows), learned))
 
     turns: Iterator[str] = iter(waiting)
@@ -150,7 +153,8 @@ def _train_models(
         turns = take_models(folders, is_done, trained_elsewhere)
     for name in turns:
         members = models.groups[name]
-        task = make_task(config, name, sources.placed(members, "train"), members, resources, starts[name])
+        source = sources.placed(members, *learns_from)
+        task = make_task(config, name, source, members, resources, starts[name])
         with keep_freed_memory() if fabric.device.type == "cpu" else nullcontext():
             if dry_run:
                 measured = {"estimate": asdict(estimate(config, task, fabric))}
@@ -218,7 +222,7 @@ def _is_done(config: Config, sources: Sources, name: str, members: list[str]) ->
     folder = config.folder / name
     if not is_finished(folder, config) or not config.method.fitted:
         return is_finished(folder, config)
-    source = sources.unplaced(members, "train")
+    source = sources.unplaced(members, *config.method.learns_from)
     before, now = FittedTo.read(folder), FittedTo.of(source, training_rows(config, source.index)[0])
     assert before is not None
     if before == now:
@@ -238,9 +242,10 @@ def _start(
     config: Config, sources: Sources, members: list[str], fabric: Fabric, *, resume: bool, write: bool
 ) -> dict[str, Any]:
     """Load the method's resources onto the device, print caveats, and write the run's folder."""
-    first = sources.unplaced(members, "train")
+    learns_from = config.method.learns_from
+    first = sources.unplaced(members, *learns_from)
     categories = sources.categories()
-    training = sources.unplaced(categories, "train").index
+    training = sources.unplaced(categories, *learns_from).index
     # before textures are made and anything is trained
     few = held_out_notes(config, training, categories)
     check_variants(config, first.spec)
@@ -249,11 +254,12 @@ def _start(
         lines = caveats(config, first.spec, resources, training.samples) + few
         if resume or write:
             lines += resumed_otherwise(config, fabric)
-        start = TrainingStart(resources, tuple(dict.fromkeys(lines)))
+        labels = labels_text(config, training.samples)
+        start = TrainingStart(resources, tuple(dict.fromkeys(lines)), labels)
         for line in start.caveats:
             note(f"note: {line}")
         if write:
-            identities = {c: data_identity(sources.unplaced([c], "train"), c) for c in categories}
+            identities = {c: data_identity(sources.unplaced([c], *learns_from), c) for c in categories}
             write_run_folder(config, sources.training_data(first, identities), start, fabric)
             with progress_bar("pooling stored features", "samples") as listen:
                 every = sources.unplaced(categories, "train")
@@ -273,7 +279,7 @@ def _train_model(config: Config, task: Task, members: list[str], sources: Source
     def open_validation() -> FeatureSource:
         return sources.placed(members, split)
 
-    kept, held_out = training_rows(config, task.source.index)
+    kept, held_out = training_normals(config, task.source.index)
     if settings.validate_every and not config.method.fitted:
         normals = FeatureMean.of(task.source, kept, held_out)
     if normals is not None and can_paint(task.source.spec):
@@ -318,8 +324,12 @@ def _report_epoch(config: Config, done: EpochSummary) -> None:
 
 def _print_epoch(done: EpochSummary) -> None:
     figures = "".join(
-        f"  {name} {percent(done.figures[key])} %" for key, name in FIGURES.items() if key in done.figures
+        f"  {name} {with_percent_sign(done.figures[key])}"
+        for key, name in FIGURES.items()
+        if key in done.figures
     )
+    if done.figures.get(BEST_EPOCH) is not None:
+        figures += f"  best epoch {done.figures[BEST_EPOCH]}"
     if MODEL in done.figures:
         figures += f"  features {done.figures[MODEL]:.3f} (mean {done.figures[MEAN]:.3f})"
     note(

@@ -22,6 +22,7 @@ from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.msflow.config import MSFlowConfig
 from idif.methods.pooled.config import PooledAutoencoderConfig, PooledNeighborsConfig
 from idif.methods.section import MethodSection, ViewDropoutConfig
+from idif.methods.supcon.config import SupConConfig
 from idif.methods.uniad.config import UniADConfig
 from idif.settings import Count, Probability, Section, UserPath
 
@@ -281,6 +282,7 @@ MethodConfig = Annotated[
     | PatchCoreConfig
     | PooledAutoencoderConfig
     | PooledNeighborsConfig
+    | SupConConfig
     | UniADConfig,
     Field(discriminator="name"),
 ]  # fmt: skip
@@ -323,6 +325,8 @@ class Config(Section):
             raise ValueError(f"corruption: the method {self.method.name} uses none; leave the section out")
         if self.method.fitted:
             self._require_fit_keys()
+        if self.method.uses_labels:
+            self._require_unchosen()
         if self.cache.source == "store" and self.cache.store is None:
             raise ValueError("cache.source is 'store' but cache.store names none")
         if self.train.distribute == "categories" and self.train.mode == "unified":
@@ -339,6 +343,20 @@ class Config(Section):
                 "e.g. 0.1"
             )
         return self
+
+    def _require_unchosen(self) -> None:
+        """Refuse settings that choose or measure by labels which the method learns from."""
+        name = self.method.name
+        if self.train.eval_every:
+            raise ValueError(
+                f"train.eval_every: {name} learns from the split val, and test must not be looked at between "
+                "epochs; expected 0"
+            )
+        if self.eval.threshold == "validation":
+            raise ValueError(
+                f"eval.threshold: {name} learns from the split val, so a threshold chosen on it says nothing "
+                "of new samples; expected false-positive-rate, f1-max or a number"
+            )
 
     def _require_fit_keys(self) -> None:
         """Refuse settings of gradient steps with a method that makes none."""

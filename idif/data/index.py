@@ -6,6 +6,8 @@ from typing import Any, Literal, Self
 
 Split = Literal["train", "val", "test"]
 """``train`` teaches, ``val`` chooses epochs and thresholds, ``test`` reports; most data has no ``val``."""
+LearningSplit = Literal["train", "val"]
+"""A split that a method may learn from: never the one that reports."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 """All splits, in a store's order."""
 TRAIN_AND_TEST: tuple[Split, ...] = ("train", "test")

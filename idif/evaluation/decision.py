@@ -31,7 +31,8 @@ class WrongSample:
     defect: str
     """Its class."""
     files: dict[str, str]
-    """Camera number -> original name of the photograph, relative to the folder it was imported from."""
+    """Camera number -> original name of the photograph, relative to the folder it was imported from; empty
+    where the data label whole samples."""
 
     def name(self) -> str:
         """The original name of its first photograph, else its id."""
@@ -77,8 +78,21 @@ class Decisions:
         classes = ", ".join(f"{name} {missed.count}/{missed.total}" for name, missed in named)
         return f"{text}; missed by class: {classes}" + (f" and {more} more classes" if more > 0 else "")
 
+    @property
+    def agreement(self) -> dict[str, float | None]:
+        """``precision``, ``recall``, ``f1``, ``accuracy``, anomalous as positive; None where undefined."""
+        hits = self.misses.total - self.misses.count
+        alarms, wrong = hits + self.false_alarms.count, self.misses.count + self.false_alarms.count
+        samples = self.misses.total + self.false_alarms.total
+        return {
+            "precision": hits / alarms if alarms else None,
+            "recall": hits / self.misses.total if self.misses.total else None,
+            "f1": 2 * hits / (2 * hits + wrong) if self.misses.total else None,
+            "accuracy": (samples - wrong) / samples if samples else None,
+        }
+
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """As JSON values, with `agreement`."""
         return {
             "threshold": self.threshold,
             "rule": self.rule,
@@ -86,6 +100,7 @@ class Decisions:
             "oracle": self.oracle,
             "misses": self.misses.to_json(),
             "false_alarms": self.false_alarms.to_json(),
+            **self.agreement,
             "missed_by_class": {name: share.to_json() for name, share in self.missed_by_class.items()},
             "missed": [vars(sample) for sample in self.missed],
             "falsely_alarmed": [vars(sample) for sample in self.falsely_alarmed],
@@ -171,7 +186,7 @@ def sample_class(predictions: Predictions, row: int) -> str:
 
 def _wrong(predictions: Predictions, row: int) -> WrongSample:
     p = predictions
-    defects = p.defects_of(row)
+    defects, of_sample = p.defects_of(row), bool(p.sample_class[row])
     return WrongSample(
         sample_id=p.sample_id[row],
         score=float(p.sample_scores[row]),
@@ -179,6 +194,6 @@ def _wrong(predictions: Predictions, row: int) -> WrongSample:
         files={
             str(number): p.original_name(row, slot)
             for slot, number in enumerate(p.view_numbers)
-            if p.present[row, slot]
+            if p.present[row, slot] and not of_sample
         },
     )

@@ -9,6 +9,7 @@ from idif.methods.memory.spec import PADIM_SPEC, PATCHCORE_SPEC
 from idif.methods.msflow.spec import MSFLOW_SPEC
 from idif.methods.pooled.spec import POOLED_AUTOENCODER_SPEC, POOLED_NEIGHBORS_SPEC
 from idif.methods.protocol import MethodSpec
+from idif.methods.supcon.spec import SUPCON_SPEC
 from idif.methods.uniad.spec import UNIAD_SPEC
 
 METHODS: dict[str, MethodSpec[Any]] = {
@@ -20,6 +21,7 @@ METHODS: dict[str, MethodSpec[Any]] = {
     "patchcore": PATCHCORE_SPEC,
     "pooled-autoencoder": POOLED_AUTOENCODER_SPEC,
     "pooled-neighbors": POOLED_NEIGHBORS_SPEC,
+    "supcon": SUPCON_SPEC,
     "uniad": UNIAD_SPEC,
 }
 """``method.name`` of a config -> the method."""

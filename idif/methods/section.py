@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from idif.data.index import LearningSplit
 from idif.settings import Section
 
 
@@ -35,8 +36,21 @@ class MethodSection(Section):
     fitted: ClassVar[bool] = False
     """Whether the method is fitted in one pass instead of trained; keys of ``train`` that only gradient steps
     have are then errors."""
+    learns_from: ClassVar[tuple[LearningSplit, ...]] = ("train",)
+    """Splits whose samples the method learns from. With ``val`` it learns from labels, of defects too: no
+    sample is left to choose an epoch or a threshold by labels, and settings that would are errors."""
     earlier_values: ClassVar[Mapping[str, Any]] = {}
     """{key: value} of keys that runs of earlier versions do not record, where the default differs now."""
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether the method learns from labels: of normal samples and of defects."""
+        return "val" in self.learns_from
+
+    @property
+    def balances_labels(self) -> bool:
+        """Whether every batch of training has as many normal as anomalous samples."""
+        return False
 
     @property
     def inference_options(self) -> tuple[InferenceOption, ...]:

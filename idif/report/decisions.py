@@ -61,7 +61,7 @@ def decision_part(decided: Decisions, samples: ScoredSamples, costs: Costs | Non
     both = samples.both_classes
     return DecisionPart(
         sentence=as_sentence(decided.sentence()),
-        tables=[by_class(decided)],
+        tables=[by_class(decided), agreement(decided)],
         wrong=[table for table in wrong if table.rows],
         figure=threshold_figure(samples, decided, costs) if both else None,
         explorer=other_thresholds(samples, decided, costs) if both else None,
@@ -79,6 +79,15 @@ def by_class(decided: Decisions) -> Table:
     if len(decided.missed_by_class) > 1:
         missed = decided.misses
         table.rows.append(("all defects", _row(missed.count, missed.total - missed.count, missed)))
+    return table
+
+
+def agreement(decided: Decisions) -> Table:
+    """Precision, recall, F1 and accuracy of the decisions, with anomalous as positive."""
+    found = decided.agreement
+    table = Table("Decisions and labels, anomalous is positive; in percent", [*map(str.capitalize, found)])
+    cells = [table.percent_cell(value, "no sample is decided or labeled so") for value in found.values()]
+    table.rows.append(("all samples", cells))
     return table
 
 

@@ -288,6 +288,7 @@ def _category_section(run: RunData, name: str, pictures: Pictures, costs: Costs 
     possible = (
         tables.per_map(values, run.protocol.get("rules", {}).get("region_map", MAP)),
         tables.per_defect(values, has_views=run.several_cameras),
+        tables.class_scores(values),
         *([tables.per_view(values, run.protocol.get("cameras", {}))] if run.several_cameras else []),
     )
     shown = [table for table in possible if table.rows]

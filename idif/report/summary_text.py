@@ -39,6 +39,8 @@ def summary(run: RunData) -> str:
             learned = f"stopped or still in training after epoch {run.unfinished_epoch}"
         if config.method.fitted:
             learned = "fitted in one pass, without training,"
+        if config.method.uses_labels:
+            learned += " on normal samples and labeled defects"
         subject = f"{config.method.name.upper()} ({models}) was {learned} and evaluated"
     tested = _count(samples, "sample", "samples")
     sentences = [f"{subject} on {tested} of {categories}; {anomalous} of them are anomalous"]
@@ -96,8 +98,10 @@ def caveats(run: RunData) -> list[str]:
             f"Fewer than {SMALL_TEST} normal or anomalous test samples in {names}: these metrics are "
             "uncertain, see their intervals."
         )
-    if run.protocol.get("split", "test") != "test":
-        texts.append(f"Evaluated on the {run.protocol['split']} split, not on the test split.")
+    split = run.protocol.get("split", "test")
+    if split != "test":
+        known = ", whose samples were learned from," if split in run.config.method.learns_from else ","
+        texts.append(f"Evaluated on the {split} split{known} not on the test split.")
     return texts
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from idif.data.index import camera_name
+from idif.data.index import NORMAL_CLASS, camera_name
 from idif.evaluation.paired import Comparison
 from idif.metrics.mean import mean_defined
 from idif.report.reference_results import ReferenceRow
@@ -212,6 +212,17 @@ def per_defect(values: Json, *, has_views: bool) -> Table:
             table.percent_cell(metrics.get(key), reasons.get(f"per_defect.{defect}.{key}")) for key in keys
         ]
         table.rows.append((defect, [*cells, *(Cell(str(metrics[count])) for count in counts)]))
+    return table
+
+
+def class_scores(values: Json) -> Table:
+    """Mean, spread and range of the sample scores of the normal samples and of each defect."""
+    columns = ("samples", "mean", "std", "min", "max")
+    table = Table("Sample scores by class", columns)
+    for name, found in values.get("class_scores", {}).items():
+        numbers = [Cell(f"{found[column]:.4g}") for column in columns[1:]]
+        shown = "good" if name == NORMAL_CLASS else name
+        table.rows.append((shown, [Cell(str(found["samples"])), *numbers]))
     return table
 
 

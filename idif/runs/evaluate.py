@@ -21,13 +21,14 @@ from idif.evaluation.scoring import Scorer
 from idif.evaluation.test_pass import CategoryTask, PixelCounts, metrics_of, write_predictions
 from idif.evaluation.thresholds import normal_thresholds, validation_thresholds
 from idif.progress import Notify, Progress, silent, unheard
-from idif.runs.files import CONFIG_FILE, METRICS_FILE, PREDICTIONS_FILE, read_config
+from idif.runs.files import CONFIG_FILE, METRICS_FILE, PREDICTIONS_FILE, read_config, read_facts
 from idif.runs.outdated import MODELS, check_results, model_digests
 from idif.runs.run import Run, run_home
 from idif.sealed_json import write_sealed
 from idif.training.feature_mean import FEATURE_DISTANCE, distances_of, untrained_warning
 from idif.training.held_out import held_out_notes, uses_normals
-from idif.training.sampling import training_rows
+from idif.training.labels import LEARNED_FROM, labels_note
+from idif.training.sampling import training_normals
 
 OpenSource = Callable[[str, Split], FeatureSource]
 """(category, split) -> source of its samples."""
@@ -71,7 +72,7 @@ class Evaluation:
             thresholds = normals = None
             if settings.threshold == "false-positive-rate" or settings.record_normal_scores:
                 training = self.open_source(category, "train")
-                kept, held = training_rows(self.run.config, training.index)
+                kept, held = training_normals(self.run.config, training.index)
                 if settings.threshold == "false-positive-rate":
                     thresholds = normal_thresholds(scorer, training, held)
                 if settings.record_normal_scores:
@@ -129,7 +130,7 @@ class Evaluation:
         if self.run.config.eval.calibrate == "none":
             return None
         training = self.open_source(category, "train")
-        _, held = training_rows(self.run.config, training.index)
+        _, held = training_normals(self.run.config, training.index)
         scores = scorer.collect(training, held, title="calibrating")
         prior = self.run.config.eval.calibrate_prior
         return fit_calibration(scores.views, scores.present, training.index.view_numbers, prior)
@@ -139,7 +140,7 @@ class Evaluation:
         if not uses_normals(self.run.config.eval):
             return
         index = self.open_source(category, "train").index
-        kept, held = training_rows(self.run.config, index)
+        kept, held = training_normals(self.run.config, index)
         dirty = contamination(index.samples[row] for row in held or kept)
         if dirty is not None:
             self.notify(f"note: {category}: of the samples behind calibration, thresholds and scale, {dirty}")
@@ -156,6 +157,8 @@ def evaluate(evaluation: Evaluation, *, split: Split = "test", maps: bool = True
         CannotFinish: a score is not finite, or the disk is full.
     """
     results = evaluation.run.results
+    if split in evaluation.run.config.method.learns_from:
+        evaluation.notify(f"note: the samples of the split {split} are those that the run learned from")
     pixels = write_predictions(
         evaluation.run.config,
         evaluation.tasks(split),
@@ -163,7 +166,7 @@ def evaluate(evaluation: Evaluation, *, split: Split = "test", maps: bool = True
         split=split,
         maps=maps,
         derived=[results / METRICS_FILE],
-        provenance={MODELS: _model_digests(evaluation), **_epoch(evaluation.run)},
+        provenance={MODELS: _model_digests(evaluation), **_epoch(evaluation.run), **_labels(evaluation.run)},
         progress=evaluation.progress,
     )
     return measure(results, evaluation.run.config.eval, pixels, notify=evaluation.notify)
@@ -212,7 +215,11 @@ def measure(
             metrics["categories"][category][FEATURE_DISTANCE] = found
     metrics = write_sealed(results / METRICS_FILE, metrics)
     _notify_of_missing_views(metrics, notify)
-    for warning in (brightness_warning(metrics), untrained_warning(metrics)):
+    for warning in (
+        labels_note(metrics["protocol"]),
+        brightness_warning(metrics),
+        untrained_warning(metrics),
+    ):
         if warning is not None:
             notify(f"note: {warning}")
     return metrics
@@ -222,6 +229,12 @@ def _epoch(run: Run) -> dict[str, str]:
     """The protocol's ``epoch`` of weights that are not those of the last one."""
     text = run.epoch_text()
     return {} if text is None else {"epoch": f"{text} (training is not finished)"}
+
+
+def _labels(run: Run) -> dict[str, str]:
+    """The protocol's sentence on labels that the run learned from."""
+    facts = read_facts(run.folder) if run.config.method.uses_labels else {}
+    return {LEARNED_FROM: facts[LEARNED_FROM]} if LEARNED_FROM in facts else {}
 
 
 def _model_digests(evaluation: Evaluation) -> dict[str, str]:

@@ -22,6 +22,7 @@ from idif.runs.identity import check_encoders, check_identity
 from idif.runs.provenance import environment
 from idif.runs.run import method_context, source_name
 from idif.training.checkpoint import save_weights
+from idif.training.labels import LEARNED_FROM, labels_text
 from idif.training.precision import numerics
 from idif.training.sampling import training_rows
 from idif.training.stages import last_length, stage_length, stages_of
@@ -36,6 +37,8 @@ class TrainingStart:
     """{name: Resource}, on the CPU."""
     caveats: tuple[str, ...]
     """Caveats for readers of the results, one sentence each."""
+    labels: str | None = None
+    """Result of `idif.training.labels.labels_text`."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class TrainingData:
     fingerprint: str | None
     """Fingerprint of the store; None for live encoders."""
     identities: Mapping[str, Mapping[str, str | None]]
-    """Category -> `idif.runs.identity.data_identity` of its training samples."""
+    """Category -> `idif.runs.identity.data_identity` of the samples that the run learns from."""
     cameras: Mapping[str, str] = field(default_factory=dict)
     """`idif.data.index.Index.camera_names`."""
 
@@ -82,6 +85,7 @@ def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, f
         **({"cameras": dict(data.cameras)} if data.cameras else {}),
         stages={stage.name: asdict(stage_length(config, stage)) for stage in stages_of(config)},
         **{name: resource_facts(resource) for name, resource in start.resources.items()},
+        **({} if start.labels is None else {LEARNED_FROM: start.labels}),
         caveats=[*start.caveats, *([config.run.note] if config.run.note else [])],
     )
     # record categories and cameras by name: a store may grow, a run does not
@@ -119,19 +123,25 @@ def resource_facts(resource: Resource) -> dict[str, str]:
 def caveats(
     config: Config, features: FeatureSpec, resources: Mapping[str, Resource], samples: Sequence[Sample]
 ) -> list[str]:
-    """Caveats for readers of the results: stand-in weights or textures, weights of another run, dirty data.
+    """Caveats for readers of the results: labels learned from, stand-in weights or textures, weights of
+    another run, dirty data.
 
     Args:
         samples: all training samples of the run.
     """
     lines = []
-    if (dirty := contamination(samples)) is not None:
+    if (labels := labels_text(config, samples)) is not None:
+        lines.append(labels)
+    elif (dirty := contamination(samples)) is not None:
         lines.append(f"{dirty}; they are trained on like the others")
     if config.train.init is not None:
         lines.append(f"training starts from the weights of the run {config.train.init.name}")
     if features.untrained:
-        named = "the teacher is" if len(features.encoders) == 1 else f"{', '.join(features.untrained)}:"
-        lines.append(f"{named} an untrained, seeded random network, not ImageNet's")
+        kind = "an untrained, seeded random network, not ImageNet's"
+        if len(features.encoders) == 1:
+            lines.append(f"the teacher is {kind}")
+        else:
+            lines.append(f"encoders with seeded random weights, untrained: {', '.join(features.untrained)}")
     return lines + [text for r in resources.values() if (text := r.caveat) is not None]
 
 
@@ -248,6 +258,7 @@ def make_task(
         replace(context, resources=resources),
         init,
         variants=config.cache.variants if source.spec.variants else (),
+        balanced=config.method.balances_labels,
     )
 
 

@@ -36,9 +36,10 @@ from idif.runs.start import (
 )
 from idif.training.feature_mean import FeatureMean, distances_of, not_trained_warning
 from idif.training.held_out import held_out_notes
+from idif.training.labels import labels_text, require_labels
 from idif.training.painted_validation import paint
 from idif.training.precision import fabric_precision
-from idif.training.sampling import training_rows
+from idif.training.sampling import training_normals
 from idif.training.stages import train_stages
 from idif.training.tracking import require_tracker
 from idif.training.validation import Validation, validation_split
@@ -68,7 +69,8 @@ def train(
     Args:
         config: e.g. from `idif.load_config`. Results are written to ``config.folder``; ``data`` and ``cache``
             are recorded, not read.
-        source: training samples, e.g. ``FeatureStore.open(path, split="train")``.
+        source: training samples, e.g. ``FeatureStore.open(path, split="train")``; for a method that learns
+            from labels those of ``val`` too.
         validation: samples scored every ``train.eval_every`` epochs: those of the split ``val`` if the source
             has one, else of ``test``. Without them ``train.patience`` has no effect.
         resume: continue an existing run.
@@ -113,18 +115,21 @@ def _train_models(
     groups = model_groups(config, categories)
     # before the folder is written: a run that cannot start leaves none
     check_variants(config, source.spec)
+    for name, members in groups.items():
+        require_labels(config, [s for s in source.index.samples if s.category in members], name)
     starts = {name: starting_checkpoint(config, name) for name in groups}
-    training = _members(source, categories, "train").index
+    learns_from = config.method.learns_from
+    training = _members(source, categories, *learns_from).index
     few = held_out_notes(config, training, categories)
     request = ResourceRequest(config.corruption, source.spec, config.run.dir, progress)
     resources = METHODS[config.method.name].resources(config.method, request)
     lines = caveats(config, source.spec, resources, training.samples) + few
     lines += resumed_otherwise(config, fabric)
-    start = TrainingStart(resources, tuple(dict.fromkeys(lines)))
+    start = TrainingStart(resources, tuple(dict.fromkeys(lines)), labels_text(config, training.samples))
     for line in start.caveats:
         notify(f"note: {line}")
     fingerprint = getattr(source, "fingerprint", None)
-    identities = {c: data_identity(_members(source, [c], "train"), c) for c in categories}
+    identities = {c: data_identity(_members(source, [c], *learns_from), c) for c in categories}
     numbers = source.index.view_numbers
     names = source.index.camera_names
     data = TrainingData(source.spec, numbers, categories, encoders, fingerprint, identities, names)
@@ -136,7 +141,7 @@ def _train_models(
         chosen = validation_split(config.train, found) if len(found) > 1 else "val"
     on_device = {name: resource.to(fabric.device) for name, resource in resources.items()}
     for name, members in groups.items():
-        part = _members(source, members, "train")
+        part = _members(source, members, *learns_from)
         task = make_task(config, name, part, members, on_device, starts[name])
 
         test = None
@@ -144,7 +149,7 @@ def _train_models(
             test = partial(_members, validation, members, chosen)
         painted = normals = None
         if config.train.validate_every and not config.method.fitted:
-            kept, held_out = training_rows(config, part.index)
+            kept, held_out = training_normals(config, part.index)
             painted = paint(part, kept, held_out, encoders, fabric.device, config.train.seed)
             normals = FeatureMean.of(part, kept, held_out)
         trained = partial(Subset, part, tuple(task.rows))
@@ -160,8 +165,8 @@ def _train_models(
             notify(f"note: {warning}")
 
 
-def _members(source: FeatureSource, categories: Sequence[str], split: Split) -> FeatureSource:
-    """The samples of some categories, restricted to ``split`` if the source has both splits."""
-    splits = {sample.split for sample in source.index.samples}
-    rows = source.index.rows(lambda s: s.category in categories and (len(splits) == 1 or s.split == split))
+def _members(source: FeatureSource, categories: Sequence[str], *splits: Split) -> FeatureSource:
+    """The samples of some categories, restricted to ``splits`` if the source has several splits."""
+    found = {sample.split for sample in source.index.samples}
+    rows = source.index.rows(lambda s: s.category in categories and (len(found) == 1 or s.split in splits))
     return source if len(rows) == len(source.index) else Subset(source, tuple(rows))

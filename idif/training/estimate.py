@@ -28,6 +28,8 @@ class TrainingEstimate:
 
     parameters: int
     """Number of trainable parameters."""
+    fixed_parameters: int
+    """Number of the method's parameters that are not trained; the frozen encoders are not among them."""
     parts: dict[str, int]
     """Number of trainable parameters of each part of the method, by the part's name."""
     state_bytes: int
@@ -83,6 +85,7 @@ def estimate(config: Config, task: Task, fabric: Fabric) -> TrainingEstimate:
     steps = StepCount.of(settings, len(task.rows), fabric.world_size)
     return TrainingEstimate(
         parameters=parameters,
+        fixed_parameters=sum(p.numel() for p in method.parameters()) - parameters,
         parts=_parts(method),
         state_bytes=4 * (2 * parameters + moments),
         activation_bytes=sum(kept.values()),
@@ -117,6 +120,7 @@ def _estimate_fit(config: Config, task: Task, method: FittedMethod, fabric: Fabr
     steps = -(-len(task.rows) // size)
     return TrainingEstimate(
         parameters=0,
+        fixed_parameters=0,
         parts={},
         state_bytes=sizes[0] + (sizes[1] - sizes[0]) * (steps - 1),
         activation_bytes=0,

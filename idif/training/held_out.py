@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from idif.config.sections import Config, EvalConfig
 from idif.data.index import Index, Sample
 from idif.errors import ConfigError
-from idif.training.sampling import training_rows
+from idif.training.sampling import training_normals
 
 FEWEST = 2
 """Normals without which there is no spread, and no threshold with a score on either side."""
@@ -39,7 +39,7 @@ def held_out_notes(config: Config, index: Index, categories: Sequence[str]) -> l
     settings = config.eval
     if not uses_normals(settings):
         return []
-    kept, held = training_rows(config, index)
+    kept, held = training_normals(config, index)
     held_out = {category: _samples(index, held, category) for category in categories}
     notes = []
     if settings.calibrate != "none" and index.view_numbers:

@@ -20,7 +20,7 @@ from idif.randomness import Draws, integers, stream, view_seeds
 from idif.training.fit import fit
 from idif.training.precision import convolution_backend, training_convolutions
 from idif.training.run_log import RunLog
-from idif.training.sampling import epoch_order
+from idif.training.sampling import balanced_order, epoch_order
 from idif.training.schedule import StepCount
 from idif.training.state import StepInput, TrainingState
 from idif.training.step_metrics import FLUSH_EVERY, PART, StepMetrics, out_of_memory_as_error
@@ -32,6 +32,8 @@ CHOSEN_BY = "s_auroc"
 """Figure of an evaluation by which ``train.patience`` chooses an epoch; higher is better."""
 CURRENT = "_without_ema"
 """End of the names of figures of the current weights, where a moving average of them is evaluated too."""
+BEST_EPOCH = "best_epoch"
+"""Number of the epoch with the best evaluation so far, beside the figures of one, with ``train.patience``."""
 AfterEpoch = Callable[[Method, int], ValidationResult]
 """Callback: takes the method with its current final weights, and the number of finished epochs."""
 
@@ -145,7 +147,7 @@ def train(
                     # the processes' figures may differ in the last bits; they must stop together
                     value = fabric.broadcast(seen.figures.get(CHOSEN_BY))
                     state.best.add(value, epoch + 1, state.kept)
-                    figures["best_epoch"] = state.best.epoch or None
+                    figures[BEST_EPOCH] = state.best.epoch or None
                 if figures:
                     summary["eval"] = figures
                 if tracker is not None and seen.pictures:
@@ -235,7 +237,11 @@ def step_inputs(
 def _groups(task: Task, settings: TrainConfig, number: int, fabric: Fabric) -> Iterator[list[Batch]]:
     """The batches of pass ``number`` over the samples, grouped by optimizer step (``train.accumulate``)."""
     rank, world = fabric.global_rank, fabric.world_size
-    order = epoch_order(task.rows, seed=settings.seed, epoch=number, rank=rank, world=world)
+    if task.balanced:
+        labels = [task.source.index.samples[row].label for row in task.rows]
+        order = balanced_order(task.rows, labels, seed=settings.seed, epoch=number, rank=rank, world=world)
+    else:
+        order = epoch_order(task.rows, seed=settings.seed, epoch=number, rank=rank, world=world)
     variants = draw_variants(task.source, order, settings.seed, number, task.variants)
     batches = task.source.batches(order, settings.batch_size, variants)
     while group := list(islice(batches, settings.accumulate)):

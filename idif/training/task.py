@@ -30,6 +30,8 @@ class Task:
     """The submodule whose weights ``init`` contains; None means the whole model."""
     variants: tuple[str, ...] = ()
     """Variants of the source that training draws from; empty: all that it has."""
+    balanced: bool = False
+    """Whether every batch has as many normal as anomalous samples."""
 
 
 def build_method(config: Config, task: Task) -> Method:

@@ -27,6 +27,11 @@ def percent(value: float | None, undefined: str = "-") -> str:
     return undefined if value is None else f"{100 * value:.1f}"
 
 
+def with_percent_sign(value: float | None) -> str:
+    """A fraction in percent, with the sign: 0.9713 -> ``97.1 %``; a dash where there is none."""
+    return "-" if value is None else f"{percent(value)} %"
+
+
 def as_sentence(text: str) -> str:
     """``text`` with a capital first letter and one full stop at its end."""
     return text[:1].upper() + text[1:].rstrip(".") + "."

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.methods import main as time_methods
+from cache import FeatureStore
 from cli.__main__ import run
 from idif.config.loader import load_configs
 from idif.config.sections import Config, RunConfig
+from idif.errors import StoreDamaged
 from idif.methods.catalog import METHODS
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotations
 from tests.helpers.tiny_weld import IMAGE_SIZE, make_tiny_weld
@@ -218,6 +221,15 @@ SMALL_CAUSAL_FILM = (
     "method.feedforward=32",
     "train.epochs=2",
 )
+SMALL_SUPCON = (
+    "method.width=16",
+    "method.attention_heads=2",
+    "method.feedforward=32",
+    "method.series_encoder={width: 8, layers: 1, attention_heads: 2, feedforward: 16}",
+    "train.epochs=2",
+    # of four training runs, two for the threshold
+    "train.holdout=0.5",
+)
 TAPS = {"causal-film-headline.yaml": "teacher.taps=[9, 20]"}
 """Config -> the blocks of the stills' encoder that its store holds, where they are not the default."""
 
@@ -228,13 +240,10 @@ def weld_data(folder: Path) -> Path:
     return folder / "weld"
 
 
-@pytest.mark.parametrize("name", WELD_NAMES)
-def test_a_config_of_weld_runs_works_from_the_store_to_the_report(
-    folder: Path, weld_data: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    home = Home(folder, capsys, {}, set())
-    options = [
-        f"data.root={weld_data.as_posix()}",
+def weld_options(folder: Path, data: Path, name: str) -> list[str]:
+    """Settings that make a config of weld runs small and name its places."""
+    return [
+        f"data.root={data.as_posix()}",
         f"cache.store={(folder / ('b9.zarr' if name in TAPS else 'weld.zarr')).as_posix()}",
         "teacher.encoder=weld-tiny",
         "teacher.weights=untrained",
@@ -243,8 +252,16 @@ def test_a_config_of_weld_runs_works_from_the_store_to_the_report(
         "run.tracking=none",
         *([TAPS[name]] if name in TAPS else []),
     ]
+
+
+@pytest.mark.parametrize("name", WELD_NAMES)
+def test_a_config_of_weld_runs_works_from_the_store_to_the_report(
+    folder: Path, weld_data: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    home, options = Home(folder, capsys, {}, set()), weld_options(folder, weld_data, name)
     methods = {config.method.name for config in load_configs(CONFIGS / name, options)}
     options += SMALL_CAUSAL_FILM if methods == {"causal-film"} else ()
+    options += SMALL_SUPCON if methods == {"supcon"} else ()
     settings = [f"--config={CONFIGS / name}", *(f"--set={option}" for option in options)]
     configs = load_configs(CONFIGS / name, options)
     assert isinstance(configs[0].cache.store, Path)
@@ -262,8 +279,88 @@ def test_a_config_of_weld_runs_works_from_the_store_to_the_report(
         assert "5 stills" in report
         assert "frames of the video" in report
         assert "nomaly map" not in report
-        if methods == {"causal-film"}:
+        if methods in ({"causal-film"}, {"supcon"}):
             table = folder / f"{config.run.name}.csv"
             sweep = home.command("sweep", "missing-views", str(config.folder), f"--export={table}")
             assert len(sweep["subsets"]) == 15
             assert len(table.read_text(encoding="utf-8").splitlines()) == 16
+
+
+def test_a_supervised_training_reads_no_test_sample_and_says_what_it_read(
+    folder: Path, weld_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = CONFIGS / "causal-film-supcon.yaml"
+    options = [*weld_options(folder, weld_data, config.name), *SMALL_SUPCON, "run.name=supervised"]
+    settings = [f"--config={config}", *(f"--set={option}" for option in options)]
+    store = folder / "weld.zarr"
+    if not store.exists():
+        assert run(["cache", "build", "weld", *settings]) == 0
+    shards = [
+        path for path in (store / "weld" / "test").rglob("*") if path.is_file() and path.suffix != ".json"
+    ]
+    content = {path: path.read_bytes() for path in shards}
+    assert content
+    capsys.readouterr()
+    try:
+        for path, data in content.items():
+            path.write_bytes(bytes(len(data)))  # reading any row of it fails
+        assert run(["train", *settings, "--dry-run"]) == 0
+        printed = " ".join(capsys.readouterr().err.split())
+        assert "note: supcon learned from labeled defects, " in printed
+        assert " samples of train and val: it is a supervised reference" in printed
+        assert run(["train", *settings, "--json"]) == 0
+        with pytest.raises(StoreDamaged):
+            list(FeatureStore.open(store, split="test").batches([0], 1))
+    finally:
+        for path, data in content.items():
+            path.write_bytes(data)
+    samples = FeatureStore.open(store, split=("train", "val")).index.samples
+    (model,) = json.loads(capsys.readouterr().out)["runs"][0]["models"]
+    assert {sample.split for sample in samples} == {"train", "val"}
+    assert model["samples"] == len(samples) - 2, "half of four training runs are held out"
+    place = str(folder / "weld-runs" / "supervised")
+    assert run(["eval", place]) == 0
+    assert "learned from labeled defects" in " ".join(capsys.readouterr().err.split())
+    for setting in ("eval.threshold=validation", "train.eval_every=1"):
+        assert run(["eval", place, f"--set={setting}", "--json"]) == 2
+        assert "supcon learns from the split val" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_data_without_labeled_defects_are_refused_for_a_supervised_training(
+    folder: Path, weld_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, manifest = CONFIGS / "causal-film-supcon.yaml", weld_data / "manifest.csv"
+    options = [*weld_options(folder, weld_data, config.name), "cache.source=live", "run.name=unlabeled"]
+    lines = manifest.read_text(encoding="utf-8").splitlines()
+    good = [line for line in lines if "VAL" not in line or line.startswith("good")]
+    try:
+        manifest.write_text("\n".join(good) + "\n", encoding="utf-8")
+        assert run(["train", f"--config={config}", *(f"--set={option}" for option in options), "--json"]) == 2
+    finally:
+        manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert json.loads(capsys.readouterr().out)["error"] == (
+        "method.name: supcon learns from labeled defects of the split val, of which the data of weld have "
+        "none; add some, or use a method that learns from normal samples alone"
+    )
+    assert not (folder / "weld-runs" / "unlabeled").exists()
+
+
+def test_steps_from_the_store_are_timed_beside_those_with_live_encoders(
+    folder: Path, weld_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = CONFIGS / "causal-film-demo.yaml"
+    home, options = Home(folder, capsys, {}, set()), weld_options(folder, weld_data, config.name)
+    settings = [f"--set={option}" for option in (*options, *SMALL_CAUSAL_FILM, "train.batch_size=2")]
+    if not (folder / "weld.zarr").exists():
+        home.command("cache", "build", "weld", f"--config={config}", *settings)
+    capsys.readouterr()
+    time_methods([str(config), *settings, "--steps=1", "--rounds=1", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert {"dinov3_tiny_b20_b31", "vjepa2_tiny", "ast_tiny"} <= {*found["encoder"].split(", ")}
+    assert found["steps_per_epoch"] == 2, "of four training runs"
+    for name, seconds in found["seconds_per_step"].items():
+        assert seconds > 0
+        assert found["seconds_per_epoch"][name] == seconds * 2
+    assert (
+        found["live_over_cached"] == found["seconds_per_step"]["live"] / found["seconds_per_step"]["cached"]
+    )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from idif.data.batch import Batch
 from idif.methods.pooled.config import PooledAutoencoderConfig
-from idif.methods.pooled.pooling import Pooling
+from idif.methods.pooling import Pooling
 from idif.methods.protocol import MethodContext, Needs, Scores, TrainedMethod
 from idif.randomness import Draws
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from idif.data.batch import Batch
 from idif.errors import CannotFinish
 from idif.methods.pooled.config import PooledNeighborsConfig
-from idif.methods.pooled.pooling import Pooled, Pooling
+from idif.methods.pooling import Pooled, Pooling
 from idif.methods.protocol import FittedMethod, MethodContext, Needs, Scores
 from idif.progress import Progress, silent
 

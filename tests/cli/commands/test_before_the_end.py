@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from cli.__main__ import run
+from cli.workflow import train
+from idif.config.sections import Config
 from idif.training import loop
+from idif.training.loop import EpochSummary
 from idif.training.painted_validation import PAINTED, paint
 from idif.training.run_log import read_log
 from tests.helpers.tiny_run import FAST
@@ -57,6 +60,28 @@ def test_ctrl_c_says_where_it_stopped_and_epochs_were_printed(stopped: tuple[Pat
     assert f"cup: stopped after epoch 2 of {EPOCHS}; continue with --resume" in told
     log = [line for line in read_log(folder / "cup" / "log.jsonl") if "eval" in line]
     assert [0 <= line["eval"]["painted_s_auroc"] <= 1 for line in log] == [True, True]
+
+
+def test_the_line_of_an_epoch_has_shares_in_percent_and_an_epoch_as_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(train, "note", told.append)
+    figures = {
+        "s_auroc": 0.782,
+        "s_auroc_without_ema": 0.64,
+        "train_s_auroc": 0.9,
+        "overfit_gap": 0.118,
+        "best_epoch": 13,
+    }
+    train._report_epoch(Config(), EpochSummary("weld", 18, 40, 2.5, 61.0, figures))
+    none = {"s_auroc": None, "s_auroc_without_ema": None, "best_epoch": None}
+    train._report_epoch(Config(), EpochSummary("weld", 1, 40, 2.5, 1.0, none))
+    assert told == [
+        "weld  epoch 18/40  loss 2.5000  S-AUROC 78.2 %  without EMA 64.0 %  "
+        "against those trained on 90.0 %  best epoch 13  1:01 min",
+        "weld  epoch 1/40  loss 2.5000  S-AUROC -  without EMA -  1 s",
+    ]
 
 
 def test_its_last_checkpoint_is_evaluated_predicted_and_reported_with_its_epoch(

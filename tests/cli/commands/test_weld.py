@@ -47,6 +47,8 @@ def test_check_build_and_verify(runs: Path, tmp_path: Path, capsys: pytest.Captu
     plan = answer(capsys, "cache", "plan", "weld", "--root", runs, "--store", tmp_path / "p.zarr", *SET)
     assert plan["sample_bytes"]["sensor"] == 256 * 6 * 4
     assert plan["sample_bytes"]["video"] == 4 * 24 * 2
+    written = sum(path.stat().st_size for path in store.glob("*.safetensors"))
+    assert 0 <= written - plan["weights_bytes"] < 0.02 * written, "but for the files' headers"
     assert [each["split"] for each in plan["estimates"]] == ["train", "val", "test", "all"]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from sklearn.metrics import precision_recall_fscore_support
 
 from idif.config.loader import load_config
 from idif.config.sections import EvalConfig
@@ -67,6 +68,11 @@ def test_misses_and_false_alarms_are_counted_and_named(tiles: Path) -> None:
     assert [one.score for one in found.missed] == sorted(one.score for one in found.missed)
     text = found.sentence()
     assert "(5 % false-alarm target, 12 held-out good parts): misses" in text
+    flagged = scores >= value
+    wanted = precision_recall_fscore_support(predictions.sample_labels, flagged, average="binary")[:3]
+    assert [found.agreement[name] for name in ("precision", "recall", "f1")] == pytest.approx(list(wanted))
+    assert found.agreement["accuracy"] == (flagged == predictions.sample_labels).mean()
+    assert found.to_json().items() >= found.agreement.items()
     assert not found.oracle
     assert Decisions.from_json(json.loads(json.dumps(found.to_json()))) == found
 

@@ -139,6 +139,7 @@ def _run_cases() -> Cases:
         "causal-film-ema": smallest.model_copy(update={"target": "ema", "input_dropout": 0.3}),
         "causal-film-fixed": smallest.model_copy(update={"target": "detach", "views": "mean"}),
         "pooled-autoencoder": METHODS["pooled-autoencoder"].smallest(),
+        "supcon": METHODS["supcon"].smallest().model_copy(update={"cross_entropy": 0.1}),
     }
 
     def made(section: MethodSection) -> contract.Case:
@@ -170,6 +171,7 @@ ALONE = [
     "causal-film-ema",
     "causal-film-fixed",
     "pooled-autoencoder",
+    "supcon",
     "deco-diff",
     "uniad",
     "vector",

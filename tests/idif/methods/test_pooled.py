@@ -11,7 +11,7 @@ from idif.data.batch import Batch
 from idif.errors import ConfigError
 from idif.methods.catalog import METHODS
 from idif.methods.pooled.neighbors import PooledNeighbors
-from idif.methods.pooled.pooling import Pooling
+from idif.methods.pooling import Pooling
 from idif.methods.protocol import Method
 from idif.runs.run import method_context
 from tests.helpers.run_arrays import RunArrays

@@ -1,6 +1,8 @@
 """Early stopping: the split val chooses the epoch, interrupted or not; both weights are scored."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ from idif.errors import ConfigError
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import Method
 from idif.runs.run import method_context
-from idif.training.checkpoint import load_weights, read_progress
+from idif.training.checkpoint import load_state, load_weights, read_progress
 from idif.training.checkpoint_files import CURRENT
 from idif.training.loop import train
 from idif.training.stages import is_trained
 from idif.training.task import Task
 from idif.training.validation import ValidationResult, validation_split
+from idif.visualization.heatmap import Pixels
 from tests.helpers.run_arrays import RunArrays
 
 VALUES: list[float | None] = [0.5, 0.7, None, 0.6, 0.65, 0.9, 0.95]
@@ -137,3 +140,36 @@ def test_a_warm_up_and_a_cosine_may_start_and_end_above_zero() -> None:
     assert rates[9] == pytest.approx(1)
     assert rates[99] == pytest.approx(0.05, abs=0.001)
     assert min(rates[10:]) >= 0.05
+
+
+class Tracked:
+    """A tracker of nothing, with an id."""
+
+    run_id = "first"
+
+    def write(self, *lines: dict[str, Any]) -> None:
+        pass
+
+    def show(self, step: int, pictures: Mapping[str, Pixels]) -> None:
+        pass
+
+
+def test_a_resumed_training_goes_on_under_the_id_of_its_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[tuple[int, str | None]] = []
+
+    @contextmanager
+    def tracking(
+        config: Config, folder: Path, *, after_step: int = 0, run_id: str | None = None
+    ) -> Iterator[Tracked]:
+        starts.append((after_step, run_id))
+        yield Tracked()
+
+    monkeypatch.setattr("idif.training.loop.tracking", tracking)
+    training = Training(tmp_path, config_of(patience=3), stop_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        training.run()
+    training.run()
+    assert starts == [(0, None), (4, "first")]
+    assert load_state(tmp_path / CURRENT)["tracked_as"] == "first"

@@ -241,7 +241,9 @@ def test_a_dry_run_counts_the_parameters_of_each_part(home: Path, capsys: pytest
     assert sum(parts.values()) == model["estimate"]["parameters"] == total
     assert parts["project_in"] == WIDTH * (CHANNELS + 1)
     assert run(command) == 0
-    assert f"all: {total:,} parameters: project_in" in " ".join(capsys.readouterr().err.split())
+    assert f"all: {total:,} trainable of {total:,} parameters: project_in" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 @pytest.mark.parametrize(
