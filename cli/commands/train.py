@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 
 from cli.options import SetOption, TablesOption
@@ -78,22 +80,28 @@ def _summaries(results: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _estimates(results: list[dict[str, Any]]) -> Table:
-    """Table of a dry run; memory without that of the features and of torch itself."""
+def _estimates(results: list[dict[str, Any]]) -> Group:
+    """A table for each run of a dry run; memory without that of the features and of torch itself."""
+    return Group(*map(_estimate_table, results))
+
+
+def _estimate_table(result: dict[str, Any]) -> Table:
     table = Table(
-        "run", "model", "parameters", "weights, MB", "activations, MB", "steps", "s/step", "min/epoch"
+        title=result["run"], title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
     )
-    for result in results:
-        for model in result["models"]:
-            if found := model.get("estimate"):
-                table.add_row(
-                    result["run"],
-                    model["name"],
-                    f"{found['parameters'] / 1e6:.1f} M",
-                    f"{found['state_bytes'] / 1e6:,.0f}",
-                    f"{found['activation_bytes'] / 1e6:,.0f}",
-                    f"{found['steps']:,}",
-                    f"{found['seconds_per_step']:.2f}",
-                    f"{found['seconds_per_epoch'] / 60:.1f}",
-                )
+    table.add_column("model", overflow="fold")
+    for heading in ("parameters", "weights, MB", "activations, MB", "steps", "s/step", "min/epoch"):
+        # a heading may have two lines, but none of its words is cut in a narrow terminal
+        table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
+    for model in result["models"]:
+        if found := model.get("estimate"):
+            table.add_row(
+                model["name"],
+                f"{found['parameters'] / 1e6:.1f} M",
+                f"{found['state_bytes'] / 1e6:,.0f}",
+                f"{found['activation_bytes'] / 1e6:,.0f}",
+                f"{found['steps']:,}",
+                f"{found['seconds_per_step']:.2f}",
+                f"{found['seconds_per_epoch'] / 60:.1f}",
+            )
     return table
