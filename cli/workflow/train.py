@@ -1,7 +1,7 @@
 """Training of every model of a run."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from threading import Timer
@@ -19,47 +19,32 @@ from cli.workflow.model_queue import is_finished, take_models
 from cli.workflow.sources import Sources, make_fabric
 from idif.config.sections import Config
 from idif.data.features import FeatureSource
-from idif.data.index import Split
-from idif.data.subset import Subset
-from idif.encoders.frozen import FrozenEncoder
-from idif.files import make_folder
 from idif.kernels.malloc import keep_freed_memory
-from idif.runs.category_probe import keep_probe
-from idif.runs.identity import data_identity
-from idif.runs.lock import model_lock, run_lock
+from idif.progress import Progress
+from idif.runs.lock import run_lock
 from idif.runs.run import starting_checkpoint
-from idif.runs.start import (
-    TrainingStart,
-    caveats,
-    check_folder,
-    check_variants,
-    make_task,
-    model_groups,
-    resumed_otherwise,
-    write_run_folder,
-)
+from idif.runs.session import TrainingSession
+from idif.runs.start import check_folder, make_task, model_groups
 from idif.training.checkpoint import read_progress
 from idif.training.checkpoint_files import find_checkpoint
 from idif.training.estimate import estimate
-from idif.training.feature_mean import MEAN, MODEL, FeatureMean, distances_of, not_trained_warning
+from idif.training.feature_mean import MEAN, MODEL
 from idif.training.fit import FittedTo
-from idif.training.held_out import held_out_notes
-from idif.training.labels import labels_text, require_labels
+from idif.training.labels import require_labels
 from idif.training.loop import BEST_EPOCH, CURRENT, EpochSummary
-from idif.training.painted_validation import can_paint, paint
+from idif.training.painted_validation import can_paint
 from idif.training.precision import (
     training_convolutions,
     winograd_applies,
     winograd_unavailable_reason,
 )
-from idif.training.sampling import training_normals, training_rows
-from idif.training.stages import stage_length, stages_of, train_stages
+from idif.training.sampling import training_rows
+from idif.training.stages import stage_length, stages_of
 from idif.training.task import Task
 from idif.training.tracking import require_tracker
 from idif.training.validation import (
     PAINTED_S_AUROC,
     TRAIN_S_AUROC,
-    Validation,
     overfit_warning,
     validation_split,
 )
@@ -132,11 +117,11 @@ def _train_models(
         waiting = models.waiting()
         # before the folder is written: a run that cannot start leaves none
         starts = {name: starting_checkpoint(config, name) for name in waiting}
+        session = TrainingSession(config, sources, fabric, _bar, note, first_process())
         resources: Mapping[str, Any] = {}
         if waiting:
-            resources = _start(
-                config, sources, models.groups[waiting[0]], fabric, resume=resume, write=not dry_run
-            )
+            resources = session.start(models.groups[waiting[0]], resume=resume, write=not dry_run)
+            _compile_convolutions(config, fabric)
         everybody()
     if by_category:
         locks.close()
@@ -160,7 +145,7 @@ def _train_models(
                 measured = {"estimate": asdict(estimate(config, task, fabric))}
                 models.add(model_summary(name, task.folder, len(task.rows), "would train") | measured)
             else:
-                _train_model(config, task, members, sources, fabric)
+                _train_model(session, task, _validation(config, sources, members))
                 models.add(model_summary(name, task.folder, len(task.rows), learned))
     return {"run": str(config.folder), "models": models.in_order()}
 
@@ -238,80 +223,25 @@ def _is_done(config: Config, sources: Sources, name: str, members: list[str]) ->
     return False
 
 
-def _start(
-    config: Config, sources: Sources, members: list[str], fabric: Fabric, *, resume: bool, write: bool
-) -> dict[str, Any]:
-    """Load the method's resources onto the device, print caveats, and write the run's folder."""
-    learns_from = config.method.learns_from
-    first = sources.unplaced(members, *learns_from)
-    categories = sources.categories()
-    training = sources.unplaced(categories, *learns_from).index
-    # before textures are made and anything is trained
-    few = held_out_notes(config, training, categories)
-    check_variants(config, first.spec)
-    resources = sources.resources(first.spec)
-    if first_process():
-        lines = caveats(config, first.spec, resources, training.samples) + few
-        if resume or write:
-            lines += resumed_otherwise(config, fabric)
-        labels = labels_text(config, training.samples)
-        start = TrainingStart(resources, tuple(dict.fromkeys(lines)), labels)
-        for line in start.caveats:
-            note(f"note: {line}")
-        if write:
-            identities = {c: data_identity(sources.unplaced([c], *learns_from), c) for c in categories}
-            write_run_folder(config, sources.training_data(first, identities), start, fabric)
-            with progress_bar("pooling stored features", "samples") as listen:
-                every = sources.unplaced(categories, "train")
-                keep_probe(config.folder, every, progress=listen, notify=note)
-    _compile_convolutions(config, fabric)
-    return {name: resource.to(fabric.device) for name, resource in resources.items()}
+def _bar(title: str, unit: str) -> AbstractContextManager[Progress]:
+    return progress_bar(title, unit, show=first_process())
 
 
-def _train_model(config: Config, task: Task, members: list[str], sources: Sources, fabric: Fabric) -> None:
-    make_folder(task.folder)
+def _validation(config: Config, sources: Sources, members: list[str]) -> Callable[[], FeatureSource] | None:
+    """Opens the samples that a training is evaluated on; None if it is not."""
+    if not config.train.eval_every:
+        return None
+    split = validation_split(config.train, sources.splits(members))
+    return partial(sources.placed, members, split)
 
-    settings, painted, normals = config.train, None, None
-    split: Split = "test"
-    if settings.eval_every:
-        split = validation_split(settings, sources.splits(members))
 
-    def open_validation() -> FeatureSource:
-        return sources.placed(members, split)
-
-    kept, held_out = training_normals(config, task.source.index)
-    if settings.validate_every and not config.method.fitted:
-        normals = FeatureMean.of(task.source, kept, held_out)
-    if normals is not None and can_paint(task.source.spec):
-        painted = paint(task.source, kept, held_out, sources.encoders(), fabric.device, settings.seed)
-    test = open_validation if settings.eval_every else None
-    trained = partial(Subset, task.source, tuple(task.rows))
-    after_epoch = Validation(config, fabric.device, test, painted, normals, trained)
-
-    def encoders() -> tuple[FrozenEncoder, ...]:
-        return sources.encoders().encoders
-
+def _train_model(
+    session: TrainingSession, task: Task, validation: Callable[[], FeatureSource] | None
+) -> None:
     # a model taken from the queue is locked there
-    alone = first_process() and config.train.distribute == "batch"
-    with (
-        model_lock(task.folder) if alone else nullcontext(),
-        progress_bar(f"training {task.name}", "steps", show=first_process()) as listen,
-        _stop_noted(config, task),
-    ):
-        train_stages(
-            config,
-            task,
-            encoders,
-            fabric,
-            progress=listen,
-            after_epoch=after_epoch,
-            on_epoch=partial(_report_epoch, config),
-        )
-    if (
-        first_process()
-        and (warning := not_trained_warning(distances_of(config, config.folder, [task.name]))) is not None
-    ):
-        note(f"note: {warning}")
+    alone = first_process() and session.config.train.distribute == "batch"
+    with _stop_noted(session.config, task):
+        session.train(task, validation, lock=alone, on_epoch=partial(_report_epoch, session.config))
 
 
 def _report_epoch(config: Config, done: EpochSummary) -> None:

@@ -1,48 +1,32 @@
 """`train`: trains a run from a feature source, for scripts and notebooks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
 
 from idif.config.sections import Config
-from idif.data.features import FeatureSource
-from idif.data.index import Split
+from idif.data.features import FeatureSource, FeatureSpec
+from idif.data.index import Sample, Split
 from idif.data.subset import Subset
 from idif.encoders.encode import EncoderSet
-from idif.encoders.frozen import FrozenEncoder
 from idif.errors import ConfigError
-from idif.files import make_folder
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import ResourceRequest
 from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.api import TrainedRun, load_run, resolve_device
-from idif.runs.category_probe import keep_probe
-from idif.runs.identity import data_identity
-from idif.runs.lock import model_lock, run_lock
+from idif.runs.lock import run_lock
 from idif.runs.run import starting_checkpoint
-from idif.runs.start import (
-    TrainingData,
-    TrainingStart,
-    caveats,
-    check_folder,
-    check_variants,
-    make_task,
-    model_groups,
-    resumed_otherwise,
-    write_run_folder,
-)
-from idif.training.feature_mean import FeatureMean, distances_of, not_trained_warning
-from idif.training.held_out import held_out_notes
-from idif.training.labels import labels_text, require_labels
-from idif.training.painted_validation import paint
+from idif.runs.session import TrainingSession
+from idif.runs.start import TrainingData, check_folder, make_task, model_groups
+from idif.training.labels import require_labels
 from idif.training.precision import fabric_precision
-from idif.training.sampling import training_normals
-from idif.training.stages import train_stages
 from idif.training.tracking import require_tracker
-from idif.training.validation import Validation, validation_split
+from idif.training.validation import validation_split
 
 
 @runtime_checkable
@@ -90,79 +74,79 @@ def train(
     chosen = resolve_device(device)
     precision = fabric_precision(config.train.precision, chosen)
     fabric = Fabric(accelerator=chosen.type, devices=1, precision=precision)
-    encoders = source.encoder_set()
+    sources = _GivenSource(config, source, source.encoder_set(), progress)
+
+    def bar(title: str, unit: str) -> AbstractContextManager[Progress]:
+        return nullcontext(progress)
+
+    session = TrainingSession(config, sources, fabric, bar, notify)
     with run_lock(config.folder):
-        _train_models(
-            config, source, encoders, validation, fabric, resume=resume, progress=progress, notify=notify
-        )
+        _train_models(session, validation, resume=resume)
     return load_run(config.folder, device=fabric.device, progress=progress, notify=notify)
 
 
-def _train_models(
-    config: Config,
-    source: FeatureSource,
-    encoders: EncoderSet,
-    validation: FeatureSource | None,
-    fabric: Fabric,
-    *,
-    resume: bool,
-    progress: Progress,
-    notify: Notify,
-) -> None:
+def _train_models(session: TrainingSession, validation: FeatureSource | None, *, resume: bool) -> None:
     """`train` behind the run's lock."""
-    check_folder(config, fabric, resume=resume)
-    categories = tuple(sorted(source.index.categories))
-    groups = model_groups(config, categories)
+    config, sources = session.config, session.sources
+    check_folder(config, session.fabric, resume=resume)
+    groups = model_groups(config, sources.categories())
     # before the folder is written: a run that cannot start leaves none
-    check_variants(config, source.spec)
     for name, members in groups.items():
-        require_labels(config, [s for s in source.index.samples if s.category in members], name)
+        require_labels(config, sources.samples(members), name)
     starts = {name: starting_checkpoint(config, name) for name in groups}
-    learns_from = config.method.learns_from
-    training = _members(source, categories, *learns_from).index
-    few = held_out_notes(config, training, categories)
-    request = ResourceRequest(config.corruption, source.spec, config.run.dir, progress)
-    resources = METHODS[config.method.name].resources(config.method, request)
-    lines = caveats(config, source.spec, resources, training.samples) + few
-    lines += resumed_otherwise(config, fabric)
-    start = TrainingStart(resources, tuple(dict.fromkeys(lines)), labels_text(config, training.samples))
-    for line in start.caveats:
-        notify(f"note: {line}")
-    fingerprint = getattr(source, "fingerprint", None)
-    identities = {c: data_identity(_members(source, [c], *learns_from), c) for c in categories}
-    numbers = source.index.view_numbers
-    names = source.index.camera_names
-    data = TrainingData(source.spec, numbers, categories, encoders, fingerprint, identities, names)
-    write_run_folder(config, data, start, fabric)
-    keep_probe(config.folder, _members(source, categories, "train"), progress=progress, notify=notify)
-    chosen: Split = "test"
+    resources = session.start(next(iter(groups.values())), resume=resume)
+    split: Split = "test"
     if validation is not None:
         found = {sample.split for sample in validation.index.samples}
-        chosen = validation_split(config.train, found) if len(found) > 1 else "val"
-    on_device = {name: resource.to(fabric.device) for name, resource in resources.items()}
+        split = validation_split(config.train, found) if len(found) > 1 else "val"
     for name, members in groups.items():
-        part = _members(source, members, *learns_from)
-        task = make_task(config, name, part, members, on_device, starts[name])
-
-        test = None
+        part = sources.unplaced(members, *config.method.learns_from)
+        task = make_task(config, name, part, members, resources, starts[name])
+        scored = None
         if validation is not None and config.train.eval_every:
-            test = partial(_members, validation, members, chosen)
-        painted = normals = None
-        if config.train.validate_every and not config.method.fitted:
-            kept, held_out = training_normals(config, part.index)
-            painted = paint(part, kept, held_out, encoders, fabric.device, config.train.seed)
-            normals = FeatureMean.of(part, kept, held_out)
-        trained = partial(Subset, part, tuple(task.rows))
-        after_epoch = Validation(config, fabric.device, test, painted, normals, trained)
+            scored = partial(_members, validation, members, split)
+        session.train(task, scored)
 
-        def loaded() -> tuple[FrozenEncoder, ...]:
-            return encoders.encoders
 
-        make_folder(task.folder)
-        with model_lock(task.folder):
-            train_stages(config, task, loaded, fabric, progress=progress, after_epoch=after_epoch)
-        if (warning := not_trained_warning(distances_of(config, config.folder, [name]))) is not None:
-            notify(f"note: {warning}")
+@dataclass(frozen=True)
+class _GivenSource:
+    """The `TrainingSources` of a feature source that a caller has opened."""
+
+    config: Config
+    source: FeatureSource
+    encoder_set: EncoderSet
+    progress: Progress
+
+    def categories(self) -> tuple[str, ...]:
+        return tuple(sorted(self.source.index.categories))
+
+    def samples(self, categories: Sequence[str]) -> list[Sample]:
+        return [sample for sample in self.source.index.samples if sample.category in categories]
+
+    def unplaced(self, categories: Sequence[str], *splits: Split) -> FeatureSource:
+        return _members(self.source, categories, *splits)
+
+    def encoders(self) -> EncoderSet:
+        return self.encoder_set
+
+    def resources(self, features: FeatureSpec) -> dict[str, Any]:
+        config = self.config
+        request = ResourceRequest(config.corruption, features, config.run.dir, self.progress)
+        return METHODS[config.method.name].resources(config.method, request)
+
+    def training_data(
+        self, source: FeatureSource, identities: Mapping[str, Mapping[str, str | None]]
+    ) -> TrainingData:
+        index, fingerprint = self.source.index, getattr(self.source, "fingerprint", None)
+        return TrainingData(
+            features=source.spec,
+            view_numbers=index.view_numbers,
+            categories=self.categories(),
+            encoders=self.encoder_set,
+            fingerprint=fingerprint,
+            identities=identities,
+            cameras=index.camera_names,
+        )
 
 
 def _members(source: FeatureSource, categories: Sequence[str], *splits: Split) -> FeatureSource:
