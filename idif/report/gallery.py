@@ -6,16 +6,16 @@ The maps of a category share one color scale, so that they can be compared.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from idif.data.index import MIXED_CLASS, NORMAL_CLASS, Split
-from idif.errors import IdifError
 from idif.evaluation.predictions import Predictions
 from idif.report.figures import ScoredSamples
+from idif.report.loading import SampleLoader, load_samples
 from idif.visualization.data_uri import webp_data_uri
 from idif.visualization.heatmap import color_limits, heatmap_image
 
@@ -29,23 +29,8 @@ OUTLINE = (0, 229, 255)
 """Cyan, far from every color of the heat map."""
 
 
-class ImageLoader(Protocol):
-    """Loads the clean images of a run's samples."""
-
-    def __call__(
-        self, run: Path, category: str, split: Split, sample_ids: Sequence[str]
-    ) -> Mapping[str, Images]:
-        """Clean images uint8 [V,3,H,W], RGB, by sample id, without the samples that are not available.
-
-        Args:
-            run: the folder given to `write_report`.
-            category, split: of all the samples.
-            sample_ids: as in the predictions file.
-
-        Raises:
-            IdifError: no image is available; the report shows the message instead.
-        """
-        ...
+ImageLoader = SampleLoader[Mapping[str, Images]]
+"""Loads clean images uint8 [V,3,H,W], RGB, by sample id, without the samples that are not available."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +155,8 @@ def load_images(
         return {}, "Photographs are not shown: the report was written without access to the images."
     if not rows:
         return {}, None
-    ids = [predictions.sample_id[row] for row in rows]
-    try:
-        return loader(run, predictions.category[rows[0]], split, ids), None
-    except IdifError as error:
-        return {}, f"Photographs are not shown: {error}."
+    images, missing = load_samples(loader, run, split, predictions, rows, "Photographs")
+    return images or {}, missing
 
 
 def _maps(predictions: Predictions, rows: list[int]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:

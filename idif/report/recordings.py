@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,10 +12,10 @@ from markupsafe import Markup
 
 from idif.data.index import Split
 from idif.data.recording import Pixels, Recording
-from idif.errors import IdifError
 from idif.evaluation.predictions import Predictions
 from idif.missing_views.explanation import Explanation
 from idif.report.gallery import sample_class, score_text
+from idif.report.loading import SampleLoader, load_samples
 from idif.visualization.data_uri import webp_data_uri
 
 QUALITY = 72
@@ -33,18 +33,9 @@ class Examined(NamedTuple):
     """None where the model is not at hand."""
 
 
-class RecordingLoader(Protocol):
-    """Loads the files of a run's samples, and where their scores came from."""
-
-    def __call__(
-        self, run: Path, category: str, split: Split, sample_ids: Sequence[str]
-    ) -> Mapping[str, Examined] | None:
-        """By sample id; None for data whose views and maps show all there is.
-
-        Raises:
-            IdifError: no file is available; the report shows the message instead.
-        """
-        ...
+RecordingLoader = SampleLoader[Mapping[str, Examined] | None]
+"""Loads the files of samples, and where their scores came from, by sample id; None for data whose views and
+maps show all there is."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +100,9 @@ def load_recordings(
     """The files of some rows of a category, None if the data needs no sheets; and why they are missing."""
     if loader is None or not rows:
         return None, None
-    ids = [predictions.sample_id[row] for row in rows]
-    try:
-        return loader(run, predictions.category[rows[0]], split, ids), None
-    except IdifError as error:
-        return {}, f"Stills, video, sound and sensor values are not shown: {error}."
+    shown = "Stills, video, sound and sensor values"
+    examined, missing = load_samples(loader, run, split, predictions, rows, shown)
+    return ({} if missing is not None else examined), missing
 
 
 def _ranges(recordings: Sequence[Recording]) -> dict[str, tuple[float, float]]:
