@@ -213,7 +213,8 @@ def export_table(path: Path, table: ExportTable) -> str:
         PathError, CannotFinish: the file cannot be written.
     """
     replace_file(path, TEXTS[path.suffix](table))
-    size = f"{len(table.rows)} rows, {len(table.columns) + 1} columns"
+    rows = "1 row" if len(table.rows) == 1 else f"{len(table.rows)} rows"
+    size = f"{rows}, {len(table.columns) + 1} columns"
     unit = "fractions in 0..1" if path.suffix == ".csv" else "percent"
     return f"{path}: table by {table.first} ({size}, {unit})"
 
