@@ -191,7 +191,9 @@ def mean_metrics(categories: dict[str, dict[str, Any]]) -> dict[str, Any]:
         if undefined:
             nulls[name] = undefined
         if mean[name] is None:
-            reasons[name] = f"null in all {len(categories)} categories"
+            # of a single category its own reason, which says more
+            only = next(iter(categories.values())).get("reasons", {}) if len(categories) == 1 else {}
+            reasons[name] = only.get(name, f"null in all {len(categories)} categories")
     maps = [values["maps"] for values in categories.values() if "maps" in values]
     if maps:
         mean["maps"] = {

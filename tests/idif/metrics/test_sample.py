@@ -167,3 +167,5 @@ def test_means_skip_and_count_nulls() -> None:
         "nulls": {"p_auroc": 1, "aupro": 2},
         "reasons": {"aupro": "null in all 2 categories"},
     }
+    alone = mean_metrics({"b": b | {"reasons": {"aupro": "an anomalous view has no mask"}}})
+    assert alone["reasons"]["aupro"] == "an anomalous view has no mask"
