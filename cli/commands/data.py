@@ -143,6 +143,8 @@ def _report_photographs(
     """Write the contact sheets where asked for, and print the summary of an import of photographs."""
     if preview:
         _write_previews(request, summary)
+    if summary.taken_as_defects:
+        note(f"note: folders taken as defects: {', '.join(summary.taken_as_defects)}")
     for sentence in (summary.left_out, summary.chosen_split):
         if sentence is not None:
             note(f"note: {sentence}")

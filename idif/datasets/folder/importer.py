@@ -53,6 +53,8 @@ class FolderSummary(ImportSummary):
     """A sentence about the pictures that were not read; None where all were."""
     chosen_split: str | None = None
     """A sentence about good samples that the import split; None where the source has a split."""
+    taken_as_defects: tuple[str, ...] = ()
+    """Classes of defects that the names of sorted folders were taken for."""
 
 
 def import_folder(
@@ -131,6 +133,7 @@ def import_folder(
         cameras={number: name for name, number in numbers.items()},
         left_out=describe_left_out(tuple(left_out)),
         chosen_split=None if is_split else _describe_split(samples, test),
+        taken_as_defects=() if is_split else _defects(samples),
     )
 
 
@@ -144,6 +147,11 @@ def _describe_split(samples: Mapping[str, Sequence[PhotoSample]], test: TestShar
     )
     alone = [category for category, listed in samples.items() if all(s.defect is None for s in listed)]
     return text + (f"; no bad parts to test with in {', '.join(alone)}" if alone else "")
+
+
+def _defects(samples: Mapping[str, Sequence[PhotoSample]]) -> tuple[str, ...]:
+    named = {sample.defect for listed in samples.values() for sample in listed}
+    return tuple(sorted(name for name in named if name is not None))
 
 
 def sample_files(folder: Path, samples: Sequence[PhotoSample]) -> Iterator[Path]:

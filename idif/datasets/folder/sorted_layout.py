@@ -41,6 +41,8 @@ BAD_NAMES = {
 """Names of folders, in lower case, that hold bad parts of any kind."""
 SPLITS = {"train", "test", "val"}
 """Names, in lower case, of a split; folders of these are not sorted by good and bad alone."""
+MASKS = {"mask", "masks", "gt", "groundtruth", "label", "labels", "annotations"}
+"""Names, in lower case, that masks often lie under; no defect is called that."""
 MOST_LISTED = 8
 """Folders that an error names."""
 
@@ -97,7 +99,7 @@ def list_sorted_samples(folder: Path, pattern: Pattern | None, test: TestShare) 
     good = class_samples(folder, normal[0], "train", None, pattern)
     if not good:
         raise DatasetError(f"{shown(str(normal[0]))}: expected photographs, found none")
-    defects = _defect_folders(folder)
+    defects = _defect_folders(folder, pattern)
     bad = [
         sample
         for defect, place in defects.items()
@@ -111,13 +113,19 @@ def _normal_folders(folder: Path) -> list[Path]:
     return [path for path in visible(folder) if path.is_dir() and path.name.casefold() in NORMAL_NAMES]
 
 
-def _defect_folders(folder: Path) -> dict[str, Path]:
+def _defect_folders(folder: Path, pattern: Pattern | None) -> dict[str, Path]:
     """Name of the defect -> folder of its photographs, sorted by name."""
     found: dict[str, Path] = {}
     for path in visible(folder):
         if not path.is_dir() or path.name.casefold() in NORMAL_NAMES or path.name == GROUND_TRUTH:
             continue
-        inner = [child for child in visible(path) if child.is_dir()]
+        if path.name.casefold() in MASKS | {GROUND_TRUTH}:
+            raise DatasetError(
+                f"{shown(str(path))}: cannot be the name of a defect; expected masks in "
+                f"{GROUND_TRUTH}/<defect>"
+            )
+        of_samples = pattern is not None and "/" in pattern.text
+        inner = [] if of_samples else [child for child in visible(path) if child.is_dir()]
         of_any_kind = path.name.casefold() in BAD_NAMES and bool(inner)
         if of_any_kind and any(child.is_file() for child in visible(path)):
             raise DatasetError(

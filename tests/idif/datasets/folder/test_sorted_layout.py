@@ -160,3 +160,20 @@ def test_the_command_says_what_it_chose_and_refuses_to_split_again(
     again = ["data", "import", "folder", str(other), str(tmp_path / "cup"), "--size=32", "--seed=3", "--json"]
     assert run(again) == 2
     assert "there is a split: train/good" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_folders_below_ng_can_be_the_samples_of_a_pattern(tmp_path: Path) -> None:
+    for number, folder in enumerate(("ok/a", "ok/b", "ok/c", "ng/d")):
+        for view in ("top", "side"):
+            save(tmp_path / "mug" / folder / f"{view}.png", pixels(number))
+    request = ImportRequest(tmp_path / "mug", tmp_path / "out", size=32)
+    summary = import_folder(request, pattern="{sample}/{view}")
+    assert summary.taken_as_defects == ("ng",)
+    assert (summary.train_samples, summary.test_samples) == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["masks", "Ground_Truth"])
+def test_a_folder_of_masks_is_no_defect(tmp_path: Path, name: str) -> None:
+    sort_parts(tmp_path / "mug", bad=("ng", name))
+    with pytest.raises(DatasetError, match="expected masks in ground_truth/<defect>"):
+        import_folder(ImportRequest(tmp_path / "mug", tmp_path / "out", size=32))
