@@ -25,6 +25,12 @@ class SharedSample:
     galleries: tuple[tuple[str, Gallery], ...]
     """(run, its gallery of this sample alone)."""
 
+    @property
+    def title(self) -> str:
+        """The photograph's original name if samples have only one, else the sample's id."""
+        shown = self.galleries[0][1]
+        return shown.samples[0].tiles[0].file if shown.one_camera and shown.samples else self.sample_id
+
 
 @dataclass(frozen=True)
 class SideBySide:
