@@ -237,12 +237,14 @@ def paired(compared: Comparison) -> Table:
 
 def comparison(runs: Sequence[RunData]) -> Table:
     """The runs' means side by side."""
-    columns = [*(label(key) for key in HEADLINE), "categories", "epochs", "encoder weights"]
+    several = any(run.several_cameras for run in runs)
+    keys = [key for key in HEADLINE if several or not key.startswith("i_")]
+    columns = [*(label(key) for key in keys), "categories", "epochs", "encoder weights"]
     table = Table("Comparison of the runs: means over their categories, in percent", columns)
     for run in runs:
         mean = run.metrics["mean"]
         reasons = mean.get("reasons", {})
-        cells = [table.percent_cell(mean.get(key), reasons.get(key), f"{run.name}: ") for key in HEADLINE]
+        cells = [table.percent_cell(mean.get(key), reasons.get(key), f"{run.name}: ") for key in keys]
         weights = (run.environment or {}).get("features", {}).get("weights", DASH)
         trained = not run.fused and not run.config.method.fitted
         train = run.config.train
