@@ -47,6 +47,8 @@ class Photographs:
     """Whether names tell all cameras."""
     label: str | None = None
     """Label of a test sample; None for an upload."""
+    sample_id: str | None = None
+    """Id of a test sample; None for an upload."""
     masks: npt.NDArray[np.bool_] | None = None
     """bool [V,S,S]: the labeled defects of a test sample; None where there are none."""
 
@@ -127,7 +129,12 @@ class Handlers:
         request: gr.Request | None = None,
         settings: Settings = (),
     ) -> list[Any]:
-        """Show a test sample; returns the updates of `_show`."""
+        """Show a test sample; returns the updates of `_show`, which change nothing if it is shown already.
+
+        A browser may say a choice again when the visitor leaves the control.
+        """
+        if viewed is not None and viewed.photos.sample_id == sample_id:
+            return [gr.skip()] * (8 + len(self._assignment(viewed)))
 
         def load(upload: Upload) -> Photographs:
             part, sample = self.session.copy_sample(category, sample_id, upload)
@@ -139,7 +146,7 @@ class Handlers:
                 if path is not None and view is not None
             }
             masks = self.session.samples.masks(sample) if any(sample.has_mask) else None
-            return Photographs(part, names, label=label, masks=masks)
+            return Photographs(part, names, label=label, sample_id=sample_id, masks=masks)
 
         return self._show(load, opacity, viewed, settings, request, sample_id=sample_id)
 

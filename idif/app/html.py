@@ -235,10 +235,11 @@ button[role="tab"].selected { color: var(--body-text-color); }
   grid-template-columns: repeat(auto-fill, minmax(min(100%, calc(var(--pictures) * 8.8rem)), 1fr)); }
 .views.alone { grid-template-columns: minmax(0, calc(var(--pictures) * 28rem)); }
 .views figure { margin: 0; display: flex; flex-direction: column; min-width: 0; }
-.views figcaption { display: flex; gap: .2rem .6rem; align-items: baseline; flex-wrap: wrap;
-  padding-bottom: .3rem; font-variant-numeric: tabular-nums; }
-.views .file { overflow-wrap: anywhere; color: var(--body-text-color-subdued); font-size: .85rem; }
-.views .score { margin-left: auto; }
+.views figcaption { display: flex; gap: .6rem; align-items: baseline; padding-bottom: .3rem;
+  font-variant-numeric: tabular-nums; }
+.views .file { flex: 1; min-width: 0; overflow-wrap: anywhere; font-size: .85rem;
+  color: var(--body-text-color-subdued); }
+.views .score { margin-left: auto; white-space: nowrap; }
 .pictures { display: grid; gap: .4rem; grid-template-columns: repeat(var(--pictures), minmax(0, 1fr)); }
 .pictures img { width: 100%; height: auto; border-radius: .35rem; display: block; margin: 0; }
 .pictures span { display: block; font-size: .8rem; padding-top: .15rem;

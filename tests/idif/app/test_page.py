@@ -213,6 +213,20 @@ def test_options_of_the_method_are_controls_and_predict_again(tmp_path: Path) ->
         handlers.change([1, 2], 0.4, 0.5, viewed, 7)
 
 
+def test_a_sample_that_is_chosen_again_stays_as_it_is(tmp_path: Path) -> None:
+    """A browser says a choice again when the visitor goes on to the cameras."""
+    handlers = handlers_of(tmp_path / "uploads")
+    session: Any = handlers.session
+    sample = SimpleNamespace(anomaly_class="OK", views=(None, None), has_mask=(False, False))
+    session.samples = SimpleNamespace(by_category={})
+    session.copy_sample = lambda category, name, upload: (PredictInput(name, category, (None, None)), sample)
+    viewed = handlers.pick("S1", "cup", 0.5, None)[5]
+    again = handlers.pick("S1", "cup", 0.5, viewed)
+    assert len(again) == 8 + 3
+    assert all(update == gr.skip() for update in again)
+    assert handlers.pick("S2", "cup", 0.5, viewed)[5].photos.sample_id == "S2"
+
+
 @pytest.mark.parametrize("error", [ValueError("broken"), UploadError("refused")])
 def test_what_cannot_be_scored_is_deleted(tmp_path: Path, error: Exception) -> None:
     handlers = handlers_of(tmp_path / "uploads", error)
