@@ -20,7 +20,7 @@ from idif.app.visits import Visits
 from idif.data.index import NORMAL_CLASS
 from idif.inference.photo_grouping import AUTO, PredictInput, is_automatic
 from idif.inference.predict import Prediction, Thresholds, prediction_json
-from idif.inference.results_table import Result, counts, results_csv, summary
+from idif.inference.results_table import Result, counts, decided_at, results_csv, summary
 from idif.paths import portable_name
 from idif.visualization.heatmap import color_limits
 from idif.visualization.text import as_sentence
@@ -51,6 +51,15 @@ class Photographs:
     """Id of a test sample; None for an upload."""
     masks: npt.NDArray[np.bool_] | None = None
     """bool [V,S,S]: the labeled defects of a test sample; None where there are none."""
+
+
+@dataclass(frozen=True)
+class ScoredParts:
+    """The parts of the table, whose decisions follow the threshold."""
+
+    results: tuple[Result, ...]
+    settings: Settings
+    """Those they were scored with."""
 
 
 @dataclass
@@ -405,7 +414,7 @@ class Handlers:
         settings: Settings = (),
         threshold: float | None = None,
     ) -> list[Any]:
-        """Predict photographs of many parts: updates of the upload and the table.
+        """Predict photographs of many parts: updates of the upload, the table and the scored parts.
 
         Args:
             files: photographs and archives.
@@ -415,11 +424,11 @@ class Handlers:
             threshold: that of the page, for parts of the selected category; others have the run's own.
         """
         if not files:
-            return [None, html.alert("Select photographs or a zip archive of photographs first.")]
+            return [None, html.alert("Select photographs or a zip archive of photographs first."), None]
         try:
             upload = Upload.make(self.session.uploads)
         except UploadError as error:
-            return [None, html.alert(str(error))]
+            return [None, html.alert(str(error)), None]
         try:
             try:
                 upload.add(files)
@@ -429,31 +438,55 @@ class Handlers:
             parts = upload.parts(numbers, self.session.categories, category, self.session.cameras)
             if any(is_automatic(part.category, self.session.categories) for part in parts):
                 parts = self.session.recognized(parts)
-            names = list(dict.fromkeys(part.category for part in parts))
-            for name in names:
+            for name in dict.fromkeys(part.category for part in parts):
                 with _as_sentence():
                     limits = self.session.trained(name).limits
-                    slider = self.slider(name)
-                    # without a threshold of the run, the slider's initial value is nobody's decision
-                    chosen_here = slider.run_threshold is not None or threshold != slider.value
-                    if threshold is not None and name == category and chosen_here:
-                        limits = _limits(limits, slider.exact(threshold))
                     chosen = [part for part in parts if part.category == name]
                     for prediction in self.session.predict(chosen, settings or None):
                         result = prediction_json(_hide_paths(prediction, upload), numbers, limits)
                         results.append(_with_plain_files(result, upload))
                         progress((len(results), len(parts)), unit="parts")
         except UploadError as error:
-            return [None, html.alert(str(error))]
+            return [None, html.alert(str(error)), None]
         finally:
             upload.remove()
-        notes = [summary(results)]
-        if len(names) == 1 and limits.part is not None:
-            trained = self.session.trained(names[0], settings or None)
-            if (known := trained.decisions_at(limits.part)) is not None:
-                notes = [counts(results) if trained.holds_at(limits.part) else summary(results), known]
+        scored = ScoredParts(tuple(results), settings)
+        return [None, self.decide(scored, category, threshold), scored]
+
+    def decide(self, scored: ScoredParts | None, category: str, threshold: float | None) -> Any:
+        """The table of the parts that `many` scored; without any an update that changes nothing.
+
+        Args:
+            scored: the parts.
+            category: the selected one.
+            threshold: that of the page, for parts of the selected category; others have the run's own.
+        """
+        if scored is None:
+            return gr.skip()
+        with _as_sentence():
+            names = dict.fromkeys(result["category"] for result in scored.results)
+            limits = {name: self._limits_at(name, category, threshold) for name in names}
+            results = []
+            for result in scored.results:
+                decisive = limits[result["category"]]
+                results.append(decided_at(result, decisive.part, decisive.origin))
+            notes = [summary(results)]
+            for name, decisive in limits.items() if len(limits) == 1 else ():
+                trained = self.session.trained(name, scored.settings or None)
+                known = None if decisive.part is None else trained.decisions_at(decisive.part)
+                if decisive.part is not None and known is not None:
+                    notes = [counts(results) if trained.holds_at(decisive.part) else summary(results), known]
         saved = results_csv(results, self.cameras)
-        return [None, html.results(results, self.cameras, saved, f"{self.title}.csv", notes)]
+        return html.results(results, self.cameras, saved, f"{self.title}.csv", notes)
+
+    def _limits_at(self, name: str, selected: str, threshold: float | None) -> Thresholds:
+        """The thresholds of a category: with that of the page for the selected one."""
+        recorded, slider = self.session.trained(name).limits, self.slider(name)
+        # without a threshold of the run, the slider's initial value is nobody's decision
+        chosen_here = slider.run_threshold is not None or threshold != slider.value
+        if threshold is None or name != selected or not chosen_here:
+            return recorded
+        return _limits(recorded, slider.exact(threshold))
 
 
 @contextmanager

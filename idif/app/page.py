@@ -128,6 +128,7 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
             results = gr.HTML(elem_id="results")
         viewed = gr.State(None, time_to_live=FORGOTTEN_AFTER, delete_callback=forget)
         settings = gr.State(session.defaults)
+        scored = gr.State(None, time_to_live=FORGOTTEN_AFTER)
         shown = [category, uploaded, sample, cameras, threshold, viewed, verdict, maps]
         shown += [assignment, *assigned] if several else []
         uploaded.upload(handlers.upload, [uploaded, category, opacity, viewed, settings], shown, **private)
@@ -158,9 +159,11 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         # Gradio's preprocessing refuses a typed value beyond the slider's ends, so they are moved without it
         threshold.input(handlers.widen, [category, threshold], threshold, preprocess=False, **latest).then(
             handlers.verdict, [viewed, threshold, category], verdict, show_progress="hidden", **private
-        )
+        ).then(handlers.decide, [scored, category, threshold], results, show_progress="hidden", **private)
         opacity.input(handlers.maps, [viewed, opacity], maps, **latest)
-        start.click(handlers.many, [archive, category, settings, threshold], [archive, results], **private)
+        start.click(
+            handlers.many, [archive, category, settings, threshold], [archive, results, scored], **private
+        )
         page.unload(handlers.leave)
     return page
 

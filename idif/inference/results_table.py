@@ -14,6 +14,13 @@ Result = Mapping[str, Any]
 """Values of `idif.inference.predict.prediction_json`."""
 
 
+def decided_at(result: Result, threshold: float | None, origin: str | None) -> Result:
+    """A part's result with another threshold, and where that comes from; the views' decisions stay."""
+    score = result["score"]
+    anomalous = None if score is None or threshold is None else score >= threshold
+    return {**result, "threshold": threshold, "threshold_origin": origin, "anomalous": anomalous}
+
+
 def ranked(results: Sequence[Result]) -> list[Result]:
     """Results by category, the highest scores first and parts without a score last."""
     order = {name: place for place, name in enumerate(dict.fromkeys(r["category"] for r in results))}

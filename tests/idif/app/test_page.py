@@ -316,6 +316,10 @@ def test_many_parts_obey_the_threshold_of_the_page(tmp_path: Path) -> None:
         assert f"1 {word}" in shown
         assert f"threshold {threshold} (chosen on the page)" in shown
         assert 'download="idif.csv"' in shown
+    scored = handlers.many(received(tmp_path / "uploads", "C1.png"), "cup", lambda *_, **__: None)[2]
+    for threshold, words in ((0.45, "1 anomalous, 0 normal"), (0.55, "0 anomalous, 1 normal")):
+        assert words in handlers.decide(scored, "cup", threshold), "moved after the parts were scored"
+    assert handlers.decide(None, "cup", 0.5) == gr.skip()
     scores = [each["score"] for each in ranked([result("a", score=s) for s in (None, 0.1, 0.2)])]
     assert scores == [0.2, 0.1, None]
 
@@ -472,10 +476,9 @@ def test_an_archive_is_measured_unpacked(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_page_deletes_parts_that_nobody_looks_at(tmp_path: Path) -> None:
     session: Any = Session(tmp_path)
     with page.build(session, "title", []) as blocks:
-        state, settings = (block for block in blocks.blocks.values() if isinstance(block, gr.State))
-    if state.delete_callback is not forget:
-        state, settings = settings, state
-    assert (state.delete_callback, state.time_to_live) == (forget, page.FORGOTTEN_AFTER)
+        states = [block for block in blocks.blocks.values() if isinstance(block, gr.State)]
+    (viewed,) = (state for state in states if state.delete_callback is forget)
+    assert viewed.time_to_live == page.FORGOTTEN_AFTER
     assert any("unload" in str(target) for function in blocks.fns.values() for target in function.targets)
 
 
