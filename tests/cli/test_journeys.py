@@ -228,6 +228,13 @@ def test_one_camera_from_own_photographs_to_a_decision_on_the_page(
             ["IMG_b", "anomalous"],
             ["IMG_a", "normal"],
         ]
+        page.get_by_role("tab", name="One part").click()
+        typed = page.locator("#threshold input[type=number]")
+        typed.fill("1000000")
+        typed.press("Enter")
+        page.locator("#verdict .good").wait_for()
+        page.get_by_role("tab", name="Many parts").click()
+        page.locator("#results", has_text="2 parts: 0 anomalous, 2 normal").wait_for()
         everything = page.locator("body").inner_text().lower()
         for word in ("camera", "missing", "c1"):
             assert word not in everything, "with one camera there is nothing to say of several"
