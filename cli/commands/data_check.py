@@ -149,6 +149,7 @@ def _print_findings(findings: Sequence[Finding], kinds: dict[str, str], severity
             message = (
                 finding.message if where in finding.message or not where else f"{where}: {finding.message}"
             )
-            out.print(Text(f"  {message}"), soft_wrap=True)
+            origin = "" if finding.source is None else f" (imported from {finding.source})"
+            out.print(Text(f"  {message}{origin}"), soft_wrap=True)
         if len(of_kind) > _MAX_SHOWN:
             out.print(Text(f"  and {len(of_kind) - _MAX_SHOWN:,} more; --json lists all"))

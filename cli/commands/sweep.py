@@ -22,7 +22,9 @@ from idif.report.table_export import (
 )
 from idif.runs.run import open_run
 from idif.runs.sweep import Subsets
-from idif.visualization.text import percent
+from idif.visualization.text import percent, with_percent_sign
+
+FIGURES = {"s_auroc": "S-AUROC", "p_auroc": "P-AUROC"}
 
 app = CommandGroup(help="Evaluate a trained run with views missing.", no_args_is_help=True)
 
@@ -113,7 +115,11 @@ def strategies_table(found: dict[str, Any]) -> Group:
 
 
 def sweep_table(sweep: dict[str, Any]) -> Group:
-    """S- and P-AUROC by number of missing views, and the value of each camera."""
+    """S- and P-AUROC by number of missing views, and the value of each camera; a sentence for one camera."""
+    if len(sweep["protocol"]["views"]) == 1:
+        seen = sweep["by_missing"]["0"]
+        figures = ", ".join(f"{name} {with_percent_sign(seen[key])}" for key, name in FIGURES.items())
+        return Group(f"one camera, and without it nothing to score: the sweep is the evaluation, {figures}")
     table = Table("missing", "S-AUROC", "95 %", "lost, 95 %", "visible", "P-AUROC")
     for missing, values in sweep["by_missing"].items():
         cells = [percent(values[key]) for key in ("s_auroc", "s_auroc_visible", "p_auroc")]

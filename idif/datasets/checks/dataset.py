@@ -1,6 +1,7 @@
 """Checks a whole dataset: reads every file once and reports every fault."""
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from idif.data.index import Index, Sample, View
@@ -55,9 +56,11 @@ def check_dataset(
             checked.append(view_check)
             done += 1 + (view_check.view.mask is not None)
             progress(done, total, category)
-        findings += [finding for view_check in checked for finding in view_check.findings]
-        findings += compare_views(category, checked, splits)
-        findings += check_splits(category, index)
+        found = [finding for view_check in checked for finding in view_check.findings]
+        found += compare_views(category, checked, splits)
+        found += check_splits(category, index)
+        sources = {file: view.source for _, view in _views(index) for file in (view.image, view.mask)}
+        findings += [replace(finding, source=sources.get(finding.file)) for finding in found]
 
     counts = {category: count_samples(index) for category, index in indexes.items()}
     complete = is_complete_set(files, layout.annotations)

@@ -40,6 +40,8 @@ class Finding:
     file: str
     """POSIX path relative to the dataset's root; empty where the finding concerns no single file."""
     message: str
+    source: str | None = None
+    """The file that an image was imported from, relative to the folder of the import; None where unknown."""
 
     def __post_init__(self) -> None:
         assert self.kind in ERRORS or self.kind in WARNINGS, self.kind

@@ -182,7 +182,7 @@ def test_a_closed_page_deletes_its_photographs(tmp_path: Path) -> None:
     pytest.importorskip("gradio")
     from idif.app.handlers import Handlers
 
-    session: Any = SimpleNamespace()
+    session: Any = SimpleNamespace(view_numbers=(1,), cameras={})
     handlers, upload = Handlers(session), Upload.make(tmp_path)
     handlers.visits.hold("abc", upload)
     request: Any = SimpleNamespace(session_hash="abc")

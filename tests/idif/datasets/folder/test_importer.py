@@ -238,6 +238,18 @@ def test_patterns(tmp_path: Path) -> None:
         import_folder(ImportRequest(src, tmp_path / "out"), pattern="{sample}-{view}")
 
 
+def test_a_finding_names_the_photograph_as_it_was_imported(
+    mug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(mug / "mug/train/good/001.png", mug / "mug/test/good/twin.png")
+    out = tmp_path / "out"
+    import_folder(ImportRequest(mug, out, size=32))
+    (found,) = check_dataset(RealIADLayout(out, images="realiad_32")).errors
+    assert (found.kind, found.source) == ("train_and_test", "test/good/twin.png")
+    assert run(["data", "check", "realiad", f"--root={out}"]) == 1
+    assert "(imported from test/good/twin.png)" in capsys.readouterr().out
+
+
 def test_the_command(mug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     command = ["data", "import", "folder", str(mug), str(out), "--size=32"]
@@ -285,7 +297,11 @@ def test_one_view_without_masks_goes_the_whole_way(
     assert found["s_auroc"] == found["i_auroc"], "a sample is its one view"
     assert found["p_auroc"] is None
     assert found["reasons"]["p_auroc"]
+    capsys.readouterr()
     assert run(["sweep", "missing-views", str(runs / "v1")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("one camera, and without it nothing to score: the sweep is the evaluation")
+    assert "Shapley" not in said
 
 
 def cameras_of(src: Path, out: Path, pattern: str | None = "{sample}_{view}") -> dict[int, str]:
