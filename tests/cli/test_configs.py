@@ -30,6 +30,8 @@ WELD_NAMES = sorted(name for name in OTHERS if name.startswith("causal-film"))
 """Those of weld runs, which read no photographs in the layout of the others."""
 NAMES = [TABLE_3, *sorted(OTHERS - {*WELD_NAMES})]
 """The matrix first: it trains the rows that the other ablations are."""
+LIKE_OTHERS = {"deco-diff-mvtec.yaml", "msflow-visa.yaml", "uniad-visa.yaml"}
+"""Configs that another one contains, but for paths and names: `make test-long` trains them too."""
 SMALL_METHODS = {
     "deco-diff": [
         "method.size=XS",
@@ -196,7 +198,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in LIKE_OTHERS else ()) for name in NAMES]
+)
 def test_a_config_works_from_the_store_to_the_export(
     folder: Path, runs: dict[str, Path], graphs: set[str], capsys: pytest.CaptureFixture[str], name: str
 ) -> None:

@@ -115,6 +115,7 @@ def kept(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.long
 def test_two_processes_that_take_categories_train_what_one_does(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

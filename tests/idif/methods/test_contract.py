@@ -177,6 +177,8 @@ ALONE = [
     "vector",
 ]
 """Methods with a source of their own, trained too."""
+LIKE_OTHERS = {"idif-batch-norm", "idif-conv3d-mean"}
+"""Variants that resume by the same code as others."""
 NAMES = [*TRAINED, *FITTED, *ALONE]
 
 
@@ -212,6 +214,12 @@ def test_losses_are_finite_and_reach_every_parameter(cases: Cases, name: str) ->
     contract.check_losses_are_finite_and_reach_every_parameter(cases[name])
 
 
-@pytest.mark.parametrize("name", [*TRAINED, *ALONE])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long if name in LIKE_OTHERS else ())
+        for name in (*TRAINED, *ALONE)
+    ],
+)
 def test_resumed_equals_uninterrupted(cases: Cases, name: str, tmp_path: Path) -> None:
     contract.check_resumed_equals_uninterrupted(cases[name], tmp_path)
