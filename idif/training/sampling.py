@@ -74,8 +74,9 @@ def training_rows(config: Config, index: Index) -> tuple[list[int], list[int]]:
         rows = [row for row, sample in enumerate(index.samples) if sample.category == category]
         divided = [row for row in rows if not (config.method.uses_labels and _is_taught(index.samples[row]))]
         _, out = split_holdout(divided, config.train.holdout, seed=config.train.seed)
+        held_out = set(out)
         held += out
-        kept += [row for row in rows if row not in set(out)]
+        kept += [row for row in rows if row not in held_out]
     return kept, held
 
 
