@@ -472,9 +472,10 @@ class Handlers:
                 results.append(decided_at(result, decisive.part, decisive.origin))
             notes = [summary(results)]
             for name, decisive in limits.items() if len(limits) == 1 else ():
+                if decisive.part is None:
+                    continue
                 trained = self.session.trained(name, scored.settings or None)
-                known = None if decisive.part is None else trained.decisions_at(decisive.part)
-                if decisive.part is not None and known is not None:
+                if (known := trained.decisions_at(decisive.part)) is not None:
                     notes = [counts(results) if trained.holds_at(decisive.part) else summary(results), known]
         saved = results_csv(results, self.cameras)
         return html.results(results, self.cameras, saved, f"{self.title}.csv", notes)

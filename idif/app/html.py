@@ -109,7 +109,7 @@ def _probabilities(category: str, told: Mapping[str, float]) -> str:
 
 
 class ShownView(NamedTuple):
-    """What the page shows of one camera."""
+    """One camera on the page."""
 
     camera: str | None
     """Its name; None in a run of one camera, whose score is that of the part."""

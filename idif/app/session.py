@@ -42,7 +42,7 @@ class Trained:
     otherwise: str | None = None
     """A sentence if the evaluation was one with other settings; None if not."""
     evaluated: EvaluatedDecision | None = None
-    """What the evaluation's threshold did on its samples; None if that is unknown."""
+    """Decisions of the evaluation's threshold on its samples; None if they are unknown."""
 
     def holds_at(self, threshold: float) -> bool:
         """Whether the decisions of the evaluation hold at a threshold, with these settings."""

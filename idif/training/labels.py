@@ -29,7 +29,7 @@ def require_labels(config: Config, samples: Sequence[Sample], model: str) -> Non
 
 
 def labels_text(config: Config, samples: Sequence[Sample]) -> str | None:
-    """What a method that learns from labels has seen of them; None for any other.
+    """A sentence on the labels that a method has learned from; None for a method that learns from none.
 
     Args:
         samples: all samples that the run learns from.
