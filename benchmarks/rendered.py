@@ -29,7 +29,14 @@ from cli.__main__ import run
 LEVELS = ("easy", "medium", "hard")
 FIGURES = ("s_auroc", "i_auroc", "p_auroc", "aupro")
 TRAINED: dict[str, dict[str, Any]] = {
-    "dkd": {"fusion": "none", "bottleneck": False, "encoder": "per-view", "head": "segmentation"},
+    "dkd": {
+        "fusion": "none",
+        "bottleneck": False,
+        "encoder": "per-view",
+        "encoder_stages": 4,
+        "decoder_blocks": 2,
+        "head": "segmentation",
+    },
     "dkd+3dconv": {"fusion": "conv3d", "bottleneck": False, "head": "segmentation"},
     "dkd+ivc": {"bottleneck": False, "head": "segmentation"},
     "dkd+ivc+cb": {"head": "segmentation"},

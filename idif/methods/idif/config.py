@@ -37,6 +37,9 @@ class IDIFConfig(MethodSection):
     """Optimizer steps of that stage; ``head_epochs`` then do not count. null: ``head_epochs`` decide."""
     encoder: Literal["shared", "per-view"] = "shared"
     """One student encoder for all views, or one for each."""
+    encoder_stages: Literal[3, 4] = 3
+    """Stages of that encoder, a ResNet18: 3 end at 256 channels and 1/16 of the image's size; 4, DeSTSeg's,
+    at 512 channels and 1/32."""
     norm: Literal["batch", "group"] = "batch"
     """``group`` makes every sample independent of its batch."""
     latent_channels: Count | None = None

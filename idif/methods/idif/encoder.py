@@ -7,34 +7,32 @@ from torchvision.models import resnet18
 from idif.encoders.preparation import normalize
 from idif.methods.idif.norm import Norm, norm_layer
 
-STUDENT_CHANNELS = 256
-"""C of f_E: ResNet18's layer3."""
-STUDENT_STRIDE = 16
 
-
-def _trunk(norm: Norm) -> nn.Sequential:
-    """ResNet18 from conv1 to layer3, from scratch: [N,3,H,W] -> [N,256,H/16,W/16]."""
+def _trunk(stages: int, norm: Norm) -> nn.Sequential:
+    """ResNet18 from conv1 to the last of its stages, from scratch."""
     net = resnet18(weights=None, norm_layer=norm_layer(norm))
-    return nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3)
+    every = (net.layer1, net.layer2, net.layer3, net.layer4)
+    return nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, *every[:stages])
 
 
 class StudentEncoder(nn.Module):
-    """f_E [B,V,256,H/16,W/16] from images float32 [B,V,3,H,W] in 0..1.
+    """f_E [B,V,C,h,w] from images float32 [B,V,3,H,W] in 0..1.
 
-    Only the views of ``view_mask`` are encoded, so that a dropped view cannot act through batch
-    statistics; its feature is zero.
+    With 3 stages C = 256 and h = H/16, with 4 C = 512 and h = H/32, rounded up. Only the views of
+    ``view_mask`` are encoded: a dropped view cannot act through batch statistics; its feature is zero.
     """
 
-    def __init__(self, views: int, norm: Norm, *, shared: bool) -> None:
+    def __init__(self, views: int, norm: Norm, *, shared: bool, stages: int = 3) -> None:
         super().__init__()
-        self.trunks = nn.ModuleList(_trunk(norm) for _ in range(1 if shared else views))
+        self.channels, self.stride = 32 * 2**stages, 2 * 2**stages
+        self.trunks = nn.ModuleList(_trunk(stages, norm) for _ in range(1 if shared else views))
 
     def forward(self, images: Tensor, view_mask: Tensor) -> Tensor:
         """See the class."""
         batch, views, _, height, width = images.shape
-        f_e = images.new_zeros(
-            batch, views, STUDENT_CHANNELS, height // STUDENT_STRIDE, width // STUDENT_STRIDE
-        )
+        # strided convolutions round up
+        size = (-(-height // self.stride), -(-width // self.stride))
+        f_e = images.new_zeros(batch, views, self.channels, *size)
         chosen = [view_mask]
         if len(self.trunks) > 1:
             slot = torch.arange(views, device=view_mask.device)

@@ -12,7 +12,7 @@ from idif.methods.idif.bottleneck import ConsistencyBottleneck
 from idif.methods.idif.config import IDIFConfig
 from idif.methods.idif.conv3d import Conv3dFusion
 from idif.methods.idif.decoder import ViewDecoders
-from idif.methods.idif.encoder import STUDENT_CHANNELS, StudentEncoder
+from idif.methods.idif.encoder import StudentEncoder
 from idif.methods.idif.feature_distance import combine_maps, cosine_distance, distillation_loss
 from idif.methods.idif.layers import LayerSpec
 from idif.methods.idif.perturbation import Perturbation
@@ -35,7 +35,7 @@ class Encoded(NamedTuple):
 
 
 class IDIF(TrainedMethod):
-    """The student of IDIF. Shapes are in `idif.data.batch`'s legend; C = 256 and h = H/16 for f_E.
+    """The student of IDIF. Shapes are in `idif.data.batch`'s legend; C and h are `StudentEncoder`'s for f_E.
 
     With ``fusion: none`` and no bottleneck it is the baseline `dkd` (V denoisers); with ``conv3d``
     `dkd+3dconv`; with ``ivc`` and no bottleneck `dkd+ivc` (f_s = f_E and nothing is added to f_p).
@@ -62,8 +62,10 @@ class IDIF(TrainedMethod):
         self.config, self.perturbation = config, perturbation
         self.layer_names = tuple(layer.name for layer in layers)
         self.needs = Needs(training=("images", *self.layer_names), scoring=("images", *self.layer_names))
-        views, c, voxel = len(view_numbers), STUDENT_CHANNELS, config.voxel
-        self.encoder = StudentEncoder(views, config.norm, shared=config.encoder == "shared")
+        views, voxel = len(view_numbers), config.voxel
+        shared, stages = config.encoder == "shared", config.encoder_stages
+        self.encoder = StudentEncoder(views, config.norm, shared=shared, stages=stages)
+        c = self.encoder.channels
         self.bottleneck = (
             ConsistencyBottleneck(views, c, config.latent_channels, config.norm)
             if config.bottleneck

@@ -1,14 +1,17 @@
 """Every part of IDIF does what the paper says; each test fails if its part is faked."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import resnet18
+from torchvision.models.feature_extraction import create_feature_extractor
 
+from idif.encoders.preparation import normalize
 from idif.methods.idif.bottleneck import ConsistencyBottleneck
 from idif.methods.idif.config import IDIFConfig, VoxelConfig
 from idif.methods.idif.decoder import ViewDecoders
@@ -25,7 +28,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "idif": {},
     "idif-group": {"norm": "group"},
     "narrow-latent": {"latent_channels": 16},
-    "dkd": {"fusion": "none", "bottleneck": False, "encoder": "per-view"},
+    "four-stages": {"encoder_stages": 4},
+    "dkd": {
+        "fusion": "none",
+        "bottleneck": False,
+        "encoder": "per-view",
+        "encoder_stages": 4,
+        "decoder_blocks": 2,
+    },
     "dkd+3dconv": {"fusion": "conv3d", "bottleneck": False},
     "dkd+ivc": {"bottleneck": False},
 }
@@ -111,6 +121,30 @@ def test_many_choices_of_views_give_the_maps_of_each_from_scratch(name: str) -> 
             expected = maps[mask[seen]]
             torch.testing.assert_close(got[start : start + len(expected)], expected, rtol=0, atol=1e-5)
             start += len(expected)
+
+
+@pytest.mark.parametrize("stages", [3, 4])
+@pytest.mark.parametrize("size", [32, 48, 72])
+def test_the_encoder_ends_at_the_stage_that_is_asked_for(stages: Literal[3, 4], size: int) -> None:
+    encoder = make(encoder_stages=stages).eval().encoder
+    net = resnet18(weights=None).eval()
+    net.load_state_dict(
+        {
+            f"{name}.{key}": value
+            for name, part in zip(
+                ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"),
+                encoder.trunks[0].children(),
+                strict=False,
+            )
+            for key, value in part.state_dict().items()
+        },
+        strict=False,
+    )
+    features = create_feature_extractor(net, [f"layer{stages}"])
+    images, _, mask = inputs(batch=1, size=size)
+    with torch.inference_mode():
+        expected = features(normalize(images[0]))[f"layer{stages}"]
+        torch.testing.assert_close(encoder(images, mask)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_dropped_view_gets_no_map_and_no_loss() -> None:
