@@ -7,7 +7,7 @@ worker count, world size and subset of categories, on every device.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -81,6 +81,10 @@ class Draws:
         """A generator of torch for the quantity ``name`` of this step and process."""
         seed = int.from_bytes(_hash((self.seed, self.step, self.rank, name), 8), "little", signed=True)
         return torch.Generator(self.device).manual_seed(seed)
+
+    def apart(self, name: str) -> "Draws":
+        """Independent draws of the same batch, for a stage that must not repeat those of another."""
+        return replace(self, seed=int.from_bytes(_hash((self.seed, name), 4), "little"))
 
     def seed_torch(self) -> None:
         """Seed torch's global generators for this step and process, for code that uses no other."""

@@ -100,6 +100,15 @@ def test_every_step_and_process_of_a_run_draws_its_own_numbers() -> None:
     assert drawn(1, 2, 1) == found[-1]
 
 
+def test_draws_apart_are_others_and_the_same_each_time() -> None:
+    draws = Draws(3, 1, 2, 0, ("a", "b"), (1, 2), torch.device("cpu"))
+    head, same, other = draws.apart("head"), draws.apart("head"), draws.apart("other")
+    assert head == same
+    for others in (draws, other):
+        assert not (head.view_seeds() == others.view_seeds()).any()
+        assert head.generator("noise").initial_seed() != others.generator("noise").initial_seed()
+
+
 def hashed(count: int) -> torch.Tensor:
     return view_seeds(0, 0, [f"s{n}" for n in range(count)], [1])[:, 0]
 

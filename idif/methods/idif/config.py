@@ -1,6 +1,7 @@
 """The config section of IDIF."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,6 +23,7 @@ class IDIFConfig(MethodSection):
     """Settings of IDIF, including choices that the paper leaves open."""
 
     uses_corruption: ClassVar[bool] = True
+    earlier_values: ClassVar[Mapping[str, Any]] = {"pyramid": "deeplab"}
 
     name: Literal["idif"] = "idif"
     fusion: Literal["ivc", "conv3d", "none"] = "ivc"
@@ -35,6 +37,8 @@ class IDIFConfig(MethodSection):
     """Epochs of the second stage of ``head: segmentation``."""
     head_steps: Count | None = None
     """Optimizer steps of that stage; ``head_epochs`` then do not count. null: ``head_epochs`` decide."""
+    pyramid: Literal["destseg", "deeplab"] = "destseg"
+    """Spatial pyramid of that network: DeSTSeg's, or DeepLabv3's, which earlier versions had."""
     encoder: Literal["shared", "per-view"] = "shared"
     """One student encoder for all views, or one for each."""
     encoder_stages: Literal[3, 4] = 3

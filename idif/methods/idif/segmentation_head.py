@@ -1,7 +1,7 @@
 """The segmentation head (DeSTSeg): a small network, instead of a cosine, compares teacher and student."""
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from idif.encoders.frozen import FrozenEncoder
 from idif.methods.idif.layers import LayerSpec
 from idif.methods.idif.model import IDIF, Encoded, ExportStudent
 from idif.methods.idif.perturbation import Perturbation
+from idif.methods.idif.pyramid import SpatialPyramid
 from idif.methods.protocol import Scores, TrainedMethod
 from idif.randomness import Draws
 
@@ -32,7 +33,7 @@ class SegmentationHead(nn.Module):
     Its norms are always batch norms, as in DeSTSeg, independent of ``method.norm``.
     """
 
-    def __init__(self, layers: Sequence[LayerSpec]) -> None:
+    def __init__(self, layers: Sequence[LayerSpec], pyramid: Literal["destseg", "deeplab"]) -> None:
         super().__init__()
         channels = sum(layer.channels for layer in layers)
         widen = nn.Sequential(nn.Conv2d(channels, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH))
@@ -40,12 +41,16 @@ class SegmentationHead(nn.Module):
         self.refine = nn.Sequential(
             BasicBlock(channels, WIDTH, downsample=widen),
             BasicBlock(WIDTH, WIDTH),
-            ASPP(WIDTH, RATES, WIDTH),
+            SpatialPyramid(WIDTH, RATES) if pyramid == "destseg" else ASPP(WIDTH, RATES, WIDTH),
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
             nn.BatchNorm2d(WIDTH),
             nn.ReLU(inplace=True),
             nn.Conv2d(WIDTH, 1, 1),
         )
+        for block in self.refine[:2].modules():
+            if isinstance(block, nn.Conv2d):
+                # as within a ResNet, which these blocks come without
+                nn.init.kaiming_normal_(block.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
         """Two {layer: [N,C,h,w]} of single views -> logits [N,1,h,w].
@@ -104,6 +109,8 @@ class SegmentedIDIF(TrainedMethod):
         """See `TrainedMethod.training_step`; teacher and student both get the corrupted images."""
         assert self.perturbation is not None, "a head is trained with textures"
         assert self.teacher is not None, "a head is trained beside the teacher"
+        # a student tells corruptions that it was trained on from others: the head must not learn from those
+        draws = draws.apart("segmentation head")
         perturbed = self.perturbation(batch, draws)
         draws.seed_torch()
         features = encode_present(self.teacher, perturbed.images, perturbed.view_mask)

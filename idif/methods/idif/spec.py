@@ -26,7 +26,8 @@ def build_idif(config: IDIFConfig, context: MethodContext) -> Method:
     if config.head == "cosine":
         return to_channels_last(student)
     encoder = context.encoders[0] if context.encoders else None
-    return to_channels_last(SegmentedIDIF(student, SegmentationHead(layers), perturbation, encoder))
+    head = SegmentationHead(layers, config.pyramid)
+    return to_channels_last(SegmentedIDIF(student, head, perturbation, encoder))
 
 
 def to_channels_last(method: Method) -> Method:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from idif.config.loader import load_config
+from idif.methods.idif.config import IDIFConfig
 from idif.methods.memory.config import PatchCoreConfig
 from idif.runs.files import CONFIG_FILE, read_config
 
@@ -25,6 +26,14 @@ def test_a_key_that_a_run_does_not_record_has_the_value_of_the_version_that_made
     method = read_config(tmp_path, override).method
     assert isinstance(method, PatchCoreConfig)
     assert method.border == border
+
+
+def test_a_segmentation_head_of_an_earlier_version_keeps_its_pyramid(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text("method: {head: segmentation}\n")
+    earlier, present = read_config(tmp_path).method, load_config({"method": {"name": "idif"}}).method
+    assert isinstance(earlier, IDIFConfig)
+    assert isinstance(present, IDIFConfig)
+    assert (earlier.pyramid, present.pyramid) == ("deeplab", "destseg")
 
 
 def test_a_new_config_has_the_present_default() -> None:

@@ -141,6 +141,8 @@ def test_the_second_stage(task: Task, tmp_path: Path, monkeypatch: pytest.Monkey
     for inputs, batch in zip(images, corrupted[2:], strict=True):
         assert torch.equal(inputs, batch.images[batch.view_mask])
         assert batch.defects.any()
+    seen = {batch.defects.numpy().tobytes() for batch in corrupted[:2]}
+    assert all(batch.defects.numpy().tobytes() not in seen for batch in corrupted[2:])
     losses = [line["loss"] for line in read_log(whole.folder / "log.jsonl") if "loss" in line]
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
     student = load_file(whole.folder / "student" / "checkpoint" / "model.safetensors")
