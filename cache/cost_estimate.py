@@ -27,6 +27,8 @@ from idif.errors import DatasetError
 from idif.progress import Progress, silent
 
 FIRST_SAMPLES = 8
+"""Samples of the first pass, or fewer where these would take longer than `MOST_SECONDS`."""
+MOST_SECONDS = 20.0
 MOST_SAMPLES = 64
 ENOUGH_SECONDS = 1.5
 """The measured sample grows until a live pass over it takes this long, or it has `MOST_SAMPLES`."""
@@ -157,12 +159,15 @@ def estimate(name: str, index: Index, spec: FeatureSpec, speeds: Speeds, memory:
 def _measure(request: BuildRequest, folder: Path, progress: Progress) -> Speeds:
     root, encoders, device = request.root, request.encoders, request.device or torch.device("cpu")
     index = select_inputs(request.index, request.spec.inputs)
-    count = min(FIRST_SAMPLES, len(index))
+    plain = replace(encoders, variants=())
+    progress(0, 5, "one sample")
+    # the first call includes one-time setup
+    first = _seconds(partial(_drain, LiveFeatures(root, _spread(index, 1), plain, device), 1), device)
+    count = min(max(1, int(MOST_SECONDS / first)), FIRST_SAMPLES, len(index))
     while True:
         progress(0, 5, "live pass")
         few = _spread(index, count)
-        live = LiveFeatures(root, few, replace(encoders, variants=()), device)
-        _drain(live, 1)  # the first call includes one-time setup
+        live = LiveFeatures(root, few, plain, device)
         seconds = _seconds(partial(_drain, live, len(few)), device)
         if seconds >= ENOUGH_SECONDS or count >= min(MOST_SAMPLES, len(index)):
             break

@@ -1,9 +1,11 @@
 """The plan: reckoned from what was measured, honest where a store does not pay, and gone without a trace."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from cache.cost_estimate import Speeds, estimate, plan_store
 from cli.terminal.cache_plan import plan_words
@@ -64,6 +66,22 @@ def test_a_plan_is_measured_and_leaves_nothing(data: Path, tmp_path: Path) -> No
     text = " ".join(plan_words(replace(plan, estimates=never, free_bytes=1000)))
     assert "does not fit" in text
     assert "train: a store does not pay here" in text
+
+
+@pytest.mark.parametrize(("seconds", "samples"), [(100.0, 1), (9.0, 2), (1.6, 8)])
+def test_the_slower_the_encoders_the_fewer_samples_are_measured(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, samples: int
+) -> None:
+    """An encoder that needs minutes for one sample must not be run on many."""
+
+    def slow(work: Callable[[], object], _device: torch.device) -> float:
+        work()
+        return seconds
+
+    monkeypatch.setattr("cache.cost_estimate._seconds", slow)
+    speeds = plan_store(tiny_request(data, INDEX, tmp_path / "s.zarr")).speeds
+    assert speeds.images == round(speeds.live_images_per_s * seconds)
+    assert 3 * samples - 2 <= speeds.images <= 3 * samples  # two samples lack a view
 
 
 def test_there_must_be_samples(data: Path, tmp_path: Path) -> None:
