@@ -1,6 +1,7 @@
 """IDIF is what it was: store bytes, losses, predictions, metrics and sweeps of a recorded version.
 
-``golden_idif.json`` was recorded by `tests.golden` from the code before methods became exchangeable. On a
+``golden_idif.json`` was recorded by `tests.golden` from the code before methods became exchangeable;
+segmentation heads again when their pyramid became DeSTSeg's (their students were equal then). On a
 machine that computes as the recording one did, everything is equal to the last bit; elsewhere what does not
 depend on the arithmetic is equal, and the first step's loss is close.
 """
