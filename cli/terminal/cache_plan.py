@@ -29,9 +29,9 @@ def plan_words(plan: Plan) -> Iterator[str]:
     speeds, whole = plan.speeds, plan.estimates[-1]
     source = "disk" if speeds.cold else "page cache (this system cannot empty it)"
     yield (
-        f"measured on {speeds.images} images: encoder {speeds.encoder_images_per_s:,.1f} images/s, "
-        f"decoding {speeds.decode_images_per_s:,.1f} images/s a thread, "
-        f"build {speeds.build_images_per_s:,.1f} images/s"
+        f"measured on {speeds.images} images: encoder {_rate(speeds.encoder_images_per_s)}, "
+        f"decoding {_rate(speeds.decode_images_per_s)} a thread, "
+        f"build {_rate(speeds.build_images_per_s)}"
     )
     yield (
         f"storage: writing {speeds.write_gb_per_s:.2f} GB/s; batches {speeds.read_gb_per_s:.2f} GB/s from "
@@ -53,6 +53,10 @@ def plan_words(plan: Plan) -> Iterator[str]:
                 f"{part.split}: a store does not pay here: reading takes {_time(part.pass_store_s)} a pass, "
                 f"the encoder {_time(part.pass_live_s)}; use cache.source: live"
             )
+
+
+def _rate(images_per_s: float) -> str:
+    return f"{images_per_s:,.1f} images/s" if images_per_s >= 1 else f"{_time(1 / images_per_s)} an image"
 
 
 def _time(seconds: float) -> str:

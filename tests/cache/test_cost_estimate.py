@@ -66,6 +66,10 @@ def test_a_plan_is_measured_and_leaves_nothing(data: Path, tmp_path: Path) -> No
     text = " ".join(plan_words(replace(plan, estimates=never, free_bytes=1000)))
     assert "does not fit" in text
     assert "train: a store does not pay here" in text
+    slow = replace(speeds, encoder_images_per_s=0.025, build_images_per_s=2.0)
+    line = next(iter(plan_words(replace(plan, speeds=slow))))
+    assert "encoder 40.0 s an image" in line
+    assert "build 2.0 images/s" in line
 
 
 @pytest.mark.parametrize(("seconds", "samples"), [(100.0, 1), (9.0, 2), (1.6, 8)])
