@@ -16,11 +16,11 @@ from typing import Literal
 
 import torch
 from packaging.requirements import Requirement
-from torchvision.models import ResNet18_Weights
 
 from idif.config.sections import TrainConfig
 from idif.corruption.textures import DTD_URL, texture_files
 from idif.encoders.frozen import load_encoder
+from idif.encoders.resnet import ARCHITECTURES
 from idif.errors import IdifError
 from idif.package_names import INSTALLED_IN, hidden_package, hiding_files
 from idif.training.precision import numerics, winograd_applies, winograd_unavailable_reason
@@ -267,7 +267,7 @@ def check_weights(given: str | None) -> CheckResult:
         except IdifError as error:
             return CheckResult("weights", "problem", str(error), "give a file with torchvision's key names")
         return CheckResult("weights", "ok", f"{given}: SHA-256 {encoder.sha256[:12]}")
-    url = ResNet18_Weights.IMAGENET1K_V1.url
+    url = ARCHITECTURES["resnet18"].imagenet().url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if path.is_file():
         return CheckResult("weights", "ok", f"ImageNet's, {path}")

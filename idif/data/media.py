@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -37,6 +36,9 @@ def read_frames(path: Path, count: int, size: int) -> npt.NDArray[np.uint8]:
     Raises:
         DatasetError: missing, no video, without frames, or cut: it holds fewer frames than its header says.
     """
+    # imported where it is used: most commands read no video
+    import cv2
+
     _require_file(path)
     video = cv2.VideoCapture(str(path))
     try:

@@ -1,6 +1,6 @@
 """ResNet encoders (He et al., CVPR 2016) and their relatives, with torchvision's key names and weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -9,22 +9,6 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import (
-    ResNet18_Weights,
-    ResNet34_Weights,
-    ResNet50_Weights,
-    ResNet101_Weights,
-    ResNet152_Weights,
-    ResNeXt50_32X4D_Weights,
-    Wide_ResNet50_2_Weights,
-    resnet18,
-    resnet34,
-    resnet50,
-    resnet101,
-    resnet152,
-    resnext50_32x4d,
-    wide_resnet50_2,
-)
 
 from idif.data.arrays import ArraySpec, feature_map
 from idif.encoders.family import EncoderFamily, FamilyMaker
@@ -42,9 +26,8 @@ DEFAULT_TAPS = (4, 8, 16)
 class Architecture:
     """One network of torchvision."""
 
-    build: Callable[..., nn.Module]
-    weights: Any
-    """torchvision's ``Weights`` class; ``IMAGENET1K_V1`` is the ``imagenet`` of configs."""
+    name: str
+    """torchvision's name, also that of configs."""
     title: str
     expansion: int
     """Channels of a block's output by those of its inner convolutions, in the basic network."""
@@ -53,15 +36,32 @@ class Architecture:
         """Channels of the tap at a stride."""
         return 64 if stride == 2 else 16 * stride * self.expansion
 
+    def build(self) -> nn.Module:
+        """The untrained network."""
+        # imported where it is used, here and below: commands that build no ResNet save seconds
+        from torchvision.models import get_model
+
+        network: nn.Module = get_model(self.name, weights=None)
+        return network
+
+    def imagenet(self) -> Any:
+        """torchvision's entry of the weights that configs call ``imagenet``: their URL and a loader."""
+        from torchvision.models import get_model_weights
+
+        return get_model_weights(self.name).IMAGENET1K_V1
+
 
 ARCHITECTURES = {
-    "resnet18": Architecture(resnet18, ResNet18_Weights, "ResNet18", 1),
-    "resnet34": Architecture(resnet34, ResNet34_Weights, "ResNet34", 1),
-    "resnet50": Architecture(resnet50, ResNet50_Weights, "ResNet50", 4),
-    "resnet101": Architecture(resnet101, ResNet101_Weights, "ResNet101", 4),
-    "resnet152": Architecture(resnet152, ResNet152_Weights, "ResNet152", 4),
-    "wide_resnet50_2": Architecture(wide_resnet50_2, Wide_ResNet50_2_Weights, "Wide ResNet50-2", 4),
-    "resnext50_32x4d": Architecture(resnext50_32x4d, ResNeXt50_32X4D_Weights, "ResNeXt50 32x4d", 4),
+    architecture.name: architecture
+    for architecture in (
+        Architecture("resnet18", "ResNet18", 1),
+        Architecture("resnet34", "ResNet34", 1),
+        Architecture("resnet50", "ResNet50", 4),
+        Architecture("resnet101", "ResNet101", 4),
+        Architecture("resnet152", "ResNet152", 4),
+        Architecture("wide_resnet50_2", "Wide ResNet50-2", 4),
+        Architecture("resnext50_32x4d", "ResNeXt50 32x4d", 4),
+    )
 }
 
 
@@ -109,7 +109,7 @@ def _resnet_family(name: str, options: EncoderOptions) -> EncoderFamily:
     deepest = chosen.taps[-1]
 
     def build() -> nn.Module:
-        trunk = ResNetTrunk(architecture.build(weights=None), chosen)
+        trunk = ResNetTrunk(architecture.build(), chosen)
         if chosen.padding == "reflect":
             reflect_padding(trunk, name)
         return trunk
@@ -123,7 +123,7 @@ def _resnet_family(name: str, options: EncoderOptions) -> EncoderFamily:
 
     def whole_network() -> frozenset[str]:
         with torch.device("meta"):
-            return frozenset(architecture.build(weights=None).state_dict())
+            return frozenset(architecture.build().state_dict())
 
     return EncoderFamily(
         build=build,
@@ -143,7 +143,7 @@ def _resnet_family(name: str, options: EncoderOptions) -> EncoderFamily:
 
 
 def _imagenet(architecture: Architecture) -> Mapping[str, Tensor]:
-    weights = architecture.weights.IMAGENET1K_V1
+    weights = architecture.imagenet()
     try:
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:

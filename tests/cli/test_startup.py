@@ -61,6 +61,13 @@ def test_questions_to_stores_and_runs_import_no_torch(world: Path, tmp_path: Pat
     assert imported_by(["runs", str(tmp_path)]).isdisjoint({*HEAVY, "numpy"})
 
 
+def test_methods_and_encoders_are_known_without_the_libraries_that_build_them() -> None:
+    code = "import sys, cli.main, idif.methods.catalog; print(*sys.modules)"
+    modules = set(python("-c", code).stdout.split())
+    assert "torch" in modules
+    assert modules & {"torchvision", "torch._dynamo", "scipy", "cv2", "timm", "diffusers"} == set()
+
+
 def test_a_wrong_command_is_told_without_torch() -> None:
     process = python("-X", "importtime", "-m", "cli", "trian", "--json")
     assert process.returncode == 2

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 
 IMAGE_LIMIT, LATENT_LIMIT = 0.4, 0.2
@@ -15,13 +14,17 @@ GATE_SHARE = 0.4
 
 def smoothing(size: int, sigma: float) -> Tensor:
     """The matrix float32 [size,size] of SciPy's Gaussian filter, which reflects at the ends."""
-    return torch.from_numpy(ndimage.gaussian_filter1d(np.eye(size), sigma, axis=0)).float()
+    # imported where it is used, here and below: all methods are imported where one of them is
+    from scipy.ndimage import gaussian_filter1d
+
+    return torch.from_numpy(gaussian_filter1d(np.eye(size), sigma, axis=0)).float()
 
 
 def enlarging(grid: int, size: int) -> Tensor:
     """The matrix float32 [size,grid] of scikit-image's ``resize``: linear, mirrored at the outer centers."""
-    zoom = (size / grid, 1)
-    enlarged = ndimage.zoom(np.eye(grid), zoom, order=1, mode="mirror", grid_mode=True)
+    from scipy.ndimage import zoom
+
+    enlarged = zoom(np.eye(grid), (size / grid, 1), order=1, mode="mirror", grid_mode=True)
     return torch.from_numpy(enlarged).float()
 
 

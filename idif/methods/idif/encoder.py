@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18
 
 from idif.encoders.preparation import normalize
 from idif.methods.idif.norm import Norm, norm_layer
@@ -10,6 +9,9 @@ from idif.methods.idif.norm import Norm, norm_layer
 
 def _trunk(stages: int, norm: Norm) -> nn.Sequential:
     """ResNet18 from conv1 to the last of its stages, from scratch."""
+    # imported where it is used: commands that build no student save seconds
+    from torchvision.models import resnet18
+
     net = resnet18(weights=None, norm_layer=norm_layer(norm))
     every = (net.layer1, net.layer2, net.layer3, net.layer4)
     return nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, *every[:stages])

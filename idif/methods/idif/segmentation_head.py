@@ -6,9 +6,6 @@ from typing import Literal, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
-from torchvision.models.segmentation.deeplabv3 import ASPP
-from torchvision.ops import sigmoid_focal_loss
 
 from idif.data.batch import Batch
 from idif.encoders.encode import encode_present
@@ -34,6 +31,10 @@ class SegmentationHead(nn.Module):
     """
 
     def __init__(self, layers: Sequence[LayerSpec], pyramid: Literal["destseg", "deeplab"]) -> None:
+        # imported where they are used, here and in `losses`: commands that build no head save seconds
+        from torchvision.models.resnet import BasicBlock
+        from torchvision.models.segmentation.deeplabv3 import ASPP
+
         super().__init__()
         channels = sum(layer.channels for layer in layers)
         widen = nn.Sequential(nn.Conv2d(channels, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH))
@@ -127,6 +128,8 @@ class SegmentedIDIF(TrainedMethod):
             view_mask: bool [B,V], the views kept; at least one of each sample.
             defects: bool [B,V,H,W], true on corrupted pixels.
         """
+        from torchvision.ops import sigmoid_focal_loss
+
         with torch.no_grad():
             student = self.student.decode(self.student.encode(corrupted, view_mask), features, view_mask)
         logits = self._logits(student, features, view_mask)
