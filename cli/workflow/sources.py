@@ -5,12 +5,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning_fabric import Fabric
 
 from cache import FeatureStore
 from cache.format.index_diff import index_differences
@@ -33,17 +32,23 @@ from idif.methods.protocol import ResourceRequest
 from idif.runs.start import TrainingData
 from idif.training.precision import fabric_precision
 
+if TYPE_CHECKING:
+    # a type only: importing it takes seconds, and commands that train nothing import this module
+    from lightning_fabric import Fabric
+
 Images = npt.NDArray[np.uint8]
 Masks = npt.NDArray[np.bool_]
 FEW = 8
 """Samples whose images are read at once."""
 
 
-def make_fabric(config: Config) -> Fabric:
+def make_fabric(config: Config) -> "Fabric":
     """Device, precision and processes: one process, or those torchrun started.
 
     With ``train.distribute: categories`` each process has its own device and batches.
     """
+    from lightning_fabric import Fabric
+
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     nodes = int(os.environ.get("WORLD_SIZE", "1")) // local
     probe = Fabric(accelerator="auto", devices=1)

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from idif.config.sections import Config
 from idif.data.features import FeatureSource, FeatureSpec
@@ -27,6 +26,10 @@ from idif.training.precision import numerics
 from idif.training.sampling import training_rows
 from idif.training.stages import last_length, stage_length, stages_of
 from idif.training.task import Task
+
+if TYPE_CHECKING:
+    # a type only: importing it takes seconds, and commands that train nothing import this module
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class TrainingData:
     """`idif.data.index.Index.camera_names`."""
 
 
-def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, fabric: Fabric) -> None:
+def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, fabric: "Fabric") -> None:
     """Write ``config.yaml``, ``environment.json``, and the run's own copies of the encoders' weights.
 
     Raises:
@@ -145,7 +148,7 @@ def caveats(
     return lines + [text for r in resources.values() if (text := r.caveat) is not None]
 
 
-def check_folder(config: Config, fabric: Fabric, *, resume: bool) -> None:
+def check_folder(config: Config, fabric: "Fabric", *, resume: bool) -> None:
     """Refuse an existing run, unless it is resumed with the same settings.
 
     Raises:
@@ -202,7 +205,7 @@ def _require_one_stage(config: Config, key: str) -> None:
         )
 
 
-def resumed_otherwise(config: Config, fabric: Fabric) -> list[str]:
+def resumed_otherwise(config: Config, fabric: "Fabric") -> list[str]:
     """Caveats of a run resumed with other arithmetic: the new ones and those recorded before."""
     if not (config.folder / "config.yaml").exists():
         return []

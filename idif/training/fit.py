@@ -3,10 +3,9 @@
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
-from lightning_fabric import Fabric
 
 from idif.config.sections import Config
 from idif.data.batch import Batch
@@ -19,6 +18,10 @@ from idif.training.checkpoint_files import TrainingProgress, find_checkpoint
 from idif.training.run_log import RunLog
 from idif.training.step_metrics import out_of_memory_as_error
 from idif.training.task import Task
+
+if TYPE_CHECKING:
+    # a type only: importing it takes seconds, and commands that train nothing import this module
+    from lightning_fabric import Fabric
 
 
 class FittedTo(NamedTuple):
@@ -50,7 +53,7 @@ class FittedTo(NamedTuple):
 
 
 def fit(
-    config: Config, task: Task, method: FittedMethod, fabric: Fabric, *, progress: Progress = silent
+    config: Config, task: Task, method: FittedMethod, fabric: "Fabric", *, progress: Progress = silent
 ) -> FittedMethod:
     """Fit one model, unless its checkpoint is of these samples already.
 
@@ -105,7 +108,7 @@ def fit(
 
 
 def _batches(
-    task: Task, rows: list[int], batch_size: int, fabric: Fabric, progress: Progress
+    task: Task, rows: list[int], batch_size: int, fabric: "Fabric", progress: Progress
 ) -> Iterator[Batch]:
     """The batches of ``rows`` on the device; reports the samples read."""
     done = 0

@@ -4,10 +4,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from idif.config.sections import Config, TrainConfig
@@ -27,6 +26,10 @@ from idif.training.step_metrics import FLUSH_EVERY, PART, StepMetrics, out_of_me
 from idif.training.task import Task, build_method
 from idif.training.tracking import Tracker, tracking
 from idif.training.validation import ValidationResult, is_due
+
+if TYPE_CHECKING:
+    # a type only: importing it takes seconds, and commands that train nothing import this module
+    from lightning_fabric import Fabric
 
 CHOSEN_BY = "s_auroc"
 """Figure of an evaluation by which ``train.patience`` chooses an epoch; higher is better."""
@@ -57,7 +60,7 @@ OnEpoch = Callable[[EpochSummary], None]
 def train(
     config: Config,
     task: Task,
-    fabric: Fabric,
+    fabric: "Fabric",
     *,
     progress: Progress = silent,
     after_epoch: AfterEpoch | None = None,
@@ -173,7 +176,7 @@ def train(
 
 
 def train_step(
-    settings: TrainConfig, module: Any, optimizer: Any, fabric: Fabric, inputs: Sequence[StepInput]
+    settings: TrainConfig, module: Any, optimizer: Any, fabric: "Fabric", inputs: Sequence[StepInput]
 ) -> dict[str, Tensor]:
     """One optimizer step over the batches of ``inputs``: forward, backward, clip, update.
 
@@ -215,7 +218,7 @@ def mean_losses(each: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def step_inputs(
-    settings: TrainConfig, index: Index, batches: Sequence[Batch], number: int, step: int, fabric: Fabric
+    settings: TrainConfig, index: Index, batches: Sequence[Batch], number: int, step: int, fabric: "Fabric"
 ) -> list[StepInput]:
     """The inputs of optimizer step ``step``, on the device, in pass ``number`` over the samples."""
     inputs = []
@@ -234,7 +237,7 @@ def step_inputs(
     return inputs
 
 
-def _groups(task: Task, settings: TrainConfig, number: int, fabric: Fabric) -> Iterator[list[Batch]]:
+def _groups(task: Task, settings: TrainConfig, number: int, fabric: "Fabric") -> Iterator[list[Batch]]:
     """The batches of pass ``number`` over the samples, grouped by optimizer step (``train.accumulate``)."""
     rank, world = fabric.global_rank, fabric.world_size
     if task.balanced:

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
-
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING, Any
 
 from idif.config.sections import Config
 from idif.encoders.frozen import FrozenEncoder
@@ -16,6 +14,10 @@ from idif.training.checkpoint import read_progress
 from idif.training.checkpoint_files import TrainingLength, TrainingProgress, find_checkpoint
 from idif.training.loop import AfterEpoch, OnEpoch, train
 from idif.training.task import Task
+
+if TYPE_CHECKING:
+    # a type only: importing it takes seconds, and commands that train nothing import this module
+    from lightning_fabric import Fabric
 
 
 def stages_of(config: Config) -> tuple[Stage[Any], ...]:
@@ -54,7 +56,7 @@ def train_stages(
     config: Config,
     task: Task,
     encoders: Callable[[], tuple[FrozenEncoder, ...]],
-    fabric: Fabric,
+    fabric: "Fabric",
     *,
     progress: Progress = silent,
     after_epoch: AfterEpoch | None = None,

@@ -3,10 +3,9 @@
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -20,6 +19,10 @@ from idif.training.checkpoint_files import TrainingProgress, find_checkpoint
 from idif.training.optimizers import make_optimizer
 from idif.training.schedule import StepCount, average_weights, learning_rate
 from idif.training.task import Task
+
+if TYPE_CHECKING:
+    # a type only: importing it takes seconds, and commands that train nothing import this module
+    from lightning_fabric import Fabric
 
 
 class StepModule(nn.Module):
@@ -90,7 +93,7 @@ class TrainingState:
 
     @classmethod
     def start(
-        cls, config: Config, task: Task, method: TrainedMethod, steps: StepCount, fabric: Fabric
+        cls, config: Config, task: Task, method: TrainedMethod, steps: StepCount, fabric: "Fabric"
     ) -> Self:
         """Start a new training, or restore it from the checkpoint in the task's folder.
 

@@ -3,13 +3,16 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from idif.errors import CannotFinish
+
+if TYPE_CHECKING:
+    # a type only: importing it takes seconds, and commands that train nothing import this module
+    from lightning_fabric import Fabric
 
 FLUSH_EVERY = 10
 """Steps between two flushes; each transfers, checks and logs the collected losses."""
@@ -20,7 +23,7 @@ PART = "grad/"
 class StepMetrics:
     """Collects the losses and gradient norms of steps without waiting for the device."""
 
-    def __init__(self, name: str, fabric: Fabric, checkpoint_epoch: int) -> None:
+    def __init__(self, name: str, fabric: "Fabric", checkpoint_epoch: int) -> None:
         """Metrics of the model ``name``, whose last checkpoint is of epoch ``checkpoint_epoch`` (0: none)."""
         self.name, self.checkpoint_epoch = name, checkpoint_epoch
         self._fabric = fabric

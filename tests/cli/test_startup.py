@@ -61,11 +61,17 @@ def test_questions_to_stores_and_runs_import_no_torch(world: Path, tmp_path: Pat
     assert imported_by(["runs", str(tmp_path)]).isdisjoint({*HEAVY, "numpy"})
 
 
-def test_methods_and_encoders_are_known_without_the_libraries_that_build_them() -> None:
-    code = "import sys, cli.main, idif.methods.catalog; print(*sys.modules)"
-    modules = set(python("-c", code).stdout.split())
-    assert "torch" in modules
-    assert modules & {"torchvision", "torch._dynamo", "scipy", "cv2", "timm", "diffusers"} == set()
+def test_methods_and_commands_that_train_nothing_skip_the_slow_imports() -> None:
+    seconds = {"torchvision", "torch._dynamo", "lightning_fabric", "scipy", "timm", "diffusers"}
+    code = (
+        "import sys, cli.main, idif.methods.catalog; print(*sys.modules); "
+        "from cli.commands import app, eval, export, fuse, predict, report, sweep; print(*sys.modules)"
+    )
+    process = python("-c", code)
+    catalog, commands = (set(line.split()) for line in process.stdout.splitlines())
+    assert "torch" in catalog
+    assert catalog & {*seconds, "cv2"} == set()
+    assert commands & seconds == set()
 
 
 def test_a_wrong_command_is_told_without_torch() -> None:
