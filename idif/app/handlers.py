@@ -1,7 +1,6 @@
-"""Event handlers of the page; each returns updates of Gradio components."""
+"""Event handlers of a viewed part; each returns updates of Gradio components."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from idif.app import html
+from idif.app.messages import BROKEN, errors_as_sentences, hide_paths
 from idif.app.options import settings_of
 from idif.app.pictures import view_pictures
 from idif.app.session import AppSession, Settings
@@ -19,19 +19,14 @@ from idif.app.uploads import Upload, UploadError, discard
 from idif.app.visits import Visits
 from idif.data.index import NORMAL_CLASS
 from idif.inference.photo_grouping import AUTO, PredictInput, is_automatic
-from idif.inference.predict import Prediction, Thresholds, prediction_json
-from idif.inference.results_table import Result, counts, decided_at, results_csv, summary
-from idif.paths import portable_name
+from idif.inference.predict import Prediction
 from idif.visualization.heatmap import color_limits
 from idif.visualization.text import as_sentence
 
 SESSIONS = 50
 """Most visits, and so parts, kept in memory and on the disk."""
-BROKEN = "This could not be scored; the terminal of idif app says why."
 NOT_GIVEN = "no photograph"
 """Choice of a camera without a photograph."""
-OWN_THRESHOLD = "chosen on the page"
-"""Origin of a threshold that is not the run's."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +46,6 @@ class Photographs:
     """Id of a test sample; None for an upload."""
     masks: npt.NDArray[np.bool_] | None = None
     """bool [V,S,S]: the labeled defects of a test sample; None where there are none."""
-
-
-@dataclass(frozen=True)
-class ScoredParts:
-    """The parts of the table, whose decisions follow the threshold."""
-
-    results: tuple[Result, ...]
-    settings: Settings
-    """Those they were scored with."""
 
 
 @dataclass
@@ -90,8 +76,7 @@ def forget(viewed: ViewedSample | None) -> None:
 class Handlers:
     """The page's event handlers, for one session."""
 
-    def __init__(self, session: AppSession, visits: Visits | None = None, title: str = "idif") -> None:
-        self.title = portable_name(title)
+    def __init__(self, session: AppSession, visits: Visits | None = None) -> None:
         self.session, self.visits = session, visits or Visits(SESSIONS)
         self.cameras = {number: session.cameras.get(number, f"C{number}") for number in session.view_numbers}
         self.several = len(self.cameras) > 1
@@ -228,7 +213,7 @@ class Handlers:
         scale = self.session.trained(part.category).scale or _color_limits(prediction)
         views = zip(self.session.view_numbers, prediction.present, strict=True)
         readable = [number for number, present in views if present]
-        shown = _hide_paths(prediction, upload)
+        shown = hide_paths(prediction, upload)
         return ViewedSample(upload, photos, part, shown, readable, list(readable), scale, settings)
 
     def _camera_choices(self, viewed: ViewedSample) -> Any:
@@ -275,7 +260,7 @@ class Handlers:
             images[images.index(path)] = images[slot]
         images[slot] = path
         photos = replace(photos, part=replace(photos.part, images=tuple(images)))
-        with _as_sentence():
+        with errors_as_sentences():
             changed = self._predicted(viewed.upload, photos, viewed.settings)
         return [
             self._camera_choices(changed),
@@ -309,9 +294,9 @@ class Handlers:
         if viewed is None:
             return [None, self.verdict(None, threshold), ""]
         viewed.cameras, viewed.settings = cameras, settings or self.session.defaults
-        with _as_sentence():
+        with errors_as_sentences():
             predicted = self.session.predict_with(viewed.part, cameras, viewed.settings)
-        viewed.prediction = _hide_paths(predicted, viewed.upload)
+        viewed.prediction = hide_paths(predicted, viewed.upload)
         return [viewed, self.verdict(viewed, threshold), self.maps(viewed, opacity)]
 
     def widen(self, category: str, threshold: float) -> Any:
@@ -387,7 +372,7 @@ class Handlers:
         if is_automatic(category, self.session.categories):
             said = gr.skip() if viewed else self.verdict(None, 0.0)
             return [gr.update(choices=[], value=None), gr.skip(), said]
-        with _as_sentence():
+        with errors_as_sentences():
             slider = self.slider(category)
         return [
             gr.update(choices=self.sample_choices(category), value=None),
@@ -406,100 +391,6 @@ class Handlers:
             choices.append((name, sample.sample_id))
         return choices
 
-    def many(
-        self,
-        files: list[str] | None,
-        category: str,
-        progress: Any = gr.Progress(),  # noqa: B008
-        settings: Settings = (),
-        threshold: float | None = None,
-    ) -> list[Any]:
-        """Predict photographs of many parts: updates of the upload, the table and the scored parts.
-
-        Args:
-            files: photographs and archives.
-            category: the selected one.
-            progress: shown meanwhile.
-            settings: options to predict with; empty: the run's own.
-            threshold: that of the page, for parts of the selected category; others have the run's own.
-        """
-        if not files:
-            return [None, html.alert("Select photographs or a zip archive of photographs first."), None]
-        try:
-            upload = Upload.make(self.session.uploads)
-        except UploadError as error:
-            return [None, html.alert(str(error)), None]
-        try:
-            try:
-                upload.add(files)
-            finally:
-                discard(files, self.session.uploads)
-            numbers, results = self.session.view_numbers, list[Result]()
-            parts = upload.parts(numbers, self.session.categories, category, self.session.cameras)
-            if any(is_automatic(part.category, self.session.categories) for part in parts):
-                parts = self.session.recognized(parts)
-            for name in dict.fromkeys(part.category for part in parts):
-                with _as_sentence():
-                    limits = self.session.trained(name).limits
-                    chosen = [part for part in parts if part.category == name]
-                    for prediction in self.session.predict(chosen, settings or None):
-                        result = prediction_json(_hide_paths(prediction, upload), numbers, limits)
-                        results.append(_with_plain_files(result, upload))
-                        progress((len(results), len(parts)), unit="parts")
-        except UploadError as error:
-            return [None, html.alert(str(error)), None]
-        finally:
-            upload.remove()
-        scored = ScoredParts(tuple(results), settings)
-        return [None, self.decide(scored, category, threshold), scored]
-
-    def decide(self, scored: ScoredParts | None, category: str, threshold: float | None) -> Any:
-        """The table of the parts that `many` scored; without any an update that changes nothing.
-
-        Args:
-            scored: the parts.
-            category: the selected one.
-            threshold: that of the page, for parts of the selected category; others have the run's own.
-        """
-        if scored is None:
-            return gr.skip()
-        with _as_sentence():
-            names = dict.fromkeys(result["category"] for result in scored.results)
-            limits = {name: self._limits_at(name, category, threshold) for name in names}
-            results = []
-            for result in scored.results:
-                decisive = limits[result["category"]]
-                results.append(decided_at(result, decisive.part, decisive.origin))
-            notes = [summary(results)]
-            for name, decisive in limits.items() if len(limits) == 1 else ():
-                if decisive.part is None:
-                    continue
-                trained = self.session.trained(name, scored.settings or None)
-                if (known := trained.decisions_at(decisive.part)) is not None:
-                    notes = [counts(results) if trained.holds_at(decisive.part) else summary(results), known]
-        saved = results_csv(results, self.cameras)
-        return html.results(results, self.cameras, saved, f"{self.title}.csv", notes)
-
-    def _limits_at(self, name: str, selected: str, threshold: float | None) -> Thresholds:
-        """The thresholds of a category: with that of the page for the selected one."""
-        recorded, slider = self.session.trained(name).limits, self.slider(name)
-        # without a threshold of the run, the slider's initial value is nobody's decision
-        chosen_here = slider.run_threshold is not None or threshold != slider.value
-        if threshold is None or name != selected or not chosen_here:
-            return recorded
-        return _limits(recorded, slider.exact(threshold))
-
-
-@contextmanager
-def _as_sentence() -> Iterator[None]:
-    """Translate every error to one that Gradio shows as a sentence; the terminal has the details."""
-    try:
-        yield
-    except (UploadError, gr.Error):
-        raise
-    except Exception as error:
-        raise gr.Error(BROKEN) from error
-
 
 def _slider_update(slider: Slider) -> Any:
     """Update of the threshold slider to a category's, at its initial value."""
@@ -516,21 +407,3 @@ def _color_limits(prediction: Prediction) -> tuple[float, float]:
     """(low, high) of the color scale of one part's maps."""
     maps = prediction.maps
     return (0.0, 1.0) if maps is None else color_limits(maps[prediction.present])
-
-
-def _hide_paths(prediction: Prediction, upload: Upload) -> Prediction:
-    """``prediction`` with problems that contain no path of the server."""
-    return replace(prediction, problems=tuple(map(upload.hide_paths, prediction.problems)))
-
-
-def _limits(recorded: Thresholds, threshold: float) -> Thresholds:
-    """The run's thresholds with that of the page for parts."""
-    if threshold == recorded.part:
-        return recorded
-    return replace(recorded, part=threshold, origin=OWN_THRESHOLD)
-
-
-def _with_plain_files(result: Result, upload: Upload) -> Result:
-    """A result whose photographs are named without the folder of the upload."""
-    views = result["views"].items()
-    return {**result, "views": {n: view | {"image": upload.hide_paths(view["image"])} for n, view in views}}

@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from idif.app import html
 from idif.app.guard import Guard
 from idif.app.handlers import NOT_GIVEN, SESSIONS, Handlers, forget
+from idif.app.many_parts import ManyParts
 from idif.app.options import controls
 from idif.app.session import AppSession
 from idif.app.uploads import PHOTO_MB, UPLOAD_MB
@@ -38,7 +39,8 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         title: of the page.
         notes: the run's caveats, and what this page cannot do and why.
     """
-    handlers, first = Handlers(session, title=title), session.categories[0]
+    handlers, first = Handlers(session), session.categories[0]
+    many_parts = ManyParts(session, handlers.cameras, title)
     slider = handlers.slider(first)
     several, choices = handlers.several, [(name, number) for number, name in handlers.cameras.items()]
     automatic = [] if session.probe is None or AUTO in session.categories else [AUTO]
@@ -159,10 +161,10 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         # Gradio's preprocessing refuses a typed value beyond the slider's ends, so they are moved without it
         threshold.input(handlers.widen, [category, threshold], threshold, preprocess=False, **latest).then(
             handlers.verdict, [viewed, threshold, category], verdict, show_progress="hidden", **private
-        ).then(handlers.decide, [scored, category, threshold], results, show_progress="hidden", **private)
+        ).then(many_parts.decide, [scored, category, threshold], results, show_progress="hidden", **private)
         opacity.input(handlers.maps, [viewed, opacity], maps, **latest)
         start.click(
-            handlers.many, [archive, category, settings, threshold], [archive, results, scored], **private
+            many_parts.score, [archive, category, settings, threshold], [archive, results, scored], **private
         )
         page.unload(handlers.leave)
     return page

@@ -36,6 +36,7 @@ import gradio as gr
 from idif.app import page
 from idif.app import session as session_module
 from idif.app.handlers import Handlers, forget
+from idif.app.many_parts import ManyParts
 from idif.app.options import controls
 from idif.app.slider import Slider
 
@@ -160,6 +161,10 @@ def handlers_of(
     return Handlers(session)
 
 
+def many_parts_of(handlers: Handlers) -> ManyParts:
+    return ManyParts(handlers.session, handlers.cameras)
+
+
 def visit(name: str) -> gr.Request:
     request: Any = SimpleNamespace(session_hash=name)
     return request
@@ -248,9 +253,9 @@ def test_many_parts_leave_nothing(tmp_path: Path, error: Exception | None) -> No
 
     if isinstance(error, ValueError):
         with pytest.raises(gr.Error, match="could not be scored"):
-            handlers.many(files, "cup", progress)
+            many_parts_of(handlers).score(files, "cup", progress)
     else:
-        shown = handlers.many(files, "cup", progress)[1]
+        shown = many_parts_of(handlers).score(files, "cup", progress)[1]
         assert ("refused" if error else "Save 1 part as CSV") in shown
     assert folders(tmp_path / "uploads") == []
 
@@ -261,7 +266,7 @@ def test_problems_name_no_folder_of_the_server(tmp_path: Path) -> None:
     session.problem = "image cannot be read"
     one = handlers.upload(received(tmp_path / "uploads"), "cup", 0.5, None)[6]
     switched = handlers.switch([1], 0.4, 0.5, handlers.upload(received(session.uploads), "cup", 0.5, None)[5])
-    many = handlers.many(received(tmp_path / "uploads"), "cup", lambda *_, **__: None)[1]
+    many = many_parts_of(handlers).score(received(tmp_path / "uploads"), "cup", lambda *_, **__: None)[1]
     for shown in (one, switched[1], many):
         assert "a.png: image cannot be read" in shown
         assert str(tmp_path) not in shown
@@ -311,15 +316,19 @@ def test_many_parts_obey_the_threshold_of_the_page(tmp_path: Path) -> None:
     handlers = handlers_of(tmp_path / "uploads")
     for threshold, word in ((0.45, "anomalous"), (0.55, "normal")):
         files = received(tmp_path / "uploads", "cup_0001_OK_C1_x.png")
-        shown = handlers.many(files, "cup", lambda *_, **__: None, (), threshold)[1]
+        shown = many_parts_of(handlers).score(files, "cup", lambda *_, **__: None, (), threshold)[1]
         assert f"<td>cup_0001</td><td>{word}</td><td>0.5000</td><td>0.5000</td><td>-</td><td>C2</td>" in shown
         assert f"1 {word}" in shown
         assert f"threshold {threshold} (chosen on the page)" in shown
         assert 'download="idif.csv"' in shown
-    scored = handlers.many(received(tmp_path / "uploads", "C1.png"), "cup", lambda *_, **__: None)[2]
+    scored = many_parts_of(handlers).score(
+        received(tmp_path / "uploads", "C1.png"), "cup", lambda *_, **__: None
+    )[2]
     for threshold, words in ((0.45, "1 anomalous, 0 normal"), (0.55, "0 anomalous, 1 normal")):
-        assert words in handlers.decide(scored, "cup", threshold), "moved after the parts were scored"
-    assert handlers.decide(None, "cup", 0.5) == gr.skip()
+        assert words in many_parts_of(handlers).decide(scored, "cup", threshold), (
+            "moved after the parts were scored"
+        )
+    assert many_parts_of(handlers).decide(None, "cup", 0.5) == gr.skip()
     scores = [each["score"] for each in ranked([result("a", score=s) for s in (None, 0.1, 0.2)])]
     assert scores == [0.2, 0.1, None]
 
@@ -328,7 +337,9 @@ def test_a_run_of_one_camera_speaks_of_none(tmp_path: Path) -> None:
     handlers = handlers_of(tmp_path / "uploads", cameras=(1,))
     shown = handlers.upload(received(tmp_path / "uploads", "IMG_1.png"), "cup", 0.5, None)
     assert len(shown) == 8, "no photographs to assign"
-    many = handlers.many(received(tmp_path / "uploads", "IMG_1.png"), "cup", lambda *_, **__: None)[1]
+    many = many_parts_of(handlers).score(
+        received(tmp_path / "uploads", "IMG_1.png"), "cup", lambda *_, **__: None
+    )[1]
     none = html.verdict(judged(PredictInput("a", "cup", (None,)), None), 0.5, None, None)
     for text in (shown[6], shown[7], many, none, handlers.verdict(None, 0.5), page._many_hint(handlers)):
         assert "camera" not in text
@@ -370,7 +381,7 @@ def test_the_decisions_of_the_evaluation_hold_at_its_threshold_and_settings_only
     assert "with 1 of 2 cameras they may be others" in handlers.verdict(viewed, 0.4)
     for threshold, said in ((0.4, f"O{found}"), (0.6, f"at 0.6 are unknown; o{found}")):
         files = received(tmp_path / "uploads", "cup_0001_OK_C1_x.png")
-        assert said in handlers.many(files, "cup", lambda *_, **__: None, (), threshold)[1]
+        assert said in many_parts_of(handlers).score(files, "cup", lambda *_, **__: None, (), threshold)[1]
 
 
 class Assigned:
