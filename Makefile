@@ -9,6 +9,9 @@ endif
 PY := $(BIN)/python
 STAMP := $(VENV)/.installed
 
+# Nothing is compiled by the installation: with this variable every process would compile torch again, for 6 s.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo docs pictures test test-long lint clean
 
 setup: $(STAMP)
