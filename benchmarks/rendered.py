@@ -28,20 +28,12 @@ from cli.__main__ import run
 
 LEVELS = ("easy", "medium", "hard")
 FIGURES = ("s_auroc", "i_auroc", "p_auroc", "aupro")
+TABLE_3 = yaml.safe_load(
+    (Path(__file__).parents[1] / "configs" / "ablations" / "table3.yaml").read_text(encoding="utf-8")
+)
 TRAINED: dict[str, dict[str, Any]] = {
-    "dkd": {
-        "fusion": "none",
-        "bottleneck": False,
-        "encoder": "per-view",
-        "encoder_stages": 4,
-        "decoder_blocks": 2,
-        "head": "segmentation",
-    },
-    "dkd+3dconv": {"fusion": "conv3d", "bottleneck": False, "head": "segmentation"},
-    "dkd+ivc": {"bottleneck": False, "head": "segmentation"},
-    "dkd+ivc+cb": {"head": "segmentation"},
-    "idif-cosine": {},
-}
+    row["name"]: {**TABLE_3["method"], **row.get("method", {})} for row in TABLE_3["matrix"]
+} | {"idif-cosine": {}}
 """Rows of Table 3, of which the last is IDIF, and IDIF without a head; values: the section ``method``."""
 FITTED: dict[str, dict[str, Any]] = {"patchcore": {"name": "patchcore"}, "padim": {"name": "padim"}}
 Found = dict[str, Any]
@@ -100,7 +92,7 @@ def run_config(options: argparse.Namespace, store: Path, name: str, method: str,
 
 def measure(options: argparse.Namespace, level: str, method: str, seed: int) -> Found:
     """Train and evaluate one method at one level."""
-    name = f"{level}-{method.replace('+', '-')}-{seed}"
+    name = f"{level}-{method}-{seed}"
     config = options.work / f"{name}.yaml"
     config.write_text(
         yaml.safe_dump(run_config(options, make_store(options, level), name, method, seed)), encoding="utf-8"
