@@ -1,6 +1,8 @@
 """The page without a browser: what it escapes, what it deletes, and what its server lets in."""
 
+import asyncio
 import base64
+import contextlib
 import gc
 import importlib.util
 import json
@@ -115,6 +117,15 @@ def collected() -> Iterator[None]:
     """Collects what Gradio leaves, so that no later test is blamed."""
     yield
     gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed_loop() -> Iterator[None]:
+    """Closes the event loop that Gradio sets for its locks; the next `asyncio.run` would drop it unclosed."""
+    yield
+    with contextlib.suppress(RuntimeError):  # none is set
+        asyncio.get_event_loop().close()
+    asyncio.set_event_loop(None)
 
 
 class Session:
