@@ -4,7 +4,8 @@ tracing continues from there."""
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -49,6 +50,16 @@ def _no_x_without_display() -> Iterator[None]:
         del os.environ[name]
 
 
+def _load_triton_first() -> None:
+    """Load triton, which CUDA builds of torch bring, before OpenGL.
+
+    Both carry an LLVM, and loading triton after Mesa ends the process with a segmentation fault, e.g. where a
+    script renders parts and then trains.
+    """
+    with suppress(ImportError):
+        import_module("triton")
+
+
 class DepthRenderer:
     """Renders depth maps off-screen, one viewport per camera; a context manager for one thread.
 
@@ -64,6 +75,7 @@ class DepthRenderer:
 
     def __enter__(self) -> Self:
         require_pyvista()
+        _load_triton_first()
         import pyvista as pv
 
         with _no_x_without_display():

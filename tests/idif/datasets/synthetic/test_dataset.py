@@ -91,13 +91,16 @@ def test_half_of_the_test_samples_are_anomalous_and_shown_by_at_least_one_view(d
     assert summary.views == 2 * 5 * 5
 
 
-def test_same_call_same_bytes_also_in_a_fresh_process(renderer: SampleRenderer, tmp_path: Path) -> None:
+def test_same_call_same_bytes_also_in_a_fresh_process_that_may_train_then(
+    renderer: SampleRenderer, tmp_path: Path
+) -> None:
     tiny: dict[str, Any] = {"categories": 1, "train": 1, "test": 2, "size": SIZE}
     for name in ("one", "two"):
         synthesize(tmp_path / name, SynthRequest(**tiny))
     code = (
         "import sys; from pathlib import Path; from idif.datasets.synthetic import SynthRequest, synthesize; "
-        f"synthesize(Path(sys.argv[1]), SynthRequest(**{tiny!r}))"
+        f"synthesize(Path(sys.argv[1]), SynthRequest(**{tiny!r})); "
+        "import torchvision"  # as training does; its triton could crash after OpenGL
     )
     command = [sys.executable, "-c", code, str(tmp_path / "three")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
