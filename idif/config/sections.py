@@ -334,13 +334,15 @@ class Config(Section):
                 "train.distribute: categories needs one model for each: train.mode: per-category"
             )
         if self.eval.calibrate != "none" and self.train.holdout == 0:
-            raise ValueError("eval.calibrate needs held-out training normals: set train.holdout, e.g. 0.1")
+            raise ValueError(
+                "eval.calibrate needs held-out training normals: train with train.holdout, e.g. 0.1"
+            )
         if self.eval.calibrate_prior and self.eval.calibrate == "none":
             raise ValueError("eval.calibrate_prior: applies to eval.calibrate, which is none")
         if self.eval.threshold == "false-positive-rate" and self.train.holdout == 0:
             raise ValueError(
-                "eval.threshold: false-positive-rate needs held-out training normals: set train.holdout, "
-                "e.g. 0.1"
+                "eval.threshold: false-positive-rate needs held-out training normals: train with "
+                "train.holdout, e.g. 0.1"
             )
         return self
 

@@ -190,6 +190,7 @@ def open_run(
 
     Raises:
         RunError: not a run, or a category is not trained to its last epoch.
+        ConfigError: see `read_config`; or an override changes which training samples are held out.
     """
     folder, only = path, None
     if not (folder / "config.yaml").is_file() and (folder.parent / "config.yaml").is_file():
@@ -197,6 +198,7 @@ def open_run(
     if not (folder / "config.yaml").is_file():
         raise RunError(f"{path}: not a run (it has no config.yaml); expected a folder that `idif train` made")
     config = read_config(folder, overrides)
+    _require_same_holdout(read_config(folder) if overrides else config, config)
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and find_checkpoint(p) is not None)
     if only is not None:
         if only not in names:
@@ -217,6 +219,17 @@ def open_run(
     for name in names:
         _require_finished(folder / name, config)
     return Run(folder, results, config, tuple(names))
+
+
+def _require_same_holdout(trained: Config, config: Config) -> None:
+    """Refuse overrides under which samples that a run has learned from would pass for held-out ones."""
+    for key in ("holdout", "seed"):
+        before, now = getattr(trained.train, key), getattr(config.train, key)
+        if before != now:
+            raise ConfigError(
+                f"train.{key}: expected {before}, with which the run was trained, got {now}: the training "
+                "decides which training samples are held out; for others train another run"
+            )
 
 
 def open_results(path: Path, overrides: Sequence[str] = ()) -> tuple[Path, Config]:

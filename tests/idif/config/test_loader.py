@@ -31,7 +31,7 @@ def load(tmp_path: Path, text: str, *overrides: str) -> list[Config]:
         ("train: 3", "train: expected a mapping with keys accumulate, batch_size"),
         ("method: {head: cosin}", "method.head: Input should be 'cosine' or 'segmentation', got 'cosin'"),
         ("method: {attention_heads: 7}", "heads: 7 does not divide voxel.channels: 256"),
-        ("eval: {calibrate: per-view}", "set train.holdout"),
+        ("eval: {calibrate: per-view}", "train with train.holdout"),
         ("cache: {source: store}", "cache.store names none"),
         ("data: {categories: usb}", "data.categories: Input should be a list, got 'usb'"),
         ("run: {name: ../out}", "run.name"),

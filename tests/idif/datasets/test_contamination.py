@@ -77,14 +77,13 @@ def test_a_contaminated_set_goes_through_every_command(
     assert f"{sentence}; they are trained on like the others" in facts["caveats"]
 
     assert run(["eval", str(folder), "--set=eval.record_normal_scores=true"]) == 0
-    assert run(["eval", str(folder), "--set=eval.record_normal_scores=true", "--set=train.holdout=0"]) == 0
     told = " ".join(capsys.readouterr().err.split())
-    assert "cup: of the samples behind calibration, thresholds and scale, 2 of 8 training samples" in told
+    assert "cup: of the samples behind calibration, thresholds and scale, 1 of 3 training samples" in told
     with h5py.File(folder / "predictions.h5") as file:
         ids = [name.decode() for name in file["sample_id"]]
         normals = json.loads(file.attrs["protocol"])["normals"]
-    assert (normals["cup"]["samples"], normals["cup"]["anomalous"]) == (8, MOVED)
-    assert (normals["bolt"]["samples"], normals["bolt"]["anomalous"]) == (6, 0)
+    assert (normals["cup"]["samples"], normals["cup"]["anomalous"]) == (3, 1)
+    assert (normals["bolt"]["samples"], normals["bolt"]["anomalous"]) == (2, 0)
     assert len(ids) == 4 + 6
     assert not {"cup/NG/scratch/S1001", "cup/NG/scratch/S1003"} & set(ids), "a training sample was tested"
     page = write_report([folder]).read_text(encoding="utf-8")

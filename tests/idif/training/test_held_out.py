@@ -106,7 +106,9 @@ def test_a_spread_of_two_values_is_told_at_once_and_again(
     for command in (["eval"], ["sweep", "missing-views"]):
         assert run([*command, str(folder), "--set=train.holdout=0.04", "--json"]) == 2
         message = json.loads(capsys.readouterr().out)["error"]
-        assert "bolt has 1 (of 24 training samples)" in message
+        assert message.startswith("train.holdout: expected 0.1, with which the run was trained, got 0.04")
+    assert run(["eval", str(folder), "--set=train.seed=7", "--json"]) == 2, "others were held out"
+    assert "train.seed: expected 0" in json.loads(capsys.readouterr().out)["error"]
 
 
 def test_training_from_python_is_checked_too(home: Path) -> None:
