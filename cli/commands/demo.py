@@ -12,10 +12,12 @@ import typer
 import yaml
 from rich.table import Table
 
-from cache import FeatureStore
 from cache.building.build import build_store
 from cache.building.request import BuildRequest
 from cache.checking.verify import verify_store
+from cache.format.encoder_weights import load_encoder_set
+from cache.format.layout import MANIFEST
+from cache.format.manifest import RootManifest
 from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.workflow.device import evaluation_device
 from cli.workflow.evaluate import evaluate_run
@@ -116,8 +118,11 @@ def _config(raw: dict[str, Any], out: Path, store: Path) -> Config:
 
 def _teacher(store: Path) -> FrozenEncoder:
     """The teacher of an existing store, else with ImageNet weights, else untrained, with a notice."""
-    if (store / "manifest.json").exists():
-        encoder = FeatureStore.open(store).load_encoders()[0]
+    if (store / MANIFEST).exists():  # of a build that may have been interrupted
+        try:
+            (encoder,) = load_encoder_set(store, RootManifest.load(store).spec).encoders
+        except WeightsError as error:
+            raise StoreDamaged(str(error)) from None
     else:
         try:
             return load_encoder("imagenet")
