@@ -11,6 +11,7 @@ from torch import Tensor
 from idif.config.sections import Config
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import ConfigError, WeightsError
+from idif.files import replacing_folder
 from idif.fingerprint import sha256_of_file
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import ImportedWeights, Method
@@ -34,7 +35,7 @@ def import_run(config: Config, data: TrainingData, file: Path) -> None:
 
     Raises:
         ConfigError: the method imports no weights, or the config names several models.
-        RunError: the run exists.
+        RunError: the run exists. PathError: its folder cannot be written, or holds other files.
         WeightsError: the file is no checkpoint of the method, does not fit the config, or comes with a
             backbone that is not the config's encoder.
     """
@@ -48,10 +49,13 @@ def import_run(config: Config, data: TrainingData, file: Path) -> None:
     method = METHODS[config.method.name].build(config.method, context)
     load_imported(method, imported.method, file)
     line = f"the weights are those of {file.name}, SHA-256 {sha256_of_file(file)[:12]}, not trained here"
-    write_run_folder(config, data, TrainingStart({}, (line,)), fabric)
     length = last_length(config)
     done = TrainingProgress(epoch=length.epochs, step=length.steps or 0, finished=True)
-    save_checkpoint(config.folder / name, method.state_dict(), {}, done)
+    # all at once: a run without its checkpoint would be trained by `--resume` and still be called imported
+    partial = config.folder.parent / f".{config.folder.name}.partial"
+    with replacing_folder(partial, config.folder):
+        write_run_folder(config, data, TrainingStart({}, (line,)), fabric, partial)
+        save_checkpoint(partial / name, method.state_dict(), {}, done)
 
 
 def read_imported(config: Config, data: TrainingData, file: Path) -> ImportedWeights:

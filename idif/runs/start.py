@@ -62,14 +62,19 @@ class TrainingData:
     """`idif.data.index.Index.camera_names`."""
 
 
-def write_run_folder(config: Config, data: TrainingData, start: TrainingStart, fabric: "Fabric") -> None:
+def write_run_folder(
+    config: Config, data: TrainingData, start: TrainingStart, fabric: "Fabric", folder: Path | None = None
+) -> None:
     """Write ``config.yaml``, ``environment.json``, and the run's own copies of the encoders' weights.
+
+    Args:
+        folder: where they are written, if not yet into ``config.folder``.
 
     Raises:
         StoreMismatch: a run is resumed with features or training samples that are not its own.
         ConfigError: ``eval.top_k`` is more than the pixels of a map.
     """
-    folder, spec = config.folder, data.features
+    folder, spec = folder or config.folder, data.features
     check_top_k(config.eval, spec.image_size)
     before = read_facts(folder) if (folder / CONFIG_FILE).exists() else {}
     if before:

@@ -172,7 +172,16 @@ def test_an_authors_checkpoint_becomes_a_run_with_the_authors_maps(
 ) -> None:
     write_checkpoint(home / "ckpt.pth.tar", whole_checkpoint(), monkeypatch)
     config = f"--config={home / 'c.yaml'}"
-    assert run(["import-weights", "uniad", str(home / "ckpt.pth.tar"), config]) == 0
+    command = ["import-weights", "uniad", str(home / "ckpt.pth.tar"), config]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("idif.runs.import_weights.save_checkpoint", interrupt)
+        assert run(command) == 130
+    assert not list((home / "runs").glob("*imported*")), "a run without weights would be trained by --resume"
+    assert run(command) == 0
     imported = open_run(home / "runs" / "imported")
     source, batch = one_batch(home)
     method = imported.method("all", source.spec, source.index.view_numbers)
