@@ -19,8 +19,10 @@ from cli.workflow.model_queue import is_finished, take_models
 from cli.workflow.sources import Sources, make_fabric
 from idif.config.sections import Config
 from idif.data.features import FeatureSource
+from idif.errors import DatasetError, StoreError, StoreMismatch
 from idif.kernels.malloc import keep_freed_memory
 from idif.progress import Progress
+from idif.runs.files import CONFIG_FILE, read_config
 from idif.runs.lock import run_lock
 from idif.runs.run import starting_checkpoint
 from idif.runs.session import TrainingSession
@@ -101,8 +103,18 @@ def _train_models(
         if resume or not dry_run:  # a dry run leaves an existing run as it is
             check_folder(config, fabric, resume=resume)
         everybody()  # otherwise a slow process would mistake the files of a fast one for an earlier run
-        sources = Sources(config, fabric.device)
-        groups = model_groups(config, sources.categories())
+        try:
+            sources = Sources(config, fabric.device)
+            groups = model_groups(config, sources.categories())
+        except StoreMismatch:
+            raise
+        except (StoreError, DatasetError) as error:
+            groups = _finished_groups(config) if resume else {}
+            if not groups:
+                raise
+            note(f"note: nothing is left to train; the features are not at hand: {error}")
+            models = _Models(config, groups, lambda name: True, table, None)
+            return {"run": str(config.folder), "models": models.in_order()}
         for name, members in groups.items() if config.method.uses_labels else ():
             require_labels(config, sources.samples(members), name)
         if config.train.patience:
@@ -200,6 +212,16 @@ class _Models:
     def in_order(self) -> list[dict[str, Any]]:
         """The summaries, in the order of the categories."""
         return [self._finished[name] for name in self.groups if name in self._finished]
+
+
+def _finished_groups(config: Config) -> dict[str, list[str]]:
+    """The models of an existing run and their categories if all that the config asks for are finished."""
+    if not (config.folder / CONFIG_FILE).exists():
+        return {}
+    known = read_config(config.folder).data.categories
+    groups = model_groups(config, known)
+    finished = all(is_finished(config.folder / name, config) for name in groups)
+    return groups if finished and set(config.data.categories) <= set(known) else {}
 
 
 def _is_done(config: Config, sources: Sources, name: str, members: list[str]) -> bool:

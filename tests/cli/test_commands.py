@@ -152,6 +152,14 @@ def test_resume_does_nothing_on_a_finished_run_and_refuses_another_config(
     assert "--resume" in capsys.readouterr().err
     assert run([*train, "--resume", "--set=train.lr=0.5"]) == 2
     assert "train.lr is 0.5, but the run was started with" in capsys.readouterr().err
+    gone = [*train, "--resume", f"--set=cache.store={world / 'gone.zarr'}", "--json"]
+    assert run(gone) == 0, "nothing needs the features"
+    captured = capsys.readouterr()
+    assert "gone.zarr: no such store" in captured.err
+    assert [model["state"] for model in json.loads(captured.out)["runs"][0]["models"]] == [
+        "finished before"
+    ] * 2
+    assert run([*gone, "--set=data.categories=[cup,mug]"]) == 2, "mug is not trained"
 
 
 def test_a_run_that_is_not_finished_has_no_results(
