@@ -7,8 +7,8 @@ from cli.workflow.device import evaluation_device
 from cli.workflow.sources import Sources
 from idif.data.features import FeatureSource
 from idif.inference.category_probe import CategoryProbe
-from idif.inference.photo_grouping import PredictInput, is_automatic
-from idif.runs.category_probe import require_probe
+from idif.inference.photo_grouping import PredictInput
+from idif.runs.category_probe import recognize_parts, require_probe
 from idif.runs.run import Run
 
 
@@ -18,11 +18,9 @@ def recognize(run: Run, parts: Sequence[PredictInput]) -> list[PredictInput]:
     Raises:
         RunError: the run has one category, or no probe and no training samples at hand.
     """
-    probe, known = probe_of(run), run.known_categories()
-    unknown = [part for part in parts if is_automatic(part.category, known)]
+    probe = probe_of(run)
     with progress_bar("recognizing categories", "parts") as listen:
-        told = {p.name: p for p in probe.recognize(unknown, run.encoders(), evaluation_device(), listen)}
-    return [told.get(part.name, part) for part in parts]
+        return recognize_parts(run, probe, parts, evaluation_device(), progress=listen)
 
 
 def probe_of(run: Run) -> CategoryProbe:

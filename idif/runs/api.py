@@ -13,9 +13,17 @@ from idif.data.index import Split
 from idif.data.subset import select
 from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer
-from idif.inference.photo_grouping import find_parts
-from idif.inference.predict import Prediction, Thresholds, predict, require_images
+from idif.inference.photo_grouping import find_parts, is_automatic
+from idif.inference.predict import (
+    Prediction,
+    Thresholds,
+    decode_part,
+    predict,
+    require_images,
+    without_score,
+)
 from idif.progress import Notify, Progress, silent, unheard
+from idif.runs.category_probe import recognize_parts, require_probe
 from idif.runs.evaluate import Evaluation, evaluate
 from idif.runs.fitted import load_decision
 from idif.runs.run import Run, open_run
@@ -87,12 +95,13 @@ class TrainedRun:
 
         Args:
             photographs: image files or folders of them, grouped into parts as `idif predict` does.
-            category: category of images whose file name does not contain it; required for runs with several
-                categories.
+            category: category of images whose file name does not contain it, or ``auto`` for the one that the
+                run's probe tells; required for runs with several categories.
 
         Raises:
             ConfigError: the run does not score photographs. DatasetError: nothing to score, or photographs
-            that cannot be grouped. WeightsError: the run's encoder is missing.
+            that cannot be grouped. WeightsError: the run's encoder is missing. RunError: ``auto``, and the
+            run has one category or no probe.
         """
         features = self.run.features()
         require_images(features)
@@ -100,7 +109,15 @@ class TrainedRun:
         parts = find_parts(
             [Path(p) for p in photographs], numbers, self.categories, category, self.run.named_cameras()
         )
+        if is_automatic(category, self.categories):
+            probe = require_probe(self.run, _no_samples)
+            parts = recognize_parts(self.run, probe, parts, self.device, progress=self.progress)
+        for part in parts:
+            if is_automatic(part.category, self.categories):  # none of its photographs is readable
+                yield without_score(decode_part(part, encoders))
         for name in dict.fromkeys(part.category for part in parts):
+            if is_automatic(name, self.categories):
+                continue
             method = self.run.method(self.run.model_name(name), features, numbers)
             decision = load_decision(self.run, name, self.notify)
             scorer = Scorer(decision.rules, method, self.device, decision.calibration)
@@ -117,6 +134,10 @@ class TrainedRun:
         return Evaluation(
             self.run, test.index.categories, open_source, self.device, self.progress, self.notify
         )
+
+
+def _no_samples() -> FeatureSource:
+    raise ConfigError("no training samples are given")
 
 
 def load_run(

@@ -1,14 +1,16 @@
 """The probe of a run's categories, in the run's folder: ``categories.json`` and its weights beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
 from idif.data.features import FeatureSource
 from idif.errors import IdifError, PathError, RunError
 from idif.fingerprint import sha256_of_file
 from idif.inference.category_probe import CategoryProbe, normal_categories, pooled_arrays
+from idif.inference.photo_grouping import PredictInput, is_automatic
 from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.files import RESTORE
 from idif.runs.identity import check_encoders
@@ -117,3 +119,18 @@ def require_probe(
             "has normal training samples"
         )
     return probe
+
+
+def recognize_parts(
+    run: Run,
+    probe: CategoryProbe,
+    parts: Sequence[PredictInput],
+    device: torch.device,
+    *,
+    progress: Progress = silent,
+) -> list[PredictInput]:
+    """The parts; those of the category ``auto`` with the one that the probe tells, if they can be read."""
+    known = run.known_categories()
+    unknown = [part for part in parts if is_automatic(part.category, known)]
+    told = {part.name: part for part in probe.recognize(unknown, run.encoders(), device, progress)}
+    return [told.get(part.name, part) for part in parts]

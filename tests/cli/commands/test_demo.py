@@ -15,7 +15,7 @@ INDEX = tiny_index()
 
 
 def test_the_store_of_an_interrupted_demo_says_its_teacher(data: Path, tmp_path: Path) -> None:
-    def interrupt(done: int, total: int, what: str) -> None:
+    def interrupt(done: int, total: int, what: str = "") -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -12,6 +12,7 @@ from cli.__main__ import run
 from idif.data.arrays import feature_map
 from idif.data.features import EncoderSpec, FeatureSpec
 from idif.inference.category_probe import NUMBERS, CategoryProbe, pool_features
+from idif.runs.api import load_run
 from idif.runs.category_probe import PROBE_FILE, PROBE_WEIGHTS, load_probe
 from tests.helpers.tiny_run import FAST
 
@@ -74,6 +75,10 @@ def test_the_category_is_told_by_the_photographs(
     kept = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert {part["sample"]: part.get("category_probabilities") for part in kept} == {
         name: part.get("category_probabilities") for name, part in parts.items()
+    }
+    from_python = load_run(world / "runs" / "tiny").predict([photos], "auto")
+    assert {part.part.name: (part.part.category, part.score) for part in from_python} == {
+        name: (part["category"], part["score"]) for name, part in parts.items()
     }
     assert run([*line[:2], str(photos / "first"), "--category=auto"]) == 0
     assert "%" in capsys.readouterr().out
