@@ -21,10 +21,10 @@ import numpy as np
 import onnxruntime
 import torch
 
-from cli.commands.export import deployment
 from idif.data.images import load_image
 from idif.inference.export_file import SUFFIXES, write_deployment
 from idif.inference.photo_grouping import find_parts
+from idif.runs.deployment import deployment_of
 from idif.runs.run import open_run
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     run = open_run(options.run, options.set)
     category = run.known_categories()[0]
-    given = deployment(run, category)
+    given = deployment_of(run, category)
     size, numbers = given.features.image_size, given.view_numbers
     assert size is not None
     parts = [p for p in find_parts([options.images], numbers, (category,)) if None not in p.images]

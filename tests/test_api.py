@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import idif
+from cache import FeatureStore
 from idif.errors import ConfigError, RunError
+from tests.helpers.photographs import write_photographs
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotations
 
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
@@ -22,6 +24,7 @@ def test_the_examples_run(
     index = tiny_index(train=4, test=4)
     make_tiny_realiad(tmp_path / "data", index)
     write_annotations(tmp_path / "data", index)
+    write_photographs(tmp_path / "photographs" / "tile", "IMG_{sample}.jpg", ["1"])
     monkeypatch.chdir(tmp_path)
     session: dict[str, Any] = {}
     for number, example in enumerate(EXAMPLES):
@@ -34,6 +37,12 @@ def test_the_examples_run(
         assert (run / name).is_file(), name
     assert sorted(session["metrics"]["categories"]) == ["bolt", "cup"]
     assert session["prediction"].score is not None
+    assert session["checked"].errors == ()
+    assert (
+        FeatureStore.open("stores/copy.zarr").fingerprint
+        == FeatureStore.open("stores/parts.zarr").fingerprint
+    )
+    assert (tmp_path / "cup.pt").is_file()
     with pytest.raises(RunError, match="this run exists"):
         idif.train(session["config"], session["training"])
     (tmp_path / "two.yaml").write_text("matrix: [{name: a}, {name: b}]", encoding="utf-8")

@@ -3,19 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.table import Table
 
 from cli.options import SetOption
 from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from idif.errors import ConfigError
-from idif.evaluation.scoring import Scorer
 from idif.inference.export_file import SUFFIXES, Format, require_packages, write_deployment
-from idif.inference.export_graph import Deployment
-from idif.runs.files import read_facts
-from idif.runs.fitted import load_decision
-from idif.runs.run import Run, open_run
+from idif.runs.deployment import deployment_of
+from idif.runs.run import open_run
 
 
 def export_run(
@@ -59,26 +55,8 @@ def export_run(
         for done, category in enumerate(categories):
             listen(done, len(categories), f"exporting {category}")
             path = folder / f"{category}{SUFFIXES[kind]}"
-            difference = write_deployment(deployment(opened, category), path, kind)
+            difference = write_deployment(deployment_of(opened, category, note), path, kind)
             size = path.stat().st_size
             files.append({"path": str(path), "category": category, "bytes": size, "difference": difference})
             table.add_row(str(path), category, f"{size / 1e6:.1f}", f"{difference:.1e}")
     print_result({"format": kind, "files": files}, as_json=as_json, otherwise=table)
-
-
-def deployment(run: Run, category: str) -> Deployment:
-    """The `Deployment` of one category of a run."""
-    features, numbers = run.features(), run.view_numbers()
-    decision = load_decision(run, category, note)
-    facts = read_facts(run.folder)
-    method = run.method(run.model_name(category), features, numbers)
-    return Deployment(
-        category=category,
-        scorer=Scorer(decision.rules, method, torch.device("cpu"), decision.calibration),
-        encoders=run.encoders(),
-        features=features,
-        view_numbers=numbers,
-        camera_names=tuple(run.camera_names().values()),
-        limits=decision.thresholds,
-        caveats=tuple(facts.get("caveats", ())),
-    )

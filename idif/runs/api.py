@@ -13,6 +13,7 @@ from idif.data.index import Split
 from idif.data.subset import select
 from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer
+from idif.inference.export_file import Format, require_packages, write_deployment
 from idif.inference.photo_grouping import find_parts, is_automatic
 from idif.inference.predict import (
     Prediction,
@@ -24,6 +25,7 @@ from idif.inference.predict import (
 )
 from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.category_probe import recognize_parts, require_probe
+from idif.runs.deployment import deployment_of
 from idif.runs.evaluate import Evaluation, evaluate
 from idif.runs.fitted import load_decision
 from idif.runs.run import Run, open_run
@@ -123,6 +125,24 @@ class TrainedRun:
             scorer = Scorer(decision.rules, method, self.device, decision.calibration)
             chosen = [part for part in parts if part.category == name]
             yield from predict(scorer, encoders, chosen, progress=self.progress)
+
+    def export(self, path: Path | str, category: str, kind: Format = "onnx") -> float:
+        """Write one graph from photographs to maps and scores, as `idif export` does.
+
+        Args:
+            path: the new file, e.g. ``audiojack.onnx``.
+            category: of the run.
+            kind: ``onnx`` or ``torchscript``.
+
+        Returns:
+            Largest difference of any map value from the run's own, on random images.
+
+        Raises:
+            ConfigError: the method cannot be exported, or a package that ``kind`` needs is missing.
+            CannotFinish: the file's maps differ from the run's. PathError: it cannot be written.
+        """
+        require_packages(kind)
+        return write_deployment(deployment_of(self.run, category, self.notify), Path(path), kind)
 
     def _evaluation(self, test: FeatureSource, training: FeatureSource | None) -> Evaluation:
         def open_source(category: str, split: Split) -> FeatureSource:

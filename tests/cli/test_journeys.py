@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from cli.__main__ import run
-from cli.commands.export import deployment
+from idif.runs.deployment import deployment_of
 from idif.runs.run import open_run
 from tests.helpers.browser import CHROMIUM
 from tests.helpers.photographs import write_part, write_photographs
@@ -166,7 +166,7 @@ def test_five_cameras_of_which_one_is_missing(five_cameras: Journey, idif: Termi
         assert result["cameras"] == {"1": "back", "2": "Front", "3": "left", "4": "right", "5": "Top"}
         assert max(result["views"], key=lambda view: result["views"][view]["score"]) == "5", "the defect's"
         assert {file.stem for file in Path(f"found/{name}/{name}").glob("*.png")} == {*CAMERAS} - {"left"}
-    facts = deployment(open_run(Path("runs/first")), "valve").facts()
+    facts = deployment_of(open_run(Path("runs/first")), "valve").facts()
     assert json.loads(facts["cameras"]) == ["back", "Front", "left", "right", "Top"]
 
 
