@@ -52,15 +52,18 @@ def load_encoders(
             for_all |= dict.fromkeys(names, value)
         else:
             raise ConfigError(
-                f"--teacher-weights {value}: expected NAME=FILE with one of the encoders {', '.join(names)}"
+                f"teacher.weights (--teacher-weights) {value}: expected NAME=FILE with one of the encoders "
+                f"{', '.join(names)}"
             )
     chosen = for_all | for_one
     for name in names:
         if not is_known(name):
             known = ", ".join([*ENCODERS, *ENCODER_SETS, f"{PREFIX}NAME"])
-            raise ConfigError(f"--encoder: there is no {name!r}; known: {known}")
+            raise ConfigError(f"teacher.encoder (--encoder): there is no {name!r}; known: {known}")
         if name not in chosen:
-            raise ConfigError(f"--teacher-weights: expected weights of {name} too, e.g. {name}=untrained")
+            raise ConfigError(
+                f"teacher.weights (--teacher-weights): expected weights of {name} too, e.g. {name}=untrained"
+            )
     optional = [name for name in names if len(names) == 1 or find_family(name).input == IMAGE_INPUT]
     if len(optional) != 1 and options != NO_OPTIONS:
         raise ConfigError(

@@ -325,6 +325,10 @@ class Config(Section):
             raise ValueError(f"corruption: the method {self.method.name} uses none; leave the section out")
         if self.method.fitted:
             self._require_fit_keys()
+        elif not self.method.uses_view_dropout and self.train.dropout != ViewDropoutConfig():
+            raise ValueError(
+                f"train.dropout: the method {self.method.name} drops no views; leave the section out"
+            )
         if self.method.uses_labels:
             self._require_unchosen()
         if self.cache.source == "store" and self.cache.store is None:
@@ -371,6 +375,12 @@ class Config(Section):
                 )
         if self.run.tracking in ("tensorboard", "wandb"):
             raise ValueError(f"run.tracking: {name} is fitted in one pass and has no curves; leave it out")
+
+    @property
+    def may_end_early(self) -> bool:
+        """Whether models may be finished before ``train.epochs`` or ``train.steps``: fitted in one pass, or
+        ended by ``train.patience``."""
+        return self.method.fitted or self.train.patience > 0
 
     @property
     def preferred_teacher(self) -> TeacherConfig:

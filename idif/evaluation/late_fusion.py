@@ -151,13 +151,15 @@ def map_weights(members: Sequence[Member], category: str) -> list[float]:
 def protocol(members: Sequence[Member]) -> dict[str, Any]:
     """Description of the fusion, as recorded in the predictions file, metrics.json and reports."""
     own = [member.predictions.protocol for member in members]
-    left_out = ("normals", "calibrations", "false_positive", "split", "models")
+    left_out = ("normals", "calibrations", "false_positive", "validated", "split", "models")
+    epochs = dict.fromkeys(str(stated["epoch"]) for stated in own if "epoch" in stated)
     return {
         "head": ", ".join(str(stated.get("head")) for stated in own),
         "map": "mean of the runs' maps, weighted by weight / spread of the run's training normals",
         "view_score": "weighted mean of the runs' view scores, standardised on training normals",
         "sample_score": "weighted mean of the runs' sample scores, standardised on training normals",
-        "epoch": "last",
+        **({"epoch": ", ".join(epochs)} if epochs else {}),
+        **({"draws_maps": False} if all(stated.get("draws_maps") is False for stated in own) else {}),
         "pixels": own[0].get("pixels", ""),
         "split": own[0].get("split", "test"),
         **{key: own[0][key] for key in ("cameras", "imported_from") if key in own[0]},

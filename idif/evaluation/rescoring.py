@@ -85,7 +85,7 @@ def rescore(
         samples = sample_scores(torch.from_numpy(views), shown, rules.sample_score).numpy()
     kept = {key: value for key, value in recorded.items() if key != "top_share"}
     stated = {**protocol, **score_texts(rules), "rules": kept | wanted}
-    stated |= {key: {} for key in ("false_positive", "normals") if key in protocol}
+    stated |= {key: {} for key in ("false_positive", "validated", "normals") if key in protocol}
     _write(predictions, views, samples, stated, derived)
     return "; ".join(f"{key.replace('_', ' ')}: {text}" for key, text in score_texts(rules).items())
 

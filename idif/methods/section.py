@@ -33,6 +33,8 @@ class MethodSection(Section):
     """{section: {key: default}}: defaults of other sections that differ for this method."""
     uses_corruption: ClassVar[bool] = False
     """Whether the method reads the section ``corruption``; otherwise setting that section is an error."""
+    uses_view_dropout: ClassVar[bool] = False
+    """Whether the method reads the section ``train.dropout``; otherwise setting that section is an error."""
     fitted: ClassVar[bool] = False
     """Whether the method is fitted in one pass instead of trained; keys of ``train`` that only gradient steps
     have are then errors."""

@@ -10,7 +10,7 @@ import torch
 from idif.config.sections import Config
 from idif.data.features import FeatureSource
 from idif.data.index import Split
-from idif.data.subset import select
+from idif.data.subset import Subset, select
 from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer
 from idif.inference.export_file import Format, require_packages, write_deployment
@@ -27,7 +27,9 @@ from idif.progress import Notify, Progress, silent, unheard
 from idif.runs.category_probe import recognize_parts, require_probe
 from idif.runs.deployment import deployment_of
 from idif.runs.evaluate import Evaluation, evaluate
+from idif.runs.files import read_facts
 from idif.runs.fitted import load_decision
+from idif.runs.identity import check_identity, data_identity
 from idif.runs.run import Run, open_run
 from idif.runs.sweep import Subsets, sweep_missing_views
 
@@ -73,7 +75,8 @@ class TrainedRun:
 
         Raises:
             RunError: a checkpoint is damaged. StoreMismatch: ``test`` lacks arrays. CannotFinish: a score is
-            not finite. ConfigError: the config needs training samples, and there are none.
+            not finite. ConfigError: the config needs training samples, and there are none. StoreMismatch:
+            ``training`` has other samples than the run was trained on.
         """
         return evaluate(self._evaluation(test, training), split=split, maps=maps)
 
@@ -144,6 +147,15 @@ class TrainedRun:
         require_packages(kind)
         return write_deployment(deployment_of(self.run, category, self.notify), Path(path), kind)
 
+    def _check_training(self, training: FeatureSource) -> None:
+        """Refuse training samples of another run; compared where all splits that it learns from are there."""
+        recorded, learns_from = read_facts(self.run.folder).get("data", {}), self.config.method.learns_from
+        for category in training.index.categories:
+            rows = training.index.rows(lambda s, of=category: s.category == of and s.split in learns_from)
+            part = Subset(training, tuple(rows))
+            if {sample.split for sample in part.index.samples} == set(learns_from):
+                check_identity(recorded, data_identity(part, category), category, "training")
+
     def _evaluation(self, test: FeatureSource, training: FeatureSource | None) -> Evaluation:
         def open_source(category: str, split: Split) -> FeatureSource:
             source = test if split in {sample.split for sample in test.index.samples} else training
@@ -151,6 +163,8 @@ class TrainedRun:
                 raise ConfigError(f"expected {split} samples of {category}, got none: pass `training`")
             return select(source, category, split)
 
+        if training is not None:
+            self._check_training(training)
         return Evaluation(
             self.run, test.index.categories, open_source, self.device, self.progress, self.notify
         )

@@ -137,8 +137,7 @@ def _models(folder: Path, config: Config) -> Iterator[ModelProgress]:
         yield ModelProgress(
             name=name,
             finished=notes[-1] is not None
-            and notes[-1].finished
-            and (config.method.fitted or stages[-1][1].reached(notes[-1])),
+            and stages[-1][1].completed(notes[-1], may_end_early=config.may_end_early),
             stages=()
             if config.method.fitted
             else tuple(

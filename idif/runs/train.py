@@ -94,11 +94,11 @@ def _train_models(session: TrainingSession, validation: FeatureSource | None, *,
     for name, members in groups.items():
         require_labels(config, sources.samples(members), name)
     starts = {name: starting_checkpoint(config, name) for name in groups}
-    resources = session.start(next(iter(groups.values())), resume=resume)
     split: Split = "test"
     if validation is not None:
         found = {sample.split for sample in validation.index.samples}
         split = validation_split(config.train, found) if len(found) > 1 else "val"
+    resources = session.start(next(iter(groups.values())), resume=resume)
     for name, members in groups.items():
         part = sources.unplaced(members, *config.method.learns_from)
         task = make_task(config, name, part, members, resources, starts[name])

@@ -36,6 +36,14 @@ class TrainingLength:
         """Whether a training came so far."""
         return progress.epoch >= self.epochs if self.steps is None else progress.step >= self.steps
 
+    def completed(self, progress: TrainingProgress, *, may_end_early: bool) -> bool:
+        """Whether a training is finished, also by this length, which may have grown since.
+
+        Args:
+            may_end_early: `idif.config.sections.Config.may_end_early`.
+        """
+        return progress.finished and (may_end_early or self.reached(progress))
+
     def share_text(self, progress: TrainingProgress) -> str:
         """Progress as text after the word epoch: ``5 of 50``, or ``5, step 15 of 2,000``."""
         if self.steps is None:

@@ -48,8 +48,7 @@ def is_trained(progress: TrainingProgress, config: Config) -> bool:
 
     ``train.epochs`` or ``train.steps`` may have grown since a model was finished.
     """
-    ended = config.method.fitted or config.train.patience > 0
-    return progress.finished and (ended or last_length(config).reached(progress))
+    return last_length(config).completed(progress, may_end_early=config.may_end_early)
 
 
 def train_stages(

@@ -75,6 +75,7 @@ class CausalFiLMConfig(MethodSection):
         "eval": {"batch_size": 32, "threshold": "validation"},
         "teacher": {"encoder": "weld"},
     }
+    uses_view_dropout: ClassVar[bool] = True
 
     name: Literal["causal-film"] = "causal-film"
     width: Annotated[int, Field(gt=0, multiple_of=2)] = 512

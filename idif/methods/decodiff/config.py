@@ -57,6 +57,7 @@ class DeCoDiffConfig(MethodSection):
             "resize": "bicubic",
         },
     }
+    uses_view_dropout: ClassVar[bool] = True
 
     name: Literal["deco-diff"] = "deco-diff"
     size: Literal["XS", "S", "M", "L", "XL"] = "L"

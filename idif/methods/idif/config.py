@@ -23,6 +23,7 @@ class IDIFConfig(MethodSection):
     """Settings of IDIF, including choices that the paper leaves open."""
 
     uses_corruption: ClassVar[bool] = True
+    uses_view_dropout: ClassVar[bool] = True
     earlier_values: ClassVar[Mapping[str, Any]] = {"pyramid": "deeplab"}
 
     name: Literal["idif"] = "idif"

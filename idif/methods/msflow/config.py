@@ -40,6 +40,7 @@ class MSFlowConfig(MethodSection):
             "resize": "lanczos",
         },
     }
+    uses_view_dropout: ClassVar[bool] = True
 
     name: Literal["msflow"] = "msflow"
     scales: tuple[str, ...] = ("p1", "p2", "p3")

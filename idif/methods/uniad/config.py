@@ -65,6 +65,7 @@ class UniADConfig(MethodSection):
             "neck": "aligned",
         },
     }
+    uses_view_dropout: ClassVar[bool] = True
 
     name: Literal["uniad"] = "uniad"
     width: Annotated[int, Field(gt=0, multiple_of=4)] = 256

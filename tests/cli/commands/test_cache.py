@@ -78,7 +78,7 @@ def test_several_encoders_are_built_shown_and_verified(
         assert build(data, tmp_path / "t", *both, "--teacher-weights=weights.pth") == 2
         assert "expected NAME=FILE with one of the encoders resnet18, signed-map" in result(capsys)[1]
     assert build(data, tmp_path / "t", "--encoder=resnet81") == 2
-    assert "--encoder: there is no 'resnet81'; known: resnet18" in result(capsys)[1]
+    assert "teacher.encoder (--encoder): there is no 'resnet81'; known: resnet18" in result(capsys)[1]
 
 
 def test_a_config_names_what_options_do_not(

@@ -9,6 +9,7 @@ import pytest
 
 from cli.__main__ import run
 from idif.config.loader import resolve
+from idif.runs.files import read_config
 from idif.runs.listing import StageProgress, summarize_run
 from tests.helpers.tiny_run import FAST
 
@@ -126,6 +127,17 @@ def test_a_trained_run_is_finished(world: Path, capsys: pytest.CaptureFixture[st
     entry = listed(world / "runs" / "tiny", capsys)["tiny"]
     assert entry["state"] == "finished"
     assert stages(entry) == [(None, 1, 1), (None, 1, 1)]
+
+
+def test_a_run_that_patience_ended_is_finished(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = world / "runs" / "tiny"
+    config = read_config(folder)
+    for patience, state in ((0, "stopped"), (2, "finished")):
+        train = config.train.model_copy(update={"epochs": 9, "eval_every": 1, "patience": patience})
+        longer = config.model_copy(update={"train": train})
+        monkeypatch.setattr("idif.runs.listing.read_config", lambda _, longer=longer: longer)
+        monkeypatch.setattr("idif.runs.listing.read_facts", lambda _: {})
+        assert summarize_run(folder).state == state
 
 
 def test_a_run_records_its_stages_when_it_starts(world: Path, tmp_path: Path) -> None:

@@ -28,6 +28,10 @@ def load(tmp_path: Path, text: str, *overrides: str) -> list[Config]:
         ("train: {dropout: {p: 0.2}}", "unknown key 'train.dropout.p'"),
         ("train: {epochs: 0}", "train.epochs: Input should be greater than or equal to 1, got 0"),
         ("train: {lr: .nan}", "train.lr"),
+        (
+            "method: {name: supcon}\ntrain: {dropout: {probability: 0.2}}",
+            "train.dropout: the method supcon drops no views",
+        ),
         ("train: 3", "train: expected a mapping with keys accumulate, batch_size"),
         ("method: {head: cosin}", "method.head: Input should be 'cosine' or 'segmentation', got 'cosin'"),
         ("method: {attention_heads: 7}", "heads: 7 does not divide voxel.channels: 256"),

@@ -8,6 +8,7 @@ from idif.config.sections import EvalConfig
 from idif.errors import RunError
 from idif.evaluation.class_scores import class_scores
 from idif.evaluation.predictions import Predictions
+from idif.evaluation.rescoring import rescore
 from idif.evaluation.test_pass import CategoryTask, metrics_of, write_predictions
 from idif.evaluation.thresholds import validation_thresholds
 from tests.helpers.stubs import scorer
@@ -44,6 +45,10 @@ def test_a_threshold_of_the_split_val_is_used_on_the_test_split(tmp_path: Path) 
     assert found["thresholds"] == chosen
     assert found["decision"]["rule"] == "validation"
     assert metrics["protocol"]["threshold"] == "greatest F1 on the split val"
+    other = settings.eval.model_copy(update={"score": "topk", "top_k": 2})
+    assert rescore(Predictions.open(path), other, ["eval.score", "eval.top_k"], tmp_path) is not None
+    with pytest.raises(RunError, match="from the split val, found none"):
+        metrics_of(Predictions.open(path), other)  # those chosen on val were for the former scores
     write_predictions(settings, [CategoryTask("cup", used, data("cup", 0))], path)
     with pytest.raises(RunError, match="from the split val, found none"):
         metrics_of(Predictions.open(path), settings.eval)

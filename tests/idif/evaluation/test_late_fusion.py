@@ -16,7 +16,7 @@ from idif.config.loader import resolve
 from idif.config.sections import Config, EvalConfig
 from idif.data.index import Index, Sample
 from idif.errors import ConfigError, RunError
-from idif.evaluation.late_fusion import Member, caveats, fuse, open_members
+from idif.evaluation.late_fusion import Member, caveats, fuse, open_members, protocol
 from idif.evaluation.normal_scores import NormalScores, Scale, normal_scores
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
@@ -302,6 +302,21 @@ def test_what_is_doubtful_about_the_scales_is_said(tmp_path: Path) -> None:
     assert "others from samples held out of training" in mixed
     (dirty,) = told(scale(1, 1, anomalous=4), scale(1, 1))
     assert dirty == "4 of the 10 training samples behind the scale of rgb are labelled anomalous"
+
+
+def test_a_fusion_says_the_epochs_of_its_runs_and_that_they_draw_no_maps(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", 0, scale(1, 1)) / "predictions.h5"
+
+    def stated(*own: dict[str, Any]) -> dict[str, Any]:
+        opened = [replace(Predictions.open(path), protocol=one) for one in own]
+        return protocol([Member("a", 0.5, one, {}, np.arange(1), np.arange(1)) for one in opened])
+
+    assert stated({"epoch": "last"}, {"epoch": "last"})["epoch"] == "last"
+    assert stated({"epoch": "3 of 5"}, {"epoch": "last"}, {})["epoch"] == "3 of 5, last"
+    assert "epoch" not in stated({}, {}), "fitted in one pass"
+    assert stated({"draws_maps": False}, {"draws_maps": False})["draws_maps"] is False
+    assert "draws_maps" not in stated({}, {"draws_maps": False})
+    assert "validated" not in stated({"validated": {"cup": 1}}, {})["fused"][0]["protocol"]
 
 
 def test_the_command_writes_what_eval_and_report_read(

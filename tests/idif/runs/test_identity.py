@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from cache import FeatureStore
 from cli.__main__ import run
+from idif.errors import StoreMismatch
 from idif.fingerprint import sha256_of_file
 from idif.report.run_data import read_run
+from idif.runs.api import load_run
 from idif.runs.fitted import load_decision
 from idif.runs.listing import summarize_run
 from idif.runs.run import open_run
@@ -48,6 +51,12 @@ def own(evaluated: Path, tmp_path: Path) -> Path:
     """A copy of the evaluated run."""
     shutil.copytree(evaluated, tmp_path / "tiny")
     return tmp_path / "tiny"
+
+
+def test_other_training_samples_are_refused_from_python_too(own: Path, others: dict[str, Path]) -> None:
+    test, training = (FeatureStore.open(others["fewer"], split=split) for split in ("test", "train"))
+    with pytest.raises(StoreMismatch, match="training: the training samples of cup are not those of the run"):
+        load_run(own).evaluate(test, training)
 
 
 @pytest.mark.parametrize(
