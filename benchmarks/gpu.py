@@ -66,7 +66,7 @@ Found = dict[str, Any]
 
 @dataclass
 class Given:
-    """What all phases work on."""
+    """The input of all phases."""
 
     options: argparse.Namespace
     folder: Path

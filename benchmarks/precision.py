@@ -1,4 +1,4 @@
-"""What bfloat16 costs in accuracy: S-AUROC of trainings in both precisions, printed as one JSON object.
+"""The cost of bfloat16 in accuracy: S-AUROC of trainings in both precisions, printed as one JSON object.
 
     python benchmarks/precision.py --json --store STORE --category NAME [--epochs 20] [--seeds 0 1 2]
 
@@ -45,7 +45,7 @@ PRODUCTS = {
     Tensor.matmul,
     Tensor.__matmul__,
 }
-"""What autocast computes in bfloat16."""
+"""Operations that autocast computes in bfloat16."""
 
 
 class _Products(TorchFunctionMode):

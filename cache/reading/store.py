@@ -28,7 +28,6 @@ from idif.data.batch import Batch, make_batch
 from idif.data.features import FeatureSpec
 from idif.data.index import SPLITS, Index, Split, check_rows, concatenate
 from idif.encoders.encode import EncoderSet
-from idif.encoders.frozen import FrozenEncoder
 from idif.errors import StoreDamaged, WeightsError
 from idif.fingerprint import digest
 from idif.prefetch import prefetch_map
@@ -108,7 +107,7 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
 
     @property
     def index(self) -> Index:
-        """Row -> sample: the concatenated groups, by category, train before test."""
+        """Row -> sample: the concatenated groups, by category, in the order train, val, test."""
         return self._index
 
     @property
@@ -181,10 +180,6 @@ class FeatureStore(Dataset[dict[str, Tensor]]):
             return load_encoder_set(self.path, self._spec)
         except WeightsError as error:
             raise StoreDamaged(str(error)) from None
-
-    def load_encoders(self) -> tuple[FrozenEncoder, ...]:
-        """The encoders of `encoder_set`, in the order of `spec`; raises the same exceptions."""
-        return self.encoder_set().encoders
 
     def read(self, rows: Sequence[int], variants: Sequence[int] | None = None) -> Batch:
         """Read the given rows, in order; a row may occur more than once.

@@ -36,7 +36,7 @@ class StoreSummary:
     view_numbers: tuple[int, ...]
     spec: FeatureSpec
     groups: tuple[GroupSummary, ...]
-    """Groups by category, train before test."""
+    """Groups by category, in the order train, val, test."""
 
 
 def summarize_store(path: str | StorePath) -> StoreSummary:

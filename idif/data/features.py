@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from idif.data.arrays import DATA, VIEW, ArraySpec, StorageType, feature_map
 from idif.data.index import Index
@@ -14,8 +14,6 @@ from idif.paths import is_portable_name, shown
 
 if TYPE_CHECKING:
     from idif.data.batch import Batch  # imports torch, which reading a spec does not need
-
-WeightsOrigin = Literal["imagenet", "untrained", "file"]
 
 IMAGES, MASKS = "images", "masks"
 """Names of the arrays that hold the clean images and the defect masks."""

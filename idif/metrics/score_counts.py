@@ -1,4 +1,4 @@
-"""How often each score occurs: the three weighted counts from which every curve is computed.
+"""`ScoreCounts`: the weighted counts of each score from which every curve is computed.
 
 K is the number of entries of a table. An entry is one score (``low == high``) or a cell that holds several.
 """

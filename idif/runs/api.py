@@ -151,7 +151,8 @@ class TrainedRun:
         """Refuse training samples of another run; compared where all splits that it learns from are there."""
         recorded, learns_from = read_facts(self.run.folder).get("data", {}), self.config.method.learns_from
         for category in training.index.categories:
-            rows = training.index.rows(lambda s, of=category: s.category == of and s.split in learns_from)
+            samples = enumerate(training.index.samples)
+            rows = [row for row, s in samples if s.category == category and s.split in learns_from]
             part = Subset(training, tuple(rows))
             if {sample.split for sample in part.index.samples} == set(learns_from):
                 check_identity(recorded, data_identity(part, category), category, "training")

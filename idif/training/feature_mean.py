@@ -1,4 +1,4 @@
-"""Whether a method predicts stored features better than their mean does: if not, it has not learned yet.
+"""Comparison of a method that predicts stored features with their mean; a worse one has not learned yet.
 
 Scores cannot tell: features that a student fails to predict everywhere rank samples too, for instance by
 their brightness. The mean is that of each camera and position over training samples, thus the prediction of a

@@ -182,13 +182,13 @@ def test_weights_of_every_encoder_lie_at_the_root(data: Path, signals: Index, tm
     weights = {path.name for path in (tmp_path / "s").glob("*.safetensors")}
     assert weights == {"teacher.safetensors", "signed-map.safetensors", "vector.safetensors"}
     assert {*json.loads((tmp_path / "s/manifest.json").read_text())["files"]} == {*weights, "zarr.json"}
-    assert [encoder.name for encoder in store.load_encoders()] == [*ALL]
+    assert [encoder.name for encoder in store.encoder_set().encoders] == [*ALL]
     assert store.encoder_set().spec("float16") == store.spec
     (tmp_path / "s/vector.safetensors").write_bytes(
         (tmp_path / "s/vector.safetensors").read_bytes()[:-1] + b"x"
     )
     with pytest.raises(StoreDamaged, match=r"vector\.safetensors: not the weights"):
-        store.load_encoders()
+        store.encoder_set()
     assert [p.file for p in verify_store(tmp_path / "s").problems] == ["vector.safetensors"]
 
 

@@ -36,14 +36,12 @@ class Material:
 STEEL = Material(
     (0.74, 0.74, 0.75), metallic=1, roughness=0.30, grain=0.05, frequency=(70, 3, 30), turned=True
 )
-CAST = Material((0.60, 0.60, 0.62), metallic=1, roughness=0.46, grain=0.09, mottle=0.10)
 ZINC = Material((0.80, 0.79, 0.74), metallic=1, roughness=0.34, grain=0.05, mottle=0.08)
 BRASS = Material(
     (0.86, 0.68, 0.36), metallic=1, roughness=0.28, grain=0.04, frequency=(60, 3, 30), turned=True
 )
 GOLD = Material((0.93, 0.74, 0.38), metallic=1, roughness=0.25, grain=0.02)
 TIN = Material((0.80, 0.80, 0.80), metallic=1, roughness=0.25, grain=0.03)
-RUBBER = Material((0.12, 0.12, 0.125), roughness=0.75, grain=0.05, mottle=0.12)
 BLACK = Material((0.14, 0.14, 0.15), roughness=0.42, grain=0.03, mottle=0.08)
 GREEN = Material((0.16, 0.50, 0.27), roughness=0.40, grain=0.025)
 BLUE = Material((0.10, 0.30, 0.66), roughness=0.36, grain=0.025)

@@ -142,7 +142,7 @@ def test_a_pickled_store_reads_the_same(path: Path, whole: Batch) -> None:
 
 
 def test_the_encoder_comes_back(path: Path) -> None:
-    (encoder,) = FeatureStore.open(path).load_encoders()
+    (encoder,) = FeatureStore.open(path).encoder_set().encoders
     assert (encoder.sha256, encoder.weights) == (untrained().sha256, "untrained")
 
 
@@ -238,4 +238,4 @@ def test_another_teacher_in_place_is_found(copy: Path) -> None:
     raw[-3] ^= 1
     file.write_bytes(raw)
     with pytest.raises(StoreDamaged, match=r"teacher\.safetensors"):
-        FeatureStore.open(copy).load_encoders()
+        FeatureStore.open(copy).encoder_set()

@@ -134,7 +134,7 @@ def test_reading_is_the_same(
     local, remote = FeatureStore.open(reference), FeatureStore.open(kept)
     assert remote.fingerprint == local.fingerprint
     assert remote.index == local.index
-    assert remote.load_encoders()[0].sha256 == local.load_encoders()[0].sha256
+    assert remote.encoder_set().encoders[0].sha256 == local.encoder_set().encoders[0].sha256
     order = [9, 0, 5, 5, 1, 3, 7]
     for source in (remote, pickle.loads(pickle.dumps(remote)), place(remote, "memory", torch.device("cpu"))):
         for mine, theirs in zip(source.batches(order, 3), local.batches(order, 3), strict=True):
