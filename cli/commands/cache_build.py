@@ -179,6 +179,7 @@ def _build_command(layout: str, reader: Reader) -> Callable[..., None]:
         from cache.building.build import build_store
         from cache.remote.upload import build_remote
         from cli.workflow.device import evaluation_device, join_team, processes_here
+        from cli.workflow.enlarged_images import describe_enlarged
         from cli.workflow.store_choice import choose_store
         from idif.data.decode import decode_threads
         from idif.datasets.contamination import contamination
@@ -210,6 +211,8 @@ def _build_command(layout: str, reader: Reader) -> Callable[..., None]:
                     note(f"note: the encoder {name} is an untrained, seeded random network")
                 if (dirty := contamination(request.index.samples)) is not None:
                     note(f"note: {dirty}; they are kept like the others")
+                if (enlarged := describe_enlarged(request)) is not None:
+                    note(f"warning: {enlarged}")
             with progress_bar("building", "views", show=ranks.first) as listen:
                 if isinstance(place, Path):
                     report = build_store(request, ranks=ranks, progress=listen)
@@ -262,6 +265,7 @@ def _plan_command(layout: str, reader: Reader) -> Callable[..., None]:
         from cache.cost_estimate import plan_store
         from cli.terminal.cache_plan import plan_table, plan_words
         from cli.workflow.device import evaluation_device
+        from cli.workflow.enlarged_images import describe_enlarged
         from cli.workflow.store_choice import choose_store
 
         choice = choose_store(
@@ -281,6 +285,8 @@ def _plan_command(layout: str, reader: Reader) -> Callable[..., None]:
         if choice.store is not None:
             local_folder(choice.store, "a plan measures a disk of this machine")
         request = choice.request(reader, storage=dtype, device=evaluation_device())
+        if (enlarged := describe_enlarged(request)) is not None:
+            note(f"warning: {enlarged}")
         with progress_bar("measuring", "steps") as listen:
             found = plan_store(request, progress=listen)
         size = request.spec.image_size

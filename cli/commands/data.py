@@ -1,5 +1,6 @@
 """`idif data`: make, import and check datasets."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 CategoryOption = Annotated[
     list[str], typer.Option("--category", help="Category to import, all by default; may be repeated.")
+]
+ImportSizeOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NUMBER|original",
+        help="Image side in pixels, 32 to 4096; original: copy the files, so that a store resizes them.",
+    ),
 ]
 PreviewOption = Annotated[
     bool, typer.Option("--preview", help="Also write a contact sheet for each category to OUT/preview.")
@@ -114,6 +122,17 @@ def synth_weld(
     )
 
 
+def _import_size(text: str) -> int | None:
+    """The size of an import; None: the photographs' own."""
+    from idif.datasets.realiad.writer import ORIGINAL
+
+    if text == ORIGINAL:
+        return None
+    if not re.fullmatch("[0-9]{1,6}", text):
+        raise typer.BadParameter(f"--size: expected a number of pixels or {ORIGINAL}, got {text!r}")
+    return int(text)
+
+
 def _write_previews(request: "ImportRequest", summary: "ImportSummary") -> None:
     """Write the contact sheets of the imported categories."""
     from idif.datasets.contact_sheet import write_previews
@@ -162,7 +181,7 @@ def _report_photographs(
         otherwise=(
             f"{summary.out}: {', '.join(summary.categories)}; {summary.train_samples} training and "
             f"{summary.test_samples} test samples, {summary.images} images, {masks}{views}\n"
-            f"next: idif data check realiad --root {summary.out} --images realiad_{request.size}"
+            f"next: idif data check realiad --root {summary.out} --images {request.target.images}"
         ),
     )
 
@@ -266,7 +285,7 @@ def folder(
     views: Annotated[
         int | None, typer.Option(help="Number of views that must be found; any number by default.", min=1)
     ] = None,
-    size: Annotated[int, typer.Option(help="Image side in pixels.", min=32)] = 256,
+    size: ImportSizeOption = "256",
     test_share: Annotated[
         float | None,
         typer.Option(
@@ -293,6 +312,8 @@ def folder(
 
         idif data import folder line-7/sorted data/line7 --test-share 0.3
 
+        idif data import folder mvtec_anomaly_detection data/mvtec --size original
+
         idif data import folder line-7 data/line7 --category housing --pattern '{sample}_{view}.png'
     """
     from idif.data.decode import decode_threads
@@ -300,7 +321,7 @@ def folder(
     from idif.datasets.folder.sorted_layout import TestShare
     from idif.datasets.realiad.writer import ImportRequest
 
-    request = ImportRequest(src, out, categories=category, size=size)
+    request = ImportRequest(src, out, categories=category, size=_import_size(size))
     test = None
     if test_share is not None or seed is not None:
         test = TestShare(TestShare().share if test_share is None else test_share, seed or 0)
@@ -324,7 +345,7 @@ def visa(
     split_file: Annotated[
         str, typer.Option("--split", help="Split to import, relative to SRC.")
     ] = "split_csv/1cls.csv",
-    size: Annotated[int, typer.Option(help="Image side in pixels.", min=32)] = 256,
+    size: ImportSizeOption = "256",
     preview: PreviewOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -340,7 +361,7 @@ def visa(
     from idif.datasets.folder.visa import import_visa
     from idif.datasets.realiad.writer import ImportRequest
 
-    request = ImportRequest(src, out, categories=category, size=size)
+    request = ImportRequest(src, out, categories=category, size=_import_size(size))
     with progress_bar("reading", "samples") as listen:
         summary = import_visa(request, split_file=split_file, workers=decode_threads(), progress=listen)
     _report_photographs(request, summary, preview, as_json)

@@ -253,6 +253,21 @@ def load_photograph(path: Path) -> npt.NDArray[np.uint8]:
     return np.asarray(_load_rgb(path, READER))
 
 
+def photograph_shape(path: Path) -> tuple[int, int]:
+    """(height, width) of an image as its file says, before orientation; nothing is decoded.
+
+    Raises:
+        DatasetError: missing or not an image.
+    """
+    try:
+        with Image.open(io.BytesIO(read_file(path, "image")), formats=_FORMATS) as image:
+            return image.height, image.width
+    except DatasetError:
+        raise
+    except Exception as error:  # as in `decode`
+        raise DatasetError(f"{path}: image cannot be read ({str(error) or type(error).__name__})") from None
+
+
 def picture_bytes(picture: Image.Image, suffix: str, **options: Any) -> bytes:
     """A picture in the format of a file's suffix.
 
@@ -313,16 +328,21 @@ def fit_mask(
     Raises:
         DatasetError: not of the same size as the image.
     """
-    if marked.shape != image_shape:
-        height, width = marked.shape
-        raise DatasetError(
-            f"{path}: mask is {width}x{height}, its image is {image_shape[1]}x{image_shape[0]}"
-        )
+    check_mask_shape(marked, path, image_shape)
     side = crop_from or size
     if image_shape != (side, side):
         binary = Image.fromarray(marked.astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
         marked = np.asarray(binary).astype(np.bool_)
     return marked[center(side, size)]
+
+
+def check_mask_shape(marked: npt.NDArray[np.bool_], path: Path, image_shape: tuple[int, int]) -> None:
+    """Raise `DatasetError` where a mask [H,W] is not of the (height, width) of its image."""
+    if marked.shape != image_shape:
+        height, width = marked.shape
+        raise DatasetError(
+            f"{path}: mask is {width}x{height}, its image is {image_shape[1]}x{image_shape[0]}"
+        )
 
 
 def load_whole_mask(path: Path) -> npt.NDArray[np.bool_]:

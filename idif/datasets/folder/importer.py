@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from idif.data.images import decode_mask, fit_mask, load_image
+from idif.data.images import check_mask_shape, decode, decode_mask, fit_mask, load_image, read_file, to_rgb
 from idif.data.photo_files import describe_left_out, find_photos, natural_key, read_camera
 from idif.datasets.folder.layout import (
     PhotoSample,
@@ -31,6 +31,7 @@ from idif.datasets.realiad.writer import (
     ImportedView,
     ImportRequest,
     ImportSummary,
+    PhotographFile,
     source_digest,
     write_categories,
 )
@@ -70,7 +71,10 @@ def import_folder(
 
     Photographs and masks are decoded and resized by `idif.data.images.RESIZE_RULE`, like all others, so that
     a photograph given to a model later looks the same. A mask that nearest-neighbor sampling would lose keeps
-    the pixels it touches. In a category with masks every defective sample needs one that marks something,
+    the pixels it touches. Without a size, photographs are decoded only as a check and their files copied, and
+    masks keep their size, so that the encoder of a store resizes the originals.
+
+    In a category with masks every defective sample needs one that marks something,
     and its anomalous views are those whose mask does. In a category without masks all views of a defective
     sample are anomalous.
 
@@ -79,7 +83,8 @@ def import_folder(
 
     Args:
         request: ``src`` holds one folder per category in the layout of `idif.datasets.folder.layout`, or of
-            `idif.datasets.folder.sorted_layout`, or is such a folder itself; ``size`` is 32 to `MAX_SIZE`.
+            `idif.datasets.folder.sorted_layout`, or is such a folder itself; ``size`` is 32 to `MAX_SIZE`, or
+            None.
         pattern: None where every photograph is a sample; see `read_pattern`.
         views: how many views the pattern must find (1 without one); None for any number.
         test: how good samples of a sorted folder are split; None: as `TestShare` does by default.
@@ -182,7 +187,7 @@ def _told_number(name: str) -> int | None:
 
 
 def load_category(
-    folder: Path, samples: Sequence[PhotoSample], size: int, numbers: dict[str, int], workers: int
+    folder: Path, samples: Sequence[PhotoSample], size: int | None, numbers: dict[str, int], workers: int
 ) -> Iterator[ImportedSample]:
     """The samples of a category, decoded in threads, in order."""
     has_masks = any(sample.masks for sample in samples)
@@ -198,11 +203,14 @@ def load_category(
         yield ImportedSample(sample.split, sample.defect, stamp, numbered)
 
 
-def load_sample(folder: Path, sample: PhotoSample, *, size: int, has_masks: bool) -> dict[str, ImportedView]:
+def load_sample(
+    folder: Path, sample: PhotoSample, *, size: int | None, has_masks: bool
+) -> dict[str, ImportedView]:
     """View's name -> photograph and mask of one sample.
 
     Args:
         folder: the category's.
+        size: side of the square images; None: the files as they are.
         has_masks: whether the category has masks.
 
     Raises:
@@ -211,13 +219,12 @@ def load_sample(folder: Path, sample: PhotoSample, *, size: int, has_masks: bool
     """
     views = {}
     for name, file in sample.photographs.items():
-        image, shape = load_image(resolve_inside(folder, file), size)
+        image, shape = _load_photograph(resolve_inside(folder, file), size)
         mask, has_grey = None, False
         if name in sample.masks:
-            mask, has_grey = _load_shrunk_mask(resolve_inside(folder, sample.masks[name]), size, shape)
+            mask, has_grey = _load_marked(resolve_inside(folder, sample.masks[name]), size, shape)
         anomalous = sample.defect is not None and (mask is not None if has_masks else True)
-        pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
-        views[name] = ImportedView(pixels, mask, anomalous, grey_mask=has_grey, source=file)
+        views[name] = ImportedView(image, mask, anomalous, grey_mask=has_grey, source=file)
     if sample.defect is not None and not any(view.anomalous for view in views.values()):
         first = next(iter(sample.photographs.values()))
         raise DatasetError(
@@ -227,11 +234,29 @@ def load_sample(folder: Path, sample: PhotoSample, *, size: int, has_masks: bool
     return views
 
 
-def _load_shrunk_mask(
-    path: Path, size: int, shape: tuple[int, int]
+def _load_photograph(
+    path: Path, size: int | None
+) -> tuple[npt.NDArray[np.uint8] | PhotographFile, tuple[int, int]]:
+    """The photograph [size,size,3], or its file if ``size`` is None; and its (height, width)."""
+    if size is not None:
+        image, shape = load_image(path, size)
+        return np.ascontiguousarray(image.transpose(1, 2, 0)), shape
+    content = read_file(path, "image")
+    rgb = to_rgb(decode(content, path, "image"), path)
+    return PhotographFile(content, path.suffix.lower()), (rgb.height, rgb.width)
+
+
+def _load_marked(
+    path: Path, size: int | None, shape: tuple[int, int]
 ) -> tuple[npt.NDArray[np.bool_] | None, bool]:
-    """The mask [size,size], None where it marks nothing; and whether grey values leave open what it marks."""
+    """The mask [size,size], or [H,W] if ``size`` is None; and whether grey values leave open what it marks.
+
+    The mask is None where it marks nothing.
+    """
     whole = decode_mask(path)
+    if size is None:
+        check_mask_shape(whole.marked, path, shape)
+        return whole.marked if whole.marked.any() else None, whole.has_grey
     mask = fit_mask(whole.marked, path, size, shape)
     if not mask.any():
         rows, columns = np.nonzero(whole.marked)

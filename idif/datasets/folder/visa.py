@@ -36,7 +36,7 @@ def import_visa(
     Images and masks are treated as those of `idif.datasets.folder.importer.import_folder`.
 
     Args:
-        request: ``src`` is VisA's folder; ``size`` is 32 to `MAX_SIZE`.
+        request: ``src`` is VisA's folder; ``size`` is 32 to `MAX_SIZE`, or None.
         split_file: path of the split, relative to ``src``.
         workers: threads that decode.
 

@@ -22,6 +22,8 @@ from idif.fingerprint import digest
 from idif.paths import is_portable_name, shown
 from idif.progress import Progress
 
+ORIGINAL = "original"
+"""The size of an import that copies photographs, as options and the folder of the images name it."""
 _GREY_MASKS = "grey_masks"
 _LONGEST_FILE_NAME = 255
 """Bytes."""
@@ -38,28 +40,44 @@ class ImportRequest:
     those that an earlier call finished are kept."""
     categories: Sequence[str] = ()
     """Empty for all."""
-    size: int = 256
-    """Side of the square images in pixels."""
+    size: int | None = 256
+    """Side of the square images in pixels; None: photographs are copied as they are."""
 
     def check_size(self, largest: int) -> None:
-        """Raise `DatasetError` where the size is not 32 to ``largest``."""
-        if not 32 <= self.size <= largest:
+        """Raise `DatasetError` where there is a size and it is not 32 to ``largest``."""
+        if self.size is not None and not 32 <= self.size <= largest:
             raise DatasetError(f"size: expected 32 to {largest} pixels, got {self.size}")
+
+    def rendered_size(self, largest: int) -> int:
+        """The size of rendered images; raises `DatasetError` as `check_size` does, and where there is none."""
+        self.check_size(largest)
+        if self.size is None:
+            raise DatasetError("size: rendered images have no original size; expected a number of pixels")
+        return self.size
 
     @property
     def target(self) -> RealIADLayout:
         """The folders that are written."""
-        return RealIADLayout(self.out, f"realiad_{self.size}")
+        return RealIADLayout(self.out, f"realiad_{self.size or ORIGINAL}")
+
+
+@dataclass(frozen=True)
+class PhotographFile:
+    """A photograph that an import copies unchanged."""
+
+    content: bytes
+    suffix: str
+    """Of the file's name, in lower case, with the dot."""
 
 
 @dataclass(frozen=True)
 class ImportedView:
     """One view of a sample."""
 
-    image: npt.NDArray[np.uint8]
-    """[H,W,3], RGB, 0..255."""
+    image: npt.NDArray[np.uint8] | PhotographFile
+    """[H,W,3], RGB, 0..255, or a file to be copied."""
     mask: npt.NDArray[np.bool_] | None
-    """[H,W]: true on the defect; None where that is not known."""
+    """[H,W] of the upright image: true on the defect; None where that is not known."""
     anomalous: bool
     """Whether the view shows the defect; the mask is written only then."""
     grey_mask: bool = False
@@ -188,7 +206,7 @@ class _CategoryWriter:
         self._count = self._grey = 0
 
     def add(self, sample: ImportedSample) -> None:
-        """Write one sample: a PNG for each view, a mask for each view that is anomalous and has one."""
+        """Write one sample: a picture for each view, a mask for each view that is anomalous and has one."""
         defect = sample.defect
         assert defect is not None or not any(view.anomalous for view in sample.views.values())
         if defect is not None:
@@ -199,7 +217,7 @@ class _CategoryWriter:
         (self._staging / folder).mkdir(parents=True)
         for view_number, view in sorted(sample.views.items()):
             name = f"{folder}/{_picture_name(self._category, number, defect, view_number, sample.stamp)}"
-            _write_png(self._staging / f"{name}.png", view.image)
+            image_path = self._write_image(name, view.image)
             mask_path = None
             if view.anomalous and view.mask is not None:
                 mask_path = f"{name}_mask.png"
@@ -208,11 +226,19 @@ class _CategoryWriter:
             entry: dict[str, str | None] = {
                 "category": self._category,
                 "anomaly_class": defect if defect is not None and view.anomalous else NORMAL_CLASS,
-                "image_path": f"{name}.png",
+                "image_path": image_path,
                 "mask_path": mask_path,
             }
             named = {"source": view.source, "camera": view.camera}
             self._entries[sample.split].append(entry | {k: v for k, v in named.items() if v is not None})
+
+    def _write_image(self, name: str, image: npt.NDArray[np.uint8] | PhotographFile) -> str:
+        """Write a photograph, or copy its file; returns the name with its suffix."""
+        if isinstance(image, PhotographFile):
+            (self._staging / f"{name}{image.suffix}").write_bytes(image.content)
+            return f"{name}{image.suffix}"
+        _write_png(self._staging / f"{name}.png", image)
+        return f"{name}.png"
 
     def annotations(self, settings: ImportSettings) -> bytes:
         """The category's annotation file."""
@@ -237,7 +263,7 @@ def _finished_categories(target: RealIADLayout, settings: Mapping[str, ImportSet
     if out.exists() and not out.is_dir():
         raise DatasetError(f"{out}: expected a folder to write to, but it is a file")
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    allowed = rf"realiad_[0-9]+|{re.escape(target.annotations)}|preview|\.importing-.*"
+    allowed = rf"realiad_([0-9]+|{ORIGINAL})|{re.escape(target.annotations)}|preview|\.importing-.*"
     foreign = [name for name in names if not re.fullmatch(allowed, name)]
     if foreign:
         raise DatasetError(

@@ -103,8 +103,9 @@ def import_eyecandies(
         raise DatasetError(f"modality: expected 'rgb', 'normals' or 'both', got {modality!r}")
     if not 0 <= light <= 5:
         raise DatasetError(f"light: expected 0 to 5, got {light}")
-    settings = RenderSettings(request.size, views, align, remove_background=True, kinds=KINDS[modality])
-    request.check_size(MAX_SIZE)
+    settings = RenderSettings(
+        request.rendered_size(MAX_SIZE), views, align, remove_background=True, kinds=KINDS[modality]
+    )
     categories = find_scan_categories(request, "train/data", "Eyecandies")
     scans = {category: list_eyecandies(request.src / category, light) for category in categories}
     return import_scans("eyecandies", request, scans, settings, progress)

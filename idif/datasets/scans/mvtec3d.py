@@ -89,8 +89,9 @@ def import_mvtec3d(
         raise DatasetError(f"background: expected 'remove' or 'keep', got {background!r}")
     if modality not in KINDS:
         raise DatasetError(f"modality: expected 'rgb', 'depth' or 'both', got {modality!r}")
-    settings = RenderSettings(request.size, views, align, background == "remove", KINDS[modality])
-    request.check_size(MAX_SIZE)
+    settings = RenderSettings(
+        request.rendered_size(MAX_SIZE), views, align, background == "remove", KINDS[modality]
+    )
     categories = find_scan_categories(request, "train/good", "MVTec 3D-AD")
     scans = {category: list_scans(request.src / category) for category in categories}
     return import_scans("mvtec3d", request, scans, settings, progress)

@@ -56,7 +56,7 @@ def mug(tmp_path: Path) -> Path:
     return src
 
 
-def read(out: Path, size: int = 32) -> tuple[Sample, ...]:
+def read(out: Path, size: int | str = 32) -> tuple[Sample, ...]:
     return read_realiad(RealIADLayout(out, images=f"realiad_{size}")).samples
 
 
@@ -270,6 +270,58 @@ def test_the_command(mug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     mark(mug / "mug" / "ground_truth" / "big chip" / "000_mask.png", side=7)
     assert run([*command, "--json"]) == 2
     assert "from another source" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_originals_are_copied_and_resized_by_the_encoder(mug: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = import_folder(ImportRequest(mug, out, size=None))
+    assert (summary.images, summary.masks) == (6, 2)
+    samples = read(out, "original")
+    views = [view for sample in samples for view in sample.views if view is not None]
+    for view in views:
+        assert view.source is not None
+        copied, source = out / view.image, mug / "mug" / view.source
+        assert copied.read_bytes() == source.read_bytes()
+        assert copied.suffix == source.suffix.lower()
+        lanczos = load_image(copied, 48, "lanczos")[0]
+        assert np.array_equal(lanczos, load_image(source, 48, "lanczos")[0])
+        if view.mask is not None:
+            # the photographs are 40 high and 60 wide, and so are their masks
+            whole = mug / "mug" / "ground_truth" / "big chip" / f"{source.stem}_mask.png"
+            assert np.array_equal(load_mask(out / view.mask, 48, (40, 60)), load_mask(whole, 48, (40, 60)))
+    assert not check_dataset(RealIADLayout(out, images="realiad_original")).errors
+    assert import_folder(ImportRequest(mug, out, size=None)).kept == ("mug",)
+    with pytest.raises(DatasetError, match="holds 'realiad_original', images of another size"):
+        import_folder(ImportRequest(mug, out, size=32))
+
+
+def test_originals_that_do_not_fit_are_refused(mug: Path, tmp_path: Path) -> None:
+    mark(mug / "mug" / "ground_truth" / "big chip" / "000_mask.png", width=61)
+    with pytest.raises(DatasetError, match=r"000_mask\.png: mask is 61x40, its image is 60x40"):
+        import_folder(ImportRequest(mug, tmp_path / "out", size=None))
+    photo = mug / "mug" / "train" / "good" / "000.png"
+    photo.write_bytes(photo.read_bytes()[:-40])
+    with pytest.raises(DatasetError, match=r"000\.png: image cannot be read"):
+        import_folder(ImportRequest(mug, tmp_path / "out", size=None))
+
+
+def test_a_store_that_enlarges_its_images_is_warned_of(
+    mug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["data", "import", "folder", str(mug), str(tmp_path / "small"), "--size=tall"]) == 2
+    assert "--size: expected a number of pixels or original, got 'tall'" in capsys.readouterr().err
+    for size, images in (("32", "realiad_32"), ("original", "realiad_original")):
+        out = tmp_path / size
+        assert run(["data", "import", "folder", str(mug), str(out), f"--size={size}"]) == 0
+        assert f"--images {images}" in " ".join(capsys.readouterr().out.split())
+        for command, crop in (("build", 32), ("build", 48), ("plan", 48)):
+            place = [f"--root={out}", f"--images={images}", f"--store={tmp_path / f'{size}{crop}.zarr'}"]
+            options = ["--teacher-weights=untrained", "--image-size=32", f"--crop-from={crop}"]
+            assert run(["cache", command, "realiad", *place, *options]) == 0
+            said = " ".join(capsys.readouterr().err.split())
+            larger = f"images of mug are {'32x32' if size == '32' else '60x40'} pixels and will be enlarged to 48x48"
+            assert (larger in said) == (crop == 48)
+            assert said.count("enlarged") == (crop == 48)
 
 
 def test_one_view_without_masks_goes_the_whole_way(
