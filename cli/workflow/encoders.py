@@ -1,6 +1,8 @@
 """Loads the encoders that options or a config name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from torch import nn
 
 from idif.data.features import IMAGE_INPUT
 from idif.datasets.config import DataConfig
@@ -32,16 +34,53 @@ def load_encoders(
     """Load encoders with their weights.
 
     Args:
-        weights: ``imagenet``, ``untrained`` or a file for all encoders, or ``NAME=WEIGHTS`` for one of them.
-        options: of the only encoder, or of the only one of images.
+        weights: as that of `outline_encoders`.
+        options: as that of `outline_encoders`.
         reader: reads the training samples of ``data``, from which encoders learn that are given no file.
 
     Raises:
         DatasetError: as ``reader``, or a file that an encoder learns from cannot be used.
-        ConfigError: there is no such encoder, one file is given for several, none for one of them, or options
-            for several.
+        ConfigError: as `outline_encoders`.
         WeightsError: as `load_encoder`.
     """
+    given = {value.partition("=")[0] for value in weights}
+
+    def load(outline: FrozenEncoder) -> FrozenEncoder:
+        if outline.family.learn is None or outline.name in given:
+            return load_encoder(outline.weights, outline.name, outline.options)
+        assert data.root is not None
+        return learn_encoder(outline.name, data.root, reader.read(data, "train"))
+
+    return tuple(load(outline) for outline in outline_encoders(names, weights, options))
+
+
+def outline_encoders(
+    names: Sequence[str], weights: Sequence[str], options: EncoderOptions
+) -> tuple[FrozenEncoder, ...]:
+    """The encoders without their networks: enough to know their arrays before any weights are read.
+
+    Args:
+        weights: ``imagenet``, ``untrained`` or a file for all encoders, or ``NAME=WEIGHTS`` for one of them.
+        options: of the only encoder, or of the only one of images.
+
+    Raises:
+        ConfigError: there is no such encoder, one file is given for several, none for one of them, or options
+            for several.
+    """
+    chosen = _weights_by_name(names, weights)
+    optional = [name for name in names if len(names) == 1 or find_family(name).input == IMAGE_INPUT]
+    if len(optional) != 1 and options != NO_OPTIONS:
+        raise ConfigError(
+            "teacher: taps, neck, padding, resize, crop_from, decoded are those of a single encoder"
+        )
+    return tuple(
+        FrozenEncoder(name, chosen[name], "", nn.Identity(), options if name in optional else NO_OPTIONS)
+        for name in names
+    )
+
+
+def _weights_by_name(names: Sequence[str], weights: Sequence[str]) -> Mapping[str, str]:
+    """Encoder -> its weights; raises ConfigError as `outline_encoders`."""
     for_all: dict[str, str] = {}
     for_one: dict[str, str] = {}
     for value in weights:
@@ -64,20 +103,7 @@ def load_encoders(
             raise ConfigError(
                 f"teacher.weights (--teacher-weights): expected weights of {name} too, e.g. {name}=untrained"
             )
-    optional = [name for name in names if len(names) == 1 or find_family(name).input == IMAGE_INPUT]
-    if len(optional) != 1 and options != NO_OPTIONS:
-        raise ConfigError(
-            "teacher: taps, neck, padding, resize, crop_from, decoded are those of a single encoder"
-        )
-
-    def load(name: str) -> FrozenEncoder:
-        own = options if name in optional else NO_OPTIONS
-        if find_family(name, own).learn is None or name in for_one:
-            return load_encoder(chosen[name], name, own)
-        assert data.root is not None
-        return learn_encoder(name, data.root, reader.read(data, "train"))
-
-    return tuple(load(name) for name in names)
+    return chosen
 
 
 def image_size_of(encoders: Sequence[FrozenEncoder], wanted: int | None) -> int | None:

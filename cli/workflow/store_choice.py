@@ -9,7 +9,7 @@ import torch
 
 from cache.building.request import BuildRequest
 from cache.format.object_store import store_path
-from cli.workflow.encoders import LIVE_ENCODER, image_size_of, load_encoders
+from cli.workflow.encoders import LIVE_ENCODER, image_size_of, load_encoders, outline_encoders
 from idif.config.loader import load_configs
 from idif.config.sections import Config
 from idif.data.arrays import StorageType
@@ -74,13 +74,23 @@ class StoreChoice:
             )
         place = store_path(self.store)
         index = reader.read(self.data, split)
-        encoders = load_encoders(self.encoders, self.weights, self.options, reader, self.data)
-        size = image_size_of(encoders, self.image_size)
-        chosen = EncoderSet(encoders, size, variants=self.variants)
-        needed = [arrays_needed(config, chosen.spec(storage), index) for config in self.readers]
+        outline = self.outline()
+        # before the weights are loaded, which may take minutes
+        needed = [arrays_needed(config, outline.spec(storage), index) for config in self.readers]
         asked = not needed or any(IMAGES in arrays for arrays in needed)
-        chosen = replace(chosen, stores_images=asked if self.images is None else self.images)
+        encoders = load_encoders(self.encoders, self.weights, self.options, reader, self.data)
+        stores_images = asked if self.images is None else self.images
+        chosen = replace(outline, encoders=encoders, stores_images=stores_images)
         return BuildRequest(self.data.root, index, place, chosen, storage, workers=workers, device=device)
+
+    def outline(self) -> EncoderSet:
+        """The encoders and image settings without any weights: the arrays of the store follow from them.
+
+        Raises:
+            ConfigError: as `outline_encoders`, or the settings do not fit the encoders.
+        """
+        encoders = outline_encoders(self.encoders, self.weights, self.options)
+        return EncoderSet(encoders, image_size_of(encoders, self.image_size), variants=self.variants)
 
 
 def arrays_needed(config: Config, features: FeatureSpec, index: Index) -> set[str]:

@@ -16,8 +16,11 @@ import torch
 from benchmarks.methods import main as time_methods
 from cache import FeatureStore
 from cli.__main__ import run
+from cli.workflow.store_choice import arrays_needed, choose_store
 from idif.config.loader import load_configs
 from idif.config.sections import Config, RunConfig
+from idif.data.features import FeatureSpec
+from idif.datasets.readers import READERS
 from idif.errors import StoreDamaged
 from idif.methods.catalog import METHODS
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotations
@@ -208,6 +211,35 @@ def test_a_config_works_from_the_store_to_the_export(
         assert (place / "metrics.json").is_file()
 
 
+@pytest.mark.parametrize("name", [*NAMES, *WELD_NAMES])
+def test_the_store_of_a_config_has_the_arrays_that_its_method_reads(name: str) -> None:
+    """At full size; no encoder runs, the shapes of their arrays suffice."""
+    features = features_of(name)
+    for config in load_configs(CONFIGS / name):
+        # without memory for weights, but where a value decides while the model is made
+        with torch.device("cpu" if config.method.name == "uniad" else "meta"):
+            arrays_needed(config, features, tiny_index(views=len(config.data.rig or ()) or 5))
+
+
+def test_configs_that_share_a_store_want_the_same_one() -> None:
+    stores: dict[str, dict[str, FeatureSpec]] = {}
+    for name in (*NAMES, *WELD_NAMES):
+        first, *_ = load_configs(CONFIGS / name)
+        stores.setdefault(str(first.cache.store), {})[name] = features_of(name)
+    assert any(len(shared) > 1 for shared in stores.values())
+    for shared in stores.values():
+        first_features, *others = shared.values()
+        for features in others:
+            assert first_features.features == features.features, [*shared]
+
+
+def features_of(name: str) -> FeatureSpec:
+    """Of the store that `idif cache build` makes by a config."""
+    reader = READERS["weld" if name in WELD_NAMES else "realiad"]
+    choice = choose_store(CONFIGS / name, data={}, default_encoder=reader.encoder)
+    return choice.outline().spec("float16")
+
+
 def test_the_rows_of_table_3_are_the_configs_of_the_ablations() -> None:
     """So that what is trained as a row is the paper's row."""
     table = load_configs(CONFIGS / TABLE_3)
@@ -234,8 +266,8 @@ SMALL_SUPCON = (
     # of four training runs, two for the threshold
     "train.holdout=0.5",
 )
-TAPS = {"causal-film-headline.yaml": "teacher.taps=[9, 20]"}
-"""Config -> the blocks of the stills' encoder that its store holds, where they are not the default."""
+OWN_STORE = {"causal-film-headline.yaml"}
+"""Configs that need other arrays than those of the store that the rest shares."""
 
 
 @pytest.fixture(scope="module")
@@ -248,13 +280,12 @@ def weld_options(folder: Path, data: Path, name: str) -> list[str]:
     """Settings that make a config of weld runs small and name its places."""
     return [
         f"data.root={data.as_posix()}",
-        f"cache.store={(folder / ('b9.zarr' if name in TAPS else 'weld.zarr')).as_posix()}",
+        f"cache.store={(folder / ('b9.zarr' if name in OWN_STORE else 'weld.zarr')).as_posix()}",
         "teacher.encoder=weld-tiny",
         "teacher.weights=untrained",
         f"teacher.image_size={IMAGE_SIZE}",
         f"run.dir={(folder / 'weld-runs').as_posix()}",
         "run.tracking=none",
-        *([TAPS[name]] if name in TAPS else []),
     ]
 
 
