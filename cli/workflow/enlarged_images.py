@@ -27,7 +27,8 @@ def describe_enlarged(request: BuildRequest) -> str | None:
             continue
         if min(height, width) < side:
             return (
-                f"images of {category} are {width}x{height} pixels and will be enlarged to {side}x{side}, which "
-                "adds no detail; import the photographs with --size original, or choose a smaller image size"
+                f"images of {category} are {width}x{height} pixels and will be enlarged to {side}x{side}, "
+                "which adds no detail; import the photographs with --size original, or choose a smaller "
+                "image size"
             )
     return None

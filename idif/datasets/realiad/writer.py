@@ -49,7 +49,7 @@ class ImportRequest:
             raise DatasetError(f"size: expected 32 to {largest} pixels, got {self.size}")
 
     def rendered_size(self, largest: int) -> int:
-        """The size of rendered images; raises `DatasetError` as `check_size` does, and where there is none."""
+        """The size of rendered images; raises `DatasetError` as `check_size` does, and if there is none."""
         self.check_size(largest)
         if self.size is None:
             raise DatasetError("size: rendered images have no original size; expected a number of pixels")
