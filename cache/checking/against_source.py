@@ -92,7 +92,7 @@ def encode_again(
             report.problems.append(Problem(file, (), str(error)))
             return
     reader = set_of_encoders(spec, tuple(loaded)).image_reader
-    whole = spec.stores_images and not any(VARIANTS[name].shift for name in spec.variants)
+    whole = spec.stores_images and not any(VARIANTS[name].shifted for name in spec.variants)
     stored = [e for e in loaded if whole and e.family.read == reader]
     if data is None:
         report.encoders_left_out += tuple(e.name for e in loaded if e not in stored)

@@ -35,7 +35,7 @@ def files_of(spec: FeatureSpec) -> list[tuple[str, EncoderSpec]]:
 
 def set_of_encoders(spec: FeatureSpec, encoders: tuple[FrozenEncoder, ...]) -> EncoderSet:
     """The encoders as an `EncoderSet` with the image settings and variants of ``spec``."""
-    return EncoderSet(encoders, spec.image_size, spec.stores_images, spec.variants)
+    return EncoderSet(encoders, spec.image_size, spec.stores_images, spec.variants, spec.shift)
 
 
 def load_stored(path: StorePath, spec: EncoderSpec) -> FrozenEncoder:

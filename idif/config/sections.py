@@ -44,9 +44,9 @@ class CacheConfig(Section):
     them, and where the config names no method."""
     variants: tuple[str, ...] = ()
     """Names of the image variants that `idif cache build --config` keeps, ``plain`` first, and that training
-    draws from, one for each sample and epoch: ``plain``, ``rotated180``, ``shifted`` (by 4 px; needs
-    ``teacher.crop_from``), ``shifted-rotated180``. Empty: a store without variants, and training from all
-    variants that a store has."""
+    draws from, one for each sample and epoch: ``plain``, ``rotated180``, ``shifted`` (by an eighth of the
+    margin of ``teacher.crop_from``), ``shifted-rotated180``. Empty: a store without variants, and training
+    from all variants that a store has."""
 
 
 class TeacherConfig(Section):

@@ -25,6 +25,9 @@ FIRST_MASK_RULE = "nonzero"
 """The rule of masks before rules had names: every value above 0 marks. Not written, so that fingerprints of
 existing stores do not change."""
 
+FIRST_SHIFT = 4
+"""Pixels of every shifted variant before the shift followed from the margin. Not written, as above."""
+
 WEIGHTS_SUFFIX = ".safetensors"
 TEACHER = f"teacher{WEIGHTS_SUFFIX}"
 """File name of the first encoder's weights."""
@@ -94,6 +97,8 @@ class FeatureSpec:
     there is no such axis."""
     mask_rule: str = FIRST_MASK_RULE
     """Name of the rule by which pixels of masks are marked, see `idif.data.mask_levels`."""
+    shift: int = FIRST_SHIFT
+    """Pixels by which shifted variants are shifted; `FIRST_SHIFT` where there are none."""
 
     @cached_property
     def features(self) -> dict[str, ArraySpec]:
@@ -166,6 +171,7 @@ class FeatureSpec:
             "storage": self.storage,
             "stores_images": self.stores_images,
             "variants": list(self.variants),
+            **({} if self.shift == FIRST_SHIFT else {"shift": self.shift}),
         }
 
     @classmethod

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from idif.data.arrays import StorageType
 from idif.data.decode import decode_views, sample_files
-from idif.data.features import FIRST_MASK_RULE, IMAGE_INPUT, IMAGES, MASKS, NO_INPUT, FeatureSpec
+from idif.data.features import FIRST_MASK_RULE, FIRST_SHIFT, IMAGE_INPUT, IMAGES, MASKS, NO_INPUT, FeatureSpec
 from idif.data.images import READER, FileReader, center
 from idif.data.index import Sample
 from idif.data.mask_levels import MASK_RULE
 from idif.encoders.frozen import FrozenEncoder
 from idif.encoders.preparation import SquareImage
-from idif.encoders.variants import VARIANTS
+from idif.encoders.variants import SMALLEST_MARGIN, VARIANTS, shift_for
 from idif.errors import ConfigError
 from idif.paths import resolve_inside
 
@@ -40,6 +40,8 @@ class EncoderSet:
     """Whether the clean images are among the arrays."""
     variants: tuple[str, ...] = ()
     """Keys of `idif.encoders.variants.VARIANTS`, ``plain`` first; empty: no axis ``variant``."""
+    recorded_shift: int | None = None
+    """Shift of the shifted variants of an existing store; None: `shift_for` of the margin."""
 
     def __post_init__(self) -> None:
         for encoder in self.encoders:
@@ -61,7 +63,7 @@ class EncoderSet:
             raise ConfigError(f"variants: there is no {unknown[0]!r}; known: {', '.join(VARIANTS)}")
         size = self.image_size or 0
         for name in self.variants:
-            if (needed := VARIANTS[name].smallest_side(size)) > (crop or size):
+            if VARIANTS[name].shifted and (needed := size + SMALLEST_MARGIN) > (crop or size):
                 raise ConfigError(
                     f"variants: {name} needs a margin around the images: expected crop_from of at least "
                     f"{needed}, got {crop}"
@@ -77,7 +79,18 @@ class EncoderSet:
             stores_images=self.stores_images,
             variants=self.variants,
             mask_rule=FIRST_MASK_RULE if self.image_size is None else MASK_RULE,
+            shift=self.shift,
         )
+
+    @property
+    def shift(self) -> int:
+        """Pixels by which shifted variants are shifted; `FIRST_SHIFT` where there are none."""
+        if not any(VARIANTS[name].shifted for name in self.variants):
+            return FIRST_SHIFT
+        if self.recorded_shift is not None:
+            return self.recorded_shift
+        size = self.image_size or 0
+        return shift_for(self.image_reader.crop_from or size, size)
 
     def to(self, device: torch.device) -> "EncoderSet":
         """The same set, its modules moved to ``device``."""
@@ -165,7 +178,8 @@ class EncoderSet:
                 arrays |= encode_present(encoder, inputs, shown)
                 continue
             size = self.image_size or 0
-            each = [encode_present(encoder, VARIANTS[name](inputs, size), shown) for name in self.variants]
+            cut = [VARIANTS[name](inputs, size, self.shift) for name in self.variants]
+            each = [encode_present(encoder, images, shown) for images in cut]
             arrays |= {name: torch.stack([one[name] for one in each], dim=1) for name in each[0]}
         if self.image_size is not None:
             if self.stores_images:

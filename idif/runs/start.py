@@ -119,6 +119,11 @@ def _check_resumed_data(config: Config, data: TrainingData, before: Mapping[str,
             f"{where}: training would draw from {now}, but the run was trained on {then}; name the run's "
             "variants in cache.variants"
         )
+    if data.features.variants and trained.variants and data.features.shift != trained.shift:
+        raise StoreMismatch(
+            f"{where}: images are shifted by {data.features.shift} px, but the run was trained on a shift of "
+            f"{trained.shift} px; a run cannot change while it is resumed"
+        )
     for category, identity in data.identities.items():
         check_identity(before.get("data", {}), identity, category, where)
 

@@ -4,6 +4,7 @@ import math
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from idif.data.features import FeatureSpec
 from idif.data.images import load_image
 from idif.data.index import Sample, View
 from idif.encoders.encode import EncoderSet
@@ -102,25 +104,45 @@ def test_layers_cannot_be_chosen(name: str) -> None:
         find_family(name, EncoderOptions(neck="aligned"))
 
 
-def test_variants_are_cut_out_of_the_uncut_image(tmp_path: Path) -> None:
-    """As the authors do: the resized image is shifted, its center is cut out, and that may be turned."""
+@pytest.mark.parametrize("recorded", [None, 4])
+def test_variants_are_cut_out_of_the_uncut_image(tmp_path: Path, recorded: int | None) -> None:
+    """As the authors do: the resized image is shifted, its center is cut out, and that may be turned.
+
+    The shift is int(40 / 8 - 32 / 8), or that of an existing store.
+    """
+    by = recorded or 1
     pixels = np.random.default_rng(0).integers(0, 256, (60, 52, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     names = ("plain", "shifted", "rotated180", "shifted-rotated180")
     chosen = load_encoder("untrained", "tiny_vae", EncoderOptions(resize="bicubic", crop_from=40))
     sample = Sample("a", "cup", "train", (View(1, "a.png", None, "OK"),))
-    encoders = EncoderSet((chosen,), 32, stores_images=False, variants=names)
+    encoders = EncoderSet((chosen,), 32, stores_images=False, variants=names, recorded_shift=recorded)
     decoded = {name: torch.from_numpy(x[None]) for name, x in encoders.decode(tmp_path, sample).items()}
     arrays = encoders.encode(decoded, {"image": torch.ones(1, 1, dtype=torch.bool)})
     whole = torch.from_numpy(load_image(tmp_path / "a.png", 40, "bicubic")[0])
     moved = torch.zeros_like(whole)
-    moved[:, 4:, 4:] = whole[:, :-4, :-4]
+    moved[:, by:, by:] = whole[:, :-by, :-by]
     cuts = [image[:, 4:36, 4:36] for image in (whole, moved)]
     wanted = chosen(torch.stack([*cuts, *(cut.rot90(2, (1, 2)) for cut in cuts)]))
     assert arrays["mu"].shape == (1, 4, 1, 4, 4, 4)
     torch.testing.assert_close(arrays["mu"][0, :, 0], wanted["mu"], rtol=1e-4, atol=1e-5)
     plain = EncoderSet((chosen,), 32).decode(tmp_path, sample)
     assert np.array_equal(plain["images"], decoded["images"][0].numpy())
+
+
+def test_the_shift_follows_from_the_margin_and_is_part_of_the_fingerprint() -> None:
+    def spec(size: int, crop_from: int, *variants: str) -> FeatureSpec:
+        chosen = load_encoder("untrained", "tiny_vae", EncoderOptions(crop_from=crop_from))
+        return EncoderSet((chosen,), size, variants=("plain", *variants)).spec("float16")
+
+    # stores of 256 px out of 288 and those without shifted variants are written as before
+    assert "shift" not in spec(256, 288, "shifted").to_json()
+    assert "shift" not in spec(128, 144, "rotated180").to_json()
+    small = spec(128, 144, "shifted-rotated180")
+    assert small.shift == small.to_json()["shift"] == 2
+    assert FeatureSpec.from_json(small.to_json()) == small
+    assert small.differences(replace(small, shift=4)) == ["shift: 2, not None"]
+    assert small.fingerprint != replace(small, shift=4).fingerprint
 
 
 def test_a_shift_needs_a_margin(encoder: FrozenEncoder) -> None:
