@@ -43,7 +43,7 @@ def load_encoders(
         ConfigError: as `outline_encoders`.
         WeightsError: as `load_encoder`.
     """
-    given = {value.partition("=")[0] for value in weights}
+    given = {value.partition("=")[0] for value in weights if "=" in value}
 
     def load(outline: FrozenEncoder) -> FrozenEncoder:
         if outline.family.learn is None or outline.name in given:
