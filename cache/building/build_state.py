@@ -130,6 +130,9 @@ def load_build_state(store: StorePath, plan: GroupPlan, shard_rows: int | None) 
         raise StoreMismatch(f"{folder}: this is {stored.group} of another store")
     if shard_rows is not None and shard_rows != stored.shard_rows:
         raise StoreMismatch(f"{folder}: shard_rows: {stored.shard_rows}, not {shard_rows}")
+    if stored.index.view_numbers != plan.index.view_numbers:
+        before, asked = list(stored.index.view_numbers), list(plan.index.view_numbers)
+        raise StoreMismatch(f"{folder}: view numbers: the store has {before}, the data {asked}")
     for difference in index_differences(stored.index, plan.index):
         raise StoreMismatch(f"{folder}: {difference}")
     # the data's own index, since it has the current paths of the images

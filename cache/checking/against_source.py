@@ -47,7 +47,8 @@ def compare_data(
         present = data.get(group, Index(index.view_numbers, ()))
         for difference in index_differences(stored, present):
             add(difference.sample_id, str(difference))
-        common = [sample for sample in present.samples if sample.sample_id in row_of]
+        aligned = present.with_views(stored.view_numbers)
+        common = [sample for sample in aligned.samples if sample.sample_id in row_of]
         hashes = prefetch_map(partial(_content_or_error, root), common, workers=workers, depth=4 * workers)
         with contextlib.closing(hashes):
             for sample, now in zip(common, hashes, strict=True):

@@ -82,6 +82,8 @@ def verify_store(
     data = None if root is None or index is None else (root, select_inputs(index, manifest.spec.inputs))
     if data is not None:
         compare_data(*data, groups, report, workers)
+        # the rows of the store have its slots, also where the data alone would have others
+        data = (data[0], data[1].with_views(manifest.view_numbers))
     if deep:
         encode_again(store, manifest, groups, data, report, seed)
     if repair and data is not None and report.problems:

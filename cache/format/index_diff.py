@@ -1,10 +1,10 @@
 """Reports all differences between a dataset and the data that a store was built from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cache.format.manifest import SampleContent
-from idif.data.index import Index, Sample
+from idif.data.index import Index, Sample, View
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,12 @@ class Difference:
 def index_differences(stored: Index, data: Index) -> Iterator[Difference]:
     """Differences in samples, views and labels; reads no images and ignores paths.
 
-    Samples are matched by id, regardless of their order.
+    Samples are matched by id, regardless of their order, and views by number, regardless of their slots: a
+    category that was built beside others has empty slots for the cameras that only those have.
     """
-    if stored.view_numbers != data.view_numbers:
-        yield Difference(
-            "",
-            f"view numbers: the store has {list(stored.view_numbers)}, the data {list(data.view_numbers)}",
-        )
+    numbers = sorted({view.number for sample in data.samples for view in sample.views if view is not None})
+    if not set(numbers) <= set(stored.view_numbers):
+        yield Difference("", f"view numbers: the store has {list(stored.view_numbers)}, the data {numbers}")
         return
     data_samples = {sample.sample_id: sample for sample in data.samples}
     stored_ids = {sample.sample_id for sample in stored.samples}
@@ -36,13 +35,13 @@ def index_differences(stored: Index, data: Index) -> Iterator[Difference]:
         if sample.sample_id not in data_samples:
             yield Difference(sample.sample_id, " is in the store but not in the data")
         else:
-            yield from _sample_differences(sample, data_samples[sample.sample_id], stored.view_numbers)
+            yield from _sample_differences(sample, data_samples[sample.sample_id])
     for sample in data.samples:
         if sample.sample_id not in stored_ids:
             yield Difference(sample.sample_id, " is in the data but not in the store")
 
 
-def _sample_differences(stored: Sample, data: Sample, numbers: Sequence[int]) -> Iterator[Difference]:
+def _sample_differences(stored: Sample, data: Sample) -> Iterator[Difference]:
     sample_id = stored.sample_id
     if (stored.category, stored.split) != (data.category, data.split):
         before, now = f"{stored.category}/{stored.split}", f"{data.category}/{data.split}"
@@ -54,8 +53,9 @@ def _sample_differences(stored: Sample, data: Sample, numbers: Sequence[int]) ->
     for name, path in stored.inputs.items():
         if (path is None) != (data.inputs.get(name) is None):
             yield Difference(sample_id, f": {name} {_only_in('data' if path is None else 'store')}")
-    for number, before_view, view in zip(numbers, stored.views, data.views, strict=True):
-        what = ""
+    before_views, views = _by_number(stored), _by_number(data)
+    for number in sorted(before_views | views):
+        before_view, view, what = before_views.get(number), views.get(number), ""
         if before_view is None or view is None:
             if before_view is not view:
                 what = _only_in("data" if before_view is None else "store")
@@ -65,6 +65,10 @@ def _sample_differences(stored: Sample, data: Sample, numbers: Sequence[int]) ->
             what = f"a mask is in the {'data' if before_view.mask is None else 'store'} only"
         if what:
             yield Difference(sample_id, f", view {number}: {what}")
+
+
+def _by_number(sample: Sample) -> dict[int, View]:
+    return {view.number: view for view in sample.views if view is not None}
 
 
 def _only_in(place: str) -> str:

@@ -20,7 +20,7 @@ from cli.workflow.encoders import LIVE_ENCODER, image_size_of, load_encoders
 from idif.config.sections import Config, TeacherConfig
 from idif.data.arrays import StorageType
 from idif.data.features import IMAGES, FeatureSource, FeatureSpec
-from idif.data.index import Index, Sample, Split
+from idif.data.index import SPLITS, Index, Sample, Split
 from idif.datasets.readers import reader_of
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import encoder_names, find_family, load_encoder
@@ -79,6 +79,8 @@ class Sources:
         self._store: FeatureStore | None = None
         self._encoders: EncoderSet | None = None
         self._said: Placement | None = None
+        self._annotations: Index | None = None
+        self._compared: set[str] = set()
         if not config.live and config.cache.store is not None:
             chosen = list(config.data.categories) or None
             self._store = FeatureStore.open(config.cache.store, categories=chosen)
@@ -141,7 +143,7 @@ class Sources:
 
     def samples(self, categories: Sequence[str]) -> list[Sample]:
         """All samples of the given categories, of every split."""
-        index = self._read(categories, ()) if self._store is None else self._store.index
+        index = self._annotated() if self._store is None else self._store.index
         return [sample for sample in index.samples if sample.category in categories]
 
     def placed(self, categories: Sequence[str], *splits: Split) -> FeatureSource:
@@ -160,11 +162,14 @@ class Sources:
         """As `placed`, but without loading into memory, for reading the index or a few rows."""
         config = self.config
         if config.cache.store is None or self._store is None:
-            index = self._read(categories, splits)
+            index = self._annotated()
+            index = index.take(
+                index.rows(lambda s: s.category in categories and s.split in (splits or SPLITS))
+            )
             return LiveFeatures(self._root(), index, self.encoders(), self.device)
         store = FeatureStore.open(config.cache.store, categories=categories, split=splits or None)
         if config.data.root is not None and self._compares:
-            _compare(store.index, self._read(categories, splits), config.cache.store)
+            self._compare(self._store, [name for name in categories if name not in self._compared])
         return store
 
     def images(self, source: FeatureSource, rows: Sequence[int]) -> Iterator[Images]:
@@ -257,14 +262,36 @@ class Sources:
             raise ConfigError("data.root: needed without a store; got nothing")
         return self.config.data.root
 
-    def _read(self, categories: Sequence[str], splits: Sequence[Split]) -> Index:
-        """The data's samples of some splits, or of all if none is named."""
-        self._root()
-        data = self.config.data.model_copy(update={"categories": tuple(categories)})
-        if len(splits) == 1:
-            return reader_of(data).read(data, splits[0])
-        index = reader_of(data).read(data, None)
-        return index.take(index.rows(lambda sample: sample.split in splits)) if splits else index
+    def _annotated(self) -> Index:
+        """The samples of the dataset, of all the config's categories and splits, read once.
+
+        Categories are read together, so that all have the same view numbers.
+        """
+        if self._annotations is None:
+            self._root()
+            data = self.config.data.model_copy(update={"categories": tuple(self.categories())})
+            self._annotations = reader_of(data).read(data, None)
+        return self._annotations
+
+    def _compare(self, store: FeatureStore, categories: Sequence[str]) -> None:
+        """Raise if sample ids, views or labels of the annotations differ from the store's. Reads no images.
+
+        All splits that the store has of a category are compared, not only those that are used.
+        """
+        if not categories:
+            return
+        stored = store.index.take(store.index.rows(lambda sample: sample.category in categories))
+        groups = {(sample.category, sample.split) for sample in stored.samples}
+        ids = {sample.sample_id for sample in stored.samples}
+        chosen = self.config.data.model_copy(update={"categories": tuple(categories)})
+        data = reader_of(chosen).read(chosen, None)
+        data = data.take(data.rows(lambda s: (s.category, s.split) in groups or s.sample_id in ids))
+        difference = next(index_differences(stored, data), None)
+        if difference is not None:
+            raise StoreMismatch(
+                f"{store.path}: the annotations of data.root are not the store's: {difference}"
+            )
+        self._compared |= {*categories}
 
 
 def _demanded(config: Config) -> TeacherConfig:
@@ -275,10 +302,3 @@ def _demanded(config: Config) -> TeacherConfig:
 
 def _words(value: Any) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
-
-
-def _compare(stored: Index, data: Index, path: str | Path) -> None:
-    """Raise if sample ids, views or labels of the annotations differ from the store's. Reads no images."""
-    difference = next(index_differences(stored, data), None)
-    if difference is not None:
-        raise StoreMismatch(f"{path}: the annotations of data.root are not the store's: {difference}")

@@ -130,6 +130,20 @@ class Index:
         """An index of these rows, renumbered from 0."""
         return replace(self, samples=tuple(self.samples[row] for row in rows))
 
+    def with_views(self, numbers: Sequence[int]) -> Self:
+        """The same samples with one slot for each of these view numbers; views of other numbers are dropped.
+
+        Args:
+            numbers: ascending.
+        """
+        if tuple(numbers) == self.view_numbers:
+            return self
+        samples = []
+        for sample in self.samples:
+            views = {view.number: view for view in sample.views if view is not None}
+            samples.append(replace(sample, views=tuple(views.get(number) for number in numbers)))
+        return replace(self, view_numbers=tuple(numbers), samples=tuple(samples))
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal index."""
         return {"view_numbers": list(self.view_numbers), "samples": [_sample_json(s) for s in self.samples]}

@@ -54,14 +54,15 @@ def read_realiad(
     """The samples of a dataset, ordered by category, split (train first) and sample id.
 
     The view numbers of the index are all those of the chosen categories, in either split, so that train and
-    test agree; ``views`` restricts them. A sample that lacks some of them has None in their slots; a sample
+    test agree, or ``views``. A sample that lacks some of them has None in their slots; a sample
     that has none of them is left out. Paths are relative to the root; whether the files exist is not checked.
 
     Args:
         categories: empty for all.
         split: None for both.
         drop_incomplete: leave out every sample that lacks a view.
-        views: camera numbers to keep; None for all.
+        views: the view numbers of the index, each of which some category of the dataset has, if not one of
+            the chosen; None for all of theirs.
 
     Raises:
         DatasetError: a folder, category or view number does not exist, an annotation file is broken, a path
@@ -72,7 +73,10 @@ def read_realiad(
     images = relative_posix(layout.images, "data.images")
     chosen = sorted(files)
     photos = {category: list(_read_photos(files[category], category, images)) for category in chosen}
-    numbers = _view_numbers(files, photos, views)
+    numbers = _view_numbers(files, photos)
+    if views is not None:
+        _require_views(views, numbers, layout, chosen)
+        numbers = tuple(sorted(set(views)))
     samples: list[Sample] = []
     for category in chosen:
         grouped = _group(files[category], category, photos[category], numbers)
@@ -203,21 +207,32 @@ def read_file_name(name: str, categories: Sequence[str]) -> tuple[str, str, int]
     return None
 
 
-def _view_numbers(
-    files: dict[str, Path], photos: dict[str, list[_Photo]], views: Sequence[int] | None
-) -> tuple[int, ...]:
-    """Camera numbers of the chosen categories, restricted to ``views``, ascending."""
+def _view_numbers(files: dict[str, Path], photos: dict[str, list[_Photo]]) -> tuple[int, ...]:
+    """Camera numbers of the chosen categories, ascending."""
     for category, entries in photos.items():
         if not entries:
             raise DatasetError(f"{files[category]}: train and test are both empty")
-    numbers = sorted({photo.view.number for entries in photos.values() for photo in entries})
-    if views is None:
-        return tuple(numbers)
-    unknown = sorted(set(views) - set(numbers))
+    return tuple(sorted({photo.view.number for entries in photos.values() for photo in entries}))
+
+
+def _require_views(
+    views: Sequence[int], numbers: Sequence[int], layout: RealIADLayout, chosen: Sequence[str]
+) -> None:
+    """Refuse view numbers that no category of the dataset has.
+
+    Args:
+        numbers: those of the chosen categories; the other categories are read only for numbers beyond them.
+    """
+    known, images = set(numbers), relative_posix(layout.images, "data.images")
+    for category, path in annotation_files(layout).items():
+        if set(views) <= known:
+            break
+        if category not in chosen:
+            known |= {photo.view.number for photo in _read_photos(path, category, images)}
+    unknown = sorted(set(views) - known)
     if unknown or not views:
         came = f"view {unknown[0]}" if unknown else "none"
-        raise DatasetError(f"data.views: expected view numbers out of {numbers}, got {came}")
-    return tuple(sorted(set(views)))
+        raise DatasetError(f"data.views: expected view numbers out of {sorted(known)}, got {came}")
 
 
 def _group(path: Path, category: str, photos: list[_Photo], numbers: tuple[int, ...]) -> list[Sample]:
