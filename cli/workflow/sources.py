@@ -14,16 +14,17 @@ import torch
 from cache import FeatureStore
 from cache.format.index_diff import index_differences
 from cache.reading.placement import Placement, choose_placement, place
+from cli.processes import first_process
 from cli.terminal.console import note, progress_bar
 from cli.workflow.device import evaluation_device
 from cli.workflow.encoders import LIVE_ENCODER, image_size_of, load_encoders
 from idif.config.sections import Config, TeacherConfig
 from idif.data.arrays import StorageType
-from idif.data.features import IMAGES, FeatureSource, FeatureSpec
+from idif.data.features import IMAGES, EncoderSpec, FeatureSource, FeatureSpec
 from idif.data.index import SPLITS, Index, Sample, Split
 from idif.datasets.readers import reader_of
 from idif.encoders.encode import EncoderSet
-from idif.encoders.frozen import encoder_names, find_family, load_encoder
+from idif.encoders.frozen import LEARNED, encoder_names, find_family
 from idif.encoders.live import LiveFeatures
 from idif.encoders.options import EncoderOptions
 from idif.errors import ConfigError, StoreError, StoreMismatch
@@ -109,12 +110,7 @@ class Sources:
                     f"teacher.{key}: {_words(value)}, but {path} was built with {_words(built)}"
                 )
         if wanted.weights is not None:
-            given = load_encoder(wanted.weights, first.name, options).sha256
-            if given != first.weights_sha256:
-                raise StoreMismatch(
-                    f"teacher.weights: {wanted.weights} has SHA-256 {given[:12]}, but {path} was "
-                    f"built with {first.weights} weights, {first.weights_sha256[:12]}"
-                )
+            _check_weights(wanted.weights, first, path)
         if config.data.views not in (None, numbers):
             views = list(config.data.views or ())
             raise StoreMismatch(f"data.views: {views}, but {path} holds views {list(numbers)}")
@@ -298,6 +294,24 @@ def _demanded(config: Config) -> TeacherConfig:
     """The keys of ``teacher`` that differ from the method's own defaults, which demand nothing of a store."""
     given, preferred = config.teacher.model_dump(), config.preferred_teacher.model_dump()
     return TeacherConfig(**{key: value for key, value in given.items() if value != preferred[key]})
+
+
+def _check_weights(asked: str, stored: EncoderSpec, path: str | Path) -> None:
+    """Compare ``teacher.weights`` with the origin of a store's weights, which are used; loads no weights.
+
+    A file may have moved since the build, and may hold ImageNet's weights: such a difference is only noted.
+
+    Raises:
+        StoreMismatch: only one of the two is ``untrained``.
+    """
+    origin = asked if asked in ("imagenet", "untrained") else "file"
+    if stored.weights in (origin, LEARNED):
+        return
+    built = f"{path} was built with weights of the origin {stored.weights}, {stored.weights_sha256[:12]}"
+    if "untrained" in (origin, stored.weights):
+        raise StoreMismatch(f"teacher.weights: {asked}, but {built}")
+    if first_process():
+        note(f"note: teacher.weights: {asked} is not read: {built}, and these are used")
 
 
 def _words(value: Any) -> str:

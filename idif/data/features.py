@@ -40,7 +40,8 @@ class EncoderSpec:
     name: str
     """As that of `idif.encoders.frozen.find_family`."""
     weights: str
-    """Origin of the weights, for display: ``imagenet``, ``untrained`` or ``file``. Not fingerprinted."""
+    """Origin of the weights: ``imagenet``, ``untrained``, ``file``, or ``training`` where they are learned
+    from the training samples. Not fingerprinted."""
     weights_sha256: str
     input: str
     """``image`` (every view's image), the name of a per-sample file, e.g. ``audio``, or ``none``."""

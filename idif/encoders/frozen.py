@@ -36,6 +36,8 @@ ENCODERS: dict[str, FamilyMaker] = {
 }
 """Name in configs and stores -> maker of the family. Names with the prefix ``timm:`` need no entry."""
 
+LEARNED = "training"
+"""Origin of weights that are statistics of the training samples, whatever weights are asked for."""
 
 ENCODER_SETS: Mapping[str, tuple[str, ...]] = WELD_SETS
 """Name that configs and commands may give for several encoders together -> names of the encoders."""
@@ -199,7 +201,7 @@ def learn_encoder(name: str, root: Path, training: Index) -> FrozenEncoder:
         )
     module = family.build()
     _fill(module, family.learn(files), str(root), family)
-    return _frozen(name, "training", module, NO_OPTIONS)
+    return _frozen(name, LEARNED, module, NO_OPTIONS)
 
 
 def _frozen(name: str, origin: str, module: nn.Module, options: EncoderOptions) -> FrozenEncoder:

@@ -124,6 +124,36 @@ def test_settings_that_differ_from_the_store_s_are_named(data: Path, store: Path
     Sources(config_of(data, store, teacher={"neck": "aligned", "taps": [2, 4, 8, 16], "crop_from": 80}), CPU)
 
 
+@pytest.mark.parametrize(
+    ("built", "asked", "said"),
+    [
+        ("untrained", "untrained", None),
+        ("file", "moved.pth", None),
+        ("imagenet", "imagenet", None),
+        ("training", "untrained", None),
+        ("file", "imagenet", "note: teacher.weights: imagenet is not read"),
+        ("imagenet", "moved.pth", "note: teacher.weights: moved.pth is not read"),
+        ("untrained", "imagenet", "error"),
+        ("imagenet", "untrained", "error"),
+        ("untrained", "moved.pth", "error"),
+    ],
+)
+def test_weights_beside_a_store_are_not_loaded(
+    store: Path, monkeypatch: pytest.MonkeyPatch, built: str, asked: str, said: str | None
+) -> None:
+    opened, notes = FeatureStore.open(store), list[str]()
+    spec = replace(opened.spec, encoders=(replace(opened.spec.encoders[0], weights=built),))
+    monkeypatch.setattr(FeatureStore, "spec", spec)
+    monkeypatch.setattr("cli.workflow.sources.note", notes.append)
+    config = config_of(None, store, teacher={"weights": asked})
+    if said == "error":
+        with pytest.raises(StoreMismatch, match=rf"^teacher\.weights: {asked}, but .* origin {built}, "):
+            Sources(config, CPU)
+        return
+    Sources(config, CPU)
+    assert [said] * (said is not None) == [heard[: len(said or "")] for heard in notes]
+
+
 def test_a_method_s_own_defaults_demand_nothing_of_a_store(
     data: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
