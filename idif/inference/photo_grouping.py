@@ -15,7 +15,7 @@ from idif.data.photo_files import (
     read_camera,
     read_named_camera,
 )
-from idif.datasets.realiad.reader import read_file_name
+from idif.datasets.realiad.reader import read_file_name, read_full_name
 from idif.errors import DatasetError
 from idif.paths import is_plain, portable_name, shown
 
@@ -71,8 +71,9 @@ def find_parts(
     Raises:
         UnclearCameras: an ambiguous view or grouping, a camera that the run does not have, or two files for
             one view.
-        DatasetError: no photographs, an ambiguous category, a name with control characters, or no photographs
-            but pictures of other kinds.
+        DatasetError: no photographs, an ambiguous category, a complete name of Real-IAD with a category that
+            the run does not have, a name with control characters, or no photographs but pictures of other
+            kinds.
     """
     if category is not None and category not in (*categories, AUTO):
         raise DatasetError(f"--category {shown(category)}: the run has {', '.join(categories)}")
@@ -81,6 +82,7 @@ def find_parts(
     for path, folder in photographs(given):
         told = read_file_name(path.name, categories)
         if told is None:
+            _refuse_foreign(path, categories, category)
             unnamed[folder].append(path)
             continue
         of, number, view = told
@@ -227,6 +229,18 @@ def _plain(path: Path) -> Path:
     if not is_plain(str(path)):
         raise DatasetError(f"{shown(str(path))}: expected a name without control characters")
     return path
+
+
+def _refuse_foreign(path: Path, categories: Sequence[str], category: str | None) -> None:
+    """Refuse a photograph whose name is complete as in Real-IAD, of none of the run's categories."""
+    if (of := read_full_name(path.name)) is None:
+        return
+    expected = f"the run has {', '.join(categories)}"
+    if category is not None and not is_automatic(category, categories):
+        expected = f"--category is {category}"
+    raise DatasetError(
+        f"{path}: named as a view of {of}, but {expected}; rename it if that is not its category"
+    )
 
 
 def _only(categories: Sequence[str], category: str | None, path: Path) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from idif.data.index import NORMAL_CLASS, TRAIN_AND_TEST, Index, Sample, Split, View
+from idif.data.index import NORMAL_CLASS, SPLITS, TRAIN_AND_TEST, Index, Sample, Split, View
 from idif.datasets.realiad.files import RealIADLayout, annotation_files
 from idif.errors import DatasetError
 from idif.paths import is_plain, relative_posix, shown
@@ -41,6 +41,13 @@ class _Photo(NamedTuple):
     view: View
     origin: str | None
     """``of`` of the settings that an import recorded; None without."""
+
+
+_FULL_NAME = re.compile(
+    rf"(?P<category>.+?)_[0-9]{{4,}}_(?:{NORMAL_CLASS}|NG(?:_.+)?)_C[0-9]{{1,3}}_(?!(?:{'|'.join(SPLITS)}))[^/]+\.[^/.]+"
+)
+"""A complete file name of Real-IAD: ``<category>_<number>_{OK,NG_<defect>}_C<view>_<time>``. Names that an
+import wrote, with a split in place of the time, are none."""
 
 
 def read_realiad(
@@ -205,6 +212,15 @@ def read_file_name(name: str, categories: Sequence[str]) -> tuple[str, str, int]
             if numbers is not None and len(numbers["view"]) <= 3:
                 return category, numbers["sample"], int(numbers["view"])
     return None
+
+
+def read_full_name(name: str) -> str | None:
+    """The category that a complete file name of Real-IAD tells, known or not; None for other names.
+
+    Shorter names are none, since photographs of other origin have names such as ``part_0001_C1.jpg``.
+    """
+    full = _FULL_NAME.fullmatch(name)
+    return None if full is None else full["category"]
 
 
 def _view_numbers(files: dict[str, Path], photos: dict[str, list[_Photo]]) -> tuple[int, ...]:

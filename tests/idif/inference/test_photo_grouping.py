@@ -176,3 +176,32 @@ def test_cameras_are_known_by_their_names(
     assert [None if image is None else image.relative_to(tmp_path).as_posix() for image in found.images] == [
         names[views.index(slot)] if slot in views else None for slot in range(len(VIEWS))
     ]
+
+
+@pytest.mark.parametrize("category", [None, "cup", "auto"])
+@pytest.mark.parametrize("name", ["pcb_0001_NG_C1_x.jpg", "cup_big_0007_NG_HS_C2_20231022164217.jpg"])
+def test_a_complete_name_of_a_category_that_the_run_lacks_is_refused(
+    tmp_path: Path, name: str, category: str | None
+) -> None:
+    of = name.split("_0")[0]
+    expected = "--category is cup" if category == "cup" else "the run has cup"
+    with pytest.raises(DatasetError, match=rf"{name}: named as a view of {of}, but {expected}; rename"):
+        find_parts(touch(tmp_path, "cup_0001_OK_C1_x.jpg", name), VIEWS, ["cup"], category)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "part_0001.jpg",
+        "part_0001_C1.jpg",
+        "part_0001_C1_x.jpg",
+        "lot_12_OK_C1_x.jpg",
+        "part_OK_C1_x.jpg",
+        "line_0001_OK_C1.jpg",
+        "other_0001_OK_C1_test-good-17.png",
+        "other_0001_scratch_C1_test-scratch-17.png",
+    ],
+)
+def test_names_that_merely_resemble_a_complete_one_are_scored(tmp_path: Path, name: str) -> None:
+    (part,) = find_parts(touch(tmp_path, name), VIEWS, ["cup"])
+    assert part.category == "cup"
