@@ -2,10 +2,11 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from idif.data.index import TRAIN_AND_TEST, Index, Split
+from idif.data.index import TRAIN_AND_TEST, Index
 from idif.datasets.checks.findings import Finding
 from idif.datasets.checks.thumbnails import exchanged_views, near_duplicates
 from idif.datasets.checks.view import ViewCheck
@@ -19,18 +20,29 @@ MAX_BRIGHTNESS_DEVIATION = 64.0
 MIN_SAMPLES = 10
 """Fewer samples than this in a split give a warning."""
 
-ImageSplits = dict[bytes, dict[Split, str]]
-"""Digest of an image file -> the first file with these bytes in each split."""
+
+@dataclass
+class SameImage:
+    """The files with the same bytes in the categories checked so far."""
+
+    train: str | None = None
+    """The first one for training."""
+    test: list[tuple[str, str]] = field(default_factory=list)
+    """(category, file) of those for testing, while there is none for training."""
 
 
-def compare_views(category: str, views: Sequence[ViewCheck], splits: ImageSplits) -> Iterator[Finding]:
+SameImages = dict[bytes, SameImage]
+"""Digest of an image file -> the files with these bytes."""
+
+
+def compare_views(category: str, views: Sequence[ViewCheck], same: SameImages) -> Iterator[Finding]:
     """Faults and oddities among the views of one category.
 
     Args:
-        splits: image files of earlier categories; the files of this one are added.
+        same: image files of earlier categories; the files of this one are added.
     """
     yield from _sizes(category, views)
-    yield from _in_both_splits(category, views, splits)
+    yield from _in_both_splits(category, views, same)
     decoded = [check for check in views if check.thumbnail is not None]
     if decoded:
         yield from _similar_pictures(category, decoded)
@@ -57,15 +69,20 @@ def _sizes(category: str, views: Sequence[ViewCheck]) -> Iterator[Finding]:
                 yield Finding("wrong_size", category, check.view.image, message)
 
 
-def _in_both_splits(category: str, views: Sequence[ViewCheck], splits: ImageSplits) -> Iterator[Finding]:
+def _in_both_splits(category: str, views: Sequence[ViewCheck], same: SameImages) -> Iterator[Finding]:
+    """Every file for testing with the bytes of one for training."""
     for check in views:
         if check.digest is None:
             continue
-        files = splits.setdefault(check.digest, {})
-        is_first = files.setdefault(check.sample.split, check.view.image) == check.view.image
-        if is_first and len(files) == 2:
-            message = f"has the same bytes as {files['train']}"
-            yield Finding("train_and_test", category, files["test"], message)
+        files = same.setdefault(check.digest, SameImage())
+        if check.sample.split == "test":
+            files.test.append((category, check.view.image))
+        elif files.train is None:
+            files.train = check.view.image
+        if files.train is not None:
+            for of, file in files.test:
+                yield Finding("train_and_test", of, file, f"has the same bytes as {files.train}")
+            files.test.clear()
 
 
 def _similar_pictures(category: str, views: Sequence[ViewCheck]) -> Iterator[Finding]:

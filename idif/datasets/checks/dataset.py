@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from idif.data.index import Index, Sample, View
-from idif.datasets.checks.category import ImageSplits, check_splits, compare_views, count_samples
+from idif.datasets.checks.category import SameImages, check_splits, compare_views, count_samples
 from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport, Finding
 from idif.datasets.checks.view import ViewCheck, check_view
 from idif.datasets.realiad.files import RealIADLayout, annotation_files, list_categories
@@ -49,7 +49,8 @@ def check_dataset(
 
     total = sum(_files(index) for index in indexes.values())
     done = 0
-    splits: ImageSplits = {}
+    same: SameImages = {}
+    sources: dict[str | None, str | None] = {}
     for category, index in indexes.items():
         checked: list[ViewCheck] = []
         for view_check in _check_views(root, index, known, workers):
@@ -57,9 +58,9 @@ def check_dataset(
             done += 1 + (view_check.view.mask is not None)
             progress(done, total, category)
         found = [finding for view_check in checked for finding in view_check.findings]
-        found += compare_views(category, checked, splits)
+        found += compare_views(category, checked, same)
         found += check_splits(category, index)
-        sources = {file: view.source for _, view in _views(index) for file in (view.image, view.mask)}
+        sources |= {file: view.source for _, view in _views(index) for file in (view.image, view.mask)}
         findings += [replace(finding, source=sources.get(finding.file)) for finding in found]
 
     counts = {category: count_samples(index) for category, index in indexes.items()}

@@ -288,3 +288,18 @@ def test_the_command_prints_one_object_and_its_exit_code(
     assert "did you mean cup?" in capsys.readouterr().err
     with pytest.raises(DatasetError, match="no such folder"):
         check_dataset(RealIADLayout(root / "nowhere"))
+
+
+def test_every_copy_of_a_training_file_is_an_error_also_in_another_category(root: Path) -> None:
+    copies = [
+        TEST,
+        "realiad_256/cup/OK/S1004/cup_1004_OK_C1_20240101.jpg",
+        "realiad_256/bolt/OK/S1006/bolt_1006_OK_C1_20240101.jpg",
+    ]
+    for copy in copies:
+        shutil.copy(root / TRAIN, root / copy)
+    errors = check_dataset(RealIADLayout(root)).errors
+    assert sorted((e.kind, e.category, e.file) for e in errors) == sorted(
+        ("train_and_test", copy.split("/")[1], copy) for copy in copies
+    )
+    assert all(TRAIN in error.message for error in errors)
