@@ -23,6 +23,7 @@ from idif.encoders.encode import EncoderSet
 from idif.encoders.variants import VARIANTS
 from idif.errors import DatasetError, StoreDamaged, StoreError, WeightsError
 from idif.prefetch import prefetch_map
+from idif.progress import Progress, Tally, silent
 
 DEEP_ROWS = 8
 """Number of rows per group that a deep verification encodes again."""
@@ -32,10 +33,20 @@ by 5e-4 and processors differ in summation order; other weights or pixels give d
 
 
 def compare_data(
-    root: Path, index: Index, groups: dict[GroupName, GroupManifest], report: VerifyReport, workers: int
+    root: Path,
+    index: Index,
+    groups: dict[GroupName, GroupManifest],
+    report: VerifyReport,
+    workers: int,
+    progress: Progress = silent,
 ) -> None:
-    """Compare every sample, view, label and file of the data with the store's groups."""
+    """Compare every sample, view, label and file of the data with the store's groups.
+
+    Args:
+        progress: called with the number of views and per-sample inputs whose files were read.
+    """
     data = sorted_groups(index)
+    read = Tally(progress, sum(map(count_inputs, index.samples)))
     for group, manifest in groups.items():
         stored = manifest.plan.index
         row_of = {sample.sample_id: row for row, sample in enumerate(stored.samples)}
@@ -52,6 +63,7 @@ def compare_data(
         hashes = prefetch_map(partial(_content_or_error, root), common, workers=workers, depth=4 * workers)
         with contextlib.closing(hashes):
             for sample, now in zip(common, hashes, strict=True):
+                read.add(count_inputs(sample), str(group))
                 if isinstance(now, DatasetError):
                     add(sample.sample_id, str(now))
                     continue
@@ -76,6 +88,7 @@ def encode_again(
     data: tuple[Path, Index] | None,
     report: VerifyReport,
     seed: int,
+    progress: Progress = silent,
 ) -> None:
     """Compare a few rows of each group with the stored weights' output for the same inputs.
 
@@ -84,6 +97,7 @@ def encode_again(
     Args:
         data: the data's root and index; without them encoders of other inputs are skipped and listed in the
             report.
+        progress: called with the number of rows.
     """
     spec, loaded = manifest.spec, []
     for file, encoder in files_of(spec):
@@ -102,6 +116,8 @@ def encode_again(
     if not usable:
         return
     encoders = set_of_encoders(spec, tuple(usable))
+    sizes = {group: len(manifest.plan.index) for group, manifest in groups.items()}
+    encoded = Tally(progress, sum(min(DEEP_ROWS, size) for size in sizes.values()))
     for group in groups:
         try:
             source = FeatureStore.open(store, [group.category], group.split)
@@ -112,6 +128,7 @@ def encode_again(
         )
         variants = range(max(1, len(spec.variants)))
         for row in sorted(chosen):
+            encoded.add(1, str(group))
             try:
                 batch = source.read([row] * len(variants), variants)
                 if root is None or len(stored) == len(loaded):

@@ -33,7 +33,7 @@ from idif.data.features import TEACHER, WEIGHTS_SUFFIX
 from idif.data.index import Index
 from idif.errors import StoreDamaged, StoreError
 from idif.prefetch import prefetch_map
-from idif.progress import Progress, silent
+from idif.progress import Progress, ProgressBar, Tally, no_bar
 
 
 def verify_store(
@@ -45,7 +45,7 @@ def verify_store(
     repair: bool = False,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress = silent,
+    bar: ProgressBar = no_bar,
 ) -> VerifyReport:
     """Read every byte of a store once and report all damage; damage does not raise.
 
@@ -56,7 +56,8 @@ def verify_store(
         repair: rebuild damaged shards and metadata (needs ``root``); the report then lists only the remaining
             problems.
         workers: number of hashing threads; one per core (at most 8) when None.
-        progress: called with the number of bytes read.
+        bar: makes the progress callback of each step: bytes read, views compared, rows encoded again, views
+            rebuilt.
 
     Raises:
         StoreError: there is no store at ``path``, or one of another version; with ``repair``, another
@@ -78,16 +79,20 @@ def verify_store(
     for group in repairing:
         what = f"a repair of {group} is going on, or was cut short"
         report.problems.append(Problem(PENDING, (), what, str(group)))
-    _verify_shards(store, manifest, groups, report, workers, progress)
+    with bar("verifying", "bytes") as progress:
+        _verify_shards(store, manifest, groups, report, workers, progress)
     data = None if root is None or index is None else (root, select_inputs(index, manifest.spec.inputs))
     if data is not None:
-        compare_data(*data, groups, report, workers)
+        with bar("comparing the data", "views") as progress:
+            compare_data(*data, groups, report, workers, progress)
         # the rows of the store have its slots, also where the data alone would have others
         data = (data[0], data[1].with_views(manifest.view_numbers))
     if deep:
-        encode_again(store, manifest, groups, data, report, seed)
+        with bar("encoding again", "rows") as progress:
+            encode_again(store, manifest, groups, data, report, seed, progress)
     if repair and data is not None and report.problems:
-        repair_store(store, manifest, groups, *data, report, workers, progress)
+        with bar("rebuilding", "views") as progress:
+            repair_store(store, manifest, groups, *data, report, workers, progress)
     return report
 
 
@@ -222,6 +227,7 @@ def _verify_shards(
         for array in manifest.plan.array_layouts(root.spec)
     ]
     sizes = [f.manifest.shards[f.shard].files[f.array.shard_file(f.shard)].size for f in files]
+    read = Tally(progress, sum(sizes))
     # shards are read as a whole: one per thread and one ahead in memory
     checks = prefetch_map(partial(_check_shard_file, store), files, workers=workers, depth=workers + 1)
     with contextlib.closing(checks):
@@ -230,7 +236,7 @@ def _verify_shards(
             report.bytes += size
             if problem is not None:
                 report.problems.append(problem)
-            progress(report.bytes, sum(sizes), str(file.group))
+            read.add(size, str(file.group))
 
 
 def _check_shard_file(store: StorePath, file: _ShardFile) -> Problem | None:

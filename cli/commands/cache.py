@@ -72,8 +72,7 @@ def verify(
             drop_incomplete=drop_incomplete,
         )
         index = reader_of(data).read(data, None)
-    with progress_bar("verifying", "bytes") as listen:
-        report = verify_store(place, root=root, index=index, deep=deep, repair=repair, progress=listen)
+    report = verify_store(place, root=root, index=index, deep=deep, repair=repair, bar=progress_bar)
     for problem in report.problems:
         note(f"found: {problem}")
     if report.encoders_left_out:

@@ -68,8 +68,8 @@ def demo(
         index = read_realiad(RealIADLayout(data, images=f"realiad_{size}"))
         encoders = EncoderSet((encoder,), size)
         build_store(BuildRequest(data, index, store, encoders, device=evaluation_device()), progress=listen)
-    with _stage("verify   every byte"), progress_bar("verifying", "bytes") as listen:
-        found = verify_store(store, progress=listen)
+    with _stage("verify   every byte"):
+        found = verify_store(store, bar=progress_bar)
         if not found.sound:
             raise StoreDamaged("; ".join(str(problem) for problem in found.problems))
     config = _config(settings["config"], out, store)

@@ -7,7 +7,7 @@ import typer
 from rich.console import Group
 
 from cli.options import CheckpointOption, SetOption
-from cli.terminal.console import JsonOption, err, note, print_result
+from cli.terminal.console import JsonOption, err, note, print_result, progress_bar
 from cli.terminal.decisions import decisions_text
 from cli.terminal.metrics_table import metrics_table, paired_table
 from cli.workflow.evaluate import evaluate_run
@@ -71,7 +71,8 @@ def evaluate(
         raise ConfigError(f"{option}: the predictions are written already; leave --from-predictions out")
     if from_predictions:
         results, config = open_results(run, overrides)
-        metrics = measure_again(results, config.eval, given_keys(overrides), notify=note)
+        with progress_bar("measuring", "samples") as listen:
+            metrics = measure_again(results, config.eval, given_keys(overrides), notify=note, progress=listen)
     else:
         opened = open_run(run, overrides, checkpoint)
         results, config = opened.results, opened.config

@@ -8,7 +8,7 @@ import torch
 import typer
 
 from cli.options import SetOption
-from cli.terminal.console import JsonOption, note, print_result
+from cli.terminal.console import JsonOption, note, print_result, progress_bar
 from cli.workflow.encoders import LIVE_ENCODER
 from cli.workflow.sources import Sources
 from idif.config.loader import load_configs
@@ -17,7 +17,7 @@ from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import load_encoder
 from idif.errors import ConfigError
 from idif.files import make_folder, require_writable
-from idif.runs.import_weights import import_run, read_imported
+from idif.runs.import_weights import IMPORT_STEPS, import_run, read_imported
 from idif.runs.start import TrainingData
 from idif.training.checkpoint import save_weights
 
@@ -56,13 +56,18 @@ def import_weights(
         raise ConfigError(f"{config}: method.name: expected {method}, got {chosen.method.name}")
     if encoder_out is not None:
         require_writable(encoder_out.parent)
-        _write_encoder(encoder_out, file, read_imported(chosen, _without_samples(chosen), file).encoder)
+        with progress_bar("reading", "files") as listen:
+            listen(0, 1, f"reading {file.name}")
+            encoder = read_imported(chosen, _without_samples(chosen), file).encoder
+            _write_encoder(encoder_out, file, encoder)
         print_result({"encoder": str(encoder_out)}, as_json=as_json, otherwise=f"encoder: {encoder_out}")
         return
     sources = Sources(chosen, torch.device("cpu"))
     first = sources.unplaced(sources.categories(), "test")
     # the samples that it was trained on are not known
-    import_run(chosen, sources.training_data(first, identities={}), file)
+    with progress_bar("importing", "steps") as listen:
+        listen(0, IMPORT_STEPS, "loading the encoders")
+        import_run(chosen, sources.training_data(first, identities={}), file, progress=listen)
     print_result({"run": str(chosen.folder)}, as_json=as_json, otherwise=f"run: {chosen.folder}")
     note(f"next: idif eval {chosen.folder}")
 

@@ -1,6 +1,6 @@
 """The metrics of one category from a predictions file, and their mean over categories."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ def category_metrics(
     aupro_rule: AuproRule = "interpolated",
     sample_labels: BoolArray | None = None,
     resamples: int = 1000,
+    advance: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """All metrics of one category for ``metrics.json``, as JSON values.
 
@@ -46,6 +47,7 @@ def category_metrics(
         aupro_rule: see `idif.metrics.aupro`.
         sample_labels: bool [N] of these rows; none means: anomalous when any present view is.
         resamples: of the bootstrap interval; 0 leaves it out.
+        advance: called with the number of maps read since the last call, counted per sample.
 
     Returns:
         The keys of `sample_metrics`, those of `PixelMetrics.compute` with ``error_bound`` as
@@ -89,7 +91,7 @@ def category_metrics(
     else:
         if pixels is None:
             pixels = {
-                name: pixel_metrics(predictions, rows, fpr_limits, connectivity, aupro_rule, name)
+                name: pixel_metrics(predictions, rows, fpr_limits, connectivity, aupro_rule, name, advance)
                 for name in (MAP, *predictions.other_maps)
             }
         values, why = _values_of_maps(pixels, predictions.region_map, [*map(metric_name, fpr_limits)])
@@ -129,8 +131,13 @@ def pixel_metrics(
     connectivity: Connectivity = 8,
     aupro_rule: AuproRule = "interpolated",
     name: str = MAP,
+    advance: Callable[[int], None] | None = None,
 ) -> PixelMetrics:
-    """Pixel counts of the map ``name`` of the present views of the given rows, from a file with maps."""
+    """Pixel counts of the map ``name`` of the present views of the given rows, from a file with maps.
+
+    Args:
+        advance: called with the number of samples of each block.
+    """
     pixel = PixelMetrics(fpr_limits, connectivity, aupro_rule=aupro_rule)
     for block, maps, masks in predictions.iter_maps(rows, _BLOCK, name):
         p = predictions
@@ -140,6 +147,8 @@ def pixel_metrics(
             sound = np.isfinite(maps).all(axis=(2, 3)) | ~p.present[block]
             bad = [p.sample_id[row] for row in block[~sound.all(axis=1)]]
             raise RunError(f"{p.path}: maps of sample {', '.join(bad)}: {error}") from error
+        if advance is not None:
+            advance(len(block))
     return pixel
 
 

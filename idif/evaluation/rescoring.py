@@ -14,6 +14,7 @@ from idif.evaluation.predictions_writer import PredictionsWriter
 from idif.evaluation.test_pass import score_rules, score_texts
 from idif.methods.maps import MAP
 from idif.metrics.sample import sample_scores, view_scores
+from idif.progress import Progress, silent
 
 _BLOCK = 8
 _RULES = {"score", "top_k", "top_share", "sample_score"}
@@ -28,6 +29,8 @@ def rescore(
     given: Collection[str],
     run: Path,
     derived: Sequence[Path] = (),
+    *,
+    progress: Progress = silent,
 ) -> str | None:
     """Replace the scores of a predictions file by those of other rules, if ``given`` asks for them.
 
@@ -39,6 +42,7 @@ def rescore(
         given: dotted keys of the settings given now; the file's own rules apply to all others.
         run: the run's folder, for messages.
         derived: files computed from the former scores; removed.
+        progress: called with the number of samples.
 
     Returns:
         The new rules for display; None if the scores stay as they are.
@@ -78,7 +82,7 @@ def rescore(
     views = predictions.view_scores
     if any(recorded.get(key) != wanted.get(key) for key in ("view_score", "top_k", "top_share")):
         _require_maps(predictions, rules, run)
-        views = _reduced(predictions, rules)
+        views = _reduced(predictions, rules, progress)
     samples = predictions.sample_scores
     if not _are_own(predictions, recorded["sample_score"]):
         shown = torch.from_numpy(predictions.present)
@@ -86,7 +90,7 @@ def rescore(
     kept = {key: value for key, value in recorded.items() if key != "top_share"}
     stated = {**protocol, **score_texts(rules), "rules": kept | wanted}
     stated |= {key: {} for key in ("false_positive", "validated", "normals") if key in protocol}
-    _write(predictions, views, samples, stated, derived)
+    _write(predictions, views, samples, stated, derived, progress)
     return "; ".join(f"{key.replace('_', ' ')}: {text}" for key, text in score_texts(rules).items())
 
 
@@ -114,7 +118,7 @@ def _are_own(predictions: Predictions, rule: str) -> bool:
     return not np.allclose(reduced.numpy()[scorable], predictions.sample_scores[scorable], rtol=1e-5)
 
 
-def _reduced(predictions: Predictions, rules: EvalConfig) -> FloatArray:
+def _reduced(predictions: Predictions, rules: EvalConfig, progress: Progress) -> FloatArray:
     """View scores [N,V] of the file's maps; NaN for absent views."""
     views = np.full_like(predictions.view_scores, np.nan)
     for rows, maps, _ in predictions.iter_maps(np.arange(len(predictions)), _BLOCK):
@@ -125,6 +129,7 @@ def _reduced(predictions: Predictions, rules: EvalConfig) -> FloatArray:
             ).numpy()
         except ValueError as error:
             raise RunError(f"eval.top_k: {error}") from None
+        progress(int(rows[-1]) + 1, len(predictions), "scoring again")
     views[~predictions.present] = np.nan
     return views
 
@@ -135,6 +140,7 @@ def _write(
     samples: FloatArray,
     protocol: dict[str, Any],
     derived: Sequence[Path],
+    progress: Progress,
 ) -> None:
     """Write the file again with other scores."""
     p, everything = predictions, np.arange(len(predictions))
@@ -166,5 +172,6 @@ def _write(
                 other_maps={name: torch.from_numpy(values) for name, (_, values, _) in others},
                 brightness=None if p.brightness is None else torch.from_numpy(p.brightness[rows]),
             )
+            progress(start + len(rows), len(p), "writing")
         for one in stored:
             one.close()  # a file that is read cannot be replaced on every system

@@ -30,7 +30,7 @@ from idif.files import require_space
 from idif.methods.maps import MAP
 from idif.metrics import PixelMetrics, auroc
 from idif.metrics.score_counts import BoolArray, IntArray
-from idif.progress import Progress, silent
+from idif.progress import Progress, Tally, silent
 
 PixelCounts = dict[str, PixelMetrics]
 """{map: counts of its pixels}."""
@@ -258,7 +258,11 @@ def _count_pixels(pixels: PixelMetrics, maps: Tensor, batch: Batch, samples: Seq
 
 
 def metrics_of(
-    predictions: Predictions, settings: EvalConfig, pixels: dict[str, PixelCounts] | None = None
+    predictions: Predictions,
+    settings: EvalConfig,
+    pixels: dict[str, PixelCounts] | None = None,
+    *,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Content of ``metrics.json``: metrics of every category, their mean, and the protocol.
 
@@ -266,12 +270,15 @@ def metrics_of(
         predictions: the file of a test pass.
         settings: limits and rule of AUPRO, labels, thresholds, pooling.
         pixels: streaming pixel counts of each category, for a file without maps.
+        progress: called with the number of samples whose maps were read.
 
     Raises:
         RunError: the file lacks data that a setting requires, or contains a score that is not finite.
     """
     counted = pixels if pixels is not None and not predictions.has_maps else {}
     labels = sample_labels_of(predictions, np.arange(len(predictions)), settings)
+    passes = (1 + len(predictions.other_maps)) * (2 if settings.pool_categories else 1)
+    read = Tally(progress, len(predictions) * passes)
 
     def measured(category: str | None, of_maps: PixelCounts | None) -> dict[str, Any]:
         rows = slice(None) if category is None else predictions.rows(category)
@@ -282,6 +289,7 @@ def metrics_of(
             sample_labels=labels[rows],
             fpr_limits=settings.fpr_limits,
             aupro_rule=settings.aupro,
+            advance=lambda samples: read.add(samples, f"measuring {category or 'all categories'}"),
         )
 
     categories: dict[str, dict[str, Any]] = {}

@@ -169,17 +169,29 @@ def evaluate(evaluation: Evaluation, *, split: Split = "test", maps: bool = True
         provenance={MODELS: _model_digests(evaluation), **_epoch(evaluation.run), **_labels(evaluation.run)},
         progress=evaluation.progress,
     )
-    return measure(results, evaluation.run.config.eval, pixels, notify=evaluation.notify)
+    return measure(
+        results,
+        evaluation.run.config.eval,
+        pixels,
+        notify=evaluation.notify,
+        progress=evaluation.progress,
+    )
 
 
 def measure_again(
-    results: Path, settings: EvalConfig, given: Collection[str], *, notify: Notify = unheard
+    results: Path,
+    settings: EvalConfig,
+    given: Collection[str],
+    *,
+    notify: Notify = unheard,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """As `measure`, from stored predictions, whose scores are computed again if ``given`` demands it.
 
     Args:
         settings: the section ``eval`` with its overrides.
         given: dotted keys of the overrides, e.g. ``eval.score``.
+        progress: called with the number of samples.
 
     Raises:
         RunError: as `measure`; a key given demands a new test pass.
@@ -187,10 +199,12 @@ def measure_again(
     path = results / PREDICTIONS_FILE
     predictions = Predictions.open(path)
     check_results(path, predictions.protocol, run_home(results))
-    again = rescore(predictions, settings, given, results, derived=[results / METRICS_FILE])
+    again = rescore(
+        predictions, settings, given, results, derived=[results / METRICS_FILE], progress=progress
+    )
     if again is not None:
         notify(f"note: the scores of {path} were computed again: {again}")
-    return measure(results, settings, notify=notify)
+    return measure(results, settings, notify=notify, progress=progress)
 
 
 def measure(
@@ -199,6 +213,7 @@ def measure(
     pixels: dict[str, PixelCounts] | None = None,
     *,
     notify: Notify = unheard,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Compute the metrics of ``predictions.h5`` in ``results`` and write ``metrics.json`` beside it.
 
@@ -207,7 +222,7 @@ def measure(
     """
     predictions = Predictions.open(results / PREDICTIONS_FILE)
     check_results(predictions.path, predictions.protocol, run_home(results))
-    metrics = metrics_of(predictions, settings, pixels)
+    metrics = metrics_of(predictions, settings, pixels, progress=progress)
     home = run_home(results)
     if (home / CONFIG_FILE).is_file():
         distances = distances_of(read_config(home), home, metrics["categories"])

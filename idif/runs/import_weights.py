@@ -15,6 +15,7 @@ from idif.files import replacing_folder
 from idif.fingerprint import sha256_of_file
 from idif.methods.catalog import METHODS
 from idif.methods.protocol import ImportedWeights, Method
+from idif.progress import Progress, Tally, silent
 from idif.runs.run import method_context
 from idif.runs.start import TrainingData, TrainingStart, check_folder, model_groups, write_run_folder
 from idif.training.checkpoint import save_checkpoint
@@ -25,13 +26,18 @@ ENCODER_TOLERANCE = 1e-4
 """Largest difference of the two encoders, as a share of a tensor's largest value."""
 
 
-def import_run(config: Config, data: TrainingData, file: Path) -> None:
+IMPORT_STEPS = 3
+"""Steps that `import_run` reports."""
+
+
+def import_run(config: Config, data: TrainingData, file: Path, *, progress: Progress = silent) -> None:
     """Write the run's folder with the weights of ``file`` as those of its last epoch.
 
     Args:
         config: the run; ``config.folder`` is written.
         data: the features that the method will score.
         file: the authors' checkpoint.
+        progress: called with the number of steps done.
 
     Raises:
         ConfigError: the method imports no weights, or the config names several models.
@@ -42,13 +48,17 @@ def import_run(config: Config, data: TrainingData, file: Path) -> None:
     fabric = Fabric(accelerator="cpu", devices=1)
     name, members = _only_model(config, data.categories)
     check_folder(config, fabric, resume=False)
+    steps = Tally(progress, IMPORT_STEPS)
+    steps.add(0, f"reading {file.name}")
     imported = read_imported(config, data, file)
     if imported.encoder is not None:
         _require_same_encoder(imported.encoder, data.encoders.encoders[0], file)
     context = method_context(config, data.features, data.view_numbers, members)
     method = METHODS[config.method.name].build(config.method, context)
     load_imported(method, imported.method, file)
+    steps.add(1, f"hashing {file.name}")
     line = f"the weights are those of {file.name}, SHA-256 {sha256_of_file(file)[:12]}, not trained here"
+    steps.add(1, "writing the run")
     length = last_length(config)
     done = TrainingProgress(epoch=length.epochs, step=length.steps or 0, finished=True)
     # all at once: a run without its checkpoint would be trained by `--resume` and still be called imported
@@ -56,6 +66,7 @@ def import_run(config: Config, data: TrainingData, file: Path) -> None:
     with replacing_folder(partial, config.folder):
         write_run_folder(config, data, TrainingStart({}, (line,)), fabric, partial)
         save_checkpoint(partial / name, method.state_dict(), {}, done)
+    steps.add(1)
 
 
 def read_imported(config: Config, data: TrainingData, file: Path) -> ImportedWeights:

@@ -5,7 +5,7 @@ output on a terminal are the caller's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from idif.data.subset import Subset
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder
 from idif.files import make_folder
-from idif.progress import Notify, Progress, silent, unheard
+from idif.progress import Notify, ProgressBar, no_bar, unheard
 from idif.runs.category_probe import keep_probe
 from idif.runs.identity import data_identity
 from idif.runs.lock import model_lock
@@ -72,18 +72,6 @@ class TrainingSources(Protocol):
         ...
 
 
-class ProgressBar(Protocol):
-    """Makes the progress callback of one long step."""
-
-    def __call__(self, title: str, unit: str) -> AbstractContextManager[Progress]:
-        """The callback, while the context is entered."""
-        ...
-
-
-def _no_bar(title: str, unit: str) -> AbstractContextManager[Progress]:
-    return nullcontext(silent)
-
-
 @dataclass(frozen=True)
 class TrainingSession:
     """The training of one run in this process."""
@@ -91,7 +79,7 @@ class TrainingSession:
     config: Config
     sources: TrainingSources
     fabric: Fabric
-    bar: ProgressBar = _no_bar
+    bar: ProgressBar = no_bar
     notify: Notify = unheard
     first: bool = True
     """Whether this process writes the run's folder, and reports."""

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from cache.checking.verify import verify_store
 from cache.checking.verify_report import Problem
 from idif.data.index import Index
 from idif.errors import StoreError
+from idif.progress import Progress
 from tests.helpers.tiny_data import tiny_index, tree, untrained
 from tests.helpers.tiny_store import build_tiny
 
@@ -35,19 +37,24 @@ def store(built: Path, tmp_path: Path) -> Path:
 
 def test_a_sound_store_has_no_problems(store: Path, data: Path) -> None:
     before = tree(store)
-    seen: list[tuple[int, int]] = []
-    report = verify_store(
-        store,
-        root=data,
-        index=INDEX,
-        deep=True,
-        progress=lambda done, total, what="": seen.append((done, total)),
-    )
+    seen: dict[str, list[tuple[int, int]]] = {}
+
+    def bar(title: str, unit: str) -> AbstractContextManager[Progress]:
+        calls = seen.setdefault(unit, [])
+        return nullcontext(lambda done, total, what="": calls.append((done, total)))
+
+    report = verify_store(store, root=data, index=INDEX, deep=True, bar=bar)
     assert report.sound, report.problems
     assert report.files >= len(before)
     assert report.views_compared == sum(sum(sample.present) for sample in INDEX.samples)
     assert report.rows_encoded == len(INDEX)
-    assert seen == sorted(seen)
+    assert {unit: calls[-1][0] for unit, calls in seen.items() if unit != "bytes"} == {
+        "views": report.views_compared,
+        "rows": report.rows_encoded,
+    }
+    for calls in seen.values():
+        assert calls == sorted(calls)
+        assert calls[-1][0] <= calls[-1][1] == calls[0][1]
     assert tree(store) == before
 
 

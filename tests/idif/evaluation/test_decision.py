@@ -94,7 +94,17 @@ def test_scores_are_computed_again_from_stored_maps(run: Path) -> None:
     before = Predictions.open(run / "predictions.h5")
     settings = EVAL.model_copy(update={"score": "topk", "top_k": 5})
     heard: list[str] = []
-    metrics = measure_again(run, settings, {"eval.score", "eval.top_k"}, notify=heard.append)
+    steps: dict[str, list[tuple[int, int]]] = {}
+    metrics = measure_again(
+        run,
+        settings,
+        {"eval.score", "eval.top_k"},
+        notify=heard.append,
+        progress=lambda done, total, what="": steps.setdefault(what, []).append((done, total)),
+    )
+    assert {what: calls[-1] for what, calls in steps.items()} == dict.fromkeys(
+        ("scoring again", "writing", "measuring tile"), (20, 20)
+    )
     after = Predictions.open(run / "predictions.h5")
     _, maps, _ = next(before_maps := after.iter_maps(np.arange(20), 20))
     before_maps.close()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import load_encoder
 from idif.encoders.live import LiveFeatures
 from idif.encoders.options import EncoderOptions
+from idif.runs.import_weights import IMPORT_STEPS
 from idif.runs.run import open_run
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotations
 
@@ -181,7 +183,11 @@ def test_an_authors_checkpoint_becomes_a_run_with_the_authors_maps(
         patch.setattr("idif.runs.import_weights.save_checkpoint", interrupt)
         assert run(command) == 130
     assert not list((home / "runs").glob("*imported*")), "a run without weights would be trained by --resume"
+    steps: list[int] = []
+    bar = nullcontext(lambda done, total, what="": steps.append(done))
+    monkeypatch.setattr("cli.commands.import_weights.progress_bar", lambda title, unit: bar)
     assert run(command) == 0
+    assert steps == [0, 0, 1, 2, IMPORT_STEPS]
     imported = open_run(home / "runs" / "imported")
     source, batch = one_batch(home)
     method = imported.method("all", source.spec, source.index.view_numbers)
