@@ -345,6 +345,9 @@ def visa(
     split_file: Annotated[
         str, typer.Option("--split", help="Split to import, relative to SRC.")
     ] = "split_csv/1cls.csv",
+    views: Annotated[
+        int | None, typer.Option(help="Number of views that must be found; VisA has one.", min=1)
+    ] = None,
     size: ImportSizeOption = "256",
     preview: PreviewOption = False,
     as_json: JsonOption = False,
@@ -363,5 +366,7 @@ def visa(
 
     request = ImportRequest(src, out, categories=category, size=_import_size(size))
     with progress_bar("reading", "samples") as listen:
-        summary = import_visa(request, split_file=split_file, workers=decode_threads(), progress=listen)
+        summary = import_visa(
+            request, split_file=split_file, views=views, workers=decode_threads(), progress=listen
+        )
     _report_photographs(request, summary, preview, as_json)

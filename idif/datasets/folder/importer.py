@@ -119,8 +119,7 @@ def import_folder(
     }
     names = [view for listed in samples.values() for sample in listed for view in sample.photographs]
     numbers = _number_views(src, names)
-    if views not in (None, len(numbers)):
-        raise DatasetError(f"{src}: expected {views} views, found {len(numbers)}: {', '.join(numbers)}")
+    require_view_count(src, views, list(numbers))
     sources = {}
     for category, folder in folders.items():
         settings = {
@@ -162,6 +161,12 @@ def _defects(samples: Mapping[str, Sequence[PhotoSample]]) -> tuple[str, ...]:
 def sample_files(folder: Path, samples: Sequence[PhotoSample]) -> Iterator[Path]:
     """Every photograph and mask of the samples."""
     return (folder / file for s in samples for file in (*s.photographs.values(), *s.masks.values()))
+
+
+def require_view_count(src: Path, expected: int | None, names: Sequence[str]) -> None:
+    """Refuse another number of views than the expected one; None expects any."""
+    if expected not in (None, len(names)):
+        raise DatasetError(f"{src}: expected {expected} views, found {len(names)}: {', '.join(names)}")
 
 
 def _number_views(src: Path, names: Sequence[str]) -> dict[str, int]:

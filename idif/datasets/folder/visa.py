@@ -13,7 +13,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from idif.data.index import Split
-from idif.datasets.folder.importer import MAX_SIZE, FolderSummary, load_category, sample_files
+from idif.datasets.folder.importer import (
+    MAX_SIZE,
+    FolderSummary,
+    load_category,
+    require_view_count,
+    sample_files,
+)
 from idif.datasets.folder.layout import PhotoSample
 from idif.datasets.realiad.writer import CategorySource, ImportRequest, source_digest, write_categories
 from idif.errors import DatasetError
@@ -29,7 +35,12 @@ UNNAMED, SEVERAL = "anomaly", "several"
 
 
 def import_visa(
-    request: ImportRequest, *, split_file: str = SPLIT_FILE, workers: int = 2, progress: Progress = silent
+    request: ImportRequest,
+    *,
+    split_file: str = SPLIT_FILE,
+    views: int | None = None,
+    workers: int = 2,
+    progress: Progress = silent,
 ) -> FolderSummary:
     """Decode every image of the split, resize it to a square and write it in the Real-IAD layout.
 
@@ -38,6 +49,7 @@ def import_visa(
     Args:
         request: ``src`` is VisA's folder; ``size`` is 32 to `MAX_SIZE`, or None.
         split_file: path of the split, relative to ``src``.
+        views: how many views are expected, as that of `import_folder`; VisA has 1.
         workers: threads that decode.
 
     Raises:
@@ -46,6 +58,7 @@ def import_visa(
         CannotFinish: ``out`` cannot be written.
     """
     request.check_size(MAX_SIZE)
+    require_view_count(request.src, views, ["1"])
     samples = read_split(request.src, split_file)
     for category in request.categories:
         if category not in samples:

@@ -117,3 +117,13 @@ def test_a_category_needs_training_images(src: Path) -> None:
     (src / SPLIT).write_text(text, encoding="utf-8")
     with pytest.raises(DatasetError, match="no training images"):
         read_split(src)
+
+
+def test_another_number_of_views_is_refused(
+    src: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["data", "import", "visa", str(src), str(tmp_path / "out"), "--size=32"]
+    assert run([*command, "--views=5"]) == 2
+    assert f"{src}: expected 5 views, found 1: 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert run([*command, "--views=1"]) == 0
