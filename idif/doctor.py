@@ -81,7 +81,8 @@ def check_libraries() -> CheckResult:
         return CheckResult(
             "libraries", "problem", ", ".join(unmet), "install them: pip install --upgrade idif"
         )
-    shown = ", ".join(f"{name} {_version(name)}" for name in ("torch", "torchvision", "zarr", "tensorstore"))
+    known = {name: _version(name) for name in ("torch", "torchvision", "zarr", "tensorstore")}
+    shown = ", ".join(f"{name} {found}" for name, found in known.items() if found is not None)
     return CheckResult("libraries", "ok", f"all {len(core)}; {shown}")
 
 
