@@ -10,6 +10,7 @@ from cli.workflow.device import evaluation_device
 from cli.workflow.evaluate import evaluation_of
 from cli.workflow.sources import Sources
 from idif.data.features import IMAGES, check_arrays
+from idif.errors import RunError
 from idif.files import require_writable
 from idif.missing_views.imputation import Imputer
 from idif.missing_views.inpainting import Reconstructor, ViewInpainter, load_inpainter, train_inpainter
@@ -24,31 +25,56 @@ from idif.training.sampling import training_rows
 
 
 def strategies_of(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
-    """Score every strategy on every run; writes ``strategies.json`` into the first run."""
+    """Score every strategy on every run; writes ``strategies.json`` into the first run.
+
+    Raises:
+        RunError: a run is given twice.
+    """
+    names = run_names(runs)
     require_writable(runs[0].results)
     curves: list[dict[str, Any]] = []
-    compared: dict[str, list[str]] = {}
-    for run in runs:
+    compared: list[list[str]] = []
+    for run, name in zip(runs, names, strict=True):
         categories = _strategies_of_run(run, seed)
-        compared[run.results.name] = sorted(categories["dropout"])
+        compared.append(sorted(categories["dropout"]))
         for strategy, of_categories in categories.items():
             curves.append(
                 {
-                    "run": run.config.run.name,
+                    "run": name,
                     "view_dropout": run.config.train.dropout.probability,
                     "strategy": strategy,
                     "by_missing": mean_curve(of_categories),
                     "categories": of_categories,
                 }
             )
-    if len({tuple(names) for names in compared.values()}) > 1:
+    if any(categories != compared[0] for categories in compared):
         note("note: the runs' categories differ, so their means are not comparable")
     chosen = runs[0].config.strategies.model_dump(mode="json")
     first = runs[0]
-    models = [first.model_name(category) for category in compared[first.results.name]]
+    models = list(dict.fromkeys(first.model_name(category) for category in compared[0]))
     chosen |= {MODELS: model_digests(first.folder, models)}
     found = {"curves": curves, "protocol": {"seed": seed, "labels": "any view", **chosen}}
     return write_sealed(first.results / STRATEGIES_FILE, found)
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """A name for each run: its own, or the end of its folder's path where several have the same.
+
+    Raises:
+        RunError: a run is given twice.
+    """
+    folders = [run.results.resolve() for run in runs]
+    names = [run.config.run.name for run in runs]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise RunError(f"{folder}: expected different runs, got this one twice")
+    length, most = 2, max(len(folder.parts) for folder in folders)
+    shown = list(names)
+    while len(set(shown)) < len(shown) and length <= most:
+        ends = ["/".join(folder.parts[-length:]) for folder in folders]
+        shown = [end if names.count(name) > 1 else name for name, end in zip(names, ends, strict=True)]
+        length += 1
+    return shown
 
 
 def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:
