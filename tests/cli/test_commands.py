@@ -325,7 +325,9 @@ def test_a_store_of_other_data_is_refused(world: Path, capsys: pytest.CaptureFix
             entry["anomaly_class"] = "dent"
             break
     path.write_text(json.dumps(annotations))
-    run(["train", f"--config={world / 'c.yaml'}", *FAST, "--set=run.name=y", f"--set=data.root={other}"])
+    train = ["train", f"--config={world / 'c.yaml'}", *FAST, "--set=run.name=y", f"--set=data.root={other}"]
+    assert run(train) == 2, "the store's splits that are not learned from are compared, too"
+    assert "dent" in capsys.readouterr().err
     assert run(["eval", str(world / "runs" / "tiny"), f"--set=data.root={other}"]) == 2
     assert "dent" in capsys.readouterr().err
 
