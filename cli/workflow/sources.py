@@ -307,7 +307,8 @@ def _check_weights(asked: str, stored: EncoderSpec, path: str | Path) -> None:
     origin = asked if asked in ("imagenet", "untrained") else "file"
     if stored.weights in (origin, LEARNED):
         return
-    built = f"{path} was built with weights of the origin {stored.weights}, {stored.weights_sha256[:12]}"
+    kind = "weights of a file" if stored.weights == "file" else f"{stored.weights} weights"
+    built = f"{path} was built with {kind}, {stored.weights_sha256[:12]}"
     if "untrained" in (origin, stored.weights):
         raise StoreMismatch(f"teacher.weights: {asked}, but {built}")
     if first_process():

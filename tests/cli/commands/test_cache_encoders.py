@@ -147,7 +147,9 @@ def test_weights_beside_a_store_are_not_loaded(
     monkeypatch.setattr("cli.workflow.sources.note", notes.append)
     config = config_of(None, store, teacher={"weights": asked})
     if said == "error":
-        with pytest.raises(StoreMismatch, match=rf"^teacher\.weights: {asked}, but .* origin {built}, "):
+        with pytest.raises(
+            StoreMismatch, match=rf"^teacher\.weights: {asked}, but .* was built with {built} weights, "
+        ):
             Sources(config, CPU)
         return
     Sources(config, CPU)
