@@ -16,7 +16,7 @@ from idif.data.resize import Resize
 from idif.datasets.config import DataConfig
 from idif.encoders.options import EncoderOptions, NeckName, Padding
 from idif.methods.causal_film.config import CausalFiLMConfig
-from idif.methods.decodiff.config import DeCoDiffConfig
+from idif.methods.deco_diff.config import DeCoDiffConfig
 from idif.methods.idif.config import IDIFConfig
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.msflow.config import MSFlowConfig

@@ -3,7 +3,7 @@
 from typing import Any
 
 from idif.methods.causal_film.spec import CAUSAL_FILM_SPEC
-from idif.methods.decodiff.spec import DECO_DIFF_SPEC
+from idif.methods.deco_diff.spec import DECO_DIFF_SPEC
 from idif.methods.idif.spec import IDIF_SPEC
 from idif.methods.memory.spec import PADIM_SPEC, PATCHCORE_SPEC
 from idif.methods.msflow.spec import MSFLOW_SPEC

@@ -16,7 +16,7 @@ from cli.__main__ import run
 from idif.encoders.frozen import FrozenEncoder
 from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, write_annotations
 from tests.helpers.tiny_vae import installed_vae
-from tests.idif.methods.decodiff.latent_unet import AuthorsUNet
+from tests.idif.methods.deco_diff.latent_unet import AuthorsUNet
 
 CATEGORY = "screw"
 

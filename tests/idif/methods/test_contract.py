@@ -15,7 +15,7 @@ from idif.encoders.frozen import load_encoder
 from idif.encoders.live import LiveFeatures
 from idif.encoders.options import EncoderOptions
 from idif.methods.catalog import METHODS
-from idif.methods.decodiff.config import DeCoDiffConfig
+from idif.methods.deco_diff.config import DeCoDiffConfig
 from idif.methods.memory.config import PaDiMConfig, PatchCoreConfig
 from idif.methods.protocol import Method, MethodContext
 from idif.methods.section import MethodSection

@@ -17,8 +17,8 @@ from idif.data.features import EncoderSpec, FeatureSpec
 from idif.encoders.frozen import FrozenEncoder
 from idif.errors import ConfigError, StoreMismatch
 from idif.methods.catalog import METHODS
-from idif.methods.decodiff.difference_maps import DifferenceMaps, enlarging, fuse
-from idif.methods.decodiff.diffusion import (
+from idif.methods.deco_diff.difference_maps import DifferenceMaps, enlarging, fuse
+from idif.methods.deco_diff.diffusion import (
     betas,
     correct,
     corrupt,
@@ -28,7 +28,7 @@ from idif.methods.decodiff.diffusion import (
     reverse_timesteps,
     shuffled_patches,
 )
-from idif.methods.decodiff.unet import SIZES, DeviationUNet, Size
+from idif.methods.deco_diff.unet import SIZES, DeviationUNet, Size
 from idif.methods.protocol import MethodContext
 from idif.randomness import Draws
 

@@ -11,12 +11,12 @@ from idif.data.arrays import feature_map
 from idif.data.features import EncoderSpec, FeatureSpec
 from idif.errors import ConfigError, WeightsError
 from idif.methods.catalog import METHODS
-from idif.methods.decodiff.config import DeCoDiffConfig, GatingConfig
-from idif.methods.decodiff.diffusion import reverse_timesteps
-from idif.methods.decodiff.model import DeCoDiff
+from idif.methods.deco_diff.config import DeCoDiffConfig, GatingConfig
+from idif.methods.deco_diff.diffusion import reverse_timesteps
+from idif.methods.deco_diff.model import DeCoDiff
 from idif.methods.protocol import MethodContext
 from idif.runs.import_weights import load_imported
-from tests.idif.methods.decodiff.latent_unet import AuthorsUNet, authors_sampler
+from tests.idif.methods.deco_diff.latent_unet import AuthorsUNet, authors_sampler
 
 WIDTH, HEADS, CONTEXT = 32, 4, 64
 CONFIG = DeCoDiffConfig(size="XS", width=WIDTH, patch_sizes=(1,), patch_probabilities=(1,))

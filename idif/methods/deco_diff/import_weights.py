@@ -9,8 +9,8 @@ from torch import Tensor
 
 from idif.encoders.weights_file import read_weights_file
 from idif.errors import ConfigError, WeightsError
-from idif.methods.decodiff.config import DeCoDiffConfig
-from idif.methods.decodiff.unet import BLOCKS, SIZES, Size, make_gates
+from idif.methods.deco_diff.config import DeCoDiffConfig
+from idif.methods.deco_diff.unet import BLOCKS, SIZES, Size, make_gates
 from idif.methods.protocol import ImportedWeights, MethodContext
 
 CLASSES = {

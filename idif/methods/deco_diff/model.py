@@ -12,10 +12,10 @@ from idif.encoders.autoencoder import LOGVAR, MU
 from idif.encoders.frozen import FrozenEncoder
 from idif.encoders.options import DECODED
 from idif.errors import ConfigError
-from idif.methods.decodiff.config import DeCoDiffConfig
-from idif.methods.decodiff.difference_maps import DifferenceMaps, fuse
-from idif.methods.decodiff.diffusion import STEPS, correct, corrupt
-from idif.methods.decodiff.unet import DeviationUNet, Size
+from idif.methods.deco_diff.config import DeCoDiffConfig
+from idif.methods.deco_diff.difference_maps import DifferenceMaps, fuse
+from idif.methods.deco_diff.diffusion import STEPS, correct, corrupt
+from idif.methods.deco_diff.unet import DeviationUNet, Size
 from idif.methods.maps import MAP
 from idif.methods.protocol import Needs, Scores, TrainedMethod
 from idif.methods.section import ViewDropoutConfig

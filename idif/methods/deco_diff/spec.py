@@ -8,10 +8,10 @@ from idif.encoders.autoencoder import LOGVAR, MU
 from idif.encoders.frozen import FrozenEncoder
 from idif.encoders.options import DECODED
 from idif.errors import ConfigError
-from idif.methods.decodiff.config import DeCoDiffConfig
-from idif.methods.decodiff.import_weights import import_weights
-from idif.methods.decodiff.model import DeCoDiff
-from idif.methods.decodiff.unet import HALVED, SIZES, Size
+from idif.methods.deco_diff.config import DeCoDiffConfig
+from idif.methods.deco_diff.import_weights import import_weights
+from idif.methods.deco_diff.model import DeCoDiff
+from idif.methods.deco_diff.unet import HALVED, SIZES, Size
 from idif.methods.protocol import (
     ImportedWeights,
     Method,
