@@ -9,7 +9,7 @@ from cli.terminal.console import note, progress_bar
 from cli.workflow.device import evaluation_device
 from cli.workflow.evaluate import evaluation_of
 from cli.workflow.sources import Sources
-from idif.data.features import IMAGES, check_arrays
+from idif.data.features import IMAGE_INPUT, IMAGES, check_arrays
 from idif.errors import RunError
 from idif.files import require_writable
 from idif.missing_views.imputation import Imputer
@@ -88,10 +88,11 @@ def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:
             retriever = Retriever.build(normals, chosen.layer, chosen.neighbours, listen)
         check_arrays([IMAGES], source.spec)
         inpainter = _inpainter(run, sources, run.model_name(category), device)
-        encoder = sources.encoders().to(device).encoders[0] if chosen.score_imputed else None
+        used = sources.encoders().to(device).encoders if chosen.score_imputed else ()
+        encoders = tuple(encoder for encoder in used if encoder.family.input == IMAGE_INPUT)
         imputers: dict[str, Imputer] = {
             "retrieve": retriever,
-            "reconstruct": Reconstructor(inpainter, encoder, device),
+            "reconstruct": Reconstructor(inpainter, encoders, device),
         }
         for name in STRATEGIES:
             title = f"{category}: {name}"

@@ -167,11 +167,12 @@ def _training_batches(
 
 @dataclass(frozen=True)
 class Reconstructor:
-    """An `Imputer` that inpaints missing views, and runs the encoder on them if they are scored."""
+    """An `Imputer` that inpaints missing views, and runs the encoders on them if they are scored."""
 
     inpainter: ViewInpainter
-    encoder: FrozenEncoder | None
-    """Encoder on ``device``; None if imputed views are not scored, whose features are then zeros."""
+    encoders: tuple[FrozenEncoder, ...]
+    """Encoders of images, on ``device``; empty if imputed views are not scored, whose features are then
+    zeros."""
     device: torch.device
 
     @torch.inference_mode()
@@ -180,5 +181,5 @@ class Reconstructor:
         images, visible = batch.images.to(self.device), batch.view_mask.to(self.device)
         inpainted = self.inpainter(images.float() / 255, visible)[missing.to(self.device)]
         pixels = (inpainted.clamp(0, 1) * 255).round().to(torch.uint8)
-        features = {} if self.encoder is None else self.encoder(pixels)
+        features = {name: values for e in self.encoders for name, values in e(pixels).items()}
         return ImputedViews({IMAGES: pixels, **features}, torch.ones(len(pixels), dtype=torch.bool))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -201,7 +202,7 @@ def test_the_painter_learns_what_one_view_tells_of_another(tmp_path: Path) -> No
     painter = train_inpainter(tmp_path / "reconstruct", config, data, range(24), CPU)
     visible = random_masks(data.index, 0)[2]
     assert (visible.sum(axis=1) == 1).all()
-    source = ImputedSource(data, visible, Reconstructor(painter, None, CPU))
+    source = ImputedSource(data, visible, Reconstructor(painter, (), CPU))
     (batch,) = source.batches(range(24, 32), 8)
     hidden, real = ~torch.from_numpy(visible[24:]), data.images[24:].float()
 
@@ -221,6 +222,16 @@ def test_the_painter_learns_what_one_view_tells_of_another(tmp_path: Path) -> No
     short = InpainterConfig(epochs=2, width=8)
     twice = [train_inpainter(tmp_path / name, short, data, range(24), CPU).state_dict() for name in "ab"]
     assert all(torch.equal(twice[0][name], twice[1][name]) for name in twice[0])
+
+
+def test_scored_views_are_encoded_by_every_encoder_of_images() -> None:
+    data = samples(2, views=3)
+    encoders: Any = tuple(lambda pixels, n=n: {n: pixels.float().mean((1, 2, 3))} for n in ("a", "b"))
+    (batch,) = data.batches(range(2), 2)
+    missing = torch.tensor([[True, False, False], [False, False, True]])
+    imputed = Reconstructor(ViewInpainter(3, 8).eval(), encoders, CPU).fill(batch, missing)
+    assert imputed.arrays.keys() == {"images", "a", "b"}
+    assert imputed.arrays["b"].shape == (2,)
 
 
 def test_the_painter_sees_only_visible_views_at_any_size() -> None:
