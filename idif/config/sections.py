@@ -229,12 +229,18 @@ class EvalConfig(Section):
     """A sample is anomalous if any present view is, or if its images are in the folder ``NG``."""
     pool_categories: bool = False
     """Whether all categories' samples are also ranked together."""
-    threshold: Literal["f1-max", "validation", "false-positive-rate"] | float = "f1-max"
-    """Rule of the recorded threshold: the best F1 on the evaluated split (an oracle) or on the split ``val``,
-    a false-positive rate on held-out training normals, or a fixed number."""
+    threshold: Literal["f1-max", "validation", "validation-youden", "false-positive-rate"] | float = "f1-max"
+    """Rule of the recorded threshold: the best F1 on the evaluated split (an oracle) or on the split ``val``
+    (``validation``), the greatest TPR - FPR on ``val`` (``validation-youden``), a false-positive rate on
+    held-out training normals, or a fixed number."""
     target_fpr: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """False-positive rate of ``threshold: false-positive-rate``."""
     batch_size: Count = 8
+
+    @property
+    def chooses_on_val(self) -> bool:
+        """Whether ``threshold`` is chosen with the labels of the split ``val``."""
+        return self.threshold in ("validation", "validation-youden")
 
 
 class InpainterConfig(Section):
@@ -358,7 +364,7 @@ class Config(Section):
                 f"train.eval_every: {name} learns from the split val, and test must not be looked at between "
                 "epochs; expected 0"
             )
-        if self.eval.threshold == "validation":
+        if self.eval.chooses_on_val:
             raise ValueError(
                 f"eval.threshold: {name} learns from the split val, so a threshold chosen on it says nothing "
                 "of new samples; expected false-positive-rate, f1-max or a number"

@@ -18,6 +18,11 @@ UNSEEN_CLASS = "no visible defect"
 """Class of an anomalous sample none of whose present views is labeled anomalous."""
 FIXED = "fixed"
 """Origin of a threshold that the config names."""
+VALIDATION_TEXTS: Mapping[str, str] = {
+    "validation": "greatest F1 on the split val",
+    "validation-youden": "greatest TPR - FPR on the split val",
+}
+"""Rule of a threshold that the split ``val`` chose -> its origin."""
 LEADING_CLASSES = 6
 """Most defect classes that a sentence names."""
 
@@ -171,9 +176,7 @@ def threshold_origin(threshold: Mapping[str, Any], split: str, target_fpr: float
     if threshold["rule"] == "false-positive-rate":
         held = f"{threshold['items']} held-out good parts"
         return held if target_fpr is None else f"{100 * target_fpr:g} % false-alarm target, {held}"
-    if threshold["rule"] == "validation":
-        return "greatest F1 on the split val"
-    return FIXED
+    return VALIDATION_TEXTS.get(threshold["rule"], FIXED)
 
 
 def sample_class(predictions: Predictions, row: int) -> str:

@@ -20,7 +20,7 @@ from idif.evaluation.brightness import Brightness, brightness_metrics
 from idif.evaluation.calibration import final_scores
 from idif.evaluation.category_metrics import category_metrics, mean_metrics, update_pixels
 from idif.evaluation.class_scores import class_scores
-from idif.evaluation.decision import decisions_of
+from idif.evaluation.decision import VALIDATION_TEXTS, decisions_of
 from idif.evaluation.normal_scores import NormalScores
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
@@ -118,7 +118,7 @@ def metric_protocol(settings: EvalConfig) -> dict[str, Any]:
     labels = {"views": "any present view is", "folder": "its images lie in NG"}[settings.sample_label]
     threshold = {
         "f1-max": "greatest F1 on the evaluated split (an oracle)",
-        "validation": "greatest F1 on the split val",
+        **VALIDATION_TEXTS,
         "false-positive-rate": f"{settings.target_fpr} of held-out training normals score as high",
     }.get(str(settings.threshold), "fixed")
     return {
@@ -159,7 +159,7 @@ def write_predictions(
     validated: dict[str, Any] = {}
     normals: dict[str, Any] = {}
     learned = {"calibrations": calibrations, "false_positive": false_positive, "normals": normals}
-    if config.eval.threshold == "validation":
+    if config.eval.chooses_on_val:
         learned["validated"] = validated
     remaining = iter(tasks)
     first = next(remaining)

@@ -3,7 +3,7 @@
 Recorded for samples and for views, each as ``{"value", "rule", "items"}`` (`idif.metrics.threshold`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,11 +16,23 @@ from idif.evaluation.predictions import Predictions
 from idif.evaluation.scoring import Scorer
 from idif.metrics.curves import one_class_reason
 from idif.metrics.score_counts import Array, BoolArray, IntArray
-from idif.metrics.threshold import f1_max_threshold, false_positive_threshold, fixed_threshold
+from idif.metrics.threshold import (
+    Threshold,
+    f1_max_threshold,
+    false_positive_threshold,
+    fixed_threshold,
+    youden_threshold,
+)
 from idif.progress import Progress, silent
 
 Thresholds = dict[str, dict[str, Any] | None]
 """``sample`` and ``view``; None if there were no scores to choose from."""
+
+VALIDATION_RULES: Mapping[str, Callable[[Array, BoolArray], Threshold]] = {
+    "validation": f1_max_threshold,
+    "validation-youden": youden_threshold,
+}
+"""Value of ``eval.threshold`` -> the rule that chooses on the split ``val``."""
 
 
 def normal_thresholds(
@@ -45,11 +57,13 @@ def normal_thresholds(
 def validation_thresholds(
     scorer: Scorer, source: FeatureSource, *, progress: Progress = silent
 ) -> Thresholds:
-    """Thresholds of the greatest F1 on all samples of a source of the split ``val``.
+    """Thresholds on all samples of a source of the split ``val``, by the scorer's `VALIDATION_RULES`.
 
     A kind of which the split has one class only has none.
     """
     samples = source.index.samples
+    rule = str(scorer.config.threshold)
+    choose = VALIDATION_RULES[rule]
     scores = scorer.collect(source, range(len(samples)), progress=progress, title="choosing thresholds")
     views, reduced = scorer.final(scores)
     of_views = np.array([sample.labels for sample in samples], dtype=np.bool_).reshape(scores.present.shape)
@@ -59,9 +73,7 @@ def validation_thresholds(
         "view": (views[scores.present], of_views[scores.present]),
     }
     return {
-        kind: asdict(f1_max_threshold(values, labels)) | {"rule": "validation"}
-        if 0 < labels.sum() < labels.size
-        else None
+        kind: asdict(choose(values, labels)) | {"rule": rule} if 0 < labels.sum() < labels.size else None
         for kind, (values, labels) in kinds.items()
     }
 
@@ -78,7 +90,8 @@ def thresholds_of(
         settings: the rule.
 
     Raises:
-        RunError: the config requires a false-positive rate for which the test pass chose no threshold.
+        RunError: the config requires thresholds of training normals or of the split ``val`` that the test
+            pass did not choose.
     """
     if settings.threshold == "false-positive-rate":
         stored = predictions.protocol.get("false_positive", {}).get(category)
@@ -89,11 +102,13 @@ def thresholds_of(
                 "eval` without --from-predictions"
             )
         return {"sample": stored["sample"], "view": stored["view"]}, {}
-    if settings.threshold == "validation":
+    if settings.chooses_on_val:
         chosen = predictions.protocol.get("validated", {}).get(category)
-        if chosen is None:
+        by = next((threshold["rule"] for threshold in (chosen or {}).values() if threshold), None)
+        if chosen is None or by not in (None, settings.threshold):
             raise RunError(
-                f"{predictions.path}: expected thresholds of {category} from the split val, found none; "
+                f"{predictions.path}: expected thresholds of {category} from the split val by the rule "
+                f"{settings.threshold}, found {'none' if chosen is None else f'those of {by}'}; "
                 "run `idif eval` without --from-predictions"
             )
         why = {

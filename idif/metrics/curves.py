@@ -221,6 +221,17 @@ def best_f1(counts: CumulativeCounts) -> tuple[BoundedValue, float]:
     return BoundedValue(value, max(0.0, float(possible.max()) - value)), float(counts.score[at])
 
 
+def best_youden(counts: CumulativeCounts) -> float:
+    """The score of the greatest J = TPR - FPR: items scoring at least that are called anomalous.
+
+    Of equal J the highest threshold counts. ``counts`` needs items of both classes.
+    """
+    # J times both totals, in whole numbers: rates of different totals would make equal J differ by rounding
+    normal, anomalous = counts.normal.astype(np.int64), counts.anomalous.astype(np.int64)
+    scaled = anomalous[1:] * normal[-1] - normal[1:] * anomalous[-1]
+    return float(counts.score[int(np.argmax(scaled))])
+
+
 def _count(scores: ArrayLike, labels: ArrayLike) -> ScoreCounts:
     values, flags = as_numpy(scores), as_flags(labels, "labels")
     if values.shape != flags.shape:

@@ -1,11 +1,11 @@
-"""Three rules that choose a decision threshold; each records its name and how many scores it used."""
+"""Four rules that choose a decision threshold; each records its name and how many scores it used."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from idif.metrics.curves import best_f1, cumulate, one_class_reason
+from idif.metrics.curves import CumulativeCounts, best_f1, best_youden, cumulate, one_class_reason
 from idif.metrics.score_counts import (
     Array,
     ArrayLike,
@@ -26,7 +26,7 @@ class Threshold:
     """
 
     value: float
-    rule: Literal["f1-max", "validation", "false-positive-rate", "fixed"]
+    rule: Literal["f1-max", "youden", "validation", "validation-youden", "false-positive-rate", "fixed"]
     items: int
     """How many scores it was chosen from; 0 for a fixed one."""
 
@@ -46,16 +46,21 @@ def f1_max_threshold(scores: ArrayLike, labels: ArrayLike) -> Threshold:
     Raises:
         ValueError: one class only, so that there is nothing to choose from; a score is not finite.
     """
-    values, flags = as_numpy(scores), as_flags(labels, "labels")
-    if values.shape != flags.shape:
-        raise ValueError(f"scores {list(values.shape)} and labels {list(flags.shape)} differ in shape")
-    check_scores(values, "scores")
-    anomalous = int(flags.sum())
-    reason = one_class_reason(flags.size - anomalous, anomalous, "scores")
-    if reason:
-        raise ValueError(f"a threshold of greatest F1 needs normal and anomalous scores; {reason}")
-    _, value = best_f1(cumulate(count_scores(values.ravel(), values[flags])))
-    return Threshold(_midway(values, value), "f1-max", flags.size)
+    values, counts = _two_classes(scores, labels, "greatest F1")
+    _, value = best_f1(counts)
+    return Threshold(_midway(values, value), "f1-max", values.size)
+
+
+def youden_threshold(scores: ArrayLike, labels: ArrayLike) -> Threshold:
+    """The threshold of the greatest J = TPR - FPR (Youden, Cancer 3:32-35, 1950); of equal ones the highest.
+
+    Unlike F1, J does not depend on how many of the scores are anomalous. A score is always called anomalous:
+    where no threshold has J above 0, all that score at least the chosen one are.
+
+    Arguments and errors as for `f1_max_threshold`.
+    """
+    values, counts = _two_classes(scores, labels, "greatest TPR - FPR")
+    return Threshold(_midway(values, best_youden(counts)), "youden", values.size)
 
 
 def false_positive_threshold(normal_scores: ArrayLike, rate: float) -> Threshold:
@@ -88,6 +93,23 @@ def false_positive_threshold(normal_scores: ArrayLike, rate: float) -> Threshold
     margin = max((float(first_kept) - float(values.min())) * 1e-3, 0.0)
     limit = max(float(np.nextafter(first_kept, np.inf)), float(first_kept) + margin)
     return Threshold(limit, "false-positive-rate", values.size)
+
+
+def _two_classes(scores: ArrayLike, labels: ArrayLike, rule: str) -> tuple[Array, CumulativeCounts]:
+    """The scores as an array, and their counts by class.
+
+    Raises:
+        ValueError: they are of one class only, or do not fit the labels; a score is not finite.
+    """
+    values, flags = as_numpy(scores), as_flags(labels, "labels")
+    if values.shape != flags.shape:
+        raise ValueError(f"scores {list(values.shape)} and labels {list(flags.shape)} differ in shape")
+    check_scores(values, "scores")
+    anomalous = int(flags.sum())
+    reason = one_class_reason(flags.size - anomalous, anomalous, "scores")
+    if reason:
+        raise ValueError(f"a threshold of {rule} needs normal and anomalous scores; {reason}")
+    return values, cumulate(count_scores(values.ravel(), values[flags]))
 
 
 def _midway(scores: Array, lowest: float) -> float:

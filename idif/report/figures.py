@@ -35,6 +35,7 @@ CURVE_POINTS = 120
 RULES = {
     "f1-max": "threshold (best F1 on these samples, an oracle)",
     "validation": "threshold (best F1 on the split val)",
+    "validation-youden": "threshold (greatest TPR - FPR on the split val)",
     "false-positive-rate": "threshold (false-positive rate)",
     "fixed": "threshold (fixed)",
 }

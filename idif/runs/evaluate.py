@@ -80,7 +80,7 @@ class Evaluation:
                     rows, apart = held or kept, bool(held)
                     normals = normal_scores(scorer, training, rows, held_out=apart, progress=self.progress)
             validated = None
-            if settings.threshold == "validation":
+            if settings.chooses_on_val:
                 validated = validation_thresholds(scorer, self._validation(category))
             dark = self._brightness(category)
             yield CategoryTask(
@@ -99,7 +99,9 @@ class Evaluation:
         Raises:
             ConfigError: there are none. StoreDamaged: the store is damaged.
         """
-        needed = f"eval.threshold: validation needs samples of {category} in the split val"
+        needed = (
+            f"eval.threshold: {self.run.config.eval.threshold} needs samples of {category} in the split val"
+        )
         try:
             source = self.open_source(category, "val")
         except StoreDamaged:

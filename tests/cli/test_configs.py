@@ -306,6 +306,9 @@ def test_a_config_of_weld_runs_works_from_the_store_to_the_report(
     for config in configs:
         metrics = home.command("eval", str(config.folder))
         assert 0 <= metrics["mean"]["s_auroc"] <= 1
+        if methods != {"supcon"}:
+            assert metrics["protocol"]["threshold"] == "greatest TPR - FPR on the split val"
+            assert metrics["categories"]["weld"]["decision"]["rule"] == "validation-youden"
         assert metrics["mean"]["p_auroc"] is None
         assert metrics["mean"]["aupro"] is None
         reasons = metrics["categories"]["weld"]["reasons"]

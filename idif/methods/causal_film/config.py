@@ -72,7 +72,7 @@ class CausalFiLMConfig(MethodSection):
             "patience": 25,
             "overfit_alarm": 0.05,
         },
-        "eval": {"batch_size": 32, "threshold": "validation"},
+        "eval": {"batch_size": 32, "threshold": "validation-youden"},
         "teacher": {"encoder": "weld"},
     }
     uses_view_dropout: ClassVar[bool] = True

@@ -40,6 +40,8 @@ def test_the_origin_of_every_rule_is_told() -> None:
     held_out = threshold_origin({"rule": "false-positive-rate", "items": 12}, "test", 0.05)
     assert held_out == "5 % false-alarm target, 12 held-out good parts"
     assert threshold_origin({"rule": "validation"}, "test", None) == "greatest F1 on the split val"
+    by_rates = threshold_origin({"rule": "validation-youden"}, "test", None)
+    assert by_rates == "greatest TPR - FPR on the split val"
     assert threshold_origin({"rule": "fixed"}, "test", None) == FIXED
 
 

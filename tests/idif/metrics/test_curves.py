@@ -1,5 +1,6 @@
 """AUROC, AP and F1max against scikit-learn, under ties and every adversarial score we could think of."""
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,12 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from idif.metrics import auroc, average_precision, f1_max
 from idif.metrics.curves import one_class_reason
-from idif.metrics.threshold import f1_max_threshold, false_positive_threshold, fixed_threshold
+from idif.metrics.threshold import (
+    f1_max_threshold,
+    false_positive_threshold,
+    fixed_threshold,
+    youden_threshold,
+)
 
 FEW = st.sampled_from([-3.0, -1e-38, -0.0, 0.0, 1e-38, 0.1, 0.5, 1.0, 7.0, 1e30])
 ANY = st.floats(-(2.0**127), 2.0**127, width=32)
@@ -133,6 +139,37 @@ def test_of_thresholds_with_the_same_f1_the_highest_is_chosen() -> None:
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
+@given(ranked())
+def test_youden_threshold_is_the_highest_of_all_cuts_with_the_greatest_difference_of_rates(
+    data: tuple[np.ndarray, np.ndarray],
+) -> None:
+    scores, labels = data
+    cuts = np.unique(scores)
+    differences = [
+        Fraction(int((scores[labels] >= cut).sum()), int(labels.sum()))
+        - Fraction(int((scores[~labels] >= cut).sum()), int((~labels).sum()))
+        for cut in cuts
+    ]
+    best = max(at for at, difference in enumerate(differences) if difference == max(differences))
+    found = youden_threshold(scores, labels)
+    assert found.flags(scores).tolist() == (scores >= cuts[best]).tolist()
+    assert (found.rule, found.items) == ("youden", scores.size)
+    below, lowest = cuts[max(best - 1, 0)], cuts[best]
+    between = np.float32((float(below) + float(lowest)) / 2)
+    assert np.float32(found.value) == (between if below < between else lowest), "midway"
+
+
+def test_youden_does_not_depend_on_how_many_are_anomalous() -> None:
+    """Classes as of the split val of welds: F1 gains by calling nearly all anomalous, TPR - FPR does not."""
+    normal, anomalous = np.linspace(0, 1, 122), np.linspace(0.4, 2, 1610)
+    scores, labels = np.concatenate([normal, anomalous]), np.arange(1732) >= 122
+    few = np.concatenate([normal, anomalous[::50]])
+    assert (normal >= f1_max_threshold(scores, labels).value).mean() > 0.5
+    for value in (youden_threshold(scores, labels), youden_threshold(few, labels[: few.size])):
+        assert (normal >= value.value).mean() < 0.05
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(hnp.arrays(np.float32, st.integers(1, 40), elements=FEW | ANY), st.floats(0, 0.99))
 def test_false_positive_threshold_is_the_lowest_that_keeps_the_rate(scores: np.ndarray, rate: float) -> None:
     threshold = false_positive_threshold(scores, rate)
@@ -156,6 +193,10 @@ def test_false_positive_threshold_counts_whole_items() -> None:
 def test_thresholds_refuse_what_they_cannot_choose_from() -> None:
     with pytest.raises(ValueError, match="all 3 scores are normal"):
         f1_max_threshold(np.arange(3.0), np.zeros(3, bool))
+    with pytest.raises(ValueError, match=r"greatest TPR - FPR needs .* all 3 scores are anomalous"):
+        youden_threshold(np.arange(3.0), np.ones(3, bool))
+    with pytest.raises(ValueError, match="differ in shape"):
+        youden_threshold(np.arange(3.0), np.array([True, False]))
     with pytest.raises(ValueError, match="there are none"):
         false_positive_threshold(np.empty(0), 0.1)
     with pytest.raises(ValueError, match=r"\[0, 1\)"):

@@ -36,6 +36,15 @@ def test_a_segmentation_head_of_an_earlier_version_keeps_its_pyramid(tmp_path: P
     assert (earlier.pyramid, present.pyramid) == ("deeplab", "destseg")
 
 
+def test_a_weld_run_keeps_the_rule_of_its_threshold(tmp_path: Path) -> None:
+    present = load_config({"method": {"name": "causal-film"}})
+    assert present.eval.threshold == "validation-youden"
+    eval_of_before = present.eval.model_copy(update={"threshold": "validation"})
+    recorded = present.model_copy(update={"eval": eval_of_before}).to_yaml()
+    (tmp_path / CONFIG_FILE).write_text(recorded)
+    assert read_config(tmp_path).eval.threshold == "validation", "greatest F1, the default of that version"
+
+
 def test_a_new_config_has_the_present_default() -> None:
     method = load_config({"method": {"name": "patchcore"}}).method
     assert isinstance(method, PatchCoreConfig)

@@ -76,6 +76,7 @@ def test_only_normal_training_samples_are_held_out() -> None:
         ({"train": {"eval_every": 1}}, "train.eval_every: supcon learns from the split val"),
         ({"train": {"eval_every": 2, "patience": 3}}, "train.eval_every: supcon learns from the split val"),
         ({"eval": {"threshold": "validation"}}, "eval.threshold: supcon learns from the split val"),
+        ({"eval": {"threshold": "validation-youden"}}, "eval.threshold: supcon learns from the split val"),
     ],
 )
 def test_nothing_can_be_chosen_on_what_was_learned_from(settings: dict[str, Any], told: str) -> None:
