@@ -248,11 +248,16 @@ def encode_present(encoder: FrozenEncoder, inputs: Tensor, present: Tensor) -> d
         present: bool [*P], e.g. [B,V] for views; on the CPU or the same device.
 
     Returns:
-        {array: float32 [*P,...]} on the same device, zeros for absent inputs.
+        {array: float32 [*P,...]} on the same device, zeros for absent inputs; computed in float32 inside
+        ``torch.autocast`` too, like stored features.
     """
     chosen = present.to(inputs.device)
-    # features must be exact float32: TF32, on by default for convolutions, has only a 10-bit mantissa
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+    # features must be exact float32: TF32, on by default for convolutions, has only a 10-bit mantissa; the
+    # bfloat16 of a training step that encodes has 7 bits
+    with (
+        torch.autocast(inputs.device.type, enabled=False),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+    ):
         if bool(chosen.any()):
             encoded = encoder(inputs[chosen])
         else:  # some networks take no empty batch: one absent input tells the shapes

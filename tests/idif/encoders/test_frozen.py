@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet18_Weights, resnet18
 
+from idif.encoders.encode import encode_present
 from idif.encoders.frozen import FrozenEncoder, hash_weights, load_encoder
 from idif.encoders.preparation import normalize
 from idif.errors import WeightsError
@@ -45,6 +46,23 @@ def test_features_are_those_of_torchvision_s_network(untrained: FrozenEncoder) -
         assert (height, width) == (expected[array.name].shape[2],) * 2
         assert features[array.name].shape == (2, channels, height, width * 96 // 64)
         torch.testing.assert_close(features[array.name], expected[array.name])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("present", [[True, False], [True, True], [False, False]])
+def test_autocast_changes_no_feature(
+    untrained: FrozenEncoder, dtype: torch.dtype, present: list[bool]
+) -> None:
+    """A training step that encodes, e.g. of the segmentation head, gets the features that stores hold."""
+    images = torch.randint(0, 256, (1, 2, 3, 32, 32), dtype=torch.uint8)
+    inputs = images if dtype == torch.uint8 else images / 255
+    wanted = encode_present(untrained, inputs, torch.tensor([present]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = encode_present(untrained, inputs, torch.tensor([present]))
+        assert torch.is_autocast_enabled("cpu"), "the step goes on in its own precision"
+    for name, x in wanted.items():
+        assert found[name].dtype == torch.float32
+        assert torch.equal(found[name], x)
 
 
 def test_it_is_frozen_and_in_eval_mode(untrained: FrozenEncoder) -> None:
