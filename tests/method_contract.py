@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from idif.config.sections import Config
 from idif.data.batch import Batch
@@ -19,6 +20,7 @@ from idif.methods.protocol import (
     LearnsStatistics,
     Method,
     PredictsFeatures,
+    ReducesMaps,
     ScoresSubsets,
     SupportsExport,
     TrainedMethod,
@@ -244,6 +246,23 @@ def check_export_gives_the_scores(case: Case) -> None:
     with torch.inference_mode():
         maps = module(batch.images.float() / 255, features, batch.view_mask)
         torch.testing.assert_close(maps, method.score(batch).maps["map"], rtol=1e-4, atol=1e-5)
+
+
+def check_own_view_scores_can_be_exported_and_are_of_one_view_each(case: Case) -> None:
+    method = ready(case)
+    if not isinstance(method, ReducesMaps):
+        return
+    reduces: ReducesMaps = method
+
+    def reduce(maps: Tensor) -> Tensor:
+        return reduces.reduce_maps(maps)
+
+    some, others = torch.rand(2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    wanted = reduce(others)
+    assert wanted.shape == (2, 3)
+    # a shape or a branch that depends on a value would be that of the traced maps
+    torch.testing.assert_close(make_fx(reduce)(some)(others), wanted)
+    torch.testing.assert_close(reduce(others[:1, 1:2]), wanted[:1, 1:2])
 
 
 def check_subsets_are_scored_as_if_the_rest_were_absent(case: Case) -> None:

@@ -33,7 +33,9 @@ class IDIFConfig(MethodSection):
     """Whether a consistency bottleneck splits features into common and specific ones."""
     head: Literal["cosine", "segmentation"] = "cosine"
     """Computes maps from features. ``segmentation`` is DeSTSeg's network, trained for ``head_epochs`` after
-    the student; that stage runs the teacher on corrupted images, at the cost of a live teacher."""
+    the student; that stage runs the teacher on corrupted images, at the cost of a live teacher. With it set
+    ``eval.score: topk`` and ``eval.top_k: 100``, or ``eval.score: method``, which is the paper's view score;
+    ``max`` stays the default."""
     head_epochs: Count = 20
     """Epochs of the second stage of ``head: segmentation``."""
     head_steps: Count | None = None

@@ -22,6 +22,8 @@ RATES = [6, 12, 18]
 """Dilations of the spatial pyramid."""
 FOCUS = 4.0
 """gamma of the focal loss, DeSTSeg's."""
+HIGHEST = 100
+"""Pixels of a map whose mean is the paper's view score."""
 
 
 class SegmentationHead(nn.Module):
@@ -175,7 +177,13 @@ class SegmentedIDIF(TrainedMethod):
         return {
             "head": "segmentation",
             "map": "probability of a defect from the segmentation head, upsampled bilinearly",
+            "method_view_score": f"mean of the {HIGHEST} highest pixels",
         }
+
+    def reduce_maps(self, maps: Tensor) -> Tensor:
+        """See `ReducesMaps`: the mean of the `HIGHEST` highest pixels, of all where a map has fewer."""
+        pixels = maps.flatten(-2).float()
+        return pixels.topk(min(HIGHEST, pixels.shape[-1]), dim=-1, sorted=False).values.mean(-1)
 
     def encode(self, images: Tensor, view_mask: Tensor) -> Encoded:
         """See `IDIF.encode`."""

@@ -198,6 +198,7 @@ def test_every_method_is_under_contract(cases: Cases) -> None:
         contract.check_the_same_draws_and_samples_teach_the_same,
         contract.check_it_reads_only_what_it_needs,
         contract.check_export_gives_the_scores,
+        contract.check_own_view_scores_can_be_exported_and_are_of_one_view_each,
         contract.check_subsets_are_scored_as_if_the_rest_were_absent,
         contract.check_a_prediction_of_the_stored_features_is_at_no_distance,
         contract.check_independent_views_are_scored_alike_whatever_is_hidden,

@@ -12,11 +12,13 @@ from safetensors.torch import load_file
 
 from cli.__main__ import run
 from idif.config.loader import resolve
-from idif.config.sections import Config
+from idif.config.sections import Config, EvalConfig
 from idif.corruption.textures import load_textures
 from idif.data.batch import Batch
 from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import FrozenEncoder
+from idif.evaluation.scoring import Scorer, reduce_maps
+from idif.inference.export_graph import Graph
 from idif.methods.catalog import METHODS
 from idif.methods.idif.perturbation import Perturbation, PerturbedBatch
 from idif.methods.idif.segmentation_head import SegmentedIDIF
@@ -92,6 +94,26 @@ def test_the_traceable_form_gives_the_maps_of_the_method() -> None:
     mask = torch.tensor([[True, True, False], [True, False, True]])
     wanted = model.anomaly_maps(model.encode(images, mask), features, mask)
     torch.testing.assert_close(model.export_module()(images, features, mask), wanted, atol=1e-6, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_own_view_score_is_the_mean_of_the_100_highest_pixels_also_when_exported() -> None:
+    model, settings = method(), EvalConfig(score="method")
+    maps = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    wanted = maps.flatten(2).sort(descending=True).values[..., :100].mean(dim=2)
+    torch.testing.assert_close(reduce_maps(settings, model, maps), wanted)
+    few = maps[..., :9, :9]
+    torch.testing.assert_close(reduce_maps(settings, model, few), few.mean(dim=(2, 3)))
+    assert model.describe()["method_view_score"] == "mean of the 100 highest pixels"
+    assert EvalConfig().score == "max"
+
+    teacher, (images, _) = untrained(), batch_of(2)
+    stored, mask = (255 * images).byte(), torch.tensor([[True, True, False], [True, False, True]])
+    graph = Graph(teacher, model.export_module(), Scorer(settings, model, torch.device("cpu")))
+    found, of_views, of_samples = graph(stored, mask)
+    wanted = found.flatten(2).sort(descending=True).values[..., :100].mean(dim=2)
+    torch.testing.assert_close(of_views[mask], wanted[mask])
+    torch.testing.assert_close(of_samples, wanted.where(mask, wanted.new_tensor(0)).amax(dim=1))
 
 
 def test_a_single_view_can_be_learned_from() -> None:
