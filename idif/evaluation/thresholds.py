@@ -117,7 +117,7 @@ def thresholds_of(
             if threshold is None
         }
         return chosen, why
-    if settings.threshold != "f1-max":
+    if not isinstance(settings.threshold, str):
         fixed = asdict(fixed_threshold(settings.threshold))
         return {"sample": fixed, "view": fixed}, {}
     p, rows = predictions, predictions.rows(category)
