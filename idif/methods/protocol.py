@@ -316,7 +316,8 @@ class MethodSpec(Generic[ConfigT]):
     """Whether a finished method scores with the frozen encoders at hand, e.g. with an autoencoder's decoder.
     Training, and its evaluations between epochs, run without them."""
     label: Callable[[ConfigT], str | None] = lambda config: None
-    """The row of a published table that a config corresponds to; None if there is none."""
+    """The row of a published table that a config corresponds to, or another name if it differs from the row;
+    None if there is none."""
     import_weights: Callable[[ConfigT, MethodContext, Path], ImportedWeights] | None = None
     """Reads a checkpoint of the method's authors, for a context with the frozen encoders; raises WeightsError
     if the file is none. None if the method cannot import any."""

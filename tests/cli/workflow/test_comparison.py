@@ -29,6 +29,17 @@ def test_the_configs_are_the_rows_of_table_3() -> None:
     assert published_results(["dkd"]) == {}, "a row of Table 3 is no category"
 
 
+def test_a_dkd_with_another_student_is_not_the_papers_row() -> None:
+    parts = IDIFConfig(fusion="none", bottleneck=False, encoder="per-view")
+    for stages, blocks in ((3, 1), (3, 2), (4, 1)):
+        method = parts.model_copy(update={"encoder_stages": stages, "decoder_blocks": blocks})
+        label = table_3_row(method)
+        assert label == f"dkd (encoder_stages {stages}, decoder_blocks {blocks})"
+        assert label not in ablation_reference("idif"), "no published figure stands beside it"
+    papers = parts.model_copy(update={"encoder_stages": 4, "decoder_blocks": 2})
+    assert table_3_row(papers) == "dkd"
+
+
 def test_one_command_trains_evaluates_and_compares(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,7 +56,8 @@ def test_one_command_trains_evaluates_and_compares(
     capsys.readouterr()
     assert run(["train", f"--config={config}", *FAST, "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)["compared"]
-    assert (first["variant"], first["published_s_auroc"], first["head"]) == ("dkd", None, "cosine")
+    smaller = "dkd (encoder_stages 3, decoder_blocks 1)"
+    assert (first["variant"], first["published_s_auroc"], first["head"]) == (smaller, None, "cosine")
     assert (second["variant"], second["published_s_auroc"]) == (None, None)
     for row in (first, second):
         metrics = json.loads((Path(row["run"]) / "metrics.json").read_text())
