@@ -299,12 +299,13 @@ class Handlers:
         viewed.prediction = hide_paths(predicted, viewed.upload)
         return [viewed, self.verdict(viewed, threshold), self.maps(viewed, opacity)]
 
-    def widen(self, category: str, threshold: float) -> Any:
-        """Update of the threshold slider, which a value beyond its ends widens."""
+    def widen(self, category: str, threshold: float) -> list[Any]:
+        """Update of the threshold slider, which a value beyond its ends widens, and the value."""
         automatic = category not in self.session.categories
         slider = self.slider(self.session.categories[0] if automatic else category)
         wide = slider.widened(float(threshold))
-        return gr.skip() if wide == slider else gr.update(minimum=wide.low, maximum=wide.high)
+        update = gr.skip() if wide == slider else gr.update(minimum=wide.low, maximum=wide.high)
+        return [update, round(float(threshold), slider.precision)]
 
     def verdict(self, viewed: ViewedSample | None, threshold: float, category: str = AUTO) -> str:
         """The verdict at a threshold, as HTML; without a part, what to do and a category's decisions."""

@@ -131,6 +131,7 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         viewed = gr.State(None, time_to_live=FORGOTTEN_AFTER, delete_callback=forget)
         settings = gr.State(session.defaults)
         scored = gr.State(None, time_to_live=FORGOTTEN_AFTER)
+        chosen = gr.State(slider.value)
         shown = [category, uploaded, sample, cameras, threshold, viewed, verdict, maps]
         shown += [assignment, *assigned] if several else []
         uploaded.upload(handlers.upload, [uploaded, category, opacity, viewed, settings], shown, **private)
@@ -158,10 +159,13 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                 trigger_mode="always_last",
                 **private,
             )
-        # Gradio's preprocessing refuses a typed value beyond the slider's ends, so they are moved without it
-        threshold.input(handlers.widen, [category, threshold], threshold, preprocess=False, **latest).then(
-            handlers.verdict, [viewed, threshold, category], verdict, show_progress="hidden", **private
-        ).then(many_parts.decide, [scored, category, threshold], results, show_progress="hidden", **private)
+        # Gradio's preprocessing refuses a typed value beyond the slider's ends, so they are moved without it.
+        # What follows reads the value of that moment: the slider may hold a next one beyond its ends by now.
+        threshold.input(
+            handlers.widen, [category, threshold], [threshold, chosen], preprocess=False, **latest
+        ).then(handlers.verdict, [viewed, chosen, category], verdict, show_progress="hidden", **private).then(
+            many_parts.decide, [scored, category, chosen], results, show_progress="hidden", **private
+        )
         opacity.input(handlers.maps, [viewed, opacity], maps, **latest)
         start.click(
             many_parts.score, [archive, category, settings, threshold], [archive, results, scored], **private

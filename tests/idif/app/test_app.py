@@ -227,7 +227,8 @@ def test_a_visitor_sees_the_results_of_predict(
         page.press("#threshold input[type=number]", "Enter")
         shows("#verdict", f"Anomalous from {beyond:.4g} on")
         page.locator(f"#threshold input[type=range][max='{beyond:g}']").wait_for()
-        assert page.get_by_text("Error").count() == 0
+        errors = [found.locator("xpath=../..").inner_text() for found in page.get_by_text("Error").all()]
+        assert errors == []
 
         before = page.locator("#maps img").nth(1).get_attribute("src")
         page.screenshot(path=tmp_path / "page.png")
