@@ -471,9 +471,13 @@ def test_unclear_cameras_are_assigned_by_hand(
 
 def test_a_typed_threshold_widens_the_slider(tmp_path: Path) -> None:
     handlers = handlers_of(tmp_path / "uploads")
-    assert handlers.widen("cup", 7.5)["maximum"] == 7.5
-    assert handlers.widen("auto", -3)["minimum"] == -3
-    assert "maximum" not in handlers.widen("cup", 0.5)
+    update, value = handlers.widen("cup", 7.5)
+    assert (update["maximum"], value) == (7.5, 7.5)
+    update, value = handlers.widen("auto", -3)
+    assert (update["minimum"], value) == (-3, -3)
+    update, value = handlers.widen("cup", 0.5)
+    assert "maximum" not in update
+    assert value == 0.5
 
 
 def test_a_camera_that_is_switched_off_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -502,6 +506,24 @@ def test_the_page_deletes_parts_that_nobody_looks_at(tmp_path: Path) -> None:
     (viewed,) = (state for state in states if state.delete_callback is forget)
     assert viewed.time_to_live == page.FORGOTTEN_AFTER
     assert any("unload" in str(target) for function in blocks.fns.values() for target in function.targets)
+
+
+@pytest.mark.usefixtures("collected")
+def test_what_follows_a_typed_threshold_does_not_read_the_slider_again(tmp_path: Path) -> None:
+    """It may hold a next value beyond its ends by then, which Gradio refuses with an error on the page."""
+    session: Any = Session(tmp_path)
+    with page.build(session, "title", []) as blocks:
+        functions = blocks.fns.items()
+    (first,) = (number for number, function in functions if function.name == "widen")
+    after, follower = [], first
+    while found := [number for number, function in functions if function.trigger_after == follower]:
+        (follower,) = found
+        after.append(blocks.fns[follower])
+    assert [function.name for function in after] == ["verdict", "decide"]
+    slider = blocks.fns[first].inputs[1]
+    assert isinstance(slider, gr.Slider)
+    for function in after:
+        assert slider not in function.inputs
 
 
 class Visitor:
