@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cache.format.manifest import SampleContent
-from idif.data.index import Index, Sample, View
+from idif.data.index import Index, Sample
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def index_differences(stored: Index, data: Index) -> Iterator[Difference]:
     Samples are matched by id, regardless of their order, and views by number, regardless of their slots: a
     category that was built beside others has empty slots for the cameras that only those have.
     """
-    numbers = sorted({view.number for sample in data.samples for view in sample.views if view is not None})
+    numbers = sorted({number for sample in data.samples for number in sample.by_number})
     if not set(numbers) <= set(stored.view_numbers):
         yield Difference("", f"view numbers: the store has {list(stored.view_numbers)}, the data {numbers}")
         return
@@ -53,7 +53,7 @@ def _sample_differences(stored: Sample, data: Sample) -> Iterator[Difference]:
     for name, path in stored.inputs.items():
         if (path is None) != (data.inputs.get(name) is None):
             yield Difference(sample_id, f": {name} {_only_in('data' if path is None else 'store')}")
-    before_views, views = _by_number(stored), _by_number(data)
+    before_views, views = stored.by_number, data.by_number
     for number in sorted(before_views | views):
         before_view, view, what = before_views.get(number), views.get(number), ""
         if before_view is None or view is None:
@@ -65,10 +65,6 @@ def _sample_differences(stored: Sample, data: Sample) -> Iterator[Difference]:
             what = f"a mask is in the {'data' if before_view.mask is None else 'store'} only"
         if what:
             yield Difference(sample_id, f", view {number}: {what}")
-
-
-def _by_number(sample: Sample) -> dict[int, View]:
-    return {view.number: view for view in sample.views if view is not None}
 
 
 def _only_in(place: str) -> str:

@@ -83,6 +83,11 @@ class Sample:
         return tuple(view is not None and view.mask is not None for view in self.views)
 
     @property
+    def by_number(self) -> dict[int, View]:
+        """View number -> the view, of those present, in the order of the slots."""
+        return {view.number: view for view in self.views if view is not None}
+
+    @property
     def anomaly_class(self) -> str:
         """``OK``, the common defect of all anomalous views, or ``MIXED`` if they differ."""
         classes = {view.anomaly_class for view in self.views if view is not None and view.label}
@@ -140,8 +145,8 @@ class Index:
             return self
         samples = []
         for sample in self.samples:
-            views = {view.number: view for view in sample.views if view is not None}
-            samples.append(replace(sample, views=tuple(views.get(number) for number in numbers)))
+            present = sample.by_number
+            samples.append(replace(sample, views=tuple(present.get(number) for number in numbers)))
         return replace(self, view_numbers=tuple(numbers), samples=tuple(samples))
 
     def to_json(self) -> dict[str, Any]:
