@@ -61,6 +61,11 @@ class ArraySpec:
         """The axes without ``variant`` and ``view``."""
         return tuple(axis for axis in self.axes if axis not in (VARIANT, VIEW))
 
+    @property
+    def is_feature_map(self) -> bool:
+        """Whether it is a map (channel, y, x) of every view, of any height and width."""
+        return self.per_view and self.own_axes == ("channel", "y", "x")
+
     def row_shape(self, views: int, variants: int) -> tuple[int, ...]:
         """Shape of one sample's array, for this many views and variants."""
         sizes = {VARIANT: variants, VIEW: views}

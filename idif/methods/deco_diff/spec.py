@@ -31,7 +31,7 @@ def latent_shape(config: DeCoDiffConfig, features: FeatureSpec) -> tuple[int, in
     """
     check_arrays((MU,), features)
     array = features.arrays[MU]
-    if not array.per_view or array.own_axes != ("channel", "y", "x") or features.image_size is None:
+    if not array.is_feature_map or features.image_size is None:
         raise ConfigError(
             f"method.name: deco-diff needs latents (channel, y, x) of images; {MU} has the axes "
             f"{', '.join(array.axes)}"

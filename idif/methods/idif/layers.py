@@ -30,7 +30,7 @@ def feature_layers(features: FeatureSpec) -> tuple[LayerSpec, ...]:
         raise ConfigError("method.name: idif needs images and feature maps of every view; there are none")
     layers = []
     for array in features.features.values():
-        if not array.per_view or array.own_axes != ("channel", "y", "x"):
+        if not array.is_feature_map:
             raise ConfigError(
                 f"method.name: idif needs feature maps of every view (channel, y, x); {array.name} has the "
                 f"axes {', '.join(array.axes)}"

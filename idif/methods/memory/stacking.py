@@ -76,7 +76,7 @@ def chosen_layers(config: StackingConfig, features: FeatureSpec) -> list[ArraySp
     maps = {
         name: array
         for name, array in features.features.items()
-        if array.per_view and array.own_axes == ("channel", "y", "x") and array.shape[1] == array.shape[2]
+        if array.is_feature_map and array.shape[1] == array.shape[2]
     }
     names = tuple(maps) if config.layers is None else config.layers
     for name in names:

@@ -25,7 +25,7 @@ def build_msflow(config: MSFlowConfig, context: MethodContext) -> Method:
     channels = []
     for name in config.scales:
         array = features.arrays[name]
-        if not array.per_view or array.own_axes != ("channel", "y", "x"):
+        if not array.is_feature_map:
             raise ConfigError(
                 f"method.scales: expected feature maps of every view (channel, y, x); {name} has the axes "
                 f"{', '.join(array.axes)}"

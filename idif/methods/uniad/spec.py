@@ -21,7 +21,7 @@ def feature_shape(config: UniADConfig, features: FeatureSpec) -> tuple[int, int,
     """
     check_arrays((ALIGNED,), features)
     array, size = features.arrays[ALIGNED], features.image_size
-    if not array.per_view or array.own_axes != ("channel", "y", "x") or size is None:
+    if not array.is_feature_map or size is None:
         raise ConfigError(
             f"method.name: uniad needs feature maps (channel, y, x) of images; {ALIGNED} has the axes "
             f"{', '.join(array.axes)}"
