@@ -67,7 +67,7 @@ class PhotographFile:
 
     content: bytes
     suffix: str
-    """Of the file's name, in lower case, with the dot."""
+    """Suffix of the file's name in lower case, with the dot."""
 
 
 @dataclass(frozen=True)
