@@ -136,8 +136,11 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         shown += [assignment, *assigned] if several else []
         uploaded.upload(handlers.upload, [uploaded, category, opacity, viewed, settings], shown, **private)
         sample.input(handlers.pick, [sample, category, opacity, viewed, settings], shown, **private)
-        category.input(handlers.choose, [category, viewed], [sample, threshold, verdict], **private)
-        latest: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden", **private}
+        # An event that comes while the one before runs is handled after it; Gradio's default would drop it, and
+        # the page would show the control's new value beside what follows from the old one.
+        last: dict[str, Any] = {"trigger_mode": "always_last", **private}
+        latest = {"show_progress": "hidden", **last}
+        category.input(handlers.choose, [category, viewed], [sample, threshold, verdict], **last)
         cameras.input(
             handlers.switch,
             [cameras, threshold, opacity, viewed, settings],
@@ -156,15 +159,14 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
                 handlers.change,
                 [cameras, threshold, opacity, viewed, *options],
                 [settings, viewed, verdict, maps],
-                trigger_mode="always_last",
-                **private,
+                **last,
             )
         # Gradio's preprocessing refuses a typed value beyond the slider's ends, so they are moved without it.
         # What follows reads the value of that moment: the slider may hold a next one beyond its ends by now.
         threshold.input(
             handlers.widen, [category, threshold], [threshold, chosen], preprocess=False, **latest
-        ).then(handlers.verdict, [viewed, chosen, category], verdict, show_progress="hidden", **private).then(
-            many_parts.decide, [scored, category, chosen], results, show_progress="hidden", **private
+        ).then(handlers.verdict, [viewed, chosen, category], verdict, **latest).then(
+            many_parts.decide, [scored, category, chosen], results, **latest
         )
         opacity.input(handlers.maps, [viewed, opacity], maps, **latest)
         start.click(

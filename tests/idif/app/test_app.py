@@ -221,7 +221,7 @@ def test_a_visitor_sees_the_results_of_predict(
         for end, word in (("max", "Normal"), ("min", "Anomalous")):
             page.fill("#threshold input[type=number]", str(ends.get_attribute(end)))
             page.press("#threshold input[type=number]", "Enter")
-            shows("#verdict", word)
+            page.locator("#verdict .verdict").get_by_text(word, exact=True).wait_for()
         beyond = float(str(ends.get_attribute("max"))) + 5
         page.fill("#threshold input[type=number]", str(beyond))
         page.press("#threshold input[type=number]", "Enter")

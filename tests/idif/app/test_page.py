@@ -1,4 +1,4 @@
-"""The page without a browser: what it escapes, what it deletes, and what its server lets in."""
+"""The page of a stand-in run: what it escapes, shows and deletes, and what its server lets in."""
 
 import asyncio
 import base64
@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib.util
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from idif.inference.results_table import ranked
 from idif.methods.section import InferenceOption
 from idif.metrics.proportion import Proportion
 from idif.runs.fitted import EvaluatedDecision
+from tests.helpers.browser import CHROMIUM
 from tests.idif.app.test_app import photo, zipped
 
 if importlib.util.find_spec("gradio") is None:
@@ -524,6 +526,44 @@ def test_what_follows_a_typed_threshold_does_not_read_the_slider_again(tmp_path:
     assert isinstance(slider, gr.Slider)
     for function in after:
         assert slider not in function.inputs
+
+
+@pytest.mark.usefixtures("collected")
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium not found; the page is not opened")
+def test_a_visitor_who_is_faster_than_the_server_sees_the_last_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from playwright.sync_api import sync_playwright
+
+    def slow_verdict(_: Handlers, viewed: object, threshold: float, category: str = "") -> str:
+        time.sleep(0.5)
+        return f"{category} from {threshold:g} on"
+
+    session: Any = Session(tmp_path / "uploads")
+    session.categories = ("bolt", "cup", "gear")
+    monkeypatch.setattr(Handlers, "verdict", slow_verdict)
+    blocks = page.build(session, "title", [])
+    address = page.serve(blocks, "127.0.0.1", None, None, tmp_path)
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            opened = browser.new_page()
+            opened.set_default_timeout(30_000)
+            opened.goto(address)
+            verdict = opened.locator("#verdict")
+            for threshold in ("0.2", "0.5", "0.7", "3"):
+                opened.fill("#threshold input[type=number]", threshold)
+                opened.press("#threshold input[type=number]", "Enter")
+            verdict.get_by_text("bolt from 3 on").wait_for()
+            for category in ("cup", "gear"):
+                opened.get_by_label("Category").click()
+                opened.get_by_role("option", name=category).click()
+            verdict.get_by_text("gear from 0.4 on").wait_for()
+            opened.wait_for_timeout(1500)
+            assert verdict.inner_text() == "gear from 0.4 on", "no earlier choice is handled after it"
+            browser.close()
+    finally:
+        blocks.close(verbose=False)
 
 
 class Visitor:
