@@ -136,8 +136,8 @@ def build(session: AppSession, title: str, notes: Sequence[str]) -> gr.Blocks:
         shown += [assignment, *assigned] if several else []
         uploaded.upload(handlers.upload, [uploaded, category, opacity, viewed, settings], shown, **private)
         sample.input(handlers.pick, [sample, category, opacity, viewed, settings], shown, **private)
-        # An event that comes while the one before runs is handled after it; Gradio's default would drop it, and
-        # the page would show the control's new value beside what follows from the old one.
+        # An event that comes while the one before runs is handled after it; Gradio's default would drop it,
+        # and the page would show the control's new value beside what follows from the old one.
         last: dict[str, Any] = {"trigger_mode": "always_last", **private}
         latest = {"show_progress": "hidden", **last}
         category.input(handlers.choose, [category, viewed], [sample, threshold, verdict], **last)
