@@ -140,19 +140,9 @@ def train(
             if timing is not None:
                 timing.write(summary | {"seconds": seconds, "samples_per_s": samples / seconds})
             if after_epoch is not None and is_due(settings, epoch + 1):
-                seen = after_epoch(state.kept, epoch + 1)
-                evaluated = settings.eval_every and (epoch + 1) % settings.eval_every == 0
-                figures = dict(seen.figures)
-                if state.average is not None and evaluated:
-                    current = after_epoch(state.method, epoch + 1).figures
-                    figures |= {f"{name}{CURRENT}": value for name, value in current.items()}
-                if state.best is not None and evaluated:
-                    # the processes' figures may differ in the last bits; they must stop together
-                    value = fabric.broadcast(seen.figures.get(CHOSEN_BY))
-                    state.best.add(value, epoch + 1, state.kept)
-                    figures[BEST_EPOCH] = state.best.epoch or None
-                if figures:
-                    summary["eval"] = figures
+                seen = _evaluate(settings, state, after_epoch, epoch + 1, fabric)
+                if seen.figures:
+                    summary["eval"] = seen.figures
                 if tracker is not None and seen.pictures:
                     tracker.show(step, seen.pictures)
             for log in logs:
@@ -173,6 +163,28 @@ def train(
     if state.best is not None and state.best.weights:
         state.kept.load_state_dict(state.best.weights)
     return state.kept.eval()
+
+
+def _evaluate(
+    settings: TrainConfig, state: TrainingState, after_epoch: AfterEpoch, epoch: int, fabric: "Fabric"
+) -> ValidationResult:
+    """Result of the final weights after ``epoch`` epochs; `CURRENT` and `BEST_EPOCH` are among its figures.
+
+    With ``train.patience`` the weights of the best evaluation so far are set aside.
+    """
+    seen = after_epoch(state.kept, epoch)
+    if not settings.eval_every or epoch % settings.eval_every:
+        return seen
+    figures = dict(seen.figures)
+    if state.average is not None:
+        current = after_epoch(state.method, epoch).figures
+        figures |= {f"{name}{CURRENT}": value for name, value in current.items()}
+    if state.best is not None:
+        # the processes' figures may differ in the last bits; they must stop together
+        value = fabric.broadcast(seen.figures.get(CHOSEN_BY))
+        state.best.add(value, epoch, state.kept)
+        figures[BEST_EPOCH] = state.best.epoch or None
+    return seen._replace(figures=figures)
 
 
 def train_step(
