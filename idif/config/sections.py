@@ -258,8 +258,8 @@ class InpainterConfig(Section):
 class StrategiesConfig(Section):
     """Settings of `idif sweep strategies`: how missing views are imputed."""
 
-    layer: str = "layer3"
-    """Layer whose pooled features measure the similarity of samples."""
+    layer: str | None = None
+    """Layer whose pooled features measure the similarity of samples; null: the last map of the store."""
     neighbours: Count = 1
     """Number of nearest training samples whose views are averaged into the missing one."""
     score_imputed: bool = False

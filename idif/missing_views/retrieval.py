@@ -36,13 +36,24 @@ class Retriever:
     """bool [N,V]: presence of the training views."""
 
     @classmethod
-    def build(cls, source: FeatureSource, layer: str, neighbors: int, progress: Progress = silent) -> Self:
+    def build(
+        cls, source: FeatureSource, layer: str | None, neighbors: int, progress: Progress = silent
+    ) -> Self:
         """Pool every training sample once.
+
+        Args:
+            source: the training samples.
+            layer: a feature map of every view; None takes the last one of ``source``.
+            neighbors: k.
+            progress: called with the number of samples pooled.
 
         Raises:
             ConfigError: the features have no such layer, or there are fewer samples than neighbors.
         """
-        names = [name for name, array in source.spec.features.items() if array.per_view]
+        names = [name for name, array in source.spec.features.items() if array.is_feature_map]
+        if not names:
+            raise ConfigError("strategies.layer: the store holds no feature map of every view to compare by")
+        layer = layer or names[-1]
         if layer not in names:
             raise ConfigError(f"strategies.layer: expected one of {', '.join(names)}, got {layer!r}")
         count = len(source.index)

@@ -136,6 +136,13 @@ def test_several_lenders_are_averaged_and_mistakes_are_told() -> None:
         Retriever.build(normals, LAYER, 10)
 
 
+def test_without_a_layer_the_last_feature_map_tells_the_similarity() -> None:
+    assert Retriever.build(samples(9), None, 1).layer == LAYERS[-1]
+    everything = torch.ones(9, 4, dtype=torch.bool)
+    with pytest.raises(ConfigError, match=r"strategies\.layer: the store holds no feature map"):
+        Retriever.build(InMemory(everything, ~everything), None, 1)
+
+
 def test_leaving_views_out_is_the_papers_sweep() -> None:
     data = samples(24, absent=0.2)
     curve = score_strategy(scorer(CONFIG), data, Strategy(None), seed=3)
