@@ -11,9 +11,9 @@ from cache.building.build_state import (
     GroupBuildState,
     check_content,
     check_folder,
-    check_settings,
     check_space,
     load_build_state,
+    plan_for_store,
 )
 from cache.building.encode_shards import Job, MadeShard, count_inputs, make_shards
 from cache.building.journal import (
@@ -75,14 +75,13 @@ def build_store(request: BuildRequest, *, ranks: Ranks = ALONE, progress: Progre
         CannotFinish: too little space, a feature that is not finite, or another process of ``ranks`` is gone.
     """
     began = time.monotonic()
-    store, spec, plans = request.store, request.spec, request.plan_groups()
+    store, names = request.store, tuple(str(plan.group) for plan in request.plan_groups())
     assert isinstance(store, Path), "a store in an object store is built by `build_remote`"
     if ranks.first:
         check_folder(store)
 
     def survey() -> list[GroupBuildState]:
-        check_settings(store, spec, request.index.view_numbers)
-        return [load_build_state(store, plan, request.shard_rows) for plan in plans]
+        return [load_build_state(store, plan, request.shard_rows) for plan in plan_for_store(store, request)]
 
     if ranks.world == 1 and (complete := _complete(store, survey)) is not None:
         # nothing to write, so the disk may be read-only
@@ -90,7 +89,6 @@ def build_store(request: BuildRequest, *, ranks: Ranks = ALONE, progress: Progre
         for state in complete:
             check_content(request.root, store, state, request.threads, meter.compared)
         kept = sum(len(state.shards) for state in complete)
-        names = tuple(str(plan.group) for plan in plans)
         return BuildReport(groups=names, shards_kept=kept, seconds=time.monotonic() - began)
 
     if ranks.first:
@@ -102,7 +100,7 @@ def build_store(request: BuildRequest, *, ranks: Ranks = ALONE, progress: Progre
             meter = _Meter(progress, states, ranks)
             for state in states:
                 check_content(request.root, store, state, request.threads, meter.compared)
-            check_space(store, states, spec)
+            check_space(store, states, request.spec)
             _write_pending_groups(store, states, request)
             ranks.wait()
         else:
@@ -124,7 +122,7 @@ def build_store(request: BuildRequest, *, ranks: Ranks = ALONE, progress: Progre
     ranks.wait()
     records = [state.shards[shard] for state, shard in missing if shard in state.shards]
     return BuildReport(
-        groups=tuple(str(plan.group) for plan in plans),
+        groups=names,
         shards_encoded=len(missing),
         shards_kept=kept,
         views_encoded=sum(state.inputs(shard) for state, shard in missing),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cache.building.encode_shards import count_inputs, sample_content
 from cache.building.journal import Journal, read_pending, read_repairing
+from cache.building.request import BuildRequest
 from cache.format.index_diff import content_differences, index_differences
 from cache.format.layout import (
     LOCK,
@@ -50,21 +51,26 @@ class GroupBuildState:
         return [shard for shard in range(len(self.plan.bounds)) if shard not in self.shards]
 
 
-def check_settings(store: StorePath, spec: FeatureSpec, view_numbers: tuple[int, ...]) -> None:
-    """Compare the requested settings with those of the store, if it exists.
+def plan_for_store(store: StorePath, request: BuildRequest) -> list[GroupPlan]:
+    """The groups that are asked for, with the slots of views of the store, if it exists.
+
+    A store has a slot for every camera of its categories: one that lacks some of them leaves theirs empty,
+    and may be asked for alone.
 
     Raises:
-        StoreMismatch: names every part that differs.
+        StoreMismatch: the store has other settings, or no slot for a camera; names every part that differs.
     """
-    with contextlib.suppress(FileNotFoundError):
+    try:
         manifest = RootManifest.load(store)
-        differences = manifest.spec.differences(spec)
-        if manifest.view_numbers != view_numbers:
-            differences.append(f"view numbers: {list(manifest.view_numbers)}, not {list(view_numbers)}")
-        if differences:
-            raise StoreMismatch(
-                f"{store}: the store has other settings than asked for: {'; '.join(differences)}"
-            )
+    except FileNotFoundError:
+        return request.plan_groups()
+    slots, numbers = manifest.view_numbers, request.index.view_numbers
+    differences = manifest.spec.differences(request.spec)
+    if not set(numbers) <= set(slots):
+        differences.append(f"view numbers: {list(slots)}, not {list(numbers)}")
+    if differences:
+        raise StoreMismatch(f"{store}: the store has other settings than asked for: {'; '.join(differences)}")
+    return replace(request, index=request.index.with_views(slots)).plan_groups()
 
 
 def check_folder(store: StorePath) -> None:

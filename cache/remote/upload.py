@@ -16,8 +16,8 @@ from cache.building.build_state import (
     GroupBuildState,
     check_content,
     check_folder,
-    check_settings,
     load_build_state,
+    plan_for_store,
 )
 from cache.building.encode_shards import count_inputs
 from cache.building.journal import list_in_root, read_pending, write_pending
@@ -58,15 +58,16 @@ def build_remote(
         StoreDamaged: the staged files differ from the built ones. CannotFinish: the object store fails.
     """
     began = time.monotonic()
-    spec, plans, store = request.spec, request.plan_groups(), request.store
+    store, names = request.store, tuple(str(plan.group) for plan in request.plan_groups())
     assert isinstance(store, ObjectPath), "a store in a folder is built by `build_store`"
     home = staging / _folder_name(store)
     staged = home / _STAGED
     with _writing(store, home) if ranks.first else contextlib.nullcontext():
         ranks.wait()
         store = store.refreshed()  # list again now that the lock excludes other writers
-        check_settings(store, spec, request.index.view_numbers)
-        states = [load_build_state(store, plan, request.shard_rows) for plan in plans]
+        states = [
+            load_build_state(store, plan, request.shard_rows) for plan in plan_for_store(store, request)
+        ]
         if ranks.first:
             _compare(request, store, [state for state in states if state.finished], progress)
         missing = [state.plan.index for state in states if not state.finished]
@@ -88,7 +89,7 @@ def build_remote(
     ranks.wait()
     return replace(
         report,
-        groups=tuple(str(plan.group) for plan in plans),
+        groups=names,
         shards_kept=report.shards_kept + sum(len(state.shards) for state in states),
         seconds=time.monotonic() - began,
     )

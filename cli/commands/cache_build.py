@@ -205,6 +205,7 @@ def _build_command(layout: str, reader: Reader) -> Callable[..., None]:
             device=evaluation_device(),
         )
         place = request.store
+        choice.check_views(place)
         with join_team() as ranks:
             if ranks.first:
                 for name in request.spec.untrained:

@@ -124,7 +124,7 @@ def synth_weld(
 
 def _import_size(text: str) -> int | None:
     """The size of an import; None: the photographs' own."""
-    from idif.datasets.realiad.writer import ORIGINAL
+    from idif.datasets.realiad.files import ORIGINAL
 
     if text == ORIGINAL:
         return None

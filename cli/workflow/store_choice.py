@@ -1,5 +1,6 @@
 """Resolves the store of `idif cache build` and `idif cache plan` from options and a config."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import torch
 
 from cache.building.request import BuildRequest
-from cache.format.object_store import store_path
+from cache.format.manifest import RootManifest
+from cache.format.object_store import StorePath, store_path
 from cli.workflow.encoders import LIVE_ENCODER, image_size_of, load_encoders, outline_encoders
 from idif.config.loader import load_configs
 from idif.config.sections import Config
@@ -21,7 +23,7 @@ from idif.encoders.encode import EncoderSet
 from idif.encoders.frozen import encoder_names
 from idif.encoders.options import EncoderOptions
 from idif.encoders.weld.catalog import with_full_tokens
-from idif.errors import ConfigError
+from idif.errors import ConfigError, StoreMismatch
 from idif.methods.catalog import METHODS
 from idif.runs.run import method_context
 
@@ -82,6 +84,20 @@ class StoreChoice:
         stores_images = asked if self.images is None else self.images
         chosen = replace(outline, encoders=encoders, stores_images=stores_images)
         return BuildRequest(self.data.root, index, place, chosen, storage, workers=workers, device=device)
+
+    def check_views(self, place: StorePath) -> None:
+        """Refuse ``data.views`` that are not those of the store, if it exists.
+
+        Raises:
+            StoreMismatch: as said. StoreDamaged: the store's manifest differs from the written one.
+        """
+        if self.data.views is None:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            numbers = RootManifest.load(place).view_numbers
+            if tuple(sorted(set(self.data.views))) != numbers:
+                views = list(self.data.views)
+                raise StoreMismatch(f"data.views: {views}, but {place} holds views {list(numbers)}")
 
     def outline(self) -> EncoderSet:
         """The encoders and image settings without any weights: the arrays of the store follow from them.

@@ -10,6 +10,7 @@ from cli.workflow.device import evaluation_device
 from cli.workflow.evaluate import evaluation_of
 from cli.workflow.sources import Sources
 from idif.data.features import IMAGE_INPUT, IMAGES, check_arrays
+from idif.data.index import camera_name
 from idif.errors import RunError
 from idif.files import require_writable
 from idif.missing_views.imputation import Imputer
@@ -34,8 +35,9 @@ def strategies_of(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
     require_writable(runs[0].results)
     curves: list[dict[str, Any]] = []
     compared: list[list[str]] = []
+    cameras: dict[str, dict[int, str]] = {}
     for run, name in zip(runs, names, strict=True):
-        categories = _strategies_of_run(run, seed)
+        cameras[name], categories = _strategies_of_run(run, seed)
         compared.append(sorted(categories["dropout"]))
         for strategy, of_categories in categories.items():
             curves.append(
@@ -49,6 +51,9 @@ def strategies_of(runs: Sequence[Run], *, seed: int = 0) -> dict[str, Any]:
             )
     if any(categories != compared[0] for categories in compared):
         note("note: the runs' categories differ, so their means are not comparable")
+    if any(own.keys() != cameras[names[0]].keys() for own in cameras.values()):
+        listed = "; ".join(f"{name}: {', '.join(own.values())}" for name, own in cameras.items())
+        note(f"note: the runs' cameras differ ({listed}), so a missing view is not the same for each")
     chosen = runs[0].config.strategies.model_dump(mode="json")
     first = runs[0]
     models = list(dict.fromkeys(first.model_name(category) for category in compared[0]))
@@ -77,12 +82,16 @@ def run_names(runs: Sequence[Run]) -> list[str]:
     return shown
 
 
-def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:
-    """{strategy: {category: curve}} of one run."""
+def _strategies_of_run(run: Run, seed: int) -> tuple[dict[int, str], dict[str, dict[str, Any]]]:
+    """{camera number: its name} and {strategy: {category: curve}} of one run."""
     device = evaluation_device()
     sources, chosen = Sources(run.config, device), run.config.strategies
     curves: dict[str, dict[str, Any]] = {strategy: {} for strategy in STRATEGIES}
+    numbers: tuple[int, ...] = ()
+    named: dict[str, str] = {}
     for category, source, scorer in evaluation_of(run, sources).scorers():
+        numbers = source.index.view_numbers  # the same for every category
+        named |= source.index.camera_names
         normals = sources.placed([category], "train")
         with progress_bar(f"{category}: pooling", "samples") as listen:
             retriever = Retriever.build(normals, chosen.layer, chosen.neighbours, listen)
@@ -101,7 +110,7 @@ def _strategies_of_run(run: Run, seed: int) -> dict[str, dict[str, Any]]:
                 curves[name][category] = score_strategy(
                     scorer, source, strategy, seed=seed, progress=listen, title=title
                 )
-    return curves
+    return {number: camera_name(named, number) for number in numbers}, curves
 
 
 def _inpainter(run: Run, sources: Sources, name: str, device: torch.device) -> ViewInpainter:

@@ -101,6 +101,11 @@ class RunData:
         return [str(text) for text in (self.environment or {}).get("caveats", [])] + list(self.outdated)
 
 
+def missing_counts(strategies: Json) -> list[str]:
+    """Every number of missing views in ``strategies.json``, ascending; a run has one for each camera."""
+    return sorted({missing for curve in strategies["curves"] for missing in curve["by_missing"]}, key=int)
+
+
 def read_run(folder: Path) -> RunData:
     """Read RUN, or RUN/<category> as a run of one category.
 

@@ -8,7 +8,7 @@ from idif.data.index import camera_name
 from idif.report.charts import Axis, Line, bar_chart, category_axis, line_chart, linear_axis
 from idif.report.figures import Figure, percent_axis
 from idif.report.reference_results import ReferenceRow
-from idif.report.run_data import Json
+from idif.report.run_data import Json, missing_counts
 from idif.visualization.text import percent
 
 ANY_VIEW, VISIBLE_VIEW = "label from all views", "label from the visible views"
@@ -58,7 +58,7 @@ def strategies(results: Json) -> Figure | None:
         lines.append(_line(name, style, {m: found["s_auroc"] for m, found in curve["by_missing"].items()}))
     if not any(line.points for line in lines):
         return None
-    numbers = sorted(curves[0]["by_missing"], key=int)
+    numbers = missing_counts(results)
     alt = "S-AUROC by strategy. " + "; ".join(text for line in lines for text in line.dots)
     scored = "present and imputed views" if results["protocol"].get("score_imputed") else "the views present"
     dropout = {curve["run"]: curve["view_dropout"] for curve in curves}

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from idif.data.index import camera_name
-from idif.report.run_data import Json
+from idif.report.run_data import Json, missing_counts
 from idif.report.sweep_figures import ANY_VIEW, VISIBLE_VIEW
 from idif.report.tables import Cell, Table
 from idif.visualization.text import percent
 
 ONE_CLASS = "undefined: samples of one class only"
+FEWER_CAMERAS = "the run has no more cameras"
 
 
 def camera_names(sweep: Json) -> Mapping[str, str]:
@@ -84,10 +85,14 @@ def subset_text(sweep: Json, numbers: Sequence[int]) -> str:
 
 def strategies(results: Json) -> Table:
     """S-AUROC by strategy and number of missing views."""
-    numbers = list(results["curves"][0]["by_missing"])
+    numbers = missing_counts(results)
     table = Table("Strategies for missing views: S-AUROC in percent", [f"{m} missing" for m in numbers])
     for curve in results["curves"]:
-        cells = [table.percent_cell(curve["by_missing"][m]["s_auroc"], ONE_CLASS) for m in numbers]
+        found = curve["by_missing"]
+        cells = [
+            table.percent_cell(found.get(m, {}).get("s_auroc"), ONE_CLASS if m in found else FEWER_CAMERAS)
+            for m in numbers
+        ]
         table.rows.append((f"{curve['run']}: {curve['strategy']}", cells))
     return table
 

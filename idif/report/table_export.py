@@ -15,7 +15,7 @@ from idif.evaluation.predictions import Predictions
 from idif.files import replace_file, replacing, require_writable
 from idif.metrics.mean import mean_defined
 from idif.report.reference_results import published_results
-from idif.report.run_data import Json
+from idif.report.run_data import Json, missing_counts
 from idif.report.tables import DASH, HEADLINE, label
 from idif.visualization.text import csv_text, latex_text, markdown_text, percent
 
@@ -127,12 +127,15 @@ def input_sweep_export(sweep: Json) -> ExportTable:
 
 
 def strategies_export(found: Json) -> ExportTable:
-    """S-AUROC by run, strategy and number of missing views."""
-    numbers = list(found["curves"][0]["by_missing"])
+    """S-AUROC by run, strategy and number of missing views; None beyond the cameras of a run."""
+    numbers = missing_counts(found)
     rows: list[tuple[str, list[float | str | None]]] = [
         (
             f"{curve['run']}: {curve['strategy']}",
-            [str(curve["view_dropout"]), *(curve["by_missing"][number]["s_auroc"] for number in numbers)],
+            [
+                str(curve["view_dropout"]),
+                *(curve["by_missing"].get(number, {}).get("s_auroc") for number in numbers),
+            ],
         )
         for curve in found["curves"]
     ]

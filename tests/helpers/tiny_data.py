@@ -53,6 +53,15 @@ def _sample(category: str, split: Split, number: int, defect: str, views: int, a
     return Sample(f"{category}/{place}/{name}", category, split, tuple(slots))
 
 
+def two_cameras(index: Index, category: str) -> Index:
+    """The index with one category, of three cameras, seen by the first two alone."""
+    samples = [
+        replace(sample, views=(*sample.views[:2], None)) if sample.category == category else sample
+        for sample in index.samples
+    ]
+    return replace(index, samples=tuple(samples))
+
+
 def make_tiny_realiad(root: Path, index: Index, seed: int = 0) -> None:
     """Write the images (JPEG) and masks (PNG) of an index: a disc on a gradient, defects as a bright bar."""
     rng = np.random.default_rng(seed)

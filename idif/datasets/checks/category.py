@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from idif.data.index import TRAIN_AND_TEST, Index
+from idif.data.index import TRAIN_AND_TEST, Index, View
 from idif.datasets.checks.findings import Finding
 from idif.datasets.checks.thumbnails import exchanged_views, near_duplicates
 from idif.datasets.checks.view import ViewCheck
 from idif.datasets.contamination import contamination
+from idif.datasets.realiad.files import RealIADLayout
 from idif.datasets.realiad.statistics import Counts
 
 DARK, BRIGHT = 8.0, 247.0
@@ -41,32 +42,11 @@ def compare_views(category: str, views: Sequence[ViewCheck], same: SameImages) -
     Args:
         same: image files of earlier categories; the files of this one are added.
     """
-    yield from _sizes(category, views)
     yield from _in_both_splits(category, views, same)
     decoded = [check for check in views if check.thumbnail is not None]
     if decoded:
         yield from _similar_pictures(category, decoded)
         yield from _brightness(category, decoded)
-
-
-def _sizes(category: str, views: Sequence[ViewCheck]) -> Iterator[Finding]:
-    by_camera: dict[int, list[ViewCheck]] = defaultdict(list)
-    for check in views:
-        if check.shape is not None:
-            by_camera[check.view.number].append(check)
-    for camera, of_camera in sorted(by_camera.items()):
-        shape, frequency = Counter(check.shape for check in of_camera).most_common(1)[0]
-        if shape is None or frequency == len(of_camera):
-            continue
-        usual = f"{shape[1]}x{shape[0]}"
-        if 2 * frequency < len(of_camera):
-            message = f"camera {camera}: images of many sizes, none of half of them; all become one square"
-            yield Finding("sizes_vary", category, "", message)
-            continue
-        for check in of_camera:
-            if check.shape is not None and check.shape != shape:
-                message = f"is {check.shape[1]}x{check.shape[0]}, camera {camera}'s others are {usual}"
-                yield Finding("wrong_size", category, check.view.image, message)
 
 
 def _in_both_splits(category: str, views: Sequence[ViewCheck], same: SameImages) -> Iterator[Finding]:
@@ -119,6 +99,31 @@ def _brightness(category: str, views: Sequence[ViewCheck]) -> Iterator[Finding]:
             else:
                 continue
             yield Finding("brightness", category, views[number].view.image, message)
+
+
+def check_sizes(layout: RealIADLayout, category: str, views: Sequence[ViewCheck]) -> Iterator[Finding]:
+    """Images of another size than the others of their camera; photographs that keep their sizes may be."""
+    by_camera: dict[int, list[tuple[View, tuple[int, int]]]] = defaultdict(list)
+    for check in views:
+        if check.shape is not None:
+            by_camera[check.view.number].append((check.view, check.shape))
+    for camera, of_camera in sorted(by_camera.items()):
+        (usual, frequency), *others = Counter(shape for _, shape in of_camera).most_common()
+        if not others:
+            continue
+        common = f"{usual[1]}x{usual[0]}"
+        if 2 * frequency < len(of_camera):
+            message = f"camera {camera}: images of many sizes, none of half of them; all become one square"
+            yield Finding("sizes_vary", category, "", message)
+        elif layout.keeps_sizes:
+            those = f"{len(of_camera) - frequency:,} of {len(of_camera):,} images are"
+            message = f"camera {camera}: {those} of another size than {common}; all become one square"
+            yield Finding("sizes_vary", category, "", message)
+        else:
+            for view, shape in of_camera:
+                if shape != usual:
+                    message = f"is {shape[1]}x{shape[0]}, camera {camera}'s others are {common}"
+                    yield Finding("wrong_size", category, view.image, message)
 
 
 def check_splits(category: str, index: Index) -> Iterator[Finding]:

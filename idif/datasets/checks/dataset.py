@@ -5,7 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from idif.data.index import Index, Sample, View
-from idif.datasets.checks.category import SameImages, check_splits, compare_views, count_samples
+from idif.datasets.checks.category import (
+    SameImages,
+    check_sizes,
+    check_splits,
+    compare_views,
+    count_samples,
+)
 from idif.datasets.checks.findings import ERRORS, WARNINGS, CheckReport, Finding
 from idif.datasets.checks.view import ViewCheck, check_view
 from idif.datasets.realiad.files import RealIADLayout, annotation_files, list_categories
@@ -26,7 +32,8 @@ def check_dataset(
     """Open every image and mask once. Needs 1 kB of memory for each until its category ends.
 
     Errors and warnings are those of `findings.ERRORS` and `findings.WARNINGS`. An image has a wrong size
-    where at least half of its camera's images share another size; where no size is that common, sizes vary.
+    where at least half of its camera's images share another size; where no size is that common, or the images
+    are photographs that an import kept as they are, sizes vary.
 
     Args:
         categories: empty for all.
@@ -58,6 +65,7 @@ def check_dataset(
             done += 1 + (view_check.view.mask is not None)
             progress(done, total, category)
         found = [finding for view_check in checked for finding in view_check.findings]
+        found += check_sizes(layout, category, checked)
         found += compare_views(category, checked, same)
         found += check_splits(category, index)
         sources |= {file: view.source for _, view in _views(index) for file in (view.image, view.mask)}

@@ -1,6 +1,7 @@
 """Folders, annotation files and categories of a dataset in the Real-IAD layout; no file is read."""
 
 import difflib
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from idif.paths import is_portable_name, relative_posix, resolve_inside, shown
 
 DEFAULT_IMAGES = "realiad_256"
 DEFAULT_ANNOTATIONS = "realiad_jsons"
+ORIGINAL = "original"
+"""The size of an import that copies photographs, as options and the folder of the images name it."""
 
 _MAX_LISTED = 10
 """Names listed in a message before it only counts the rest."""
@@ -25,6 +28,11 @@ class RealIADLayout:
     """Folder of the images and masks, relative to the root."""
     annotations: str = DEFAULT_ANNOTATIONS
     """Folder of the ``<category>.json`` files, relative to the root."""
+
+    @property
+    def keeps_sizes(self) -> bool:
+        """Whether the images are photographs that an import copied, each in its own size."""
+        return posixpath.basename(relative_posix(self.images, "data.images")) == f"realiad_{ORIGINAL}"
 
 
 def find_images(root: Path) -> str:

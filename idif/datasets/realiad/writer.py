@@ -14,7 +14,7 @@ from PIL import Image
 
 from idif.data.images import picture_bytes
 from idif.data.index import NORMAL_CLASS, Split
-from idif.datasets.realiad.files import RealIADLayout
+from idif.datasets.realiad.files import ORIGINAL, RealIADLayout
 from idif.datasets.realiad.reader import read_realiad
 from idif.errors import DatasetError
 from idif.files import make_folder, remove_tree, rename, replace_file, replacing_folder, writing
@@ -22,8 +22,6 @@ from idif.fingerprint import digest
 from idif.paths import is_portable_name, shown
 from idif.progress import Progress
 
-ORIGINAL = "original"
-"""The size of an import that copies photographs, as options and the folder of the images name it."""
 _GREY_MASKS = "grey_masks"
 _LONGEST_FILE_NAME = 255
 """Bytes."""

@@ -33,7 +33,7 @@ from idif.errors import (
     StoreIncomplete,
     StoreMismatch,
 )
-from tests.helpers.tiny_data import tiny_index, tree, untrained
+from tests.helpers.tiny_data import tiny_index, tree, two_cameras, untrained
 from tests.helpers.tiny_store import build_tiny
 
 INDEX = tiny_index()
@@ -133,6 +133,33 @@ def test_categories_and_splits_are_added(data: Path, reference: Path, tmp_path: 
     for category, split in (("cup", "test"), ("bolt", "test"), ("cup", "train"), ("bolt", "train")):
         build(data, store, INDEX.take(INDEX.rows(lambda s: (s.category, s.split) == (category, split))))  # noqa: B023
     assert tree(store) == tree(reference)
+
+
+def test_a_category_of_fewer_cameras_is_the_one_that_was_built_beside_others(
+    data_copy: Path, tmp_path: Path
+) -> None:
+    whole = two_cameras(INDEX, "cup")
+    bolt, cup = (whole.take(whole.rows(lambda s: s.category == name)) for name in ("bolt", "cup"))  # noqa: B023
+    cup = cup.with_views((1, 2))
+    build(data_copy, tmp_path / "whole", whole)
+    before = tree(tmp_path / "whole")
+    report = build(data_copy, tmp_path / "whole", cup)
+    assert (report.groups, report.shards_encoded) == (("cup/train", "cup/test"), 0)
+    build(data_copy, tmp_path / "extended", bolt)
+    assert build(data_copy, tmp_path / "extended", cup).shards_encoded == 5
+    build(data_copy, tmp_path / "continued", bolt.take(bolt.rows(lambda s: s.split == "test")))
+    encoder = untrained()
+    stop_after(encoder, 2)
+    with pytest.raises(KeyboardInterrupt):
+        build(data_copy, tmp_path / "continued", whole, encoder=encoder)
+    build(data_copy, tmp_path / "continued", cup)
+    build(data_copy, tmp_path / "continued", bolt)
+    assert before == tree(tmp_path / "whole") == tree(tmp_path / "extended") == tree(tmp_path / "continued")
+    with pytest.raises(StoreMismatch, match="view 2: is in the store but not in the data"):
+        build(data_copy, tmp_path / "whole", cup.with_views((1,)))
+    build(data_copy, tmp_path / "cup", cup)
+    with pytest.raises(StoreMismatch, match=r"view numbers: \[1, 2\], not \[1, 2, 3\]"):
+        build(data_copy, tmp_path / "cup", bolt)
 
 
 def test_a_moved_and_touched_dataset_is_accepted(data_copy: Path, built: Path) -> None:

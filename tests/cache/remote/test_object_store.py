@@ -32,7 +32,7 @@ from idif.config.loader import resolve
 from idif.data.index import Index
 from idif.errors import CannotFinish, StoreDamaged, StoreError, StoreIncomplete, StoreMismatch
 from tests.feature_source_contract import assert_same
-from tests.helpers.tiny_data import tiny_index, tree, write_annotations
+from tests.helpers.tiny_data import tiny_index, tree, two_cameras, write_annotations
 from tests.helpers.tiny_run import FAST
 from tests.helpers.tiny_store import build_tiny, tiny_request
 
@@ -121,6 +121,19 @@ def test_what_is_published_is_what_a_folder_holds(
     with pytest.raises(StoreMismatch, match="storage: 'float16', not 'uint8'"):
         build(data, url, tmp_path / "a", storage="uint8")
     assert objects(server, "some/prefix") == tree(reference)
+
+
+def test_a_category_of_fewer_cameras_is_added_and_known_again(
+    server: Any, data: Path, tmp_path: Path
+) -> None:
+    whole = two_cameras(INDEX, "cup")
+    bolt, cup = (whole.take(whole.rows(lambda s: s.category == name)) for name in ("bolt", "cup"))  # noqa: B023
+    url, staging = "s3://bucket/cameras", tmp_path / "staging"
+    build(data, url, staging, bolt)
+    assert build(data, url, staging, cup.with_views((1, 2))).shards_encoded > 0
+    assert build(data, url, staging, cup.with_views((1, 2))).shards_encoded == 0
+    build_tiny(data, whole, tmp_path / "whole")
+    assert objects(server, "cameras") == tree(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("storage", ["float16", "uint8"])

@@ -18,7 +18,7 @@ import cli.terminal.signals
 import idif.encoders.encode
 import idif.files
 from cli.__main__ import run
-from tests.helpers.tiny_data import tiny_index, tree
+from tests.helpers.tiny_data import make_tiny_realiad, tiny_index, tree, two_cameras, write_annotations
 from tests.helpers.tiny_store import build_by_command
 from tests.helpers.vector_encoder import installed
 
@@ -104,6 +104,28 @@ def test_a_config_names_what_options_do_not(
     assert "--root: expected the dataset's folder" in result(capsys)[1]
     assert run(["cache", "build", "realiad", "--set=teacher.image_size=32", "--json"]) == 2
     assert "name one with --config" in result(capsys)[1]
+
+
+def test_categories_of_different_cameras_are_built_one_by_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, store = tmp_path / "data", tmp_path / "s"
+    index = two_cameras(tiny_index(train=3, test=2), "cup")
+    make_tiny_realiad(data, index)
+    write_annotations(data, index)
+    assert build(data, store, "--category=bolt") == 0
+    capsys.readouterr()
+    (tmp_path / "c.yaml").write_text("method: {name: patchcore}", encoding="utf-8")
+    with_config = ["--category=cup", f"--config={tmp_path / 'c.yaml'}", "--store-images"]
+    assert build(data, store, *with_config, "--set=data.views=[1,2]") == 2
+    assert f"data.views: [1, 2], but {store} holds views [1, 2, 3]" in capsys.readouterr().err
+    assert build(data, store, *with_config, "--set=data.views=[3,2,1]") == 0
+    assert result(capsys)[0]["views_encoded"] == 8
+    assert build(data, store, "--category=cup") == 0
+    assert result(capsys)[0]["views_encoded"] == 0
+    assert build(data, tmp_path / "whole") == 0
+    assert tree(store) == tree(tmp_path / "whole")
+    assert run(["cache", "verify", str(store), f"--root={data}", "--json"]) == 0
 
 
 def test_export_and_import(reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""`idif sweep strategies` over runs that have the same name, and of different categories."""
+"""`idif sweep strategies` over runs of the same name, of different categories, and of different cameras."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,10 @@ import cli.workflow.sweep
 from cli.workflow.sweep import run_names, strategies_of
 from idif.config.loader import resolve
 from idif.errors import RunError
+from idif.report.table_export import strategies_export
 from idif.runs.run import Run
+
+POINT = {"s_auroc": 1.0, "s_auroc_ci": None, "p_auroc": None, "samples": 1, "unscorable": 0}
 
 
 def opened(folder: Path, category: str | None = None, name: str = "tiny") -> Run:
@@ -33,9 +36,8 @@ def test_the_first_run_s_own_models_are_recorded(tmp_path: Path, monkeypatch: py
     first, second = opened(tmp_path / "a" / "tiny"), opened(tmp_path / "b" / "tiny", "cap")
     second = Run(second.folder, tmp_path / "b" / "tiny", second.config, ("cap",))
 
-    def curves(run: Run, seed: int) -> dict[str, Any]:
-        point = {"s_auroc": 1.0, "s_auroc_ci": None, "p_auroc": None, "samples": 1, "unscorable": 0}
-        return {"dropout": {name: {"0": point} for name in run.names}}
+    def curves(run: Run, seed: int) -> tuple[dict[int, str], dict[str, Any]]:
+        return {1: "C1"}, {"dropout": {name: {"0": POINT} for name in run.names}}
 
     notes: list[str] = []
     monkeypatch.setattr(cli.workflow.sweep, "_strategies_of_run", curves)
@@ -45,3 +47,27 @@ def test_the_first_run_s_own_models_are_recorded(tmp_path: Path, monkeypatch: py
     assert found["protocol"]["models"] == {str(first.folder): ["bolt", "cup"]}
     assert [curve["run"] for curve in found["curves"]] == ["a/tiny", "b/tiny"]
     assert notes == ["note: the runs' categories differ, so their means are not comparable"]
+
+
+@pytest.mark.parametrize("order", [("many", "few"), ("few", "many")])
+def test_runs_of_different_cameras_are_compared_with_a_note(
+    order: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cameras = {"many": {1: "top", 2: "side", 3: "C3"}, "few": {1: "C1", 2: "C2"}}
+
+    def curves(run: Run, seed: int) -> tuple[dict[int, str], dict[str, Any]]:
+        own = cameras[run.config.run.name]
+        return own, {"dropout": {name: {str(m): POINT for m in range(len(own))} for name in run.names}}
+
+    notes: list[str] = []
+    monkeypatch.setattr(cli.workflow.sweep, "_strategies_of_run", curves)
+    monkeypatch.setattr(cli.workflow.sweep, "note", notes.append)
+    monkeypatch.setattr(cli.workflow.sweep, "model_digests", lambda folder, names: {})
+    found = strategies_of([opened(tmp_path / name, name=name) for name in order])
+    exported = strategies_export(found)
+    assert exported.columns == ["view_dropout", *(f"s_auroc missing {number}" for number in range(3))]
+    assert dict(exported.rows)["many: dropout"][1:] == [1.0, 1.0, 1.0]
+    assert dict(exported.rows)["few: dropout"][1:] == [1.0, 1.0, None]
+    texts = {"many": "many: top, side, C3", "few": "few: C1, C2"}
+    listed = "; ".join(texts[name] for name in order)
+    assert notes == [f"note: the runs' cameras differ ({listed}), so a missing view is not the same for each"]

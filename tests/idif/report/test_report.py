@@ -280,6 +280,30 @@ def test_strategies_of_several_runs_share_one_figure(tmp_path: Path) -> None:
     assert "line c3 other" in page.attributes("class")
 
 
+@pytest.mark.parametrize("order", [("many", "few"), ("few", "many")])
+def test_strategies_of_runs_with_different_numbers_of_cameras(tmp_path: Path, order: tuple[str, str]) -> None:
+    folder, cameras = make_run(tmp_path / "run", ("gear",)), {"many": 4, "few": 2}
+    curves = [
+        {
+            "run": run,
+            "view_dropout": 0.0,
+            "strategy": "dropout",
+            "by_missing": {str(missing): {"s_auroc": 0.9} for missing in range(cameras[run])},
+            "categories": {},
+        }
+        for run in order
+    ]
+    found = {"curves": curves, "protocol": {"seed": 0, "score_imputed": False}}
+    (folder / "strategies.json").write_text(json.dumps(found))
+    page = page_of(folder)
+    columns, rows = page.table("Strategies for missing views")
+    assert columns[-4:] == [f"{number} missing" for number in range(4)]
+    assert rows["many: dropout"] == ["90.0"] * 4
+    assert [text[:1] for text in rows["few: dropout"]] == ["9", "9", "–", "–"]
+    assert "the run has no more cameras" in page.text
+    assert "many: dropout, 3 missing: 90.0 %" in " ".join(page.attributes("aria-label"))
+
+
 def test_a_run_without_a_sweep_says_how_to_make_one(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "plain", ("gear",), sweep=False)
     page = page_of(folder)

@@ -206,6 +206,25 @@ def test_images_of_every_size_are_one_warning(root: Path) -> None:
     assert found(check_dataset(RealIADLayout(root))) == {("sizes_vary", "")}
 
 
+def test_original_photographs_may_differ_in_size(root: Path) -> None:
+    images = root / "realiad_original"
+    (root / "realiad_256").rename(images)
+    for file in (TRAIN, TEST, mask_of(DEFECT)):
+        resize(root, file.replace("realiad_256", "realiad_original"))
+    report = check_dataset(RealIADLayout(root, images="./realiad_original"))
+    (error,) = report.errors
+    mask = mask_of(DEFECT).replace("realiad_256", "realiad_original")
+    assert (error.kind, error.file) == ("wrong_size", mask), "a mask must have the size of its own photograph"
+    (warning,) = report.warnings
+    assert (warning.kind, warning.category, warning.file) == ("sizes_vary", "cup", "")
+    assert warning.message == (
+        "camera 1: 2 of 20 images are of another size than 48x48; all become one square"
+    )
+    images.rename(root / "realiad_256")
+    kinds = sorted(finding.kind for finding in check_dataset(RealIADLayout(root)).errors)
+    assert kinds == ["wrong_size"] * 3, "images that an import made one size must have it"
+
+
 def test_views_exchanged_between_cameras_are_seen_where_cameras_differ() -> None:
     rng = np.random.default_rng(0)
     samples = 12
