@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-import cli.workflow.sweep
-from cli.workflow.sweep import run_names, strategies_of
+import idif.runs.strategies
 from idif.config.loader import resolve
 from idif.errors import RunError
+from idif.runs.evaluate import Evaluation
 from idif.runs.run import Run
+from idif.runs.strategies import StrategyData, compare_strategies, run_names
 
 
 def opened(folder: Path, category: str | None = None, name: str = "tiny") -> Run:
@@ -33,15 +35,20 @@ def test_the_first_run_s_own_models_are_recorded(tmp_path: Path, monkeypatch: py
     first, second = opened(tmp_path / "a" / "tiny"), opened(tmp_path / "b" / "tiny", "cap")
     second = Run(second.folder, tmp_path / "b" / "tiny", second.config, ("cap",))
 
-    def curves(run: Run, seed: int) -> dict[str, Any]:
+    def unread(*_: object) -> Any:
+        raise AssertionError
+
+    def data(run: Run) -> StrategyData:
+        return StrategyData(Evaluation(run, run.names, unread, torch.device("cpu")), unread, unread)
+
+    def curves(data: StrategyData, seed: int, bar: object) -> dict[str, Any]:
         point = {"s_auroc": 1.0, "s_auroc_ci": None, "p_auroc": None, "samples": 1, "unscorable": 0}
-        return {"dropout": {name: {"0": point} for name in run.names}}
+        return {"dropout": {name: {"0": point} for name in data.evaluation.run.names}}
 
     notes: list[str] = []
-    monkeypatch.setattr(cli.workflow.sweep, "_strategies_of_run", curves)
-    monkeypatch.setattr(cli.workflow.sweep, "note", notes.append)
-    monkeypatch.setattr(cli.workflow.sweep, "model_digests", lambda folder, names: {str(folder): names})
-    found = strategies_of([first, second])
+    monkeypatch.setattr(idif.runs.strategies, "_curves", curves)
+    monkeypatch.setattr(idif.runs.strategies, "model_digests", lambda folder, names: {str(folder): names})
+    found = compare_strategies([first, second], data, notify=notes.append)
     assert found["protocol"]["models"] == {str(first.folder): ["bolt", "cup"]}
     assert [curve["run"] for curve in found["curves"]] == ["a/tiny", "b/tiny"]
     assert notes == ["note: the runs' categories differ, so their means are not comparable"]
