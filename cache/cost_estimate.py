@@ -22,6 +22,7 @@ from cache.reading.store import FeatureStore
 from idif.data.batch import input_presence
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import SPLITS, Index
+from idif.data.spacing import evenly_spaced
 from idif.encoders.live import LiveFeatures
 from idif.errors import DatasetError
 from idif.progress import Progress, silent
@@ -213,8 +214,7 @@ def _measure(request: BuildRequest, folder: Path, progress: Progress) -> Speeds:
 
 def _spread(index: Index, count: int) -> Index:
     """``count`` samples evenly spaced over the index, ordered by group."""
-    rows = sorted({round(i * (len(index) - 1) / max(1, count - 1)) for i in range(count)})
-    groups = sorted_groups(index.take(rows)).values()
+    groups = sorted_groups(index.take(evenly_spaced(range(len(index)), count))).values()
     return Index(index.view_numbers, tuple(sample for group in groups for sample in group.samples))
 
 

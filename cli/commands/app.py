@@ -25,14 +25,12 @@ from cli.workflow.device import evaluation_device
 from cli.workflow.report import read_images
 from cli.workflow.sources import Sources
 from idif.app.session import AppSession, Settings, TestSamples, Trained
-from idif.data.features import FeatureSpec
 from idif.data.index import Sample
 from idif.errors import ConfigError, IdifError
 from idif.evaluation.predictions import Predictions
-from idif.evaluation.scoring import Scorer
 from idif.inference.predict import require_images
 from idif.runs.files import read_config, read_facts
-from idif.runs.fitted import load_color_limits, load_decision, load_evaluated, other_settings
+from idif.runs.fitted import fitted_scorer, load_color_limits, load_evaluated, other_settings
 from idif.runs.run import Run, open_run
 
 MIN_PASSWORD = 8
@@ -130,7 +128,7 @@ def _open_session(run: Run, overrides: Sequence[str], uploads: Path) -> tuple[Ap
     Args:
         overrides: those that the run was opened with.
     """
-    numbers, device, spec = run.view_numbers(), evaluation_device(), run.features()
+    numbers, device = run.view_numbers(), evaluation_device()
     categories, notes = run.known_categories(), []
     samples = probe = None
     try:
@@ -151,7 +149,7 @@ def _open_session(run: Run, overrides: Sequence[str], uploads: Path) -> tuple[Ap
     def load(category: str, settings: Settings) -> Trained:
         changed = [f"method.{key}={json.dumps(value)}" for key, value in settings]
         opened = replace(run, config=read_config(run.folder, [*overrides, *changed]))
-        return _trained(opened, category, spec, numbers, device)
+        return _trained(opened, category, device)
 
     options = run.config.method.inference_options
     session = AppSession(
@@ -193,18 +191,14 @@ def _samples(sources: Sources, categories: tuple[str, ...]) -> TestSamples:
     return TestSamples(by_category, images, masks)
 
 
-def _trained(
-    run: Run, category: str, spec: FeatureSpec, numbers: tuple[int, ...], device: torch.device
-) -> Trained:
-    method = run.method(run.model_name(category), spec, numbers)
-    decision = load_decision(run, category, note)
-    scorer = Scorer(decision.rules, method, device, decision.calibration)
+def _trained(run: Run, category: str, device: torch.device) -> Trained:
+    scorer, thresholds = fitted_scorer(run, category, device, note)
     return Trained(
         scorer,
-        decision.thresholds,
+        thresholds,
         load_color_limits(run, category, note),
         _scores(run, category),
-        other_settings(run, method),
+        other_settings(run, scorer.method),
         load_evaluated(run, category),
     )
 

@@ -12,7 +12,6 @@ from cli.terminal.console import JsonOption, note, out, print_result, progress_b
 from cli.workflow.categories import recognize
 from cli.workflow.device import evaluation_device
 from idif.errors import DatasetError, RunError
-from idif.evaluation.scoring import Scorer
 from idif.files import make_folder, replace_file, require_writable
 from idif.inference.photo_grouping import (
     RESULTS_FILE,
@@ -31,7 +30,7 @@ from idif.inference.predict import (
     write_pictures,
 )
 from idif.inference.results_table import DECISIONS, Result, ranked, results_csv, summary
-from idif.runs.fitted import load_color_limits, load_decision, other_settings
+from idif.runs.fitted import fitted_scorer, load_color_limits, other_settings
 from idif.runs.run import Run, open_run
 from idif.visualization.text import json_line
 
@@ -130,7 +129,7 @@ def _predict(
     run: Run, numbers: tuple[int, ...], parts: list[PredictInput], to: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Results of all parts, grouped by category."""
-    encoders, features, epoch = run.encoders(), run.features(), run.epoch_text()
+    encoders, epoch = run.encoders(), run.epoch_text()
     cameras = run.named_cameras()
     known = run.known_categories()
     for part in parts:
@@ -141,17 +140,13 @@ def _predict(
         if is_automatic(category, known):
             continue
         of_category = [part for part in parts if part.category == category]
-        if run.model_name(category) not in run.names:
-            raise RunError(f"{run.folder}: {category} has no checkpoint yet; train it with `idif train`")
-        method = run.method(run.model_name(category), features, numbers)
-        decision = load_decision(run, category, note)
-        if (otherwise := other_settings(run, method)) is not None:
+        scorer, thresholds = fitted_scorer(run, category, evaluation_device(), note)
+        if (otherwise := other_settings(run, scorer.method)) is not None:
             note(f"note: {otherwise}")
         scale = None if to is None else load_color_limits(run, category, note)
-        scorer = Scorer(decision.rules, method, evaluation_device(), decision.calibration)
         with progress_bar(f"predicting {category}", "parts") as listen:
             for prediction in predict(scorer, encoders, of_category, progress=listen):
-                values = prediction_json(prediction, numbers, decision.thresholds, cameras)
+                values = prediction_json(prediction, numbers, thresholds, cameras)
                 if to is not None:
                     write_pictures(to / prediction.part.name, prediction, run.camera_names(), scale)
                 if epoch is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from idif.data.batch import Batch
 from idif.data.features import IMAGES, FeatureSource
+from idif.data.spacing import evenly_spaced
 from idif.metrics.bootstrap import bootstrap_auroc, percentile_interval
 from idif.metrics.curves import auroc
 from idif.metrics.score_counts import BoolArray
@@ -34,8 +35,7 @@ class Brightness:
         """Measured on training samples; None if the source holds no images or no samples."""
         if IMAGES not in source.spec.arrays or not len(source.index):
             return None
-        count = min(TRAINING_SAMPLES, len(source.index))
-        rows = np.linspace(0, len(source.index) - 1, count).round().astype(int).tolist()
+        rows = evenly_spaced(range(len(source.index)), TRAINING_SAMPLES)
         each = [gray_values(batch) for batch in source.batches(rows, 8)]
         values = torch.cat(each)
         known = ~values.isnan()

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from idif.data.spacing import evenly_spaced
 from idif.evaluation.predictions import Predictions
 from idif.visualization.heatmap import color_limits
 
@@ -11,6 +12,6 @@ SAMPLES_FOR_SCALE = 64
 def category_scale(predictions: Predictions, category: str) -> tuple[float, float]:
     """The color scale of a category's test maps, from at most `SAMPLES_FOR_SCALE` of its samples."""
     rows = predictions.rows(category)
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLES_FOR_SCALE).round().astype(int))]
+    rows = rows[evenly_spaced(range(len(rows)), SAMPLES_FOR_SCALE)]
     _, maps, _ = next(iter(predictions.iter_maps(rows, len(rows))))
     return color_limits(maps[predictions.present[rows]].astype(np.float32))

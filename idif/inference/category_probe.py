@@ -12,6 +12,7 @@ from torch import Tensor
 from idif.data.arrays import ArraySpec
 from idif.data.features import FeatureSource, FeatureSpec
 from idif.data.index import Sample
+from idif.data.spacing import evenly_spaced
 from idif.encoders.encode import EncoderSet
 from idif.inference.photo_grouping import PredictInput
 from idif.inference.predict import decode_part
@@ -164,9 +165,8 @@ def _chosen_rows(source: FeatureSource, most: int) -> tuple[list[int], list[int]
     learned: list[int] = []
     tried: list[int] = []
     for members in by_category.values():
-        spread = np.linspace(0, len(members) - 1, min(most, len(members))).round().astype(int)
-        for place, position in enumerate(spread):
-            (tried if place % HELD_OUT == HELD_OUT // 2 else learned).append(members[position])
+        for place, row in enumerate(evenly_spaced(members, most)):
+            (tried if place % HELD_OUT == HELD_OUT // 2 else learned).append(row)
     return learned, tried
 
 

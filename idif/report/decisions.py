@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from idif.data.spacing import evenly_spaced
 from idif.evaluation.decision import Decisions, WrongSample
 from idif.metrics.proportion import Proportion
 from idif.report.charts import Line, line_chart, linear_axis
@@ -134,7 +135,7 @@ def threshold_figure(samples: ScoredSamples, decided: Decisions, costs: Costs | 
     """Misses and false alarms, and the cost if there is one, by threshold."""
     found = _Thresholds.of(samples)
     defects, good = int(samples.anomalous.sum()), int((~samples.anomalous).sum())
-    kept = np.unique(np.linspace(0, len(found.values) - 1, CURVE_POINTS).round().astype(int))
+    kept = evenly_spaced(range(len(found.values)), CURVE_POINTS)
     x = linear_axis("threshold", found.values[0], found.values[-1], ticks=4, text="{:.3g}".format)
     y = linear_axis("share of samples, %", 0.0, 100.0, ticks=5)
     values = found.values[kept].tolist()
@@ -178,10 +179,10 @@ def other_thresholds(samples: ScoredSamples, decided: Decisions, costs: Costs | 
     if costs is not None:
         each = costs.of(1, 0) * found.misses + costs.of(0, 1) * found.false_alarms
         notable[int(each.argmin())] = "lowest cost"
-    places = set(np.linspace(0, len(found.values) - 1, min(EXPLORED, len(found.values))).round().astype(int))
+    places = evenly_spaced(range(len(found.values)), EXPLORED)
     rows = [
         (float(found.values[at]), int(found.misses[at]), int(found.false_alarms[at]), notable.get(at, ""))
-        for at in sorted({int(place) for place in places} | notable.keys())
+        for at in sorted({*places, *notable})
     ]
     own = (decided.threshold, decided.misses.count, decided.false_alarms.count, "the run's threshold")
     for value, misses, alarms, remark in sorted([*rows, own], key=lambda row: row[0]):

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from idif.config.sections import EvalConfig
+from idif.data.spacing import evenly_spaced
 from idif.evaluation.predictions import BoolArray, FloatArray, Predictions, RowArray
 from idif.evaluation.thresholds import sample_labels_of
 from idif.metrics.threshold import f1_max_threshold
@@ -160,7 +161,7 @@ def roc(samples: ScoredSamples, area: float) -> Figure:
     points = list(zip(fpr[corner].tolist(), tpr[corner].tolist(), strict=True))
     x, y = percent_axis("false-positive rate, %", 0), percent_axis("true-positive rate, %", 0)
     alt = f"ROC curve over samples, area {percent(area)} %."
-    line = Line("ROC", _thin(points), "c1")
+    line = Line("ROC", evenly_spaced(points, CURVE_POINTS), "c1")
     title = f"ROC curve: S-AUROC {percent(area)} %"
     return Figure(title, line_chart([line], x, y, alt, chance=True))
 
@@ -177,7 +178,8 @@ def pro(values: Json) -> Figure | None:
         f"Per-region overlap over the false-positive rate of pixels, up to {100 * max(rates):g} %; area "
         f"{percent(values['aupro'])} %."
     )
-    line = Line("PRO", _thin([(float(rate), float(overlap)) for rate, overlap in points]), "c1")
+    shown = [(float(rate), float(overlap)) for rate, overlap in evenly_spaced(points, CURVE_POINTS)]
+    line = Line("PRO", shown, "c1")
     title = f"PRO curve: AUPRO@0.3 {percent(values['aupro'])} %"
     return Figure(title, line_chart([line], x, y, alt))
 
@@ -288,10 +290,3 @@ def _averaged(points: list[Any]) -> list[Point]:
     size = -(-len(points) // CURVE_POINTS)
     blocks = (np.array(points[start : start + size], np.float64) for start in range(0, len(points), size))
     return [(float(block[:, 0].mean()), float(block[:, 1].mean())) for block in blocks]
-
-
-def _thin(points: list[Point]) -> list[Point]:
-    """At most `CURVE_POINTS` of a curve's points, including both ends."""
-    if len(points) <= CURVE_POINTS:
-        return points
-    return [points[round(i)] for i in np.linspace(0, len(points) - 1, CURVE_POINTS)]

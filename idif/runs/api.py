@@ -12,7 +12,6 @@ from idif.data.features import FeatureSource
 from idif.data.index import Split
 from idif.data.subset import Subset, select
 from idif.errors import ConfigError
-from idif.evaluation.scoring import Scorer
 from idif.inference.export_file import Format, require_packages, write_deployment
 from idif.inference.photo_grouping import find_parts, is_automatic
 from idif.inference.predict import (
@@ -28,7 +27,7 @@ from idif.runs.category_probe import recognize_parts, require_probe
 from idif.runs.deployment import deployment_of
 from idif.runs.evaluate import Evaluation, evaluate
 from idif.runs.files import read_facts
-from idif.runs.fitted import load_decision
+from idif.runs.fitted import fitted_scorer, load_decision
 from idif.runs.identity import check_identity, data_identity
 from idif.runs.run import Run, open_run
 from idif.runs.sweep import Subsets, sweep_missing_views
@@ -108,8 +107,7 @@ class TrainedRun:
             that cannot be grouped. WeightsError: the run's encoder is missing. RunError: ``auto``, and the
             run has one category or no probe.
         """
-        features = self.run.features()
-        require_images(features)
+        require_images(self.run.features())
         numbers, encoders = self.run.view_numbers(), self.run.encoders()
         parts = find_parts(
             [Path(p) for p in photographs], numbers, self.categories, category, self.run.named_cameras()
@@ -123,9 +121,7 @@ class TrainedRun:
         for name in dict.fromkeys(part.category for part in parts):
             if is_automatic(name, self.categories):
                 continue
-            method = self.run.method(self.run.model_name(name), features, numbers)
-            decision = load_decision(self.run, name, self.notify)
-            scorer = Scorer(decision.rules, method, self.device, decision.calibration)
+            scorer, _ = fitted_scorer(self.run, name, self.device, self.notify)
             chosen = [part for part in parts if part.category == name]
             yield from predict(scorer, encoders, chosen, progress=self.progress)
 

@@ -2,11 +2,10 @@
 
 import torch
 
-from idif.evaluation.scoring import Scorer
 from idif.inference.export_graph import Deployment
 from idif.progress import Notify, unheard
 from idif.runs.files import read_facts
-from idif.runs.fitted import load_decision
+from idif.runs.fitted import fitted_scorer
 from idif.runs.run import Run
 
 
@@ -14,19 +13,17 @@ def deployment_of(run: Run, category: str, notify: Notify = unheard) -> Deployme
     """The `Deployment` of one category of a run.
 
     Raises:
-        The exceptions of `load_decision`, `Run.method` and `Run.encoders`.
+        The exceptions of `fitted_scorer` and `Run.encoders`.
     """
-    features, numbers = run.features(), run.view_numbers()
-    decision = load_decision(run, category, notify)
+    scorer, thresholds = fitted_scorer(run, category, torch.device("cpu"), notify)
     facts = read_facts(run.folder)
-    method = run.method(run.model_name(category), features, numbers)
     return Deployment(
         category=category,
-        scorer=Scorer(decision.rules, method, torch.device("cpu"), decision.calibration),
+        scorer=scorer,
         encoders=run.encoders(),
-        features=features,
-        view_numbers=numbers,
+        features=run.features(),
+        view_numbers=run.view_numbers(),
         camera_names=tuple(run.camera_names().values()),
-        limits=decision.thresholds,
+        limits=thresholds,
         caveats=tuple(facts.get("caveats", ())),
     )

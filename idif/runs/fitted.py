@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from idif.config.sections import EvalConfig
 from idif.errors import ConfigError, RunError
 from idif.evaluation.calibration import Calibration
 from idif.evaluation.decision import FIXED, Decisions, threshold_origin
 from idif.evaluation.map_scale import category_scale
 from idif.evaluation.predictions import Predictions
-from idif.evaluation.scoring import check_top_k
+from idif.evaluation.scoring import Scorer, check_top_k
 from idif.inference.predict import Thresholds
 from idif.methods.protocol import Method
 from idif.progress import Notify, unheard
@@ -68,6 +70,29 @@ def load_decision(run: Run, category: str, notify: Notify = unheard) -> Decision
     fitted = metrics["protocol"].get("calibrations", {}).get(category)
     calibration = None if fitted is None else Calibration(**fitted)
     return Decision(rules, _thresholds(run, trained, metrics, category), calibration)
+
+
+def fitted_scorer(
+    run: Run, category: str, device: torch.device, notify: Notify = unheard
+) -> tuple[Scorer, Thresholds]:
+    """The scorer of new photographs of a category, and the thresholds that decide on its scores.
+
+    Args:
+        device: that the scorer names; its method, in eval mode, is still on the CPU.
+
+    Returns:
+        The trained method with the score rules and calibration of the last evaluation, and its thresholds.
+
+    Raises:
+        RunError: the category has no checkpoint yet.
+        The exceptions of `Run.view_numbers`, `Run.features`, `Run.method` and `load_decision`.
+    """
+    name = run.model_name(category)
+    if name not in run.names:
+        raise RunError(f"{run.folder}: {category} has no checkpoint yet; train it with `idif train`")
+    method = run.method(name, run.features(), run.view_numbers())
+    decision = load_decision(run, category, notify)
+    return Scorer(decision.rules, method, device, decision.calibration), decision.thresholds
 
 
 def _recorded_rules(run: Run, trained: EvalConfig, protocol: dict[str, Any]) -> EvalConfig:

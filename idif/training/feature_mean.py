@@ -15,9 +15,10 @@ from torch import Tensor
 
 from idif.config.sections import Config
 from idif.data.features import FeatureSource
+from idif.data.spacing import evenly_spaced
 from idif.methods.protocol import Method, PredictsFeatures
 from idif.training.checkpoint_files import find_checkpoint, read_note
-from idif.training.painted_validation import choose_rows, spread
+from idif.training.painted_validation import choose_rows
 from idif.training.run_log import read_log
 
 MODEL, MEAN = "feature_distance", "mean_feature_distance"
@@ -44,7 +45,7 @@ class FeatureMean:
     @classmethod
     def of(cls, source: FeatureSource, kept: Sequence[int], held_out: Sequence[int]) -> Self:
         """Choose evenly spaced rows: few, so that a comparison is cheap."""
-        return cls(source, tuple(spread(kept, MEAN_OVER)), tuple(choose_rows(kept, held_out)))
+        return cls(source, tuple(evenly_spaced(kept, MEAN_OVER)), tuple(choose_rows(kept, held_out)))
 
     @torch.inference_mode()
     def distances(self, method: Method, device: torch.device, known: float | None = None) -> dict[str, float]:

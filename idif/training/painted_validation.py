@@ -18,6 +18,7 @@ from idif.corruption.textures import TextureBank
 from idif.data.batch import Batch, make_batch
 from idif.data.features import IMAGES, MASKS, FeatureSource, FeatureSpec
 from idif.data.index import Index, Sample, check_rows
+from idif.data.spacing import evenly_spaced
 from idif.encoders.encode import EncoderSet
 from idif.randomness import view_seeds
 
@@ -65,13 +66,7 @@ def can_paint(spec: FeatureSpec) -> bool:
 
 def choose_rows(kept: Sequence[int], held_out: Sequence[int]) -> list[int]:
     """Rows of normal samples to validate on: evenly spaced, of those held out if there are any."""
-    return spread(held_out or kept, min(MOST_SAMPLES, max(FEWEST_SAMPLES, len(kept) // SHARE)))
-
-
-def spread(rows: Sequence[int], most: int) -> list[int]:
-    """Up to ``most`` of the rows, evenly spaced."""
-    places = np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)
-    return [rows[place] for place in dict.fromkeys(places.tolist())]
+    return evenly_spaced(held_out or kept, min(MOST_SAMPLES, max(FEWEST_SAMPLES, len(kept) // SHARE)))
 
 
 @torch.inference_mode()

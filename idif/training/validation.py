@@ -12,6 +12,7 @@ import torch
 from idif.config.sections import Config, TrainConfig
 from idif.data.features import FeatureSource
 from idif.data.index import Split
+from idif.data.spacing import evenly_spaced
 from idif.errors import ConfigError
 from idif.evaluation.scoring import Scorer, SourceScores
 from idif.methods.protocol import Method
@@ -112,7 +113,7 @@ def validate(scorer: Scorer, source: FeatureSource) -> ValidationResult:
     """
     samples = source.index.samples
     rows = [row for row, sample in enumerate(samples) if sample.label] or list(range(len(samples)))
-    chosen = {rows[int(place)] for place in np.linspace(0, len(rows) - 1, SHOWN).round()}
+    chosen = set(evenly_spaced(rows, SHOWN))
     parts, labels, shown = [], [], {}
     for scored in scorer.batches(source, range(len(samples))):
         batch, maps = scored.batch, scored.maps

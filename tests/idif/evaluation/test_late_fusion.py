@@ -21,6 +21,7 @@ from idif.evaluation.normal_scores import NormalScores, Scale, normal_scores
 from idif.evaluation.predictions import Predictions
 from idif.evaluation.predictions_writer import PredictionsWriter
 from idif.evaluation.test_pass import CategoryTask, metrics_of, write_predictions
+from idif.runs.fusion import write_fusion
 from tests.helpers.stubs import SIZE, BrightestIsWorst, InMemory, scorer
 
 RANKED = (
@@ -337,6 +338,7 @@ def test_the_command_writes_what_eval_and_report_read(
         capsys.readouterr()
         assert run([*command, "--weights=1,3"]) == 0
         printed = json.loads(capsys.readouterr().out)
+    assert write_fusion(runs, out, [1, 3]) == printed
     alone = json.loads((runs[0] / "metrics.json").read_text(encoding="utf-8"))
     for key in RANKED:
         assert printed["mean"][key] == alone["mean"][key], key

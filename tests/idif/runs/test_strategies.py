@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-import cli.workflow.sweep
-from cli.workflow.sweep import run_names, strategies_of
+import idif.runs.strategies
 from idif.config.loader import resolve
 from idif.errors import RunError
 from idif.report.table_export import strategies_export
+from idif.runs.evaluate import Evaluation
 from idif.runs.run import Run
+from idif.runs.strategies import StrategyData, compare_strategies, run_names
 
 POINT = {"s_auroc": 1.0, "s_auroc_ci": None, "p_auroc": None, "samples": 1, "unscorable": 0}
 
@@ -32,18 +34,25 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> Non
         run_names([opened(a), opened(tmp_path / "x" / "b" / ".." / "a" / "tiny")])
 
 
+def unread(*_: object) -> Any:
+    raise AssertionError
+
+
+def data_of(run: Run) -> StrategyData:
+    return StrategyData(Evaluation(run, run.names, unread, torch.device("cpu")), unread, unread)
+
+
 def test_the_first_run_s_own_models_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = opened(tmp_path / "a" / "tiny"), opened(tmp_path / "b" / "tiny", "cap")
     second = Run(second.folder, tmp_path / "b" / "tiny", second.config, ("cap",))
 
-    def curves(run: Run, seed: int) -> tuple[dict[int, str], dict[str, Any]]:
-        return {1: "C1"}, {"dropout": {name: {"0": POINT} for name in run.names}}
+    def curves(data: StrategyData, seed: int, bar: object) -> tuple[dict[int, str], dict[str, Any]]:
+        return {1: "C1"}, {"dropout": {name: {"0": POINT} for name in data.evaluation.run.names}}
 
     notes: list[str] = []
-    monkeypatch.setattr(cli.workflow.sweep, "_strategies_of_run", curves)
-    monkeypatch.setattr(cli.workflow.sweep, "note", notes.append)
-    monkeypatch.setattr(cli.workflow.sweep, "model_digests", lambda folder, names: {str(folder): names})
-    found = strategies_of([first, second])
+    monkeypatch.setattr(idif.runs.strategies, "_curves", curves)
+    monkeypatch.setattr(idif.runs.strategies, "model_digests", lambda folder, names: {str(folder): names})
+    found = compare_strategies([first, second], data_of, notify=notes.append)
     assert found["protocol"]["models"] == {str(first.folder): ["bolt", "cup"]}
     assert [curve["run"] for curve in found["curves"]] == ["a/tiny", "b/tiny"]
     assert notes == ["note: the runs' categories differ, so their means are not comparable"]
@@ -55,15 +64,16 @@ def test_runs_of_different_cameras_are_compared_with_a_note(
 ) -> None:
     cameras = {"many": {1: "top", 2: "side", 3: "C3"}, "few": {1: "C1", 2: "C2"}}
 
-    def curves(run: Run, seed: int) -> tuple[dict[int, str], dict[str, Any]]:
+    def curves(data: StrategyData, seed: int, bar: object) -> tuple[dict[int, str], dict[str, Any]]:
+        run = data.evaluation.run
         own = cameras[run.config.run.name]
         return own, {"dropout": {name: {str(m): POINT for m in range(len(own))} for name in run.names}}
 
     notes: list[str] = []
-    monkeypatch.setattr(cli.workflow.sweep, "_strategies_of_run", curves)
-    monkeypatch.setattr(cli.workflow.sweep, "note", notes.append)
-    monkeypatch.setattr(cli.workflow.sweep, "model_digests", lambda folder, names: {})
-    found = strategies_of([opened(tmp_path / name, name=name) for name in order])
+    monkeypatch.setattr(idif.runs.strategies, "_curves", curves)
+    monkeypatch.setattr(idif.runs.strategies, "model_digests", lambda folder, names: {})
+    runs = [opened(tmp_path / name, name=name) for name in order]
+    found = compare_strategies(runs, data_of, notify=notes.append)
     exported = strategies_export(found)
     assert exported.columns == ["view_dropout", *(f"s_auroc missing {number}" for number in range(3))]
     assert dict(exported.rows)["many: dropout"][1:] == [1.0, 1.0, 1.0]
