@@ -1,8 +1,9 @@
 """Features: their specification (`FeatureSpec`) and their sources (`FeatureSource`)."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -150,12 +151,20 @@ class FeatureSpec:
     def differences(self, other: "FeatureSpec") -> list[str]:
         """One phrase for each part in which the fingerprints differ: ``part: own value, not other value``."""
         ours, theirs = self.fingerprint_parts(), other.fingerprint_parts()
-        keys = dict.fromkeys([*ours, *theirs])
-        return [
-            f"{key}: {ours.get(key)!r}, not {theirs.get(key)!r}"
-            for key in keys
-            if ours.get(key) != theirs.get(key)
-        ]
+        if "encoders" in ours or "encoders" in theirs:
+            return list(_phrases(self._parts_by_name(), other._parts_by_name()))
+        return list(_phrases(dict.fromkeys(theirs) | ours, dict.fromkeys(ours) | theirs))
+
+    def _parts_by_name(self) -> dict[str, Any]:
+        """`fingerprint_parts` with defaults, and with encoders and arrays by name, as messages tell them."""
+        encoders = {}
+        for encoder in self.encoders:
+            arrays = {array.name: asdict(array) for array in encoder.arrays}
+            encoders[encoder.name] = asdict(encoder) | {"arrays": arrays}
+            del encoders[encoder.name]["weights"]
+        parts = {field.name: getattr(self, field.name) for field in fields(self)} | {"encoders": encoders}
+        # one that was read from a file has lists for tuples
+        return dict(json.loads(json.dumps(parts)))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal spec.
@@ -187,6 +196,18 @@ class FeatureSpec:
             data = _from_flat_json(data)
         encoders = tuple(EncoderSpec.from_json(encoder) for encoder in data["encoders"])
         return cls(**data | {"encoders": encoders, "variants": tuple(data["variants"])})
+
+
+def _phrases(ours: Mapping[str, Any], theirs: Mapping[str, Any], where: str = "") -> Iterator[str]:
+    """``part: own value, not other value`` for each part in which two nested mappings differ."""
+    for name in (name for name in ours if name in theirs):
+        own, other, part = ours[name], theirs[name], f"{where}{name}"
+        if isinstance(own, Mapping) and isinstance(other, Mapping):
+            if list(own) != list(other):
+                yield f"{part}: {', '.join(own) or 'none'}, not {', '.join(other) or 'none'}"
+            yield from _phrases(own, other, f"{part}.")
+        elif own != other:
+            yield f"{part}: {own!r}, not {other!r}"
 
 
 _FLAT_PREPARATION = ("resize", "mean", "std")

@@ -141,7 +141,7 @@ def test_the_shift_follows_from_the_margin_and_is_part_of_the_fingerprint() -> N
     small = spec(128, 144, "shifted-rotated180")
     assert small.shift == small.to_json()["shift"] == 2
     assert FeatureSpec.from_json(small.to_json()) == small
-    assert small.differences(replace(small, shift=4)) == ["shift: 2, not None"]
+    assert small.differences(replace(small, shift=4)) == ["shift: 2, not 4"]
     assert small.fingerprint != replace(small, shift=4).fingerprint
 
 
