@@ -30,11 +30,11 @@ def test_a_scorer_has_the_rules_calibration_and_thresholds_of_the_evaluation(
     assert not told
 
 
-def test_a_run_that_is_not_evaluated_says_so_and_has_no_thresholds(world: Path) -> None:
+def test_a_run_that_is_not_evaluated_says_so_and_has_no_thresholds(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "runs" / "tiny", tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink(missing_ok=True)  # another test may have evaluated it
     told: list[str] = []
-    _, thresholds = fitted_scorer(
-        open_run(world / "runs" / "tiny"), "cup", torch.device("cpu"), notify=told.append
-    )
+    _, thresholds = fitted_scorer(open_run(tmp_path / "run"), "cup", torch.device("cpu"), notify=told.append)
     assert thresholds.part is thresholds.view is None
     assert told == ["note: the run is not evaluated, so there is no threshold and no decision"]
 
