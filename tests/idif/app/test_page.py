@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import gc
 import importlib.util
 import json
@@ -122,12 +121,22 @@ def collected() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def closed_loop() -> Iterator[None]:
-    """Closes the event loop that Gradio sets for its locks; the next `asyncio.run` would drop it unclosed."""
-    yield
-    with contextlib.suppress(RuntimeError):  # none is set
-        asyncio.get_event_loop().close()
+def closed_loops() -> Iterator[None]:
+    """Closes the event loops that Gradio makes for its locks, sets and forgets: they blamed a later test."""
+    made: list[asyncio.AbstractEventLoop] = []
+    make = asyncio.new_event_loop
+
+    def remembered() -> asyncio.AbstractEventLoop:
+        made.append(make())
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "new_event_loop", remembered)
+        yield
     asyncio.set_event_loop(None)
+    for loop in made:
+        if not loop.is_running():
+            loop.close()
 
 
 class Session:
