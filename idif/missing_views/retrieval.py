@@ -53,7 +53,7 @@ class Retriever:
         names = [name for name, array in source.spec.features.items() if array.is_feature_map]
         if not names:
             raise ConfigError("strategies.layer: the store holds no feature map of every view to compare by")
-        layer = layer or names[-1]
+        layer = names[-1] if layer is None else layer
         if layer not in names:
             raise ConfigError(f"strategies.layer: expected one of {', '.join(names)}, got {layer!r}")
         count = len(source.index)

@@ -138,6 +138,8 @@ def test_several_lenders_are_averaged_and_mistakes_are_told() -> None:
 
 def test_without_a_layer_the_last_feature_map_tells_the_similarity() -> None:
     assert Retriever.build(samples(9), None, 1).layer == LAYERS[-1]
+    with pytest.raises(ConfigError, match=r"strategies\.layer: expected one of .*, got ''"):
+        Retriever.build(samples(9), "", 1)
     everything = torch.ones(9, 4, dtype=torch.bool)
     with pytest.raises(ConfigError, match=r"strategies\.layer: the store holds no feature map"):
         Retriever.build(InMemory(everything, ~everything), None, 1)
