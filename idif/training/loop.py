@@ -25,7 +25,7 @@ from idif.training.state import StepInput, TrainingState
 from idif.training.step_metrics import FLUSH_EVERY, PART, StepMetrics, out_of_memory_as_error
 from idif.training.task import Task, build_method
 from idif.training.tracking import Tracker, tracking
-from idif.training.validation import ValidationResult, is_due
+from idif.training.validation import ValidationResult, is_due, is_due_every
 
 if TYPE_CHECKING:
     # a type only: importing it takes seconds, and commands that train nothing import this module
@@ -173,7 +173,7 @@ def _evaluate(
     With ``train.patience`` the weights of the best evaluation so far are set aside.
     """
     seen = after_epoch(state.kept, epoch)
-    if not settings.eval_every or epoch % settings.eval_every:
+    if not is_due_every(settings.eval_every, epoch):
         return seen
     figures = dict(seen.figures)
     if state.average is not None:

@@ -64,7 +64,12 @@ class ValidationResult(NamedTuple):
 
 def is_due(settings: TrainConfig, epoch: int) -> bool:
     """Whether anything is to be evaluated after ``epoch`` epochs."""
-    return any(every and epoch % every == 0 for every in (settings.eval_every, settings.validate_every))
+    return any(is_due_every(every, epoch) for every in (settings.eval_every, settings.validate_every))
+
+
+def is_due_every(every: int, epoch: int) -> bool:
+    """Whether what is done every ``every`` epochs, never if that is 0, is due after ``epoch`` epochs."""
+    return every > 0 and epoch % every == 0
 
 
 @dataclass(frozen=True)
@@ -88,13 +93,13 @@ class Validation:
         """Evaluate what is due; raises what `validate` raises."""
         settings, figures, pictures = self.config.train, {}, {}
         scorer = Scorer(self.config.eval, method, self.device)
-        if self.painted is not None and settings.validate_every and epoch % settings.validate_every == 0:
+        if self.painted is not None and is_due_every(settings.validate_every, epoch):
             seen = validate(scorer, self.painted)
             figures[PAINTED_S_AUROC], pictures = seen.figures["s_auroc"], seen.pictures
-        if self.normals is not None and settings.validate_every and epoch % settings.validate_every == 0:
+        if self.normals is not None and is_due_every(settings.validate_every, epoch):
             self._seen.update(self.normals.distances(method, self.device, self._seen.get(MEAN)))
             figures |= self._seen
-        if self.test is not None and settings.eval_every and epoch % settings.eval_every == 0:
+        if self.test is not None and is_due_every(settings.eval_every, epoch):
             seen = validate(scorer, self.test())
             figures, pictures = {**figures, **seen.figures}, {**pictures, **seen.pictures}
             if self.trained is not None and settings.overfit_alarm is not None:
