@@ -26,7 +26,7 @@ from cli.workflow.sweep import sweep_run
 from cli.workflow.train import train_run
 from idif.config.loader import resolve
 from idif.config.sections import Config
-from idif.datasets.realiad.files import RealIADLayout
+from idif.datasets.realiad.files import RealIADLayout, images_folder
 from idif.datasets.realiad.reader import read_realiad
 from idif.datasets.synthetic import SynthRequest, synthesize
 from idif.encoders.encode import EncoderSet
@@ -65,7 +65,7 @@ def demo(
             synthesize(data, SynthRequest(**settings["synth"]), workers=None, progress=listen)
     encoder = _teacher(store)
     with _stage("store    the teacher runs once"), progress_bar("building", "views") as listen:
-        index = read_realiad(RealIADLayout(data, images=f"realiad_{size}"))
+        index = read_realiad(RealIADLayout(data, images=images_folder(size)))
         encoders = EncoderSet((encoder,), size)
         build_store(BuildRequest(data, index, store, encoders, device=evaluation_device()), progress=listen)
     with _stage("verify   every byte"):

@@ -32,7 +32,12 @@ class RealIADLayout:
     @property
     def keeps_sizes(self) -> bool:
         """Whether the images are photographs that an import copied, each in its own size."""
-        return posixpath.basename(relative_posix(self.images, "data.images")) == f"realiad_{ORIGINAL}"
+        return posixpath.basename(relative_posix(self.images, "data.images")) == images_folder(None)
+
+
+def images_folder(size: int | None) -> str:
+    """Name of the folder of square images of this side in pixels, or of photographs in their own sizes."""
+    return f"realiad_{size or ORIGINAL}"
 
 
 def find_images(root: Path) -> str:

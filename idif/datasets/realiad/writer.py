@@ -14,7 +14,7 @@ from PIL import Image
 
 from idif.data.images import picture_bytes
 from idif.data.index import NORMAL_CLASS, Split
-from idif.datasets.realiad.files import ORIGINAL, RealIADLayout
+from idif.datasets.realiad.files import ORIGINAL, RealIADLayout, images_folder
 from idif.datasets.realiad.reader import read_realiad
 from idif.errors import DatasetError
 from idif.files import make_folder, remove_tree, rename, replace_file, replacing_folder, writing
@@ -56,7 +56,7 @@ class ImportRequest:
     @property
     def target(self) -> RealIADLayout:
         """The folders that are written."""
-        return RealIADLayout(self.out, f"realiad_{self.size or ORIGINAL}")
+        return RealIADLayout(self.out, images_folder(self.size))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 import PIL
 
 from idif.data.index import NORMAL_CLASS, TRAIN_AND_TEST, Split
+from idif.datasets.realiad.files import images_folder
 from idif.datasets.synthetic.camera_rig import FIELD_OF_VIEW, RIG
 from idif.datasets.synthetic.catalog import BUILDERS
 from idif.datasets.synthetic.defects import KINDS
@@ -77,7 +78,7 @@ class SynthRequest:
     @property
     def images(self) -> str:
         """Name of the folder of the images under the root, e.g. ``realiad_256``."""
-        return f"realiad_{self.size}"
+        return images_folder(self.size)
 
     def specs(self, category: str, split: Split) -> tuple[SampleSpec, ...]:
         """Specifications of the samples of a category's split."""
